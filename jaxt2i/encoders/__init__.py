@@ -1,0 +1,1 @@
+"""Pretrained perception: text towers, image towers, feature networks."""

@@ -1,0 +1,1 @@
+"""One file per system: its networks, losses, players, sampler and `build`."""
