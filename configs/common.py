@@ -1,0 +1,72 @@
+"""What every configuration has: the run, the data, the mesh.
+
+`base()` is the full list of top-level keys; a method's file sets `model` and `optim` on top.
+"""
+
+from collections.abc import Callable
+
+from ml_collections import ConfigDict
+
+
+def base() -> ConfigDict:
+    """The keys that every method shares, with the defaults of a small run."""
+    c = ConfigDict()
+    c.method = ""
+    c.seed = 0
+    c.batch_size = 16
+    # The length of the run: steps win over images, images over epochs.
+    c.total_steps = 0
+    c.total_images = 0
+    c.total_epochs = 0
+    c.log_every_steps = 50
+    c.checkpoint_every_steps = 1000
+    c.sample_every_steps = 1000
+    c.keep_checkpoints = 3
+    c.keep_period_steps = 0
+    # An earlier run's work directory, or converted weights: matched by name and shape.
+    c.init_from = ""
+    # Micro-batches whose gradients are averaged before an update.
+    c.accumulate = 1
+    c.skip_nonfinite = False
+    # Activations: "float32", "bfloat16", or "auto" (bfloat16 on TPU and GPU).
+    c.precision = "auto"
+    c.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1, "fsdp_min_mb": 4.0})
+    # Ordered (regular expression on an array's path, "replicate" | "fsdp" | "tensor").
+    c.sharding = ()
+    c.data = ConfigDict(
+        {
+            "source": "synthetic",
+            "corpus": "blooms",
+            "path": "",
+            "split": "train",
+            "eval_split": "val",
+            "seed": 0,
+            "resolution": 32,
+            "crop": "centre",
+            "resize": "lanczos",
+            "tokenizer": "mini",
+            "tokens": 32,
+            "objects": 8,
+            "mask_resolution": 16,
+            "workers": 2,
+        }
+    )
+    # Grids of samples: how many prompts, which ones (none: held-out captions).
+    c.grid = ConfigDict({"count": 16, "prompts": ()})
+    # Held-out examples behind each score.
+    c.score_images = 256
+    c.model = ConfigDict()
+    c.optim = ConfigDict()
+    return c
+
+
+def choose(presets: dict[str, Callable[[], ConfigDict]], name: str | None) -> ConfigDict:
+    """The preset that `FILE:NAME` asks for; the first one when no name is given.
+
+    Raises:
+      ValueError: names the known presets.
+    """
+    name = name or next(iter(presets))
+    if name not in presets:
+        raise ValueError(f"no preset {name!r} here; known: {', '.join(presets)}")
+    return presets[name]()

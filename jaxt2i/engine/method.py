@@ -1,0 +1,223 @@
+"""A method is a set of networks and a short list of players; nothing else.
+
+A *player* is a loss over some of the networks with its own optimiser. GANs, pretraining,
+sequence models and diffusion differ only in their players, so one engine plays them all.
+"""
+
+import dataclasses
+import difflib
+import importlib
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+Batch = dict[str, jax.Array]
+Tree = Any
+
+
+class ConfigError(ValueError):
+    """The configuration asks for something impossible; the message names the line and the fix."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Player:
+    """One loss with one optimiser.
+
+    Attributes:
+      name: short name; prefixes the player's metrics.
+      nets: the networks this player updates.
+      loss: (Ctx, Batch) -> (scalar, {metric name: scalar}).
+      tx: optimiser over `{net: params}`.
+      every: play only on steps divisible by this; > 1 is a lazy regulariser, a program of its own.
+    """
+
+    name: str
+    nets: tuple[str, ...]
+    loss: Callable[["Ctx", Batch], tuple[jax.Array, dict[str, jax.Array]]]
+    tx: optax.GradientTransformation
+    every: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Ema:
+    """Exponential moving average of a network's parameters, its half-life counted in images.
+
+    Attributes:
+      half_life_images: images after which an old value counts half.
+      rampup: at image n the half-life is at most rampup * n (None: no ramp-up), as in the
+        StyleGAN family: early averages forget the initialisation quickly.
+    """
+
+    half_life_images: float
+    rampup: float | None = 0.05
+
+    def beta(self, images: jax.Array, batch_size: int) -> jax.Array:
+        """Weight of the old average; `images` is the count before this step."""
+        half_life = jnp.float32(self.half_life_images)
+        if self.rampup is not None:
+            half_life = jnp.minimum(half_life, self.rampup * images.astype(jnp.float32))
+        return jnp.exp2(-batch_size / jnp.maximum(half_life, 1e-8))
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """One system, ready to be played.
+
+    Attributes:
+      nets: every network, trained or frozen.
+      players: played in this order; each sees what the earlier ones just updated.
+      init: (key, Batch) -> {net: variables}, called under jit or eval_shape.
+      sample: (Ctx, Batch, keys, *, z=None, text=None, **controls) -> {"image": [B,H,W,3] in
+        [-1, 1], ...}; `keys` holds one key an image, so that an image does not depend on the
+        batch it is drawn in. None: the method draws no pictures.
+      needs: batch keys that the losses read.
+      sample_needs: batch keys that `sample` reads.
+      frozen: networks that no player updates; gradients may still pass to their input.
+      pretrained: {net: () -> variables} for networks that start from a file instead of `init`.
+      ema: {net: Ema}.
+      text: (Ctx, Batch) -> Text, the conditioning that `sample` takes as `text`.
+      z_shape: shape of one latent, () where there is none.
+      score: (Ctx, Batch) -> {name: scalar} on a held-out batch; what a short run improves.
+      better: {score name: "higher" | "lower"}, the direction of improvement.
+      notes: lines printed when a run starts (which perception, what a real run needs).
+    """
+
+    nets: Mapping[str, nn.Module]
+    players: tuple[Player, ...]
+    init: Callable[[jax.Array, Batch], dict[str, Tree]]
+    needs: tuple[str, ...]
+    sample: Callable[..., dict[str, jax.Array]] | None = None
+    sample_needs: tuple[str, ...] = ("tokens", "token_mask")
+    frozen: tuple[str, ...] = ()
+    pretrained: Mapping[str, Callable[[], Tree]] = dataclasses.field(default_factory=dict)
+    ema: Mapping[str, Ema] = dataclasses.field(default_factory=dict)
+    text: Callable[["Ctx", Batch], Any] | None = None
+    z_shape: tuple[int, ...] = ()
+    score: Callable[["Ctx", Batch], dict[str, jax.Array]] | None = None
+    better: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        for player in self.players:
+            for net in player.nets:
+                if net not in self.nets or net in self.frozen:
+                    raise ConfigError(
+                        f"player {player.name!r} updates {net!r}, which is "
+                        f"{'frozen' if net in self.frozen else 'not a network of the method'}; "
+                        f"trainable: {sorted(set(self.nets) - set(self.frozen))}"
+                    )
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """The networks whose weights are part of the state."""
+        return tuple(n for n in self.nets if n not in self.frozen)
+
+
+class Ctx:
+    """What a loss sees of the world: networks by name, named randomness, the step.
+
+    Calling `ctx(net, *args, **kw)` applies a network with its current weights. With `train=True`
+    among the keywords its mutable collections (running means, spectral vectors) advance, and the
+    next call of the same network sees them advanced.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        params: Mapping[str, Tree],
+        extra: Mapping[str, Tree],
+        frozen: Mapping[str, Tree],
+        *,
+        key: jax.Array,
+        step: jax.Array | int = 0,
+        batch_size: int = 1,
+        total_steps: int = 1,
+    ):
+        self._method, self._params, self._frozen, self._key = method, params, frozen, key
+        self.extra = dict(extra)
+        self.step = step
+        self._batch_size, self._total_steps = batch_size, total_steps
+
+    def __call__(self, net: str, *args, rngs: Mapping[str, jax.Array] | None = None, **kw):
+        module = self._method.nets[net]
+        if net in self._frozen:
+            return module.apply(self._frozen[net], *args, rngs=rngs, **kw)
+        extra = self.extra.get(net, {})
+        variables = {"params": self._params[net], **extra}
+        if not (kw.get("train") and extra):
+            return module.apply(variables, *args, rngs=rngs, **kw)
+        out, changed = module.apply(variables, *args, rngs=rngs, mutable=list(extra), **kw)
+        # Statistics are state, not a path for gradients.
+        self.extra[net] = jax.lax.stop_gradient({**extra, **changed})
+        return out
+
+    def rng(self, name: str) -> jax.Array:
+        """A key for this name in this step: the same name is the same draw for every player."""
+        return jax.random.fold_in(self._key, zlib.crc32(name.encode()))
+
+    @property
+    def images(self) -> jax.Array:
+        """Real images seen before this step."""
+        return jnp.asarray(self.step, jnp.float32) * self._batch_size
+
+    @property
+    def progress(self) -> jax.Array:
+        """Share of the run that is over, 0 to 1."""
+        return jnp.asarray(self.step, jnp.float32) / max(self._total_steps, 1)
+
+
+def fields(cls: type, mapping: Mapping[str, Any], where: str) -> Any:
+    """Builds a dataclass from a config section, refusing keys that it does not have.
+
+    Args:
+      cls: a dataclass.
+      mapping: the section.
+      where: the section's name in messages, such as "config.model".
+
+    Raises:
+      ConfigError: names the unknown key and the nearest valid one, or the missing ones.
+    """
+    known = {f.name: f for f in dataclasses.fields(cls)}
+    for key in mapping:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {where}.{near[0]}?" if near else f"known: {', '.join(known)}"
+            raise ConfigError(f"{where}.{key} is not a setting of {cls.__name__}; {hint}")
+    missing = [
+        n
+        for n, f in known.items()
+        if n not in mapping
+        and f.default is dataclasses.MISSING
+        and f.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise ConfigError(f"{where} lacks {', '.join(missing)}, which {cls.__name__} needs")
+    return cls(**mapping)
+
+
+def load(config: Any) -> Method:
+    """Builds the method that a config names.
+
+    Args:
+      config: a ConfigDict whose `method` is the dotted path of a module with `build(config)`.
+
+    Raises:
+      ConfigError: when there is no such module, or it has no `build`.
+    """
+    try:
+        module = importlib.import_module(config.method)
+    except ModuleNotFoundError as error:
+        if error.name and config.method.startswith(error.name):
+            raise ConfigError(
+                f"config.method={config.method!r}: no module {error.name!r}; give the dotted path "
+                "of a module with a function build(config), such as jaxt2i.methods.stylegan_t"
+            ) from None
+        raise
+    if not hasattr(module, "build"):
+        raise ConfigError(f"config.method={config.method!r}: the module has no build(config)")
+    return module.build(config)

@@ -1,0 +1,116 @@
+"""Optimisers as the papers state them, and durations in steps, images, epochs or percent."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxt2i.engine.mesh import path_name
+from jaxt2i.engine.method import ConfigError
+
+UNITS = ("steps", "images", "epochs", "percent")
+
+
+@dataclasses.dataclass(frozen=True)
+class Adam:
+    """Adam's settings.
+
+    Attributes:
+      lr: learning rate.
+      b1: decay of the first moment.
+      b2: decay of the second moment.
+      eps: added to the root of the second moment.
+      warmup_steps: linear warm-up from zero.
+      decay_steps: cosine decay to zero over this many steps; 0 = constant.
+      weight_decay: decoupled weight decay (AdamW).
+      zero_nonfinite: gradients' nan becomes 0 and infinities +-1e5 before Adam sees them.
+    """
+
+    lr: float = 2e-3
+    b1: float = 0.0
+    b2: float = 0.99
+    eps: float = 1e-8
+    warmup_steps: int = 0
+    decay_steps: int = 0
+    weight_decay: float = 0.0
+    zero_nonfinite: bool = False
+
+    def tx(self) -> optax.GradientTransformation:
+        """The optax transformation."""
+        lr = self.lr
+        if self.decay_steps:
+            lr = optax.warmup_cosine_decay_schedule(0.0, lr, self.warmup_steps, self.decay_steps)
+        elif self.warmup_steps:
+            lr = optax.linear_schedule(0.0, lr, self.warmup_steps)
+        parts = [replace_nonfinite()] if self.zero_nonfinite else []
+        parts.append(optax.scale_by_adam(self.b1, self.b2, self.eps))
+        if self.weight_decay:
+            parts.append(optax.add_decayed_weights(self.weight_decay))
+        parts.append(optax.scale_by_learning_rate(lr))
+        return optax.chain(*parts)
+
+
+def replace_nonfinite(limit: float = 1e5) -> optax.GradientTransformation:
+    """Nan -> 0, +-inf -> +-limit, as the StyleGAN trainers treat gradients."""
+    return optax.stateless(
+        lambda updates, params: jax.tree.map(
+            lambda g: jnp.nan_to_num(g, nan=0.0, posinf=limit, neginf=-limit), updates
+        )
+    )
+
+
+def only(
+    tx: optax.GradientTransformation, trainable: Callable[[str], bool]
+) -> optax.GradientTransformation:
+    """Trains the parameters whose path ("g/synthesis/...") is `trainable`, keeps the rest."""
+
+    def labels(tree):
+        return jax.tree_util.tree_map_with_path(
+            lambda path, _: "train" if trainable(path_name(path)) else "keep", tree
+        )
+
+    return optax.partition({"train": tx, "keep": optax.set_to_zero()}, labels)
+
+
+def steps(
+    section: Mapping[str, Any],
+    name: str,
+    *,
+    batch_size: int,
+    epoch_images: int | None = None,
+    total_steps: int | None = None,
+) -> int:
+    """A duration in steps: the first of NAME_steps, _images, _epochs, _percent that is not 0.
+
+    Args:
+      section: config section that holds the keys.
+      name: what lasts, such as "total".
+      batch_size: global batch.
+      epoch_images: examples of one epoch, for `_epochs`.
+      total_steps: length of the run, for `_percent`.
+
+    Raises:
+      ConfigError: for epochs of an unlimited source, or percents of an unknown total.
+    """
+    for unit in UNITS:
+        value = section.get(f"{name}_{unit}", 0)
+        if not value:
+            continue
+        if unit == "steps":
+            return int(value)
+        if unit == "images":
+            return max(1, round(value / batch_size))
+        if unit == "epochs":
+            if epoch_images is None:
+                raise ConfigError(
+                    f"config.{name}_epochs={value}: this data source has no end, so it has no "
+                    f"epochs; set config.{name}_steps or config.{name}_images"
+                )
+            return max(1, round(value * epoch_images / batch_size))
+        if total_steps is None:
+            raise ConfigError(f"config.{name}_percent={value}: a percentage of what is not known")
+        return max(1, round(value / 100 * total_steps))
+    return 0

@@ -1,0 +1,140 @@
+"""The state of a run: one tree that a step replaces and a checkpoint keeps.
+
+Frozen weights are not in it: they travel beside the state, are never donated and never saved.
+"""
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from jaxt2i.engine.method import Batch, Ctx, Method, Tree
+
+
+@flax.struct.dataclass
+class State:
+    """Everything that changes.
+
+    Attributes:
+      step: steps played, int32 scalar. With the seed it determines every random draw and the
+        data position, so a restart needs nothing else.
+      params: {net: parameters}.
+      extra: {net: {collection: tree}}: running statistics, spectral vectors, buffers.
+      opt: {player: optimiser state}.
+      ema: {net: averaged parameters}.
+    """
+
+    step: jax.Array
+    params: dict[str, Tree]
+    extra: dict[str, dict[str, Tree]]
+    opt: dict[str, Any]
+    ema: dict[str, Tree]
+
+
+def new(method: Method, variables: dict[str, Tree]) -> State:
+    """The state at step 0.
+
+    Args:
+      method: the method.
+      variables: {net: variables}; those of frozen networks are passed over.
+    """
+    split = {net: dict(variables[net]) for net in method.trained}
+    params = {net: v.pop("params") for net, v in split.items()}
+    return State(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        extra={net: v for net, v in split.items() if v},
+        opt={p.name: p.tx.init({n: params[n] for n in p.nets}) for p in method.players},
+        ema={net: params[net] for net in method.ema},
+    )
+
+
+def shapes(method: Method, batch: Batch) -> tuple[State, dict[str, Tree]]:
+    """(State, frozen weights) as ShapeDtypeStructs, allocating nothing.
+
+    Args:
+      method: the method.
+      batch: ShapeDtypeStructs of a batch that holds `method.needs`.
+    """
+
+    def build(key):
+        variables = method.init(key, batch_zeros(batch))
+        return new(method, variables), {n: variables[n] for n in method.frozen}
+
+    return jax.eval_shape(build, jax.random.key(0))
+
+
+def create(
+    method: Method, batch: Batch, seed: int, shardings: tuple[Any, Any]
+) -> tuple[State, dict[str, Tree]]:
+    """Initialises (State, frozen weights) straight into their shards.
+
+    Networks with a `pretrained` loader come from it; the others from `method.init`.
+
+    Args:
+      method: the method.
+      batch: ShapeDtypeStructs of a batch that holds `method.needs`.
+      seed: seed of the initialisation.
+      shardings: (of the state, of the frozen weights), as trees of NamedSharding.
+    """
+    state_sharding, frozen_sharding = shardings
+    loaded = {net: load() for net, load in method.pretrained.items()}
+    # The loaded weights of trained networks enter as arguments; constants would be baked in.
+    given = {n: v for n, v in loaded.items() if n not in method.frozen}
+
+    def build(key, given):
+        variables = {**method.init(key, batch_zeros(batch)), **given}
+        random_frozen = {n: variables[n] for n in method.frozen if n not in loaded}
+        return new(method, variables), random_frozen
+
+    out = (state_sharding, {n: frozen_sharding[n] for n in method.frozen if n not in loaded})
+    state, frozen = jax.jit(build, out_shardings=out)(init_key(seed), given)
+    for net in method.frozen:
+        if net in loaded:
+            frozen[net] = jax.device_put(loaded[net], frozen_sharding[net])
+    return state, {n: frozen[n] for n in method.frozen}
+
+
+def init_key(seed: int) -> jax.Array:
+    """The key of the initial weights; steps use `step_key`."""
+    return jax.random.fold_in(jax.random.key(seed), 0x1417)
+
+
+def step_key(seed: int, step: jax.Array | int) -> jax.Array:
+    """The key of one step."""
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 0x57E9), step)
+
+
+def batch_zeros(batch: Batch) -> Batch:
+    """A batch of zeros of the given shapes, for initialisation."""
+    return {k: jnp.zeros(v.shape, v.dtype) for k, v in batch.items()}
+
+
+def context(
+    method: Method,
+    state: State,
+    frozen: dict[str, Tree],
+    *,
+    key: jax.Array,
+    batch_size: int = 1,
+    total_steps: int = 1,
+    use_ema: bool = True,
+) -> Ctx:
+    """A Ctx for sampling and scoring: averaged weights where the method keeps an average."""
+    params = {**state.params, **state.ema} if use_ema else state.params
+    return Ctx(
+        method,
+        params,
+        state.extra,
+        frozen,
+        key=key,
+        step=state.step,
+        batch_size=batch_size,
+        total_steps=total_steps,
+    )
+
+
+def count(tree: Tree) -> int:
+    """Number of scalars in a tree of arrays or shapes."""
+    return sum(int(x.size) for x in jax.tree.leaves(tree))

@@ -1,0 +1,268 @@
+"""Opening a run: from a configuration to a method, its data and its place on the devices.
+
+The command lines share this, so that a run is the same whoever opens it.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from jaxt2i.data import pipeline, schema, sources, tokenize
+from jaxt2i.engine import checkpoint, log, loop, mesh, optim, step
+from jaxt2i.engine import method as methods
+from jaxt2i.engine.method import ConfigError, Method
+
+MINI_CLIP = Path(__file__).parent / "encoders" / "mini_clip"
+# Fields that may change between an attempt and its continuation without a word.
+FREE = ("log_every_steps", "checkpoint_every_steps", "sample_every_steps", "keep_checkpoints")
+
+
+def prepare_jax() -> None:
+    """Joins the other processes where there are any, and turns the compilation cache on."""
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "jaxt2i" / "xla"
+        jax.config.update("jax_compilation_cache_dir", str(cache))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+    if os.environ.get("JAX_COORDINATOR_ADDRESS") or several_hosts():
+        if os.environ.get("JAX_PLATFORMS") == "cpu":
+            jax.config.update("jax_cpu_collectives_implementation", "gloo")
+        jax.config.update("jax_enable_preemption_service", True)
+        jax.distributed.initialize()
+
+
+def several_hosts() -> bool:
+    """Whether a TPU pod or a SLURM job says that this process has company."""
+    tpu_hosts = os.environ.get("TPU_WORKER_HOSTNAMES", "").split(",")
+    return len(tpu_hosts) > 1 or int(os.environ.get("SLURM_NTASKS", "1")) > 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """Everything that a configuration stands for.
+
+    Attributes:
+      config: the configuration.
+      method: its method.
+      tokenizer: captions to token ids.
+      sizes: what batch shapes are made of.
+    """
+
+    config: ConfigDict
+    method: Method
+    tokenizer: Any
+    sizes: schema.Sizes
+
+    def batch_spec(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes of the global training batch."""
+        return schema.spec(self.sizes, self.method.needs)
+
+    def layout(self) -> loop.Layout:
+        """The mesh and the rules on it."""
+        c = self.config
+        on = mesh.make(c.mesh.data, c.mesh.fsdp, c.mesh.tensor)
+        mesh.check_batch(c.batch_size, c.accumulate, on)
+        return loop.Layout(on, tuple(map(tuple, c.sharding)), c.mesh.fsdp_min_mb)
+
+    def source(self, split: str, workdir: Path | None = None):
+        """The data source of a split."""
+        return sources.make_source(self.config.data, self.sizes.resolution, split, workdir)
+
+    def pipeline(self, source, batch_size: int, needs: tuple[str, ...], **kw) -> pipeline.Pipeline:
+        """Batches of a source for this process."""
+        return pipeline.Pipeline(
+            source,
+            self.tokenizer,
+            dataclasses.replace(self.sizes, batch=batch_size),
+            needs,
+            seed=self.config.data.seed,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+            workers=self.config.data.workers,
+            **kw,
+        )
+
+    def prompts(self, captions: list[str]) -> dict[str, np.ndarray]:
+        """A batch that `method.sample` can draw from."""
+        return pipeline.prompts_batch(self.tokenizer, captions)
+
+
+def open_run(config: ConfigDict) -> Run:
+    """Builds the method and the tokenizer of a configuration.
+
+    Raises:
+      ConfigError: names the config line and the fix.
+    """
+    data = config.data
+    tokenizer = tokenize.make_tokenizer(tokenizer_path(data.tokenizer), data.tokens)
+    sizes = schema.Sizes(
+        config.batch_size, data.resolution, tokenizer.length, data.objects, data.mask_resolution
+    )
+    return Run(config, methods.load(config), tokenizer, sizes)
+
+
+def tokenizer_path(name: str) -> str:
+    """The name "mini" stands for the tokenizer of the shipped perception."""
+    return str(MINI_CLIP / "tokenizer.json") if name == "mini" else name
+
+
+def plain(config: ConfigDict) -> dict[str, Any]:
+    """A configuration as JSON data."""
+    return json.loads(config.to_json_best_effort())
+
+
+def read_config(workdir: Path) -> ConfigDict:
+    """The configuration that a run was started with.
+
+    Raises:
+      ConfigError: when the directory holds no run.
+    """
+    path = workdir / "config.json"
+    if not path.is_file():
+        raise ConfigError(
+            f"{workdir} holds no run: there is no {path.name} in it. Give the --workdir of a "
+            "training run; train prints it when it starts"
+        )
+    return ConfigDict(json.loads(path.read_text()))
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a.b": value} of nested dictionaries."""
+    out = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        out |= flat(value, name + ".") if isinstance(value, Mapping) else {name: value}
+    return out
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Sentences on the fields in which two configurations differ."""
+    old, new = flat(before), flat(now)
+    return [
+        f"config.{key}: {old.get(key, 'absent')!r} -> {new.get(key, 'absent')!r}"
+        for key in sorted({*old, *new})
+        if old.get(key) != new.get(key) and key not in FREE
+    ]
+
+
+def default_workdir(config: ConfigDict, preset: ConfigDict, name: str) -> Path:
+    """runs/NAME, with a mark when the command line changed the preset: the same command resumes."""
+    changed = differences(plain(preset), plain(config))
+    mark = "-" + hashlib.sha256("".join(changed).encode()).hexdigest()[:6] if changed else ""
+    return Path("runs") / f"{name}{mark}"
+
+
+def train(config: ConfigDict, workdir: Path) -> None:
+    """Trains what a configuration describes.
+
+    Args:
+      config: the configuration.
+      workdir: where everything is written; an earlier attempt there is continued.
+
+    Raises:
+      ConfigError: for impossible settings, before anything is compiled.
+      ValueError, OSError: for unusable data, before anything is compiled.
+    """
+    workdir.mkdir(parents=True, exist_ok=True)
+    run = open_run(config)
+    method, layout = run.method, run.layout()
+    source = run.source(config.data.split, workdir)
+    train_data = run.pipeline(source, config.batch_size, method.needs)
+    total = optim.steps(config, "total", batch_size=config.batch_size, epoch_images=source.size)
+    schedule = loop.Schedule(
+        total,
+        config.log_every_steps,
+        config.checkpoint_every_steps,
+        config.sample_every_steps,
+        config.keep_checkpoints,
+        config.keep_period_steps,
+    )
+    rules = step.Rules(
+        config.seed, config.batch_size, total, config.accumulate, config.skip_nonfinite
+    )
+    held_out = run.source(config.data.eval_split, workdir)
+    score_rows = config.score_images // layout.mesh.size * layout.mesh.size
+    score_data = run.pipeline(held_out, score_rows, method.needs, caption="first")
+    note_changes(workdir, config)
+    log.say(f"work directory: {workdir}", *method.notes)
+    write_config(workdir, config)
+
+    def device_batches(first: int) -> Iterator:
+        return pipeline.prefetch_to_device(
+            train_data.iterate(first), lambda rows: mesh.put_batch(rows, layout.mesh)
+        )
+
+    try:
+        loop.train(
+            method,
+            rules=rules,
+            schedule=schedule,
+            layout=layout,
+            batch=run.batch_spec(),
+            batches=device_batches,
+            workdir=workdir,
+            config=plain(config),
+            picture=grid_of(run, held_out) if method.sample else None,
+            score_batch=score_data.batch_at(0) if method.score and score_rows else None,
+            init_from=(lambda: earlier(config.init_from)) if config.init_from else None,
+        )
+    except checkpoint.Mismatch as error:
+        changed = differences(error.meta["config"], plain(config))
+        raise ConfigError(
+            f"{workdir} holds a run of another configuration. {error}\nThe fields that differ:\n  "
+            + "\n  ".join(changed or ["none: the code has changed since"])
+            + "\nUse another --workdir, or the old settings."
+        ) from None
+    if train_data.skipped:
+        log.say(f"examples replaced because they could not be read: {dict(train_data.skipped)}")
+
+
+def grid_of(run: Run, held_out) -> loop.Picture:
+    """The prompts of the sample grids: the configured ones, else held-out captions."""
+    grid = run.config.grid
+    captions = tuple(grid.prompts) or tuple(
+        held_out.captions(i)[0] for i in range(min(grid.count, held_out.size or grid.count))
+    )
+    return loop.Picture(run.prompts(list(captions)), captions, {}, schema.to_uint8)
+
+
+def earlier(folder: str) -> tuple[dict, str]:
+    """Arrays of an earlier run, or of converted weights, for a fresh start."""
+    from jaxt2i.encoders import pretrained
+
+    files = sorted(Path(folder).glob("*.safetensors"))
+    if not files:
+        return checkpoint.latest(folder)
+    out: dict[str, dict] = {"params": {}, "extra": {}}
+    for file in files:
+        variables = pretrained.load_variables(file)
+        out["params"][file.stem] = variables.pop("params")
+        out["extra"][file.stem] = variables
+    return out, folder
+
+
+def note_changes(workdir: Path, config: ConfigDict) -> None:
+    """Says which fields differ from those of the attempt that is being continued."""
+    if (workdir / "config.json").is_file():
+        changed = differences(plain(read_config(workdir)), plain(config))
+        if changed:
+            log.say("continuing with changed settings:", *(f"  {line}" for line in changed))
+
+
+def write_config(workdir: Path, config: ConfigDict) -> None:
+    """Keeps the configuration in the work directory."""
+    if jax.process_index() == 0:
+        (workdir / "config.json").write_text(json.dumps(plain(config), indent=2) + "\n")
+
+
+def fail(error: Exception) -> None:
+    """Ends the program with a message instead of a traceback."""
+    sys.exit(f"error: {error}")

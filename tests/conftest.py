@@ -1,0 +1,23 @@
+"""Eight simulated devices for every test, and one compilation cache for the whole run."""
+
+import os
+import tempfile
+from pathlib import Path
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+)
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR", str(Path(tempfile.gettempdir()) / "jaxt2i-test-cache")
+)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--method",
+        action="append",
+        help="run the contract tests for this dotted module (its config is "
+        "configs/NAME.py:tiny, or give MODULE=FILE[:preset]); default: all of jaxt2i.methods",
+    )

@@ -1,0 +1,362 @@
+"""The engine, on a toy game with lazy players, statistics, averages and a frozen encoder."""
+
+import dataclasses
+import itertools
+import json
+import re
+import shutil
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from jaxt2i.data import schema
+from jaxt2i.engine import checkpoint, loop, mesh, optim
+from jaxt2i.engine import state as states
+from jaxt2i.engine import step as steps
+from jaxt2i.engine.method import ConfigError, Ema, Player, fields, load
+
+SIZES = schema.Sizes(batch=16, resolution=16, tokens=6)
+
+
+def config(lr=0.05, fails_at=-1, width=8):
+    return ConfigDict(
+        {
+            "method": "tests.engine.toy",
+            "optim": {"lr": lr},
+            "model": {"fails_at": fails_at, "width": width},
+            "data": {"resolution": 16},
+        }
+    )
+
+
+def host_batch(number, batch=16):
+    rng = np.random.default_rng(number)
+    mask = np.arange(6)[None] < rng.integers(2, 7, (batch, 1))
+    return {
+        "image": rng.integers(0, 256, (batch, 16, 16, 3), np.uint8),
+        "tokens": rng.integers(1, 600, (batch, 6), np.int32) * mask.astype(np.int32),
+        "token_mask": mask,
+    }
+
+
+def play(method, shape, numbers, *, accumulate=1, min_mb=0.0, skip=False):
+    layout = loop.Layout(mesh.make(*shape), ((".", "fsdp"),), min_mb)
+    rules = steps.Rules(3, 16, 100, accumulate, skip)
+    spec = schema.spec(SIZES, method.needs)
+    programs = loop.compile_step(method, rules, layout, spec)
+    shapes = states.shapes(method, spec)
+    state, frozen = states.create(method, spec, 3, tuple(map(layout.shardings, shapes)))
+    logs = []
+    for number in numbers:
+        batch = mesh.put_batch(host_batch(number), layout.mesh)
+        state, metrics = programs.play[1](state, frozen, batch)
+        if number % 4 == 0:
+            state, lazy = programs.play[4](state, frozen, batch)
+            metrics |= lazy
+        logs.append(jax.device_get(metrics))
+    return jax.device_get(state), jax.device_get(frozen), logs, programs
+
+
+def one_device(*args, **kw):
+    devices = jax.devices
+    jax.devices = lambda *a: devices(*a)[:1]
+    try:
+        return play(*args, **kw)
+    finally:
+        jax.devices = devices
+
+
+def close(a, b, tolerance):
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, atol=tolerance, rtol=tolerance), a, b
+    )
+
+
+def test_same_result_on_one_device_dp_and_fsdp():
+    method = load(config())
+    one, *_ = one_device(method, (1, 1, 1), range(6))
+    dp, *_ = play(method, (8, 1, 1), range(6))
+    fsdp, *_, programs = play(method, (2, 4, 1), range(6))
+    close(one, dp, 2e-5)
+    close(one, fsdp, 2e-5)
+    assert "all-gather" in programs.play[1].as_text()
+
+
+def test_data_parallel_needs_only_all_reduce():
+    *_, programs = play(load(config()), (8, 1, 1), [])
+    text = programs.play[1].as_text()
+    found = set(re.findall(r"(all-reduce|all-gather|all-to-all|collective-permute)\(", text))
+    assert found == {"all-reduce"}
+
+
+def test_players_touch_only_their_networks_and_frozen_weights_stay():
+    method = load(config())
+    before, frozen, *_ = play(method, (8, 1, 1), [])
+    for player in method.players[:2]:
+        alone = dataclasses.replace(method, players=(player,))
+        after, still, *_ = one_device(alone, (1, 1, 1), [1])
+        close(frozen, still, 0)
+        for net in method.trained:
+            old, new = (jax.tree.leaves(x.params[net]) for x in (before, after))
+            moved = any(np.any(a != b) for a, b in zip(old, new, strict=True))
+            assert moved == (net in player.nets), (player.name, net)
+
+
+def test_ema_follows_its_formula_with_ramp_up():
+    method = load(config())
+    averaged, beta = None, None
+    for n in range(1, 4):
+        now, *_ = one_device(method, (1, 1, 1), range(1, n + 1))
+        if averaged is None:
+            averaged = one_device(method, (1, 1, 1), [])[0].params["g"]
+        beta = 0.5 ** (16 / max(min(64.0, 0.05 * (n - 1) * 16), 1e-8))
+        averaged = jax.tree.map(
+            lambda e, p, beta=beta: p + np.float32(beta) * (e - p), averaged, now.params["g"]
+        )
+        close(averaged, now.ema["g"], 1e-6)
+    assert 0 < beta < 1e-2
+
+
+@pytest.mark.parametrize("rampup", [None, 0.05])
+def test_ema_half_life(rampup):
+    rule = Ema(2048 * 10 / 32 * 1000, rampup)
+    beta = float(rule.beta(jnp.float32(1e9), 2048))
+    assert beta == pytest.approx(0.99778, abs=1e-5)
+
+
+def test_accumulated_gradients_equal_the_whole_batch_and_do_not_depend_on_the_mesh():
+    method = load(config())
+    quiet = dataclasses.replace(method, players=(method.players[2],))  # r1 draws nothing at random
+    whole, *_ = one_device(quiet, (1, 1, 1), [0])
+    parts, *_ = one_device(quiet, (1, 1, 1), [0], accumulate=2)
+    close(whole.params, parts.params, 1e-6)
+    many, *_ = play(load(config()), (8, 1, 1), range(2), accumulate=2)
+    one, *_ = one_device(load(config()), (1, 1, 1), range(2), accumulate=2)
+    close(one, many, 2e-5)
+
+
+def test_lazy_player_sees_the_step_that_was_just_played():
+    _, _, logs, programs = one_device(load(config()), (1, 1, 1), range(5))
+    assert set(programs.play) == {1, 4}
+    assert ["r1/loss" in line for line in logs] == [True, False, False, False, True]
+
+
+def test_nonfinite_steps_can_be_skipped_and_are_counted():
+    before, *_ = one_device(load(config(fails_at=2)), (1, 1, 1), range(1, 3), skip=True)
+    after, _, logs, _ = one_device(load(config(fails_at=2)), (1, 1, 1), range(1, 4), skip=True)
+    assert logs[-1]["skipped"] == 1
+    assert logs[0]["skipped"] == 0
+    close(before.params, after.params, 0)
+    close(before.ema, after.ema, 0)
+    assert after.step == 3
+
+
+def train(workdir, cfg=None, total=12, every=4, **kw):
+    method = load(cfg or config())
+    schedule = loop.Schedule(total, 1, every, 6, 3)
+    captions = ("a", "b")
+    prompts = {k: v[:2] for k, v in host_batch(99).items() if k != "image"}
+    workdir.mkdir(parents=True, exist_ok=True)
+    layout = loop.Layout(mesh.make(*kw.get("shape", (8, 1, 1))), ((".", "fsdp"),), 0.0)
+    return loop.train(
+        method,
+        rules=steps.Rules(3, 16, total),
+        schedule=schedule,
+        layout=layout,
+        batch=schema.spec(SIZES, method.needs),
+        batches=lambda first: (
+            mesh.put_batch(host_batch(n), layout.mesh) for n in itertools.count(first)
+        ),
+        workdir=workdir,
+        config={"lr": 0.05},
+        picture=loop.Picture(prompts, captions, {}, schema.to_uint8),
+        score_batch=host_batch(98),
+    )
+
+
+def equal(a, b):
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
+
+
+def test_loop_leaves_its_records_and_resumes_bit_for_bit(tmp_path):
+    straight = jax.device_get(train(tmp_path / "a"))
+    lines = [json.loads(x) for x in (tmp_path / "a" / "metrics.jsonl").read_text().splitlines()]
+    assert {"step", "images", "images_per_second", "d/loss", "g/loss"} <= set(lines[0])
+    assert [x["step"] for x in lines if "d/loss" in x] == list(range(1, 13))
+    assert [x["step"] for x in lines if "score/gap" in x] == [1, 6, 12]
+    assert sorted(p.name for p in (tmp_path / "a" / "samples").iterdir()) == [
+        "00000001.png",
+        "00000006.png",
+        "00000012.png",
+    ]
+    assert (tmp_path / "a" / "curves.png").stat().st_size > 1000
+    assert list((tmp_path / "a" / "tensorboard").iterdir())
+
+    train(tmp_path / "b", total=8)
+    continued = jax.device_get(train(tmp_path / "b"))
+    equal(straight, continued)
+    again = [json.loads(x) for x in (tmp_path / "b" / "metrics.jsonl").read_text().splitlines()]
+    assert [x["step"] for x in again if "d/loss" in x] == list(range(1, 13))
+
+
+def test_resumes_on_another_mesh_with_equal_arrays(tmp_path):
+    saved = jax.device_get(train(tmp_path, total=4))
+    layout = loop.Layout(mesh.make(2, 4, 1), ((".", "fsdp"),), 0.0)
+    shapes = states.shapes(load(config()), schema.spec(SIZES, ("image", "tokens", "token_mask")))[0]
+    keeper = checkpoint.Checkpoints(tmp_path)
+    restored, meta = keeper.restore(loop.abstract(shapes, layout.shardings(shapes)))
+    keeper.close()
+    equal(saved, jax.device_get(restored))
+    assert meta["position"] == 4 * 16
+    leaves = jax.tree.leaves(restored.params)
+    assert any(x.sharding.spec != jax.sharding.PartitionSpec() for x in leaves)
+
+
+def biggest_file(folder: Path) -> Path:
+    return max((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    for k in range(len(data) // 2, len(data) // 2 + 8):
+        data[k] ^= 255
+    path.write_bytes(bytes(data))
+
+
+DAMAGE = {
+    "bits flipped": lambda step: flip(biggest_file(step / "state")),
+    "truncated": lambda step: biggest_file(step / "state").write_bytes(b"OOPS"),
+    "arrays lost": lambda step: shutil.rmtree(step / "state"),
+    "meta emptied": lambda step: biggest_file(step / "meta").write_bytes(b""),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damaged_newest_checkpoint_falls_back_to_the_one_before(tmp_path, damage):
+    train(tmp_path, total=8)
+    DAMAGE[damage](tmp_path / "checkpoints" / "8")
+    with pytest.warns(UserWarning, match=r"checkpoints/8.*trying the one before"):
+        again = jax.device_get(train(tmp_path, total=12))
+    assert again.step == 12
+    equal(again, jax.device_get(train(tmp_path / "straight", total=12)))
+
+
+def test_half_written_checkpoint_is_ignored(tmp_path):
+    train(tmp_path, total=8)
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(folder / "8", folder / "9.orbax-checkpoint-tmp-123")
+    assert jax.device_get(train(tmp_path, total=12)).step == 12
+
+
+def test_nonfinite_loss_names_the_player_and_keeps_the_last_good_checkpoint(tmp_path):
+    with pytest.raises(loop.NonFinite, match=r"step 7, player 'd'.*first network.*'?d'?.*step 4"):
+        train(tmp_path, config(fails_at=6))
+    keeper = checkpoint.Checkpoints(tmp_path)
+    assert keeper.steps() == [4]
+    keeper.close()
+
+
+def test_checkpoint_of_other_networks_is_refused(tmp_path):
+    train(tmp_path, total=4)
+    with pytest.raises(checkpoint.Mismatch, match=r"params/d/.*is \[4, 4, 3, 8\] there"):
+        train(tmp_path, config(width=9), total=8)
+
+
+def test_init_from_copies_what_fits_and_says_what_does_not(tmp_path):
+    earlier = jax.device_get(train(tmp_path, total=4))
+    source, where = checkpoint.latest(tmp_path)
+    method = load(config())
+    spec = schema.spec(SIZES, method.needs)
+    layout = loop.Layout(mesh.make(8, 1, 1))
+    shapes = states.shapes(method, spec)
+    fresh, _ = states.create(method, spec, 9, tuple(map(layout.shardings, shapes)))
+    source["params"]["d"]["Conv_0"]["kernel"] = np.zeros((1, 1, 3, 8), np.float32)
+    del source["params"]["d"]["Dense_0"]
+    state, report = checkpoint.transfer(method, fresh, source, where)
+    equal(earlier.ema["g"], state.params["g"])
+    equal(earlier.ema["g"], state.ema["g"])
+    equal(earlier.extra["g"], state.extra["g"])
+    equal(fresh.params["d"]["Dense_0"], state.params["d"]["Dense_0"])
+    assert state.step == 0
+    assert len(report.reshaped) == 1
+    assert "params/d/Dense_0/kernel" in report.kept
+    assert "other shape: params/d/Conv_0/kernel [1, 1, 3, 8] -> [4, 4, 3, 8]" in str(report)
+    with pytest.raises(ConfigError, match="no checkpoint there"):
+        checkpoint.latest(tmp_path / "nowhere")
+
+
+def test_fingerprints_do_not_depend_on_the_mesh_and_notice_one_bit():
+    x = np.random.default_rng(0).normal(size=(64, 32)).astype(np.float32)
+    here = mesh.make(2, 4, 1)
+    split = jax.device_put(x, jax.sharding.NamedSharding(here, jax.sharding.PartitionSpec("fsdp")))
+    same = [int(checkpoint.fingerprints(a)) for a in (x, split)]
+    assert same[0] == same[1]
+    x.view(np.uint32)[5, 7] ^= 1
+    assert int(checkpoint.fingerprints(x)) != same[0]
+
+
+def test_mesh_and_batch_errors_name_the_config_lines():
+    with pytest.raises(ConfigError, match=r"config\.mesh.*8 devices"):
+        mesh.make(3, 1, 1)
+    with pytest.raises(ConfigError, match=r"config\.batch_size=12.*multiple of 8"):
+        mesh.check_batch(12, 1, mesh.make())
+    with pytest.raises(ConfigError, match=r"config\.accumulate=3"):
+        steps.Rules(0, 16, 1, 3)
+    with pytest.raises(ConfigError, match="known: replicate, fsdp, tensor"):
+        mesh.tree_shardings(mesh.make(), {"x": jnp.zeros(4)}, ((".", "zero3"),))
+
+
+def test_rules_apply_in_order_and_small_arrays_stay_whole():
+    on = mesh.make(1, 4, 2)
+    tree = {
+        "g": {"kernel": jnp.zeros((3, 3, 64, 512)), "bias": jnp.zeros(512)},
+        "d": jnp.zeros((8, 4)),
+    }
+    rules = (("g/kernel", "fsdp"), ("^g", "tensor"))
+    split = mesh.tree_shardings(on, tree, rules, min_mb=1)
+    spec = jax.sharding.PartitionSpec
+    assert split["g"]["kernel"].spec == spec(None, None, None, "fsdp")
+    assert split["g"]["bias"].spec == spec("tensor")
+    assert split["d"].spec == spec()
+    assert mesh.tree_shardings(on, tree, rules, min_mb=9)["g"]["kernel"].spec == spec()
+
+
+def test_durations():
+    section = {"total_steps": 0, "total_images": 1000, "total_epochs": 3, "fade_percent": 10}
+    assert optim.steps(section, "total", batch_size=16) == 62
+    assert optim.steps({"total_epochs": 3}, "total", batch_size=10, epoch_images=100) == 30
+    assert optim.steps(section, "fade", batch_size=16, total_steps=200) == 20
+    with pytest.raises(ConfigError, match=r"config\.total_epochs=3"):
+        optim.steps({"total_epochs": 3}, "total", batch_size=16)
+    with pytest.raises(ConfigError, match="no length"):
+        loop.Schedule(0)
+
+
+def test_only_trains_what_it_is_told_to():
+    tx = optim.only(optim.Adam(lr=0.1).tx(), lambda path: path.startswith("g/b"))
+    params = {"g": {"a": jnp.ones(2), "b": jnp.ones(2)}}
+    updates, _ = tx.update(jax.tree.map(jnp.ones_like, params), tx.init(params), params)
+    assert jnp.all(updates["g"]["a"] == 0)
+    assert jnp.all(updates["g"]["b"] != 0)
+
+
+def test_nonfinite_gradients_can_be_zeroed():
+    tx = optim.replace_nonfinite()
+    out, _ = tx.update({"x": jnp.array([jnp.nan, jnp.inf, -jnp.inf, 1.0])}, tx.init({}), {})
+    np.testing.assert_array_equal(out["x"], [0, 1e5, -1e5, 1])
+
+
+def test_unknown_settings_are_refused_with_the_nearest_name():
+    with pytest.raises(ConfigError, match=r"config\.optim\.lrr.*did you mean config\.optim\.lr\?"):
+        fields(optim.Adam, {"lrr": 1}, "config.optim")
+    with pytest.raises(ConfigError, match="no module"):
+        load(ConfigDict({"method": "jaxt2i.methods.style_gan"}))
+    method = load(config())
+    wrong = (Player("p", ("text",), None, optim.Adam().tx()),)
+    with pytest.raises(ConfigError, match="updates 'text', which is frozen"):
+        dataclasses.replace(method, players=wrong)
