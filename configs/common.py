@@ -55,6 +55,9 @@ def base() -> ConfigDict:
     c.grid = ConfigDict({"count": 16, "prompts": ()})
     # Held-out examples behind each score.
     c.score_images = 256
+    # What this configuration promises to improve, by how much, in how many steps; tests hold it
+    # to that: {score: margin}.
+    c.promise = ConfigDict({"steps": 0, "margin": ConfigDict()})
     c.model = ConfigDict()
     c.optim = ConfigDict()
     return c

@@ -5,6 +5,7 @@ The command lines share this, so that a run is the same whoever opens it.
 
 import dataclasses
 import hashlib
+import importlib.util
 import json
 import os
 import sys
@@ -21,6 +22,8 @@ from jaxt2i.engine import checkpoint, log, loop, mesh, optim, step
 from jaxt2i.engine import method as methods
 from jaxt2i.engine.method import ConfigError, Method
 
+# What a person can mend; everything else is a bug and keeps its traceback.
+USER_ERRORS = (ConfigError, schema.DataError, loop.NonFinite, FileNotFoundError, PermissionError)
 MINI_CLIP = Path(__file__).parent / "encoders" / "mini_clip"
 # Fields that may change between an attempt and its continuation without a word.
 FREE = ("log_every_steps", "checkpoint_every_steps", "sample_every_steps", "keep_checkpoints")
@@ -151,6 +154,14 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         for key in sorted({*old, *new})
         if old.get(key) != new.get(key) and key not in FREE
     ]
+
+
+def preset(file: str, name: str) -> ConfigDict:
+    """The configuration of FILE:NAME as it stands in the file."""
+    spec = importlib.util.spec_from_file_location(Path(file).stem, file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(name) if name else module.get_config()
 
 
 def default_workdir(config: ConfigDict, preset: ConfigDict, name: str) -> Path:

@@ -28,7 +28,7 @@ def main(argv: list[str]) -> None:
     workdir = WORKDIR.value and Path(WORKDIR.value)
     try:
         runs.train(config, workdir or runs.default_workdir(config, runs.preset(file, preset), name))
-    except (ValueError, OSError, KeyError, FloatingPointError) as error:
+    except runs.USER_ERRORS as error:
         runs.fail(error)
 
 

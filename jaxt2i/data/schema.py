@@ -13,6 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 
 
+class DataError(ValueError):
+    """The data cannot be used as asked; the message names the file or config line and the fix."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Sizes:
     """The sizes that a batch's shapes are made of.
@@ -106,11 +110,11 @@ def validate(batch: Mapping[str, np.ndarray], sizes: Sizes, needs: tuple[str, ..
       needs: the keys that must be there.
 
     Raises:
-      ValueError: names the key, what was seen, what was expected and the config line to change.
+      DataError: names the key, what was seen, what was expected and the config line to change.
     """
     for key, want in spec(sizes, needs).items():
         if key not in batch:
-            raise ValueError(
+            raise DataError(
                 f"the data source gives no {key!r} ({FIELDS[key].meaning}), which this method "
                 f"needs; it gives {', '.join(sorted(batch))}. Choose another config.data.source."
             )
@@ -118,7 +122,7 @@ def validate(batch: Mapping[str, np.ndarray], sizes: Sizes, needs: tuple[str, ..
         if tuple(seen.shape) != want.shape or seen.dtype != want.dtype:
             names = ("batch", *(n for n in FIELDS[key].shape if isinstance(n, str)))
             lines = ", ".join(dict.fromkeys(CONFIG_LINES[n] for n in names))
-            raise ValueError(
+            raise DataError(
                 f"batch[{key!r}] is {seen.dtype}{list(seen.shape)}, expected "
                 f"{want.dtype}{list(want.shape)}; the sizes come from {lines}"
             )

@@ -82,38 +82,44 @@ class Checkpoints:
         meta = {**meta, "step": step, "fingerprints": sums}
         self._manager.save(
             step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta)
-            ),
+            args=ocp.args.Composite(state=ocp.args.PyTreeSave(state), meta=ocp.args.JsonSave(meta)),
         )
 
-    def restore(self, like: State) -> tuple[State, dict[str, Any]] | None:
+    def restore(self, like: Tree, partial: bool = False) -> tuple[Tree, dict[str, Any]] | None:
         """The newest checkpoint that is whole, laid out like `like`; None when there is none.
 
         Args:
-          like: ShapeDtypeStructs with shardings. The checkpoint may come from another mesh.
+          like: ShapeDtypeStructs with shardings: a State, or a dictionary of some of its fields.
+            The checkpoint may come from another mesh.
+          partial: restore only what is in `like`.
+
+        Returns:
+          (the arrays in the structure of `like`, what was stored beside them).
 
         Raises:
           Mismatch: when the newest checkpoint is whole but belongs to other networks.
         """
+        arrays = ocp.args.PyTreeRestore(
+            item=like,
+            restore_args=ocp.checkpoint_utils.construct_restore_args(like),
+            partial_restore=partial,
+        )
         for step in reversed(self.steps()):
             try:
                 meta = self.meta(step)
-                differing = mismatch(meta["fingerprints"], self._shapes(step), named(like))
+                differing = mismatch(meta["fingerprints"], self._shapes(step), named(like), partial)
             except Exception as error:
                 self._passed_over(step, error)
                 continue
             if differing:
                 raise Mismatch(step, differing, meta)
             try:
-                state = self._manager.restore(
-                    step, args=ocp.args.Composite(state=ocp.args.StandardRestore(like))
-                )["state"]
-                check(state, meta["fingerprints"])
+                restored = self._manager.restore(step, args=ocp.args.Composite(state=arrays))
+                check(restored["state"], meta["fingerprints"])
             except Exception as error:
                 self._passed_over(step, error)
                 continue
-            return state, meta
+            return restored["state"], meta
         return None
 
     def meta(self, step: int) -> dict[str, Any]:
@@ -160,7 +166,7 @@ class Mismatch(ConfigError):
         super().__init__(f"checkpoint {step} does not fit this config: {shown}")
 
 
-def check(state: State, sums: Mapping[str, int]) -> None:
+def check(state: Tree, sums: Mapping[str, int]) -> None:
     """Compares arrays with the fingerprints they were saved with.
 
     Raises:
@@ -171,10 +177,13 @@ def check(state: State, sums: Mapping[str, int]) -> None:
             raise Corrupted(f"{name} is not what was saved")
 
 
-def mismatch(sums: Mapping[str, int], shapes: Mapping[str, tuple], like: Mapping[str, Any]):
+def mismatch(
+    sums: Mapping[str, int], shapes: Mapping[str, tuple], like: Mapping[str, Any], partial: bool
+) -> list[str]:
     """Sentences on arrays that a checkpoint and a state do not share."""
     out = [f"{name} is not in the checkpoint" for name in like if name not in sums]
-    out += [f"{name} is only in the checkpoint" for name in sums if name not in like]
+    if not partial:
+        out += [f"{name} is only in the checkpoint" for name in sums if name not in like]
     for name, leaf in like.items():
         if name in shapes and shapes[name] != tuple(leaf.shape):
             out.append(f"{name} is {list(shapes[name])} there, {list(leaf.shape)} here")

@@ -78,22 +78,36 @@ def create(
       seed: seed of the initialisation.
       shardings: (of the state, of the frozen weights), as trees of NamedSharding.
     """
-    state_sharding, frozen_sharding = shardings
-    loaded = {net: load() for net, load in method.pretrained.items()}
-    # The loaded weights of trained networks enter as arguments; constants would be baked in.
-    given = {n: v for n, v in loaded.items() if n not in method.frozen}
+    # Loaded weights enter as arguments; constants would be baked into the program.
+    given = {n: method.pretrained[n]() for n in method.trained if n in method.pretrained}
 
     def build(key, given):
-        variables = {**method.init(key, batch_zeros(batch)), **given}
-        random_frozen = {n: variables[n] for n in method.frozen if n not in loaded}
-        return new(method, variables), random_frozen
+        return new(method, {**method.init(key, batch_zeros(batch)), **given})
 
-    out = (state_sharding, {n: frozen_sharding[n] for n in method.frozen if n not in loaded})
-    state, frozen = jax.jit(build, out_shardings=out)(init_key(seed), given)
+    state = jax.jit(build, out_shardings=shardings[0])(init_key(seed), given)
+    return state, create_frozen(method, batch, seed, shardings[1])
+
+
+def create_frozen(method: Method, batch: Batch, seed: int, sharding: Tree) -> dict[str, Tree]:
+    """The frozen networks' weights: from their `pretrained` loaders, else from `method.init`.
+
+    Args:
+      method: the method.
+      batch: ShapeDtypeStructs of a batch that holds `method.needs`.
+      seed: seed of the initialisation.
+      sharding: {net: tree of NamedSharding}.
+    """
+    drawn = [n for n in method.frozen if n not in method.pretrained]
+
+    def build(key):
+        variables = method.init(key, batch_zeros(batch))
+        return {n: variables[n] for n in drawn}
+
+    out = jax.jit(build, out_shardings={n: sharding[n] for n in drawn})(init_key(seed))
     for net in method.frozen:
-        if net in loaded:
-            frozen[net] = jax.device_put(loaded[net], frozen_sharding[net])
-    return state, {n: frozen[n] for n in method.frozen}
+        if net in method.pretrained:
+            out[net] = jax.device_put(method.pretrained[net](), sharding[net])
+    return {n: out[n] for n in method.frozen}
 
 
 def init_key(seed: int) -> jax.Array:

@@ -3,11 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-
-def normalize(x: jax.Array) -> jax.Array:
-    """Rows of length 1, in float32."""
-    x = x.astype(jnp.float32)
-    return x * jax.lax.rsqrt(jnp.maximum(jnp.square(x).sum(-1, keepdims=True), 1e-12))
+from jaxt2i.losses.text import l2_normalize
 
 
 def mean_cosine(image: jax.Array, text: jax.Array) -> jax.Array:
@@ -17,7 +13,7 @@ def mean_cosine(image: jax.Array, text: jax.Array) -> jax.Array:
       image: [N, D].
       text: [N, D].
     """
-    return (normalize(image) * normalize(text)).sum(-1).mean()
+    return (l2_normalize(image) * l2_normalize(text)).sum(-1).mean()
 
 
 def r_precision(image: jax.Array, text: jax.Array, candidates: int = 100) -> jax.Array:
@@ -33,8 +29,8 @@ def r_precision(image: jax.Array, text: jax.Array, candidates: int = 100) -> jax
     """
     size = min(candidates, image.shape[0])
     groups = image.shape[0] // size
-    a = normalize(image[: groups * size]).reshape(groups, size, -1)
-    b = normalize(text[: groups * size]).reshape(groups, size, -1)
+    a = l2_normalize(image[: groups * size]).reshape(groups, size, -1)
+    b = l2_normalize(text[: groups * size]).reshape(groups, size, -1)
     cosine = jnp.einsum("gid,gjd->gij", a, b, precision="highest")
     own = jnp.diagonal(cosine, axis1=1, axis2=2)[..., None]
     return (cosine <= own + 1e-6).all(-1).mean()
