@@ -14,7 +14,9 @@ import numpy as np
 from machine import report, show
 
 from jaxt2i import runs
-from jaxt2i.engine import loop, mesh, state as states, step as steps
+from jaxt2i.engine import loop, mesh
+from jaxt2i.engine import state as states
+from jaxt2i.engine import step as steps
 
 
 def windows(function, count: int, length: int) -> list[float]:

@@ -15,15 +15,24 @@ from typing import Any
 
 import jax
 import numpy as np
+from absl import logging
 from ml_collections import ConfigDict
 
 from jaxt2i.data import pipeline, schema, sources, tokenize
+from jaxt2i.encoders import pretrained
 from jaxt2i.engine import checkpoint, log, loop, mesh, optim, step
 from jaxt2i.engine import method as methods
 from jaxt2i.engine.method import ConfigError, Method
 
 # What a person can mend; everything else is a bug and keeps its traceback.
-USER_ERRORS = (ConfigError, schema.DataError, loop.NonFinite, FileNotFoundError, PermissionError)
+USER_ERRORS = (
+    ConfigError,
+    schema.DataError,
+    pretrained.WeightsError,
+    loop.NonFinite,
+    FileNotFoundError,
+    PermissionError,
+)
 MINI_CLIP = Path(__file__).parent / "encoders" / "mini_clip"
 # Fields that may change between an attempt and its continuation without a word.
 FREE = ("log_every_steps", "checkpoint_every_steps", "sample_every_steps", "keep_checkpoints")
@@ -31,6 +40,7 @@ FREE = ("log_every_steps", "checkpoint_every_steps", "sample_every_steps", "keep
 
 def prepare_jax() -> None:
     """Joins the other processes where there are any, and turns the compilation cache on."""
+    logging.set_verbosity(logging.WARNING)  # orbax tells its whole life at INFO
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "jaxt2i" / "xla"
         jax.config.update("jax_compilation_cache_dir", str(cache))
@@ -109,7 +119,14 @@ def open_run(config: ConfigDict) -> Run:
     sizes = schema.Sizes(
         config.batch_size, data.resolution, tokenizer.length, data.objects, data.mask_resolution
     )
-    return Run(config, methods.load(config), tokenizer, sizes)
+    method = methods.load(config)
+    if method.vocab and tokenizer.vocab_size > method.vocab:
+        raise ConfigError(
+            f"config.data.tokenizer={data.tokenizer!r} gives token ids up to "
+            f"{tokenizer.vocab_size - 1}, but the text encoder of {config.method} knows "
+            f"{method.vocab}; the tokenizer must be the one that the encoder was trained with"
+        )
+    return Run(config, method, tokenizer, sizes)
 
 
 def tokenizer_path(name: str) -> str:
@@ -171,12 +188,13 @@ def default_workdir(config: ConfigDict, preset: ConfigDict, name: str) -> Path:
     return Path("runs") / f"{name}{mark}"
 
 
-def train(config: ConfigDict, workdir: Path) -> None:
+def train(config: ConfigDict, workdir: Path, command: str) -> None:
     """Trains what a configuration describes.
 
     Args:
       config: the configuration.
       workdir: where everything is written; an earlier attempt there is continued.
+      command: the command line, kept for the record.
 
     Raises:
       ConfigError: for impossible settings, before anything is compiled.
@@ -204,7 +222,7 @@ def train(config: ConfigDict, workdir: Path) -> None:
     score_data = run.pipeline(held_out, score_rows, method.needs, caption="first")
     note_changes(workdir, config)
     log.say(f"work directory: {workdir}", *method.notes)
-    write_config(workdir, config)
+    write_config(workdir, config, command)
 
     def device_batches(first: int) -> Iterator:
         return pipeline.prefetch_to_device(
@@ -247,8 +265,6 @@ def grid_of(run: Run, held_out) -> loop.Picture:
 
 def earlier(folder: str) -> tuple[dict, str]:
     """Arrays of an earlier run, or of converted weights, for a fresh start."""
-    from jaxt2i.encoders import pretrained
-
     files = sorted(Path(folder).glob("*.safetensors"))
     if not files:
         return checkpoint.latest(folder)
@@ -260,6 +276,41 @@ def earlier(folder: str) -> tuple[dict, str]:
     return out, folder
 
 
+def export(workdir: Path, folder: Path, half: bool = False) -> dict[str, Any]:
+    """Writes the networks of a run's newest checkpoint as NET.safetensors with a card.json.
+
+    Args:
+      workdir: a training run.
+      folder: where to write.
+      half: store float16.
+
+    Returns:
+      The card: the command, the seed, the steps, the last scores, and the settings of the model.
+    """
+    config = read_config(workdir)
+    tree, where = checkpoint.latest(workdir)
+    best = {**tree["params"], **tree.get("ema", {})}
+    for net, params in best.items():
+        variables = {"params": params, **tree.get("extra", {}).get(net, {})}
+        pretrained.save_variables(
+            folder / f"{net}.safetensors", variables, np.float16 if half else None
+        )
+    lines = [json.loads(x) for x in (workdir / "metrics.jsonl").read_text().splitlines()]
+    scores = [x for x in lines if any(k.startswith("score/") for k in x)]
+    card = {
+        "command": (workdir / "command.txt").read_text().strip(),
+        "seed": config.seed,
+        "step": int(Path(where).name),
+        "images": int(Path(where).name) * config.batch_size,
+        "scores": {k: v for k, v in scores[-1].items() if k.startswith("score/")},
+        "tokens": config.data.tokens,
+        "resolution": config.data.resolution,
+        "model": plain(config.model),
+    }
+    (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n")
+    return card
+
+
 def note_changes(workdir: Path, config: ConfigDict) -> None:
     """Says which fields differ from those of the attempt that is being continued."""
     if (workdir / "config.json").is_file():
@@ -268,9 +319,10 @@ def note_changes(workdir: Path, config: ConfigDict) -> None:
             log.say("continuing with changed settings:", *(f"  {line}" for line in changed))
 
 
-def write_config(workdir: Path, config: ConfigDict) -> None:
-    """Keeps the configuration in the work directory."""
+def write_config(workdir: Path, config: ConfigDict, command: str) -> None:
+    """Keeps the configuration and the command in the work directory."""
     if jax.process_index() == 0:
+        (workdir / "command.txt").write_text(command + "\n")
         (workdir / "config.json").write_text(json.dumps(plain(config), indent=2) + "\n")
 
 

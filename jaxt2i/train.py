@@ -3,6 +3,8 @@
 Trains, or continues a run that was stopped: the same command resumes.
 """
 
+import shlex
+import sys
 from pathlib import Path
 
 from absl import app, flags
@@ -26,8 +28,10 @@ def main(argv: list[str]) -> None:
     file, _, preset = filename.partition(":")
     name = f"{Path(file).stem}-{preset or 'default'}"
     workdir = WORKDIR.value and Path(WORKDIR.value)
+    command = shlex.join(["python", "-m", "jaxt2i.train", *sys.argv[1:]])
     try:
-        runs.train(config, workdir or runs.default_workdir(config, runs.preset(file, preset), name))
+        workdir = workdir or runs.default_workdir(config, runs.preset(file, preset), name)
+        runs.train(config, workdir, command)
     except runs.USER_ERRORS as error:
         runs.fail(error)
 

@@ -10,7 +10,6 @@ import math
 import resource
 import sys
 import textwrap
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -216,7 +215,6 @@ class Progress:
 
         self._batch_size, self._total = batch_size, total_steps
         self._live = sys.stderr.isatty() and jax.process_index() == 0
-        self._start, self._first = time.monotonic(), first_step
         self._bar = tqdm(
             total=total_steps,
             initial=first_step,
@@ -225,7 +223,6 @@ class Progress:
             dynamic_ncols=True,
             smoothing=0.05,
         )
-        self._text = ""
 
     def step(self) -> None:
         """One step was dispatched."""
@@ -239,8 +236,7 @@ class Progress:
         if self._live:
             self._bar.set_postfix_str(text)
         else:
-            done = max(step - self._first, 1)
-            left = (time.monotonic() - self._start) / done * (self._total - step)
+            left = (self._total - step) / max(scalars["steps_per_second"], 1e-9)
             say(f"step {step}/{self._total}  {text}  ETA {clock(left)}")
 
     def say(self, text: str) -> None:

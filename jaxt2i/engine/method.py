@@ -82,6 +82,7 @@ class Method:
       ema: {net: Ema}.
       text: (Ctx, Batch) -> Text, the conditioning that `sample` takes as `text`.
       z_shape: shape of one latent, () where there is none.
+      vocab: token ids that the text encoder knows; 0 where it has none.
       controls: further keywords of `sample`, such as "psi".
       score: (Ctx, Batch) -> {name: scalar} on a held-out batch; what a short run improves.
       better: {score name: "higher" | "lower"}, the direction of improvement.
@@ -100,6 +101,7 @@ class Method:
     text: Callable[["Ctx", Batch], Any] | None = None
     z_shape: tuple[int, ...] = ()
     controls: tuple[str, ...] = ()
+    vocab: int = 0
     score: Callable[["Ctx", Batch], dict[str, jax.Array]] | None = None
     better: Mapping[str, str] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()

@@ -1,0 +1,122 @@
+"""Times the variants of the operators that dominate a GAN step, forward and backward.
+
+    python benchmarks/ops.py [--only up_conv] [--dtype bfloat16] [--repeats 7] [--save NAME]
+
+Prints one JSON line per case: machine, versions, variant, median milliseconds, and the ratio to
+the variant that `jaxt2i.nn.resample.FASTEST` chooses for this platform.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from machine import facts, report
+
+from jaxt2i.nn import augment, resample
+from jaxt2i.nn.modulated import demodulation, modulated_conv
+
+FIR = resample.setup_filter((1, 3, 3, 1))
+
+# Batch, side before, channels in, channels out: what a 64 px and a 256 px generator do.
+UP_CONVS = ((4, 8, 96, 96), (8, 16, 64, 64), (8, 32, 64, 32), (4, 64, 128, 64))
+LARGE_UP_CONVS = ((8, 16, 512, 512), (8, 64, 256, 256), (8, 128, 256, 128))
+IMAGES = ((8, 32, 3), (8, 128, 3), (8, 32, 64))
+
+
+def per_sample(x: jax.Array, kernel: jax.Array, s: jax.Array) -> jax.Array:
+    """Modulated convolution with a kernel for each example: what `modulated_conv` avoids."""
+    kernels = kernel * s[:, None, None, :, None] * demodulation(kernel, s)[:, None, None, None]
+    return jax.vmap(lambda x, k: resample.conv2d(x[None], k)[0])(x, kernels)
+
+
+def cases(dtype: jnp.dtype, large: bool) -> Iterator[tuple[str, dict[str, Callable], tuple]]:
+    """(name, {variant: function}, arguments); the first variant is the reference one."""
+    random = np.random.RandomState(0)
+
+    def normal(*shape: int) -> jax.Array:
+        return jnp.asarray(random.standard_normal(shape), dtype)
+
+    for b, r, i, o in LARGE_UP_CONVS if large else UP_CONVS:
+        variants = {
+            v: lambda x, k, v=v: resample.up_conv(x, k, FIR, flip=True, variant=v)
+            for v in ("dilated", "folded", "resize")
+        }
+        yield f"up_conv {b}x{r}x{r} {i}->{o}", variants, (normal(b, r, r, i), normal(3, 3, i, o))
+    for b, r, c in IMAGES:
+        for op in (resample.upsample2d, resample.downsample2d):
+            variants = {
+                v: lambda x, v=v, op=op: op(x, FIR, variant=v) for v in ("dilated", "matmul")
+            }
+            yield f"upfirdn {op.__name__} {b}x{r}x{r}x{c}", variants, (normal(b, r, r, c),)
+    for b, r, i, o in LARGE_UP_CONVS[:2] if large else UP_CONVS[1:3]:
+        variants = {"scaled": modulated_conv, "per_sample": per_sample}
+        args = (normal(b, r, r, i), normal(3, 3, i, o), normal(b, i))
+        yield f"modulated_conv {b}x{r}x{r} {i}->{o}", variants, args
+    for b, r, c in IMAGES[:2]:
+        rows, cols = jnp.asarray(random.randint(-2, 3, (2, b)))
+        variants = {
+            v: lambda x, v=v, m=rows, n=cols: augment.translate(x, m, n, variant=v)
+            for v in ("matmul", "slice")
+        }
+        yield f"translate {b}x{r}x{r}x{c}", variants, (normal(b, r, r, c),)
+
+
+def chosen(name: str) -> str:
+    """The variant that the library uses on this platform."""
+    operation, backend = name.split()[0], jax.default_backend()
+    if operation == "modulated_conv":
+        return "scaled"
+    table = resample.FASTEST[operation]
+    return table.get({"gpu": "cuda"}.get(backend, backend), table["default"])
+
+
+def milliseconds(function: Callable, args: tuple, repeats: int) -> float:
+    """Median time of value and gradients, after warming up; enough calls a window for 50 ms."""
+
+    def loss(*args):
+        return jnp.square(function(*args).astype(jnp.float32)).mean()
+
+    step = jax.jit(jax.grad(loss, tuple(range(len(args)))))
+    jax.block_until_ready(step(*args))
+    start = time.perf_counter()
+    jax.block_until_ready(step(*args))
+    calls = max(1, min(200, int(0.05 / (time.perf_counter() - start))))
+    windows = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        for _ in range(calls):
+            out = step(*args)
+        jax.block_until_ready(out)
+        windows.append((time.perf_counter() - start) / calls * 1e3)
+    return statistics.median(windows)
+
+
+def main() -> None:
+    """Runs the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", default="", help="cases whose name starts so")
+    parser.add_argument("--dtype", default="float32", help="compute dtype")
+    parser.add_argument("--repeats", type=int, default=7, help="windows; the median counts")
+    parser.add_argument("--large", action="store_true", help="sizes for an accelerator")
+    parser.add_argument("--save", metavar="NAME", help="keep as benchmarks/results/NAME.json")
+    options = parser.parse_args()
+    about, lines = facts() | {"dtype": options.dtype}, []
+    for name, variants, args in cases(jnp.dtype(options.dtype), options.large):
+        if not name.startswith(options.only):
+            continue
+        times = {v: milliseconds(f, args, options.repeats) for v, f in variants.items()}
+        for variant, ms in times.items():
+            ratio = ms / times[chosen(name)]
+            line = {"case": name, "variant": variant, "ms": round(ms, 4), "ratio": round(ratio, 3)}
+            lines.append(line | {"chosen": variant == chosen(name)})
+            print(json.dumps(lines[-1] | about), flush=True)
+    report(lines, options.save)
+
+
+if __name__ == "__main__":
+    main()

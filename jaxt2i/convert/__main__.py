@@ -1,0 +1,152 @@
+"""`python -m jaxt2i.convert METHOD --from FILE --to DIR`: PyTorch weights to jaxt2i's own files.
+
+Writes DIR/<net>.safetensors for every network that the file holds, and DIR/convert.json about it.
+Exit code: 0, or 1 if a network is incomplete or the file cannot be used.
+"""
+
+import argparse
+import importlib
+import json
+import pkgutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxt2i import convert
+from jaxt2i.convert import rules, torch_files
+from jaxt2i.encoders import pretrained
+
+ERRORS = (
+    rules.ConversionError,
+    torch_files.UnsafeFileError,
+    torch_files.UnreadableFileError,
+    pretrained.WeightsError,
+)
+
+
+class Converted(NamedTuple):
+    """One network.
+
+    Attributes:
+      variables: its tree.
+      sizes: fields of its module.
+      report: what became of the keys.
+    """
+
+    variables: dict
+    sizes: dict
+    report: rules.Report
+
+
+def methods() -> dict[str, ModuleType]:
+    """{name: module} of everything that has rename tables for whole files (`TABLES`)."""
+    names = (m.name for m in pkgutil.iter_modules(convert.__path__) if m.name != "__main__")
+    modules = {name: importlib.import_module(f"jaxt2i.convert.{name}") for name in names}
+    return {name: module for name, module in modules.items() if hasattr(module, "TABLES")}
+
+
+def select(state: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    """The keys that start with `prefix`, without it."""
+    out = {k.removeprefix(prefix): x for k, x in state.items() if k.startswith(prefix)}
+    if not out:
+        shown = ", ".join(list(state)[:5])
+        raise rules.ConversionError(f"no key starts with --prefix {prefix!r}; keys: {shown}, ...")
+    return out
+
+
+def one(module: ModuleType, net: str, state: Mapping, config: Mapping | None) -> Converted | None:
+    """Converts one network, None where the file holds nothing of it."""
+    table = rules.pick(module.TABLES[net], state)
+    _, report = rules.to_flax(table, state, None)
+    if not report.used:
+        return None
+    sizes, shapes = {}, None
+    if net in getattr(module, "NETWORKS", {}):
+        network, sizes = pretrained.build(module, net, state, config)
+        shapes = pretrained.template(network) if hasattr(network, "example") else None
+    variables, report = rules.to_flax(table, state, shapes)
+    return Converted(variables, sizes, report)
+
+
+def write(folder: Path, done: Mapping[str, Converted], about: dict) -> None:
+    """Writes the networks and what is known about them."""
+    for net, made in done.items():
+        pretrained.save_variables(folder / f"{net}.safetensors", made.variables)
+    nets = {
+        net: {"sizes": made.sizes, "missing": made.report.missing, "used": len(made.report.used)}
+        for net, made in done.items()
+    }
+    (folder / "convert.json").write_text(json.dumps(about | {"nets": nets}, indent=1) + "\n")
+
+
+def unused(done: Mapping[str, Converted]) -> list[str]:
+    """Keys that served no network."""
+    left = [set(made.report.unused) for made in done.values()]
+    return sorted(set.intersection(*left)) if left else []
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    known = methods()
+    parser = argparse.ArgumentParser(prog="python -m jaxt2i.convert", description=__doc__)
+    parser.add_argument("method", choices=sorted(known))
+    parser.add_argument(
+        "--from",
+        dest="source",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="a PyTorch state dict: .safetensors, .npz, .pth, .pt, .bin",
+    )
+    parser.add_argument("--to", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--net", action="append", help="only this network; may be repeated")
+    parser.add_argument("--prefix", default="", help="take only keys with this prefix, remove it")
+    parser.add_argument(
+        "--allow-missing", action="store_true", help="write networks of which the file lacks arrays"
+    )
+    args = parser.parse_args(argv)
+    module = known[args.method]
+    unknown = set(args.net or ()) - set(module.TABLES)
+    if unknown:
+        parser.error(f"--net {', '.join(unknown)}: {args.method} has {', '.join(module.TABLES)}")
+    try:
+        state = select(torch_files.read(args.source), args.prefix)
+        file = args.source.parent / "config.json"
+        config = json.loads(file.read_text()) if file.is_file() else None
+        nets = args.net or list(module.TABLES)
+        tried = {net: one(module, net, state, config) for net in nets}
+        done = {net: made for net, made in tried.items() if made}
+        if not done:
+            raise rules.ConversionError(
+                f"{args.source}: none of its {len(state)} keys belongs to {', '.join(nets)}; the "
+                f"first are {', '.join(list(state)[:5])}. Is there a prefix for --prefix?"
+            )
+    except ERRORS as error:
+        print(f"cannot convert: {error}", file=sys.stderr)
+        return 1
+    left = unused(done)
+    for net, made in done.items():
+        made.report.unused = left
+        print(f"{net}: {made.sizes}\n{made.report}\n")
+    missing = any(made.report.missing for made in done.values())
+    if missing and not args.allow_missing:
+        print("arrays are missing: nothing written (--allow-missing writes what there is)")
+        return 1
+    about = {
+        "method": args.method,
+        "source": args.source.name,
+        "sha256": pretrained.sha256(args.source),
+        "prefix": args.prefix,
+        "unused": left,
+    }
+    write(args.to, done, about)
+    print(f"wrote {', '.join(f'{net}.safetensors' for net in done)} to {args.to}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

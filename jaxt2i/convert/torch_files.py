@@ -1,0 +1,272 @@
+"""Reads state dicts from .safetensors, .npz and PyTorch's own files, without running their code.
+
+A PyTorch file is a pickle, and a pickle is a program. Two defences: every name a pickle refers to
+is compared with a short list before anything is executed, and the common (zip) format is then
+read by an unpickler of our own that knows only tensors, so it does not even need torch.
+"""
+
+import collections
+import io
+import pickle
+import pickletools
+import zipfile
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from safetensors.numpy import load_file
+
+
+class UnsafeFileError(ValueError):
+    """A file holds code, or objects that only code could make."""
+
+
+class UnreadableFileError(ValueError):
+    """A file is of no format that is known here, or is damaged."""
+
+
+STORAGES = {
+    "DoubleStorage": np.float64,
+    "FloatStorage": np.float32,
+    "HalfStorage": np.float16,
+    "BFloat16Storage": ml_dtypes.bfloat16,
+    "LongStorage": np.int64,
+    "IntStorage": np.int32,
+    "ShortStorage": np.int16,
+    "CharStorage": np.int8,
+    "ByteStorage": np.uint8,
+    "BoolStorage": np.bool_,
+}
+# Names that a pickle of tensors and plain settings needs.
+ALLOWED = {
+    "collections OrderedDict",
+    "torch._utils _rebuild_tensor_v2",
+    "torch._utils _rebuild_parameter",
+    "torch Size",
+    "torch device",
+    "torch.serialization _get_layout",
+    "numpy dtype",
+    "numpy.core.multiarray scalar",
+    "numpy._core.multiarray scalar",
+    "_codecs encode",
+    *(f"torch {name}" for name in (*STORAGES, "float32", "float16", "bfloat16", "int64")),
+}
+# Where a training script's file keeps its weights.
+NESTED = ("state_dict", "model", "model_state_dict")
+EXPORT = (
+    "Export the weights in the environment that wrote the file, where its code is trusted:\n"
+    "    from safetensors.torch import save_file\n"
+    "    save_file({k: v.contiguous() for k, v in net.state_dict().items()}, 'net.safetensors')"
+)
+
+
+def read(path: str | Path) -> dict[str, np.ndarray]:
+    """The tensors of a file.
+
+    Args:
+      path: .safetensors, .npz, or PyTorch's .pth, .pt, .bin, .ckpt.
+
+    Returns:
+      {key: array}; half precision comes as float32. Keys of nested dictionaries are joined by
+      "."; a "state_dict" or "model" around the tensors is taken off.
+
+    Raises:
+      UnsafeFileError: for a pickle that refers to anything but tensors; nothing of it was run.
+      UnreadableFileError: for other formats and damaged files.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UnreadableFileError(f"{path}: no such file")
+    if path.suffix == ".safetensors":
+        try:
+            found: Any = load_file(path)
+        except Exception as error:  # safetensors has an exception type outside any family
+            raise UnreadableFileError(f"{path}: not safetensors ({error})") from error
+    elif path.suffix == ".npz":
+        try:
+            with np.load(path) as arrays:
+                found = dict(arrays)
+        except (ValueError, OSError, zipfile.BadZipFile) as error:
+            raise UnreadableFileError(f"{path}: not a readable .npz ({error})") from error
+    elif zipfile.is_zipfile(path):
+        found = _read_zip(path)
+    else:
+        found = _read_legacy(path)
+    out = {key: widen(x) for key, x in _tensors(found)}
+    if not out:
+        raise UnreadableFileError(f"{path}: holds no tensors. {EXPORT}")
+    return out
+
+
+def widen(x: np.ndarray) -> np.ndarray:
+    """Half precision as float32; everything else as it is."""
+    return x.astype(np.float32) if x.dtype in (np.float16, ml_dtypes.bfloat16) else x
+
+
+def _tensors(found: Any) -> Iterable[tuple[str, np.ndarray]]:
+    """Named arrays of a nested dictionary."""
+    while isinstance(found, Mapping):
+        inner = [found[k] for k in NESTED if isinstance(found.get(k), Mapping)]
+        if len(inner) != 1 or any(isinstance(x, np.ndarray) for x in found.values()):
+            break
+        found = inner[0]
+    if isinstance(found, Mapping):
+        for name, value in found.items():
+            if isinstance(value, np.ndarray):
+                yield str(name), value
+            else:
+                yield from ((f"{name}.{key}", x) for key, x in _tensors(value))
+
+
+# --- Pickles -----------------------------------------------------------------------------------
+
+
+def names_in(data: bytes) -> set[str]:
+    """Everything a pickle would look up, as "module name", without running it.
+
+    Args:
+      data: one or several pickles, one after the other, and perhaps other bytes behind them.
+    """
+    stream, out = io.BytesIO(data), set()
+    while stream.tell() < len(data):
+        try:
+            out |= _names(stream)
+        except ValueError:  # what follows is no pickle
+            break
+    return out
+
+
+def _names(stream: io.BytesIO) -> set[str]:
+    out: set[str] = set()
+    strings: list[str] = []
+    memo: dict[int, str] = {}
+    for opcode, argument, _ in pickletools.genops(stream):
+        name = opcode.name
+        if name in ("GLOBAL", "INST"):
+            out.add(argument)
+        elif name == "STACK_GLOBAL":
+            # Both parts are the last two strings; one that was built otherwise fails the list.
+            out.add(" ".join(strings[-2:]) if len(strings) > 1 else "a name built at run time")
+        elif name.startswith("EXT"):
+            out.add(f"extension {argument}")
+        elif isinstance(argument, str) and "UNICODE" in name:
+            strings.append(argument)
+        elif name == "MEMOIZE":
+            memo[len(memo)] = strings[-1] if strings else ""
+        elif name in ("BINPUT", "LONG_BINPUT", "PUT"):
+            memo[argument] = strings[-1] if strings else ""
+        elif name in ("BINGET", "LONG_BINGET", "GET"):
+            strings.append(memo.get(argument, ""))
+    return out
+
+
+def _refuse_code(path: Path, data: bytes) -> None:
+    strange = sorted(name.replace(" ", ".") for name in names_in(data) - ALLOWED)
+    if strange:
+        raise UnsafeFileError(
+            f"{path}: this pickle asks for {', '.join(strange[:6])}. Loading it would run code of "
+            "the file's author (whole networks that were pickled, as StyleGAN-T's snapshots are, "
+            f"and malicious files look alike), so nothing of it was loaded. {EXPORT}"
+        )
+
+
+class _Unpickler(pickle.Unpickler):
+    """Makes dictionaries, plain values and numpy arrays, and knows nothing else."""
+
+    def __init__(self, data: bytes, storage: Callable[[str, type], np.ndarray]):
+        super().__init__(io.BytesIO(data), encoding="utf-8")
+        self._storage = storage
+
+    def find_class(self, module: str, name: str) -> Any:
+        if f"{module} {name}" not in ALLOWED:
+            raise UnsafeFileError(f"the pickle asks for {module}.{name}")
+        if name in STORAGES:
+            return STORAGES[name]
+        return _STAND_INS.get(name, _plain)
+
+    def persistent_load(self, pid: tuple) -> np.ndarray:
+        kind, dtype, key, *_ = pid
+        if kind != "storage":
+            raise UnreadableFileError(f"the pickle refers to a {kind!r}, only storages are known")
+        return self._storage(key, dtype)
+
+
+def _rebuild_tensor(storage: np.ndarray, offset: int, size: tuple, stride: tuple, *_) -> np.ndarray:
+    need = offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True)) + 1
+    if 0 not in size and (need > len(storage) or min((offset, *stride)) < 0):
+        raise UnreadableFileError(f"a tensor of shape {list(size)} reaches beyond its storage")
+    steps = tuple(s * storage.itemsize for s in stride)
+    return np.lib.stride_tricks.as_strided(storage[offset:], size, steps).copy()
+
+
+def _plain(*parts: Any) -> str:
+    """Stands in for settings (devices, dtypes, numpy scalars) that no weight depends on."""
+    return repr(parts)
+
+
+_STAND_INS: dict[str, Callable] = {
+    "OrderedDict": collections.OrderedDict,
+    "_rebuild_tensor_v2": _rebuild_tensor,
+    "_rebuild_parameter": lambda data, *_: data,
+    "Size": tuple,
+}
+
+
+def _read_zip(path: Path) -> Any:
+    """torch.save's format since 1.6: a zip with data.pkl and one file per storage."""
+    with zipfile.ZipFile(path) as archive:
+        members = archive.namelist()
+        program = next((m for m in members if m.endswith("/data.pkl") or m == "data.pkl"), None)
+        root = program.removesuffix("data.pkl") if program else ""
+        if program is None or f"{root}constants.pkl" in members:
+            what = "a TorchScript archive (a program)" if program else "a zip without data.pkl"
+            raise UnsafeFileError(
+                f"{path}: is {what}, not a state dict. OpenAI's CLIP downloads are of this kind: "
+                f"take the same weights from {HUB_HINT}, or: {EXPORT}"
+            )
+        if f"{root}byteorder" in members and archive.read(f"{root}byteorder") != b"little":
+            raise UnreadableFileError(f"{path}: was written on a big-endian machine")
+        data = archive.read(program)
+        _refuse_code(path, data)
+
+        def storage(key: str, dtype: type) -> np.ndarray:
+            return np.frombuffer(archive.read(f"{root}data/{key}"), np.dtype(dtype))
+
+        try:
+            return _Unpickler(data, storage).load()
+        except (pickle.UnpicklingError, KeyError, EOFError, TypeError, IndexError) as error:
+            raise UnreadableFileError(f"{path}: damaged ({error})") from error
+
+
+HUB_HINT = "https://huggingface.co/openai (model.safetensors)"
+
+
+def _read_legacy(path: Path) -> Any:
+    """torch.save's format before 1.6: several pickles, then raw bytes. Needs torch."""
+    data = path.read_bytes()
+    if not data.startswith(b"\x80"):
+        raise UnreadableFileError(
+            f"{path}: neither .safetensors, .npz nor a PyTorch file; is it a web page or a Git "
+            "LFS pointer that was saved in place of the file?"
+        )
+    _refuse_code(path, data)
+    try:
+        import torch
+    except ImportError as error:
+        raise UnreadableFileError(
+            f"{path}: is in PyTorch's format from before version 1.6, which only PyTorch reads: "
+            f"pip install 'jaxt2i[convert]'"
+        ) from error
+    return _numpy(torch.load(path, map_location="cpu", weights_only=True))
+
+
+def _numpy(found: Any) -> Any:
+    """Torch tensors of a nested dictionary as numpy arrays."""
+    if isinstance(found, Mapping):
+        return {key: _numpy(value) for key, value in found.items()}
+    if hasattr(found, "detach"):
+        x = found.detach()
+        return (x.float() if x.is_floating_point() else x).numpy()
+    return found

@@ -1,0 +1,337 @@
+"""Batches addressed by position: `batch_at(step)` depends on the seed and the step alone.
+
+So the state of the data is the step number, a resumed run sees the batches that it would have
+seen, and any number of processes share one stream of global batches.
+"""
+
+import collections
+import contextlib
+import dataclasses
+import importlib.util
+import itertools
+import math
+import queue
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from jaxt2i.data import schema, sources
+from jaxt2i.data.schema import DataError
+from jaxt2i.data.sources import Unreadable
+
+# Names of the independent random streams behind one seed.
+SHUFFLE, CAPTION = 1, 2
+# Fewer rounds leave the orders of small folders measurably uneven.
+ROUNDS = 12
+# So many neighbours that cannot be read mean a lost disk, not a few bad files.
+MAX_REPLACED = 100
+WORD = 2**64 - 1
+
+
+def mix(*words: int) -> int:
+    """A 64-bit hash of integers: SplitMix64's finaliser after each word.
+
+    Our own, because the streams of numpy's generators may change from version to version and a
+    resumed run must not.
+    """
+    h = 0
+    for word in words:
+        h = (h + word + 0x9E3779B97F4A7C15) & WORD
+        h = ((h ^ (h >> 30)) * 0xBF58476D1CE4E5B9) & WORD
+        h = ((h ^ (h >> 27)) * 0x94D049BB133111EB) & WORD
+        h ^= h >> 31
+    return h
+
+
+def permuted(i: int, size: int, key: int) -> int:
+    """Element i of a permutation of range(size), without ever holding the permutation.
+
+    A Feistel network permutes the next power of four; walking on while outside range(size)
+    restricts it (Black and Rogaway, 2002, "Ciphers with arbitrary finite domains").
+
+    Args:
+      i: in range(size).
+      size: at least 1.
+      key: chooses the permutation.
+    """
+    half = max(1, ((size - 1).bit_length() + 1) // 2)
+    low = (1 << half) - 1
+    while True:
+        left, right = i >> half, i & low
+        for turn in range(ROUNDS):
+            left, right = right, left ^ (mix(key + turn, right) & low)
+        i = left << half | right
+        if i < size:
+            return i
+
+
+class Pipeline:
+    """Batches of a source for one process.
+
+    Attributes:
+      skipped: how many examples were replaced because they could not be read, by reason.
+      epoch_steps: steps in which a finite source is seen once; None for an unlimited one.
+    """
+
+    def __init__(
+        self,
+        source,
+        tokenizer,
+        sizes: schema.Sizes,
+        needs: tuple[str, ...],
+        *,
+        seed: int,
+        shuffle: bool = True,
+        process_index: int = 0,
+        process_count: int = 1,
+        workers: int = 2,
+        caption: str = "random",
+    ):
+        """Reads one example, so that a misfit shows before anything is compiled.
+
+        Args:
+          source: random access: `gives`, `size`, `example(index, keys)`, `captions(index)`.
+          tokenizer: captions to token ids; may be None when `needs` has no tokens.
+          sizes: sizes of the global batch.
+          needs: the batch keys to make.
+          seed: orders the examples and chooses among their captions.
+          shuffle: a new order in every epoch of a finite source.
+          process_index: which contiguous share of each global batch is made here.
+          process_count: how many shares there are.
+          workers: threads that read ahead.
+          caption: "random" chooses anew at every position; "first" always takes the first.
+
+        Raises:
+          DataError: names the config line and the fix.
+        """
+        if sizes.batch % process_count:
+            raise DataError(
+                f"a batch of {sizes.batch} cannot be shared by {process_count} processes; set "
+                f"--config.batch_size to a multiple of {process_count}"
+            )
+        if workers < 1:
+            raise DataError(f"{workers} reading threads; set --config.data.workers to 1 or more")
+        if caption not in ("random", "first"):
+            raise ValueError(f"caption={caption!r}; known: 'random', 'first'")
+        self.source, self.tokenizer = source, tokenizer
+        self.sizes, self.needs = sizes, tuple(needs)
+        self.seed, self.shuffle, self.caption = seed, shuffle, caption
+        self.workers = workers
+        self.rows = sizes.batch // process_count
+        self._first_row = process_index * self.rows
+        self._dtypes = {key: s.dtype for key, s in schema.spec(sizes, self.needs).items()}
+        self._from_source = tuple(k for k in self.needs if k in source.gives)
+        self._tokenise = not {"tokens", "token_mask"}.isdisjoint(self.needs)
+        self.skipped: collections.Counter[str] = collections.Counter()
+        self._told: set[str] = set()
+        self._lock = threading.Lock()
+        self._validate(self._stack([self.example_at(0)]), 1)
+
+    @property
+    def epoch_steps(self) -> int | None:
+        """Steps in which every example has been seen at least once; None: unlimited source."""
+        return None if self.source.size is None else math.ceil(self.source.size / self.sizes.batch)
+
+    def index_at(self, position: int) -> int:
+        """The source's number of the example at a position of the endless global stream."""
+        size = self.source.size
+        if size is None:
+            return position
+        epoch, i = divmod(position, size)
+        return permuted(i, size, mix(self.seed, SHUFFLE, epoch)) if self.shuffle else i
+
+    def example_at(self, position: int) -> dict[str, np.ndarray]:
+        """The example at a position, tokens included, without a batch axis.
+
+        A file that has become unreadable is replaced by the next one, counted and reported.
+
+        Raises:
+          DataError: when many neighbours in a row cannot be read.
+        """
+        index, size = self.index_at(position), self.source.size
+        for _ in range(min(MAX_REPLACED, size or MAX_REPLACED)):
+            try:
+                return self._read(index, position)
+            except Unreadable as error:
+                self._note(error)
+                index = index + 1 if size is None else (index + 1) % size
+                last = error
+        raise DataError(
+            f"{MAX_REPLACED if size is None else min(MAX_REPLACED, size)} examples in a row could "
+            f"not be read, the last one {last}; is config.data.path still mounted, and unchanged?"
+        )
+
+    def _read(self, index: int, position: int) -> dict[str, np.ndarray]:
+        example = dict(self.source.example(index, self._from_source))
+        if self._tokenise:
+            captions = self.source.captions(index)
+            chosen = mix(self.seed, CAPTION, position) % len(captions)
+            text = captions[chosen if self.caption == "random" else 0]
+            tokens, mask = self.tokenizer([text])
+            example |= {"tokens": tokens[0], "token_mask": mask[0]}
+        if "mask" in self.needs:
+            example["mask"] = np.True_
+        return example
+
+    def _note(self, error: Unreadable) -> None:
+        with self._lock:
+            self.skipped[error.reason] += 1
+            new = error.name not in self._told
+            self._told.add(error.name)
+        if new:
+            print(f"data: {error}; the next example takes its place", file=sys.stderr, flush=True)
+
+    def _stack(self, examples: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        keys = [key for key in self.needs if key in examples[0]]
+        batch = {key: np.stack([example[key] for example in examples]) for key in keys}
+        if "id" in batch:  # narrower on the device
+            batch["id"] = batch["id"].astype(self._dtypes["id"])
+        return batch
+
+    def _validate(self, batch: dict[str, np.ndarray], rows: int) -> None:
+        schema.validate(batch, dataclasses.replace(self.sizes, batch=rows), self.needs)
+
+    def batch_at(self, step: int) -> dict[str, np.ndarray]:
+        """This process's rows of the global batch of a step: a pure function of (seed, step).
+
+        Args:
+          step: 0, 1, ...
+
+        Returns:
+          {key: array [B / process_count, ...]} for the needed keys.
+        """
+        first = step * self.sizes.batch + self._first_row
+        return self._stack([self.example_at(p) for p in range(first, first + self.rows)])
+
+    def iterate(self, start_step: int = 0) -> Iterator[dict[str, np.ndarray]]:
+        """Yields `batch_at(start_step)`, `batch_at(start_step + 1)`, ... reading ahead.
+
+        A folder of files is read through tf.data where TensorFlow is installed, everything else
+        by plain threads; the batches are the same. Close the generator to stop the threads.
+        """
+        files = isinstance(self.source, sources.Folder)
+        through_tf = files and importlib.util.find_spec("tensorflow") is not None
+        read = self._tf_batches if through_tf else self._batches
+        with contextlib.closing(read(start_step)) as batches:
+            for batch in batches:
+                self._validate(batch, self.rows)
+                yield batch
+
+    def _batches(self, start: int) -> Iterator[dict[str, np.ndarray]]:
+        ahead = self.workers + 1
+        with ThreadPoolExecutor(self.workers, "data") as pool:
+            steps = range(start, start + ahead)
+            pending = collections.deque(pool.submit(self.batch_at, step) for step in steps)
+            try:
+                for step in itertools.count(start + ahead):
+                    batch = pending.popleft().result()
+                    pending.append(pool.submit(self.batch_at, step))
+                    yield batch
+            finally:
+                for future in pending:
+                    future.cancel()
+
+    def _tf_batches(self, start: int) -> Iterator[dict[str, np.ndarray]]:
+        import tensorflow as tf
+
+        tf.config.set_visible_devices([], "GPU")  # the accelerator's memory is JAX's
+        keys = self.needs
+        shapes = {key: s.shape[1:] for key, s in schema.spec(self.sizes, keys).items()}
+        failures: list[Exception] = []
+
+        def load(number):
+            step, row = divmod(int(number), self.rows)
+            try:
+                batch = self._stack(
+                    [self.example_at(step * self.sizes.batch + self._first_row + row)]
+                )
+            except Exception as error:  # TensorFlow would keep its text and lose its type
+                failures.append(error)
+                raise
+            return [batch[key][0] for key in keys]
+
+        def read(number):
+            values = tf.numpy_function(load, [number], [self._dtypes[key] for key in keys])
+            for key, value in zip(keys, values, strict=True):
+                value.set_shape(shapes[key])
+            return values
+
+        options = tf.data.Options()
+        options.deterministic = True
+        options.autotune.enabled = False
+        options.threading.private_threadpool_size = self.workers
+        batches = (
+            tf.data.Dataset.range(start * self.rows, np.iinfo(np.int64).max)
+            .map(read, num_parallel_calls=self.workers, deterministic=True)
+            .batch(self.rows, drop_remainder=True)
+            .prefetch(2)
+            .with_options(options)
+        )
+        try:
+            for values in batches.as_numpy_iterator():
+                yield dict(zip(keys, values, strict=True))
+        except tf.errors.OpError:
+            if failures:
+                raise failures[0] from None
+            raise
+
+
+def prompts_batch(tokenizer, prompts: Sequence[str]) -> dict[str, np.ndarray]:
+    """A batch to sample from: {"tokens": int32 [n, T], "token_mask": bool [n, T]}."""
+    tokens, mask = tokenizer(prompts)
+    return {"tokens": tokens, "token_mask": mask}
+
+
+def prefetch_to_device(
+    iterator: Iterator[Any], put: Callable[[Any], Any], depth: int = 2
+) -> Iterator[Any]:
+    """Yields `put(item)` of each item, `depth` items ahead, made in a background thread.
+
+    Args:
+      iterator: host batches; closed with the generator when it is one.
+      put: host batch to device arrays.
+      depth: finished items that may wait.
+
+    Yields:
+      what `put` returned, in order; an exception of the thread is raised here, in its place.
+    """
+    ready: queue.Queue = queue.Queue(depth)
+    stop = threading.Event()
+
+    def hand_over(kind: str, value: Any) -> None:
+        while not stop.is_set():
+            try:
+                return ready.put((kind, value), timeout=0.1)
+            except queue.Full:
+                continue
+
+    def work() -> None:
+        try:
+            for item in iterator:
+                hand_over("item", put(item))
+                if stop.is_set():
+                    break
+            hand_over("end", None)
+        except BaseException as error:  # the consumer raises it
+            hand_over("error", error)
+        finally:
+            if hasattr(iterator, "close"):
+                iterator.close()
+
+    thread = threading.Thread(target=work, name="prefetch", daemon=True)
+    thread.start()
+    try:
+        while True:
+            kind, value = ready.get()
+            if kind == "end":
+                return
+            if kind == "error":
+                raise value
+            yield value
+    finally:
+        stop.set()
+        thread.join()

@@ -1,0 +1,683 @@
+"""Random-access sources of examples: a folder of captioned images, or procedural pictures.
+
+A source has `gives` (the batch keys it can make), `size` (None: unlimited), `class_names`,
+`example(index, keys)` and `captions(index)`.
+"""
+
+import collections
+import csv
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import posixpath
+import sys
+import tempfile
+import time
+import unicodedata
+import warnings
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxt2i.data.schema import DataError
+
+# Pillow refuses more than this by itself.
+MAX_PIXELS = 178_956_970
+# What Pillow may decode; others, PostScript above all, can start other programs.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp"),
+    *(".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".avif"),
+)
+METADATA = ("metadata.jsonl", "metadata.csv")
+# Pillow's name of each way to resize.
+RESIZE = {"lanczos": "LANCZOS", "area": "BOX", "bilinear": "BILINEAR", "bicubic": "BICUBIC"}
+CROPS = ("centre", "none")
+# EXIF orientation to the turn that undoes it.
+UPRIGHT = {
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_270",
+    7: "TRANSVERSE",
+    8: "ROTATE_90",
+}
+# Folder names that stand for a split, and the splits that may stand in for it, nearest first.
+SPLITS = {
+    "train": ("train", "training"),
+    "val": ("val", "validation", "valid", "dev"),
+    "test": ("test", "testing"),
+}
+STAND_INS = {"train": ("train",), "val": ("val", "test", "train"), "test": ("test", "val", "train")}
+LAYOUTS = (
+    "expected images with captions in one of these layouts: a.jpg beside a.txt, one caption a "
+    "line; or metadata.jsonl or metadata.csv with file_name and text. "
+    "Set --config.data.path=DIR"
+)
+LISTED = 1000
+
+# Why something was not used.
+EMPTY = "empty file"
+NOT_IMAGE = "not an image"
+CORRUPT = "truncated or corrupt"
+BOMB = "too many pixels"
+TINY = "too small"
+FORMAT = "unsupported pixel format"
+SYSTEM = "cannot be read"
+NO_CAPTION = "image without caption"
+NO_IMAGE = "caption without image"
+NO_TEXT = "empty caption"
+BAD_LINE = "malformed metadata line"
+OUTSIDE = "file name outside the folder"
+
+
+class Unreadable(DataError):
+    """A file cannot be used; `name` says which, `reason` is one of this module's constants."""
+
+    def __init__(self, name: str | os.PathLike, reason: str):
+        super().__init__(f"{os.fspath(name)}: {reason}")
+        self.name, self.reason = os.fspath(name), reason
+
+
+# --- Images ------------------------------------------------------------------------------------
+
+
+def read_rgb(file: str | os.PathLike, *, min_side: int = 1, max_pixels: int = MAX_PIXELS):
+    """Decodes an image file as a viewer shows it: upright, on white, its first frame.
+
+    Args:
+      file: any of `FORMATS`. Colour profiles are ignored.
+      min_side: least width and height, pixels.
+      max_pixels: most width x height; checked against the header, before decoding.
+
+    Returns:
+      PIL image in mode RGB.
+
+    Raises:
+      Unreadable: when it cannot be used.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        if not os.path.getsize(file):
+            raise Unreadable(file, EMPTY)
+        with Image.open(file, formats=formats()) as image:
+            width, height = image.size
+            if width * height > max_pixels:
+                raise Unreadable(file, BOMB)
+            if min(width, height) < min_side:
+                raise Unreadable(file, TINY)
+            image.load()
+            rgb = to_rgb(image)
+            if rgb is None:
+                raise Unreadable(file, FORMAT)
+            turn = UPRIGHT.get(orientation(image))
+        return rgb.transpose(Image.Transpose[turn]) if turn else rgb
+    except Unreadable:
+        raise
+    except Image.DecompressionBombError:
+        raise Unreadable(file, BOMB) from None
+    except UnidentifiedImageError:
+        raise Unreadable(file, NOT_IMAGE) from None
+    except OSError as error:  # without a number it comes from a decoder
+        raise Unreadable(file, SYSTEM if error.errno else CORRUPT) from error
+    except Exception as error:  # malformed bytes raise nearly anything in the decoders
+        raise Unreadable(file, CORRUPT) from error
+
+
+@functools.cache
+def formats() -> tuple[str, ...]:
+    """Those of `FORMATS` that this build of Pillow can decode."""
+    from PIL import Image
+
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def orientation(image) -> int:
+    """EXIF orientation, 1 to 8; 1 where the tag is missing or unreadable, as viewers do."""
+    try:
+        return image.getexif().get(0x0112, 1)
+    except Exception:  # a damaged tag block raises nearly anything and spoils no pixel
+        return 1
+
+
+def to_rgb(image):
+    """PIL image in any mode to RGB; transparent parts become white; None: no rule for the mode."""
+    from PIL import Image
+
+    if image.mode.startswith("I"):  # 16 bits a pixel, some of it in 32-bit words
+        grey = np.asarray(image)
+        if grey.min() < 0 or grey.max() > 65535:
+            return None
+        return Image.fromarray(np.round(grey / 257).astype(np.uint8)).convert("RGB")
+    if image.mode in ("F", "LAB"):  # no agreed range; needs a colour profile
+        return None
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def center_crop_resize(
+    image, resolution: int, resize: str = "lanczos", crop: str = "centre"
+) -> np.ndarray:
+    """Centre square, then a resize with antialiasing, as StyleGAN-T prepares its data.
+
+    Args:
+      image: uint8 [H, W, 3], or a PIL image in mode RGB.
+      resolution: side of the result, pixels.
+      resize: a key of `RESIZE`.
+      crop: "centre" cuts the largest square, offsets rounded down; "none" keeps the whole image
+        and not its aspect.
+
+    Returns:
+      uint8 [resolution, resolution, 3].
+    """
+    from PIL import Image
+
+    if isinstance(image, np.ndarray):
+        image = Image.fromarray(image)
+    if crop == "centre":
+        width, height = image.size
+        side = min(width, height)
+        left, top = (width - side) // 2, (height - side) // 2
+        image = image.crop((left, top, left + side, top + side))
+    method = Image.Resampling[RESIZE[resize]]
+    return np.asarray(image.resize((resolution, resolution), method))
+
+
+# --- Captions ----------------------------------------------------------------------------------
+
+
+def clean_caption(text: str) -> str:
+    """A caption on one line: single spaces, no control characters, no byte order mark."""
+    text = " ".join(text.replace("\ufeff", "").split())
+    return "".join(c for c in text if unicodedata.category(c) not in ("Cc", "Cs")).strip()
+
+
+def clean_captions(texts: Iterable[str]) -> list[str]:
+    """The captions that are not blank, cleaned, in order."""
+    return [clean for clean in map(clean_caption, texts) if clean]
+
+
+def read_sidecar(file: Path) -> list[str]:
+    """Captions of a text file, one a line.
+
+    Raises:
+      Unreadable: when the file cannot be opened or holds no caption.
+    """
+    try:
+        text = file.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise Unreadable(file, SYSTEM) from error
+    captions = clean_captions(text.split("\n"))
+    if not captions:
+        raise Unreadable(file, NO_TEXT)
+    return captions
+
+
+def read_metadata(file: Path) -> Iterator[tuple[int, str | None, list[str]]]:
+    """Rows of a metadata file: (line, file name or None for a malformed row, raw captions).
+
+    Raises:
+      DataError: when the columns are missing; names those that are there.
+    """
+    with file.open(encoding="utf-8-sig", errors="replace", newline="") as lines:
+        seen: set[str] = set()
+        good = 0
+        rows = _csv_rows(file, lines) if file.suffix == ".csv" else _jsonl_rows(lines)
+        for number, row in rows:
+            seen |= set(row)
+            name, text = row.get("file_name"), row.get("text")
+            texts = [text] if isinstance(text, str) else text
+            ok = isinstance(name, str) and isinstance(texts, list)
+            if ok and name and all(isinstance(t, str) for t in texts):
+                good += 1
+                yield number, name, texts
+            else:
+                yield number, None, []
+    if seen and not good:
+        raise DataError(_columns(file, seen))
+
+
+def _columns(file: Path, seen: Iterable[str]) -> str:
+    return (
+        f"{file}: no row with both file_name and text; its columns are "
+        f"{', '.join(sorted(map(str, seen))) or 'none'}. Rename them, or set --config.data.path=DIR"
+    )
+
+
+def _csv_rows(file: Path, lines: Iterable[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    reader = csv.DictReader((line.replace("\0", "") for line in lines), restkey="(more)")
+    try:
+        if not {"file_name", "text"} <= set(reader.fieldnames or ()):
+            raise DataError(_columns(file, reader.fieldnames or ()))
+        for row in reader:
+            yield reader.line_num, row
+    except csv.Error as error:
+        raise DataError(
+            f"{file}, line {reader.line_num}: not comma-separated values ({error}); mend the "
+            "file, or set --config.data.path=DIR"
+        ) from error
+
+
+def _jsonl_rows(lines: Iterable[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError):
+                row = {}
+            yield number, row if isinstance(row, dict) else {}
+
+
+# --- The folder --------------------------------------------------------------------------------
+
+
+class Skips:
+    """What was not used and why: all of it counted, the first `LISTED` listed."""
+
+    def __init__(self):
+        self.counts: collections.Counter[str] = collections.Counter()
+        self.listed: list[dict[str, str]] = []
+
+    def add(self, name: str, reason: str) -> None:
+        """Counts one file, or one line of a metadata file."""
+        self.counts[reason] += 1
+        if len(self.listed) < LISTED:
+            self.listed.append({"file": name, "reason": reason})
+
+    def __str__(self) -> str:
+        return ", ".join(f"{n} {reason}" for reason, n in self.counts.most_common()) or "none"
+
+
+def list_files(root: Path, skips: Skips) -> dict[str, tuple[int, int]]:
+    """{name relative to root, "/" between parts: (bytes, mtime in ns)}, sorted by name.
+
+    Hidden files and folders, by their leading dot, are no data. Links are followed, loops are not.
+    """
+    found: dict[str, tuple[int, int]] = {}
+    folders, visited = [""], set()
+    while folders:
+        folder = folders.pop()
+        here = os.stat(root / folder)
+        if (here.st_dev, here.st_ino) in visited:
+            continue
+        visited.add((here.st_dev, here.st_ino))
+        try:
+            entries = [e for e in os.scandir(root / folder) if not e.name.startswith(".")]
+        except OSError:
+            skips.add(folder or ".", SYSTEM)
+            continue
+        for entry in entries:
+            name = posixpath.join(folder, entry.name)
+            if entry.is_dir():
+                folders.append(name)
+                continue
+            try:
+                stat = entry.stat()
+            except OSError:  # a dangling link
+                skips.add(name, SYSTEM)
+                continue
+            found[name] = (stat.st_size, stat.st_mtime_ns)
+    return dict(sorted(found.items()))
+
+
+@dataclasses.dataclass
+class Pairs:
+    """Images and where their captions are: a text file's name, or the captions themselves."""
+
+    images: list[str] = dataclasses.field(default_factory=list)
+    texts: list[str | list[str]] = dataclasses.field(default_factory=list)
+
+
+def metadata_captions(root: Path, names: Iterable[str], skips: Skips) -> dict[str, list[str]]:
+    """{image's relative name: captions} of every metadata file below root."""
+    captions: dict[str, list[str]] = {}
+    for name in names:
+        if posixpath.basename(name) not in METADATA:
+            continue
+        for line, file_name, texts in read_metadata(root / name):
+            where = f"{name}:{line}"
+            if file_name is None:
+                skips.add(where, BAD_LINE)
+                continue
+            image = posixpath.normpath(posixpath.join(posixpath.dirname(name), file_name))
+            if posixpath.isabs(file_name) or image.split("/")[0] == "..":
+                skips.add(f"{where}: {file_name}", OUTSIDE)
+            elif clean := clean_captions(texts):
+                captions.setdefault(image, []).extend(clean)
+            else:
+                skips.add(f"{where}: {file_name}", NO_TEXT)
+    return captions
+
+
+def pair(root: Path, names: Iterable[str], part: str, skips: Skips) -> tuple[Pairs, int]:
+    """Pairs images with captions by name, without opening either.
+
+    Args:
+      root: the folder.
+      names: relative names of its files, sorted.
+      part: only what lies below this folder of root; "" for everything.
+      skips: takes what finds no partner.
+
+    Returns:
+      (pairs, number of images).
+    """
+    names = list(names)
+    inside = [n for n in names if n.startswith(part + "/")] if part else names
+    stem_suffix = [(*posixpath.splitext(name), name) for name in inside]
+    images = [name for _, suffix, name in stem_suffix if suffix.lower() in SUFFIXES]
+    sidecars = {stem: name for stem, suffix, name in stem_suffix if suffix.lower() == ".txt"}
+    captions = metadata_captions(root, names, skips)
+    pairs = Pairs()
+    for image in images:
+        text = captions.get(image) or sidecars.get(posixpath.splitext(image)[0])
+        if text is None:
+            skips.add(image, NO_CAPTION)
+            continue
+        pairs.images.append(image)
+        pairs.texts.append(text)
+    stems, known = {posixpath.splitext(image)[0] for image in images}, set(images)
+    described = [name for name in captions if not part or name.startswith(part + "/")]
+    strays = [name for stem, name in sidecars.items() if stem not in stems]
+    for name in strays + [name for name in described if name not in known]:
+        skips.add(name, NO_IMAGE)
+    return pairs, len(images)
+
+
+class Folder:
+    """A directory of captioned images, searched recursively; pairs in the order of their names.
+
+    Every file is decoded once, in the constructor, so that a bad one is known before training;
+    the verdicts are kept in a report and reused while the files' names, sizes and times stay.
+
+    Attributes:
+      gives: the batch keys.
+      size: number of usable pairs.
+      class_names: empty; a folder has no classes.
+      report: what was found, as `data_report.json` holds it.
+    """
+
+    gives = ("image", "id")
+    class_names = ()
+
+    def __init__(
+        self,
+        path: str | Path,
+        resolution: int,
+        *,
+        crop: str = "centre",
+        resize: str = "lanczos",
+        min_side: int = 16,
+        max_pixels: int = MAX_PIXELS,
+        report: str | Path | None = None,
+        part: str = "",
+    ):
+        """Finds, pairs and checks the files.
+
+        Args:
+          path: the directory.
+          resolution: side of the images, pixels.
+          crop: "centre" or "none", see `center_crop_resize`.
+          resize: "lanczos", "area", "bilinear" or "bicubic".
+          min_side: smaller images are skipped, pixels.
+          max_pixels: larger images are skipped, by their header; Pillow's own limit holds too.
+          report: JSON file of what was skipped and why; also the cache of the scan.
+          part: use only the images below this folder of `path`.
+
+        Raises:
+          DataError: when nothing can be used: names the path, what was seen, what was expected.
+        """
+        for field, value, known in (("crop", crop, CROPS), ("resize", resize, tuple(RESIZE))):
+            if value not in known:
+                raise DataError(f"config.data.{field} is {value!r}; known: {', '.join(known)}")
+        self.root, self.resolution = Path(path), resolution
+        self.crop, self.resize = crop, resize
+        self.min_side, self.max_pixels = min_side, max_pixels
+        if not str(path) or not self.root.exists():
+            raise DataError(f"config.data.path is {str(path)!r}, which does not exist; {LAYOUTS}")
+        if not self.root.is_dir():
+            raise DataError(f"{path} is a file, not a directory; {LAYOUTS}")
+        skips = Skips()
+        files = list_files(self.root, skips)
+        pairs, images = pair(self.root, files, part, skips)
+        if not images:
+            raise DataError(
+                f"{path} holds {len(files)} files and no image (skipped: {skips}); {LAYOUTS}"
+            )
+        if not pairs.images:
+            raise DataError(
+                f"{path} holds {images} images and no caption for any of them (skipped: {skips}); "
+                + LAYOUTS
+            )
+        digest = self._digest(files, part)
+        self.report = _cached(report, digest) or self._scan(pairs, images, digest, skips, report)
+        rejected = set(self.report["rejected"])
+        usable = [i for i in range(len(pairs.images)) if i not in rejected]
+        self._images = [pairs.images[i] for i in usable]
+        self._texts = [pairs.texts[i] for i in usable]
+        self.size = len(usable)
+        if not usable:
+            counts = ", ".join(f"{n} {reason}" for reason, n in self.report["skipped"].items())
+            raise DataError(f"{path} holds {images} images, none usable: {counts}; {LAYOUTS}")
+
+    def _digest(self, files: dict[str, tuple[int, int]], part: str) -> str:
+        digest = hashlib.sha256(json.dumps([part, self.min_side, self.max_pixels]).encode())
+        for name, (size, mtime) in files.items():
+            # Others, our own report among them, may change without a new scan.
+            if name.lower().endswith((*SUFFIXES, ".txt", *METADATA)):
+                digest.update(os.fsencode(f"{name}\0{size}\0{mtime}\n"))
+        return digest.hexdigest()
+
+    def _check(self, image: str, text: str | list[str]) -> tuple[str, str] | int:
+        """(file, reason) for a pair that cannot be used, else the number of its captions."""
+        name = image
+        try:
+            self._decode(image)
+            name = text if isinstance(text, str) else image
+            return len(self._captions(text))
+        except Unreadable as error:
+            return name, error.reason
+
+    def _scan(self, pairs: Pairs, images: int, digest: str, skips: Skips, file) -> dict[str, Any]:
+        start = time.monotonic()
+        rejected, per_image = [], collections.Counter()
+        for i, verdict in enumerate(self._verdicts(pairs)):
+            if isinstance(verdict, int):
+                per_image[verdict] += 1
+            else:
+                rejected.append(i)
+                skips.add(*verdict)
+        report = {
+            "path": str(self.root),
+            "images": images,
+            "usable": len(pairs.images) - len(rejected),
+            "captions_per_image": {str(n): per_image[n] for n in sorted(per_image)},
+            "skipped": dict(skips.counts.most_common()),
+            "skipped_files": skips.listed,
+            "seconds": round(time.monotonic() - start, 2),
+            "digest": digest,
+            "rejected": rejected,
+        }
+        if file is not None:
+            _write(Path(file), report)
+        return report
+
+    def _verdicts(self, pairs: Pairs) -> Iterator[tuple[str, str] | int]:
+        """The verdict on each pair, in order, with a progress line."""
+        total, chunk = len(pairs.images), 4096  # so that a million pairs are no million futures
+        threads = min(32, (os.cpu_count() or 1) + 1)
+        progress = Progress(f"checking the images of {self.root}", total)
+        with warnings.catch_warnings(), ThreadPoolExecutor(threads, "scan") as pool:
+            warnings.filterwarnings("ignore", module=r"PIL\.")  # what matters becomes a verdict
+            for first in range(0, total, chunk):
+                now = slice(first, first + chunk)
+                for verdict in pool.map(self._check, pairs.images[now], pairs.texts[now]):
+                    progress.step(not isinstance(verdict, int))
+                    yield verdict
+        progress.close()
+
+    def _decode(self, image: str):
+        file = self.root / image
+        return read_rgb(file, min_side=self.min_side, max_pixels=self.max_pixels)
+
+    def _captions(self, text: str | list[str]) -> list[str]:
+        return text if isinstance(text, list) else read_sidecar(self.root / text)
+
+    def name(self, index: int) -> str:
+        """The image's name, relative to the folder."""
+        return self._images[index]
+
+    def captions(self, index: int) -> list[str]:
+        """The captions of a pair, at least one.
+
+        Raises:
+          Unreadable: when the text file has gone since the scan.
+        """
+        return self._captions(self._texts[index])
+
+    def example(self, index: int, keys: tuple[str, ...] = ("image",)) -> dict[str, np.ndarray]:
+        """One example.
+
+        Args:
+          index: in range(size).
+          keys: of `gives`.
+
+        Returns:
+          {"image": uint8 [resolution, resolution, 3], "id": int64 []}, as asked.
+
+        Raises:
+          Unreadable: when the file has changed since the scan.
+        """
+        out = {}
+        if "image" in keys:
+            rgb = self._decode(self._images[index])
+            out["image"] = center_crop_resize(rgb, self.resolution, self.resize, self.crop)
+        if "id" in keys:
+            out["id"] = np.int64(index)
+        return out
+
+
+class Progress:
+    """One line on stderr that is rewritten twice a second; a log gets a line every ten."""
+
+    def __init__(self, what: str, total: int):
+        self.what, self.total = what, total
+        self.done = self.skipped = 0
+        self.start = self.last = time.monotonic()
+        self.terminal = sys.stderr.isatty()
+
+    def step(self, skipped: bool) -> None:
+        """Counts one file."""
+        self.done += 1
+        self.skipped += skipped
+        if time.monotonic() - self.last > (0.5 if self.terminal else 10):
+            self.last = time.monotonic()
+            self._print("\r" if self.terminal else "\n")
+
+    def close(self) -> None:
+        """Prints the final counts."""
+        self._print("\n")
+
+    def _print(self, end: str) -> None:
+        rate = self.done / max(time.monotonic() - self.start, 1e-3)
+        line = f"{self.what}: {self.done}/{self.total}, {self.skipped} skipped, {rate:.0f}/s"
+        print(line, end=end, file=sys.stderr, flush=True)
+
+
+def _cached(file: str | Path | None, digest: str) -> dict[str, Any] | None:
+    """The earlier report, when it speaks of the same files."""
+    if file is None or not Path(file).is_file():
+        return None
+    try:
+        report = json.loads(Path(file).read_text())
+    except ValueError:  # cut off while it was written by hand or copied
+        return None
+    return report if report.get("digest") == digest else None
+
+
+def _write(file: Path, report: dict[str, Any]) -> None:
+    """Writes the report in one step: other processes may be writing the same one."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False) as temporary:
+        json.dump(report, temporary, indent=1)
+    os.replace(temporary.name, file)
+
+
+# --- The choice --------------------------------------------------------------------------------
+
+
+def split_folder(root: Path, split: str) -> str:
+    """The folder of root that holds a split; "" where root is not divided into splits.
+
+    Root is divided when each of its folders is named after a split, such as train/ and val/.
+
+    Raises:
+      DataError: when root is divided and holds nothing for the split.
+    """
+    split_of = {name: key for key, names in SPLITS.items() for name in names}
+    folders = {e.name for e in os.scandir(root) if e.is_dir() and not e.name.startswith(".")}
+    if not folders or not folders <= set(split_of):
+        return ""
+    for stand_in in STAND_INS.get(split, ()):
+        for name in SPLITS[stand_in]:
+            if name in folders:
+                if stand_in != split:
+                    print(f"data: {root} has no {split}/; {name}/ is used", file=sys.stderr)
+                return name
+    raise DataError(
+        f"{root} holds {', '.join(sorted(f + '/' for f in folders))} and nothing for the split "
+        f"{split!r}; known splits: {', '.join(SPLITS)}. Set --config.data.split or .eval_split"
+    )
+
+
+def make_source(data_config, resolution: int, split: str, workdir: str | Path | None = None):
+    """The source that `config.data` describes.
+
+    A folder that is not divided into train/, val/ and so on serves every split as a whole.
+
+    Args:
+      data_config: `config.data`.
+      resolution: side of the images, pixels.
+      split: "train", "val" or "test".
+      workdir: where a folder's `data_report.json` goes; None: nowhere.
+
+    Raises:
+      DataError: names the config line and the fix.
+    """
+    if data_config.source == "synthetic":
+        from jaxt2i.data.synthetic import Synthetic
+
+        return Synthetic(
+            data_config.corpus,
+            resolution,
+            split=split,
+            seed=data_config.seed,
+            objects=data_config.objects,
+            mask_resolution=data_config.mask_resolution,
+        )
+    if data_config.source == "folder":
+        root = Path(data_config.path)
+        part = split_folder(root, split) if data_config.path and root.is_dir() else ""
+        name = f"data_report_{part}.json" if part else "data_report.json"
+        return Folder(
+            data_config.path,
+            resolution,
+            crop=data_config.crop,
+            resize=data_config.resize,
+            report=Path(workdir) / name if workdir is not None else None,
+            part=part,
+        )
+    raise DataError(
+        f"config.data.source is {data_config.source!r}; known: synthetic, folder. Set "
+        "--config.data.source=synthetic (nothing to download) or --config.data.source=folder "
+        "with --config.data.path=DIR"
+    )

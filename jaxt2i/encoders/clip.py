@@ -1,0 +1,243 @@
+"""CLIP's two towers (Radford et al. 2021, arXiv 2103.00020; code openai/CLIP, MIT)."""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxt2i.encoders.text import Text
+from jaxt2i.encoders.vit import Embedding, Transformer, layer_norm, read_out
+
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+class Preset(NamedTuple):
+    """Sizes of a published pair of towers; the names are those of `ClipImage`, `text_*` aside."""
+
+    joint: int
+    text_width: int
+    text_layers: int
+    text_heads: int
+    resolution: int
+    patch: int
+    width: int
+    layers: int
+    heads: int
+    mlp_ratio: float = 4.0
+    act: str = "quick_gelu"
+
+
+PRESETS: dict[str, Preset] = {
+    "vit_b32": Preset(512, 512, 12, 8, 224, 32, 768, 12, 12),
+    "vit_b16": Preset(512, 512, 12, 8, 224, 16, 768, 12, 12),
+    "vit_l14": Preset(768, 768, 12, 12, 224, 14, 1024, 24, 16),
+    "vit_l14_336": Preset(768, 768, 12, 12, 336, 14, 1024, 24, 16),
+    # open_clip's; mlp_ratio is the image tower's, the text tower's is 4.
+    "vit_g14": Preset(1024, 1024, 24, 16, 224, 14, 1408, 40, 16, 4.3637, "gelu"),
+}
+
+
+def normalize_image(x: jax.Array) -> jax.Array:
+    """Pixels in [-1, 1], [..., 3], to what the image tower was trained on."""
+    mean, std = np.float32(MEAN), np.float32(STD)
+    # ((x + 1) / 2 - mean) / std as one fused multiply-add.
+    return x * (0.5 / std).astype(x.dtype) + ((0.5 - mean) / std).astype(x.dtype)
+
+
+class ClipText(nn.Module):
+    """The text tower: tokens to a sentence vector and word vectors.
+
+    Attributes:
+      vocab: token ids.
+      length: positions, the most tokens a caption may have.
+      width, layers, heads: of the transformer.
+      joint: width of the space shared with images, S.
+      mlp_ratio: hidden width of the MLPs over `width`.
+      act: "quick_gelu" (OpenAI) or "gelu".
+      eot: id of the token the sentence is read at (its first occurrence); None reads at the
+        largest id, which is OpenAI's rule.
+      eps: of the layer norms.
+      dtype: of activations.
+      unroll: see `Transformer`.
+    """
+
+    vocab: int = 49408
+    length: int = 77
+    width: int = 512
+    layers: int = 12
+    heads: int = 8
+    joint: int = 512
+    mlp_ratio: float = 4.0
+    act: str = "quick_gelu"
+    eot: int | None = None
+    eps: float = 1e-5
+    dtype: jnp.dtype = jnp.float32
+    unroll: int = 1
+
+    def setup(self):
+        normal = nn.initializers.normal
+        self.tokens = nn.Embed(self.vocab, self.width, embedding_init=normal(0.02))
+        self.positions = self.param("positions", normal(0.01), (self.length, self.width))
+        self.transformer = Transformer(
+            layers=self.layers,
+            heads=self.heads,
+            mlp=int(self.width * self.mlp_ratio),
+            act=self.act,
+            eps=self.eps,
+            causal=True,
+            dtype=self.dtype,
+            unroll=self.unroll,
+        )
+        self.norm = layer_norm(self.eps, self.dtype)
+        self.proj = nn.Dense(
+            self.joint,
+            use_bias=False,
+            dtype=self.dtype,
+            kernel_init=normal(self.width**-0.5),
+        )
+
+    def example(self) -> tuple[jax.ShapeDtypeStruct]:
+        """Inputs that `init` can be traced with."""
+        return (jax.ShapeDtypeStruct((1, self.length), jnp.int32),)
+
+    def stages(self, tokens: jax.Array) -> dict[str, jax.Array]:
+        """Everything on the way: embedded [B, T, E], blocks [L, B, T, E], words, pooled [B, E].
+
+        Args:
+          tokens: int [B, T], T <= `length`.
+        """
+        if tokens.shape[1] > self.length:
+            raise ValueError(
+                f"captions of {tokens.shape[1]} tokens, but this tower has {self.length} "
+                "positions; shorten config.data.tokens"
+            )
+        x = self.tokens(tokens) + self.positions[: tokens.shape[1]]
+        x = x.astype(self.dtype)
+        last, blocks = self.transformer(x)
+        words = self.norm(last)
+        pooled = jnp.take_along_axis(words, self.end(tokens)[:, None, None], 1)[:, 0]
+        return {"embedded": x, "blocks": blocks, "words": words, "pooled": pooled}
+
+    def end(self, tokens: jax.Array) -> jax.Array:
+        """Position [B] of the end-of-text token."""
+        return jnp.argmax(tokens if self.eot is None else tokens == self.eot, -1)
+
+    def __call__(self, tokens: jax.Array, mask: jax.Array | None = None) -> Text:
+        """Encodes captions.
+
+        Padding needs no attention mask: it stands behind the end-of-text token, where the causal
+        mask hides it from every token that counts.
+
+        Args:
+          tokens: int [B, T].
+          mask: bool [B, T], True where a token belongs to the caption; None makes it from the
+            end-of-text token.
+
+        Returns:
+          `Text`: sentence = projected state at the end of the text [B, S], not normalised; words
+          = all states after the last norm [B, T, E].
+        """
+        stages = self.stages(tokens)
+        if mask is None:
+            mask = jnp.arange(tokens.shape[1]) <= self.end(tokens)[:, None]
+        return Text(self.proj(stages["pooled"]), stages["words"], mask.astype(bool))
+
+
+class ClipImage(nn.Module):
+    """The image tower, a vision transformer.
+
+    Attributes:
+      resolution: image size of the position table, pixels; others are interpolated.
+      patch: size of a patch, pixels.
+      width, layers, heads: of the transformer.
+      joint: width of the space shared with text, S.
+      mlp_ratio, act, eps, dtype, unroll: as in `ClipText`.
+    """
+
+    resolution: int = 224
+    patch: int = 32
+    width: int = 768
+    layers: int = 12
+    heads: int = 12
+    joint: int = 512
+    mlp_ratio: float = 4.0
+    act: str = "quick_gelu"
+    eps: float = 1e-5
+    dtype: jnp.dtype = jnp.float32
+    unroll: int = 1
+
+    def setup(self):
+        self.embed = Embedding(
+            self.resolution, self.patch, self.width, bias=False, resize="bicubic", dtype=self.dtype
+        )
+        self.pre_norm = layer_norm(self.eps, self.dtype)
+        self.transformer = Transformer(
+            layers=self.layers,
+            heads=self.heads,
+            mlp=int(self.width * self.mlp_ratio),
+            act=self.act,
+            eps=self.eps,
+            dtype=self.dtype,
+            unroll=self.unroll,
+        )
+        self.post_norm = layer_norm(self.eps, self.dtype)
+        self.proj = nn.Dense(
+            self.joint,
+            use_bias=False,
+            dtype=self.dtype,
+            kernel_init=nn.initializers.normal(self.width**-0.5),
+        )
+
+    def example(self) -> tuple[jax.ShapeDtypeStruct]:
+        """Inputs that `init` can be traced with."""
+        return (jax.ShapeDtypeStruct((1, self.resolution, self.resolution, 3), jnp.float32),)
+
+    def stages(self, x: jax.Array) -> dict[str, jax.Array]:
+        """Everything on the way.
+
+        Args:
+          x: normalised image [B, H, W, 3], see `normalize_image`.
+
+        Returns:
+          patches [B, h, w, C] before positions, embedded [B, 1 + N, C] after the first norm,
+          blocks [L, B, 1 + N, C], pooled [B, C].
+        """
+        tokens, patches = self.embed(x)
+        tokens = self.pre_norm(tokens)
+        last, blocks = self.transformer(tokens)
+        pooled = self.post_norm(last[:, 0])
+        return {"patches": patches, "embedded": tokens, "blocks": blocks, "pooled": pooled}
+
+    def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Encodes images.
+
+        Args:
+          x: normalised image [B, H, W, 3], see `normalize_image`.
+
+        Returns:
+          (embedding [B, S], not normalised; block outputs [L, B, 1 + N, C], class token first).
+          Under jit, block outputs that nobody reads are not kept.
+        """
+        stages = self.stages(x)
+        return self.proj(stages["pooled"]), stages["blocks"]
+
+
+class ClipFeatures(nn.Module):
+    """The image tower as a feature network for a discriminator, read as `DinoFeatures` is.
+
+    Attributes:
+      image: the tower.
+      taps: states that are read: 0 is what the first block is given, k what block k returns.
+    """
+
+    image: ClipImage
+    taps: tuple[int, ...]
+
+    def __call__(self, x: jax.Array) -> tuple[jax.Array, ...]:
+        """One map [B, N, C] per tap of a normalised image [B, H, W, 3]: patches + class token."""
+        stages = self.image.stages(x)
+        states = (stages["blocks"][k - 1] if k else stages["embedded"] for k in self.taps)
+        return tuple(read_out(tokens) for tokens in states)

@@ -1,0 +1,288 @@
+"""Weights of encoders: where they are found, how they are checked, how variables are stored."""
+
+import contextlib
+import hashlib
+import importlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+from safetensors.numpy import load_file, save_file
+
+from jaxt2i.convert import clip as clip_names
+from jaxt2i.convert import dino as dino_names
+from jaxt2i.convert import rules, torch_files
+
+HUB = "https://huggingface.co"
+# repository: (kind, files that may hold the weights, best first)
+KNOWN: dict[str, tuple[str, tuple[str, ...]]] = {
+    **{
+        f"openai/clip-vit-{size}": ("clip", ("model.safetensors", "pytorch_model.bin"))
+        for size in ("base-patch32", "base-patch16", "large-patch14", "large-patch14-336")
+    },
+    "timm/vit_small_patch16_224.dino": ("dino", ("model.safetensors", "pytorch_model.bin")),
+}
+NAMES: dict[str, ModuleType] = {"clip": clip_names, "dino": dino_names}
+WEIGHT_FILES = ("*.safetensors", "*.bin", "*.pth", "*.pt", "*.npz")
+
+
+class WeightsError(RuntimeError):
+    """Weights cannot be had; the message says where they come from and where to put them."""
+
+
+class Found(NamedTuple):
+    """A file of weights, and the sizes that came with it.
+
+    Attributes:
+      path: file, or folder that `python -m jaxt2i.convert` wrote.
+      config: content of Hugging Face's config.json, where there is one.
+    """
+
+    path: Path
+    config: dict | None
+
+
+# --- Storage of variables ----------------------------------------------------------------------
+
+
+def save_variables(
+    path: str | Path, variables: Mapping[str, Any], dtype: Any = None, about: Any = None
+) -> None:
+    """Writes a variables tree as one safetensors file, its paths joined by "/" as names.
+
+    Args:
+      path: file; replaced as a whole or not at all.
+      variables: {"params": tree, ...} of arrays.
+      dtype: floating-point arrays are stored in this one; None keeps theirs.
+      about: {str: str} for the file's header.
+    """
+    path = Path(path)
+    flat = {}
+    for name, value in flatten_dict(dict(variables), sep="/").items():
+        x = np.asarray(value)
+        keep = dtype is None or not jax.numpy.issubdtype(x.dtype, np.floating)
+        flat[name] = np.ascontiguousarray(x if keep else x.astype(dtype)).reshape(x.shape)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(path.name + ".unfinished")
+    save_file(flat, unfinished, metadata=about)
+    unfinished.replace(path)
+
+
+def load_variables(path: str | Path) -> dict:
+    """Reads what `save_variables` wrote; half precision comes back as float32.
+
+    Raises:
+      WeightsError: where the file is absent or damaged.
+    """
+    try:
+        flat = load_file(path)
+    except Exception as error:  # safetensors has an exception type of its own, outside any family
+        raise WeightsError(f"{path}: cannot be read as safetensors ({error})") from error
+    return unflatten_dict({k: torch_files.widen(x) for k, x in flat.items()}, sep="/")
+
+
+# --- Finding -----------------------------------------------------------------------------------
+
+
+def find(name: str, kind: str) -> Found:
+    """The weights of that name, downloaded if need be.
+
+    Args:
+      name: a file, a folder, or a repository of `KNOWN`.
+      kind: "clip" or "dino".
+
+    Raises:
+      WeightsError: for an unknown name, and where nothing is there and nothing can be downloaded.
+    """
+    path = Path(name).expanduser()
+    if path.is_file():
+        return Found(path, _config(path.parent))
+    if path.is_dir():
+        return Found(_in_folder(path), _config(path))
+    known = [repo for repo, (what, _) in KNOWN.items() if what == kind]
+    if name not in known:
+        raise WeightsError(
+            f"{name!r} is no file or folder here, and no known {kind} model; known: "
+            f"{', '.join(known)}"
+        )
+    return _from_hub(name)
+
+
+def _config(folder: Path) -> dict | None:
+    file = folder / "config.json"
+    return json.loads(file.read_text()) if file.is_file() else None
+
+
+def _in_folder(folder: Path) -> Path:
+    if (folder / "convert.json").is_file():
+        return folder
+    files = [file for pattern in WEIGHT_FILES for file in sorted(folder.glob(pattern))]
+    if not files:
+        raise WeightsError(f"{folder}: holds none of {', '.join(WEIGHT_FILES)}")
+    return files[0]
+
+
+def _from_hub(repo: str) -> Found:
+    import huggingface_hub as hub
+    from huggingface_hub.errors import RemoteEntryNotFoundError
+
+    _, names = KNOWN[repo]
+    for name in names:
+        cached = hub.try_to_load_from_cache(repo, name)
+        if isinstance(cached, str):
+            return Found(Path(cached), _config(Path(cached).parent))
+    for name in names:
+        try:
+            path = _download(repo, name)
+        except RemoteEntryNotFoundError:
+            continue
+        except Exception as error:
+            raise WeightsError(offline(repo, name, error)) from error
+        return Found(path, _config(path.parent))
+    raise WeightsError(f"{HUB}/{repo} holds none of {', '.join(names)} any more")
+
+
+def _download(repo: str, name: str) -> Path:
+    """Fetches one file of weights and its config.json; the former is checked against its hash."""
+    import huggingface_hub as hub
+    from huggingface_hub.errors import RemoteEntryNotFoundError
+
+    etag = hub.get_hf_file_metadata(hub.hf_hub_url(repo, name)).etag
+    path = Path(hub.hf_hub_download(repo, name))
+    # Large files are named by their sha256 there, small ones by a git hash of 40 digits.
+    if etag and len(etag) == 64:
+        check(path, etag)
+    with contextlib.suppress(RemoteEntryNotFoundError):
+        hub.hf_hub_download(repo, "config.json")
+    return path
+
+
+def sha256(path: Path) -> str:
+    """Hash of a file, as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check(path: Path, expected: str) -> None:
+    """Raises `WeightsError` where the file's sha256 is another."""
+    seen = sha256(path)
+    if seen != expected:
+        raise WeightsError(
+            f"{path}: sha256 is {seen}, expected {expected}; the download is damaged, delete the "
+            "file and try again"
+        )
+
+
+def offline(repo: str, name: str, error: Exception) -> str:
+    """What to do where the hub cannot be reached."""
+    return (
+        f"the weights {name} of {repo} are not on this machine and could not be downloaded "
+        f"({type(error).__name__}: {error}).\n"
+        f"On a machine with a network: hf download {repo} (or {HUB}/{repo}/resolve/main/{name}),\n"
+        f"then either keep it in that cache folder (HF_HOME) or name the file in the config, as in "
+        f"--config.model.clip_weights=PATH/{name}.\n"
+        "To measure speed without weights: --config.model.weights=random"
+    )
+
+
+def fetch(url: str, digest: str, folder: str | Path | None = None) -> Path:
+    """A file from a plain address, kept in a cache and checked against a known hash.
+
+    Args:
+      url: of the file.
+      digest: its sha256, hexadecimal.
+      folder: of the cache; None is $JAXT2I_CACHE, else ~/.cache/jaxt2i.
+
+    Raises:
+      WeightsError: where it cannot be downloaded or is not the expected file.
+    """
+    import urllib.request
+
+    folder = Path(folder or os.environ.get("JAXT2I_CACHE") or Path.home() / ".cache" / "jaxt2i")
+    path = folder / f"{digest[:12]}-{url.rpartition('/')[2]}"
+    if path.is_file():
+        check(path, digest)
+        return path
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as unfinished:
+        part = Path(unfinished) / "part"
+        try:
+            urllib.request.urlretrieve(url, part)
+        except OSError as error:
+            raise WeightsError(
+                f"{url} could not be downloaded ({error}). Fetch it by other means and save it as "
+                f"{path}; its sha256 is {digest}"
+            ) from error
+        check(part, digest)
+        part.replace(path)
+    return path
+
+
+# --- Loading -----------------------------------------------------------------------------------
+
+
+def template(module: nn.Module) -> dict:
+    """Shapes of a network's variables: a tree of ShapeDtypeStructs, nothing is computed."""
+    return jax.eval_shape(module.init, jax.random.key(0), *module.example())
+
+
+def build(names: ModuleType, net: str, state: Mapping, config: Mapping | None) -> tuple:
+    """The network that a state dict belongs to.
+
+    Args:
+      names: module of `jaxt2i.convert` with NETWORKS, infer and perhaps from_config.
+      net: key of NETWORKS.
+      state: the state dict.
+      config: content of Hugging Face's config.json, where there is one.
+
+    Returns:
+      (module, its fields).
+    """
+    sizes = names.infer(net, state)
+    if config and hasattr(names, "from_config"):
+        sizes |= names.from_config(net, config)
+    where, name = names.NETWORKS[net].split(":")
+    return getattr(importlib.import_module(where), name)(**sizes), sizes
+
+
+def load(name: str, kind: str, net: str, shapes: Mapping[str, Any] | None = None) -> dict:
+    """Variables of one network.
+
+    Args:
+      name: a file, a folder or a known repository, see `find`.
+      kind: "clip" or "dino".
+      net: "text" or "image" of a clip, "features" of a dino.
+      shapes: tree of shapes that must be met; None takes those of the file's own sizes.
+
+    Returns:
+      {"params": tree of float32 arrays}.
+
+    Raises:
+      WeightsError: where the weights cannot be had.
+      ConversionError: where they are not those of such a network.
+    """
+    found = find(name, kind)
+    if found.path.is_dir():
+        return load_variables(found.path / f"{net}.safetensors")
+    state = torch_files.read(found.path)
+    names = NAMES[kind]
+    table = rules.pick(names.TABLES[net], state)
+    if not rules.to_flax(table, state, None)[1].used:
+        keys = ", ".join(list(state)[:5])
+        raise rules.ConversionError(
+            f"{found.path}: its keys ({keys}, ...) are not those of {kind}'s {net} network; a "
+            "prefix can be removed by python -m jaxt2i.convert --prefix"
+        )
+    if shapes is None:
+        shapes = template(build(names, net, state, found.config)[0])
+    variables, report = rules.to_flax(table, state, shapes)
+    report.require_all(str(found.path))
+    return variables

@@ -1,0 +1,443 @@
+"""All resizing of images and features, [B, H, W, C]: FIR filters, up- and down-convolutions,
+and resampling as products with one small matrix an axis.
+
+No variant builds a zero-inserted intermediate. Every variant of an operation gives the same
+numbers, borders included; `FASTEST` says which one a platform uses when the field says "auto".
+"""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+HIGHEST = jax.lax.Precision.HIGHEST
+NHWC = ("NHWC", "HWIO", "NHWC")
+
+# Fastest variant of each operation, by the platform that a program is compiled for: "cpu" as
+# benchmarks/ops.py measures it (forward and backward), "tpu" by the TPU compiler's cost model;
+# "default", any other platform, follows the TPU until it is measured.
+FASTEST = {
+    "upfirdn": {"cpu": "matmul", "tpu": "matmul", "default": "matmul"},
+    "up_conv": {"cpu": "folded", "tpu": "folded", "default": "folded"},
+    "translate": {"cpu": "slice", "tpu": "matmul", "default": "matmul"},
+}
+
+
+def by_platform(
+    operation: str, variant: str, variants: dict[str, Callable[..., jax.Array]], *args: jax.Array
+) -> jax.Array:
+    """Calls one of several equal implementations.
+
+    "auto" is settled when the program is lowered, by the platform it is lowered for: compiling
+    for a TPU on a machine without one picks the TPU's variant.
+
+    Args:
+      operation: key of `FASTEST`.
+      variant: key of `variants`, or "auto".
+      variants: the implementations; the first one stands in where the fastest does not apply.
+      *args: arrays they take.
+
+    Raises:
+      ValueError: for an unknown variant; names the known ones.
+    """
+    if variant != "auto":
+        if variant not in variants:
+            raise ValueError(
+                f"{operation} has no variant {variant!r} here; choose from "
+                f"auto, {', '.join(variants)}"
+            )
+        return variants[variant](*args)
+    first = next(iter(variants.values()))
+    table = {k: variants.get(v, first) for k, v in FASTEST[operation].items()}
+    if len(set(table.values())) == 1:
+        return table["default"](*args)
+    return jax.lax.platform_dependent(*args, **table)
+
+
+# --- FIR filters -------------------------------------------------------------------------------
+
+
+def setup_filter(
+    taps: Sequence[float] | Sequence[Sequence[float]] | None,
+    *,
+    normalize: bool = True,
+    flip: bool = False,
+    gain: float = 1.0,
+    separable: bool | None = None,
+) -> np.ndarray:
+    """A FIR filter as StyleGAN2 prepares it.
+
+    Args:
+      taps: 1-D or 2-D taps; None is the identity.
+      normalize: divide by the sum, so that constants pass unchanged.
+      flip: mirror it.
+      gain: factor of the whole two-dimensional filter.
+      separable: keep 1-D taps 1-D (applied along both axes); None: only from 8 taps on.
+
+    Returns:
+      float32 [n] (separable) or [fh, fw].
+    """
+    f = np.asarray([1.0] if taps is None else taps, np.float64)
+    if f.ndim == 1 and not (len(f) >= 8 if separable is None else separable):
+        f = np.outer(f, f)
+    if normalize:
+        f = f / f.sum()
+    if flip:
+        f = np.flip(f)
+    return (f * gain ** (f.ndim / 2)).astype(np.float32)
+
+
+def _two(value: int | Sequence[int]) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else (value[0], value[1])
+
+
+def _four(padding: int | Sequence[int]) -> tuple[int, int, int, int]:
+    """Padding as (x0, x1, y0, y1) from one number, (x, y) or all four."""
+    if isinstance(padding, int):
+        return (padding,) * 4
+    if len(padding) == 2:
+        return (padding[0], padding[0], padding[1], padding[1])
+    return tuple(padding)
+
+
+def separate(f: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """(vertical, horizontal) taps of a filter, None where it is not a product of two."""
+    if f.ndim == 1:
+        return f, f
+    left, values, right = np.linalg.svd(np.asarray(f, np.float64))
+    if len(values) > 1 and values[1] > 1e-6 * values[0]:
+        return None
+    root = np.sqrt(values[0]) * np.sign(left[:, 0].sum() or 1)
+    return left[:, 0] * root, right[0] * root
+
+
+def fir_matrix(
+    taps: np.ndarray, size: int, *, up: int = 1, down: int = 1, pad: tuple[int, int] = (0, 0)
+) -> np.ndarray:
+    """One axis of `upfirdn2d` as a matrix.
+
+    Args:
+      taps: [n], applied as a correlation.
+      size: length of the axis.
+      up: every sample is followed by up - 1 zeros.
+      down: every `down`-th sample of the result is kept.
+      pad: zeros before and after; negative crops.
+
+    Returns:
+      float32 [out, size].
+    """
+    out = (size * up + sum(pad) - len(taps)) // down + 1
+    matrix = np.zeros((out, size), np.float64)
+    for k, tap in enumerate(taps):
+        at = np.arange(out) * down + k - pad[0]  # position in the zero-inserted axis
+        hit = (at % up == 0) & (at >= 0) & (at < size * up)
+        matrix[np.flatnonzero(hit), at[hit] // up] += tap
+    return matrix.astype(np.float32)
+
+
+def apply_matrices(
+    x: jax.Array, rows: jax.Array | np.ndarray, cols: jax.Array | np.ndarray
+) -> jax.Array:
+    """Resamples both axes of images by matrices, in full float32 precision.
+
+    Args:
+      x: [B, H, W, C].
+      rows: [out, H], or [G, out, H]: one matrix for each of G groups of consecutive images.
+      cols: [out, W] or [G, out, W].
+
+    Returns:
+      [B, out, out, C], of x's dtype.
+    """
+    rows, cols = jnp.asarray(rows, x.dtype), jnp.asarray(cols, x.dtype)
+    if rows.ndim == 2:
+        x = jnp.einsum("ih,bhwc->biwc", rows, x, precision=HIGHEST)
+        return jnp.einsum("jw,biwc->bijc", cols, x, precision=HIGHEST)
+    grouped = x.reshape(len(rows), -1, *x.shape[1:])
+    grouped = jnp.einsum("gih,gbhwc->gbiwc", rows, grouped, precision=HIGHEST)
+    grouped = jnp.einsum("gjw,gbiwc->gbijc", cols, grouped, precision=HIGHEST)
+    return grouped.reshape(x.shape[0], *grouped.shape[2:])
+
+
+def _dilated_fir(
+    x: jax.Array, f: np.ndarray, up: tuple[int, int], down: tuple[int, int], pad: Sequence[int]
+) -> jax.Array:
+    """Depthwise correlation of [B, H, W, C] with [fh, fw]; pads are (x0, x1, y0, y1)."""
+    (ux, uy), (x0, x1, y0, y1), channels = up, pad, x.shape[-1]
+    kernel = jnp.tile(jnp.asarray(f, x.dtype)[:, :, None, None], (1, 1, 1, channels))
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        (down[1], down[0]),
+        ((y0, y1 + uy - 1), (x0, x1 + ux - 1)),  # the zeros after the last sample
+        lhs_dilation=(uy, ux),
+        dimension_numbers=NHWC,
+        feature_group_count=channels,
+        precision=HIGHEST,
+    )
+
+
+def upfirdn2d(
+    x: jax.Array,
+    f: np.ndarray,
+    *,
+    up: int | Sequence[int] = 1,
+    down: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    gain: float = 1.0,
+    flip: bool = False,
+    variant: str = "auto",
+) -> jax.Array:
+    """Zero-inserts, pads, filters and decimates, as one operation.
+
+    Args:
+      x: [B, H, W, C].
+      f: what `setup_filter` returns; a constant.
+      up: zeros after each sample: up - 1; one number or (x, y).
+      down: keep every `down`-th sample; one number or (x, y).
+      padding: zeros in the up-sampled image: one number, (x, y) or (x0, x1, y0, y1); negative
+        crops.
+      gain: factor of the result.
+      flip: False is a true convolution, True a correlation.
+      variant: "dilated" (depthwise convolution), "matmul" (one matrix an axis; filters that are
+        a product of two) or "auto".
+
+    Returns:
+      [B, H', W', C], H' = (H up + y0 + y1 - fh) // down + 1.
+    """
+    up, down, pad = _two(up), _two(down), _four(padding)
+    f = np.asarray(f, np.float64) * gain ** (f.ndim / 2)
+    f = f if flip else np.flip(f)
+    parts = separate(f)
+
+    def dilated(x: jax.Array) -> jax.Array:
+        if f.ndim == 2:
+            return _dilated_fir(x, f, up, down, pad)
+        x = _dilated_fir(x, f[None, :], (up[0], 1), (down[0], 1), (*pad[:2], 0, 0))
+        return _dilated_fir(x, f[:, None], (1, up[1]), (1, down[1]), (0, 0, *pad[2:]))
+
+    def matmul(x: jax.Array) -> jax.Array:
+        rows = fir_matrix(parts[0], x.shape[1], up=up[1], down=down[1], pad=pad[2:])
+        cols = fir_matrix(parts[1], x.shape[2], up=up[0], down=down[0], pad=pad[:2])
+        return apply_matrices(x, rows, cols)
+
+    variants = {"dilated": dilated}
+    if parts is not None:
+        variants["matmul"] = matmul
+    return by_platform("upfirdn", variant, variants, x)
+
+
+def _extent(f: np.ndarray) -> tuple[int, int]:
+    """(width, height) of a filter, taps."""
+    return f.shape[-1], f.shape[0]
+
+
+def filter2d(x: jax.Array, f: np.ndarray, **kw) -> jax.Array:
+    """Filters at the same size; keywords of `upfirdn2d`."""
+    (w, h) = _extent(f)
+    return upfirdn2d(x, f, padding=(w // 2, (w - 1) // 2, h // 2, (h - 1) // 2), **kw)
+
+
+def upsample2d(x: jax.Array, f: np.ndarray, up: int = 2, **kw) -> jax.Array:
+    """Enlarges `up` times, brightness kept; keywords of `upfirdn2d`."""
+    pad = [p for n in _extent(f) for p in ((n + up - 1) // 2, (n - up) // 2)]
+    return upfirdn2d(x, f, up=up, padding=pad, gain=up**2, **kw)
+
+
+def downsample2d(x: jax.Array, f: np.ndarray, down: int = 2, **kw) -> jax.Array:
+    """Shrinks `down` times; keywords of `upfirdn2d`."""
+    pad = [p for n in _extent(f) for p in ((n - down + 1) // 2, (n - down) // 2)]
+    return upfirdn2d(x, f, down=down, padding=pad, **kw)
+
+
+# --- Convolutions that resize ------------------------------------------------------------------
+
+
+def conv2d(
+    x: jax.Array, kernel: jax.Array, *, stride: int = 1, padding="SAME", up: int = 1
+) -> jax.Array:
+    """Correlation of [B, H, W, I] with [kh, kw, I, O]; `up` dilates the input."""
+    kernel = kernel.astype(x.dtype)
+    dilation = (up, up)
+    return jax.lax.conv_general_dilated(
+        x, kernel, (stride, stride), padding, lhs_dilation=dilation, dimension_numbers=NHWC
+    )
+
+
+def phase_matrices(taps: np.ndarray, k: int, pad: int) -> tuple[np.ndarray, int]:
+    """Folds one axis of "zero-insert by 2, FIR, valid correlation" into two phase kernels.
+
+    Output 2q + p of the composite is sum_a kernel_p[a] x[q + a + first], where
+    kernel_p = matrices[p] @ kernel. Holds at the borders too, as the composite acts on the
+    zero-padded input and nothing lies between its two steps.
+
+    Args:
+      taps: FIR [n], applied as a correlation.
+      k: taps of the convolution.
+      pad: zeros before the first sample of the zero-inserted axis.
+
+    Returns:
+      (matrices [2, K, k], first).
+    """
+    entries = [
+        (p, (p + s + i - pad) // 2, i, taps[s])
+        for p in range(2)
+        for s in range(len(taps))
+        for i in range(k)
+        if (p + s + i - pad) % 2 == 0
+    ]
+    first = min(e[1] for e in entries)
+    matrices = np.zeros((2, max(e[1] for e in entries) - first + 1, k))
+    for p, at, i, tap in entries:
+        matrices[p, at - first, i] += tap
+    return matrices.astype(np.float32), first
+
+
+def _folded(x, kernel, parts, pads) -> jax.Array:
+    k, outputs = kernel.shape[0], kernel.shape[-1]
+    batch, height, width, _ = x.shape
+    rows, top = phase_matrices(parts[0], k, pads[2])
+    cols, left = phase_matrices(parts[1], k, pads[0])
+    phases = jnp.einsum("pai,ijIO->apjIO", rows, kernel, precision=HIGHEST)
+    phases = jnp.einsum("qbj,apjIO->abIpqO", cols, phases, precision=HIGHEST)
+    edges = ((-top, rows.shape[1] - 1 + top), (-left, cols.shape[1] - 1 + left))
+    y = conv2d(x, phases.reshape(*phases.shape[:3], -1), padding=edges)  # [B, H, W, 4 O]
+    y = y.reshape(batch, height, width, 2, 2, outputs).transpose(0, 1, 3, 2, 4, 5)
+    return y.reshape(batch, 2 * height, 2 * width, outputs)
+
+
+def up_conv(
+    x: jax.Array, kernel: jax.Array, f: np.ndarray, *, flip: bool = False, variant: str = "auto"
+) -> jax.Array:
+    """Enlarges twice with the FIR filter f, then convolves, as one linear operation.
+
+    StyleGAN2's `conv2d_resample(up=2)`: zero-insert, pad, FIR with gain 4, valid convolution.
+    The FIR's result reaches beyond the image, so this differs at the border from a convolution
+    of the enlarged image with zero padding.
+
+    Args:
+      x: [B, H, W, I].
+      kernel: [k, k, I, O], odd k.
+      f: FIR filter, [n] or [n, n].
+      flip: turn the kernel by 180 degrees: a true convolution instead of a correlation.
+      variant: "dilated" (transposed convolution, then FIR: fewest FLOPs), "folded" (FIR folded
+        into four kernels on the low-resolution grid, then depth to space), "resize" (FIR as two
+        matrix products, then an ordinary convolution), or "auto".
+
+    Returns:
+      [B, 2H, 2W, O].
+    """
+    k, (fw, fh) = kernel.shape[0], _extent(f)
+    kernel = jnp.flip(kernel, (0, 1)) if flip else kernel
+    # Padding of the zero-inserted image: the convolution's own and the FIR's, as (x0, x1, y0, y1).
+    pads = [k // 2 + p for n in (fw, fh) for p in ((n + 1) // 2, (n - 2) // 2)]
+    true_fir = np.flip(f) * 4.0 ** (f.ndim / 2)
+    parts = separate(true_fir)
+
+    def dilated(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        y = conv2d(x, kernel, padding=((k - 1, k - 1),) * 2, up=2)  # [B, 2H + k - 2, ..., O]
+        # The convolution came first: it used k - 1 zeros in front, and behind one less than
+        # that, since the zero after the last sample was not inserted.
+        rest = [p - k + 1 + side for p, side in zip(pads, (0, 1, 0, 1), strict=True)]
+        return upfirdn2d(y, true_fir, padding=rest, flip=True)
+
+    def folded(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return _folded(x, kernel, parts, pads)
+
+    def resize(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        enlarged = upfirdn2d(x, true_fir, up=2, padding=pads, flip=True, variant="matmul")
+        return conv2d(enlarged, kernel, padding="VALID")
+
+    variants = {"dilated": dilated}
+    if parts is not None:
+        variants |= {"folded": folded, "resize": resize}
+    return by_platform("up_conv", variant, variants, x, kernel)
+
+
+def down_conv(
+    x: jax.Array, kernel: jax.Array, f: np.ndarray, *, flip: bool = False, variant: str = "auto"
+) -> jax.Array:
+    """Filters with f, then convolves with stride 2: StyleGAN2's `conv2d_resample(down=2)`.
+
+    Args:
+      x: [B, H, W, I].
+      kernel: [k, k, I, O], odd k.
+      f: FIR filter, [n] or [n, n].
+      flip: turn the kernel by 180 degrees.
+      variant: of the filter, see `upfirdn2d`.
+
+    Returns:
+      [B, H/2, W/2, O].
+    """
+    kernel = jnp.flip(kernel, (0, 1)) if flip else kernel
+    pads = [kernel.shape[0] // 2 + p for n in _extent(f) for p in ((n - 1) // 2, (n - 2) // 2)]
+    return conv2d(upfirdn2d(x, f, padding=pads, variant=variant), kernel, stride=2, padding="VALID")
+
+
+# --- Resampling matrices -----------------------------------------------------------------------
+
+
+def area_matrix(out: int, size: int) -> np.ndarray:
+    """Adaptive average pooling as a matrix [out, size]; also enlarges (torch mode "area")."""
+    i, at = np.arange(out)[:, None], np.arange(size)[None, :]
+    inside = (at >= i * size // out) & (at < -(-(i + 1) * size // out))
+    return (inside / inside.sum(1, keepdims=True)).astype(np.float32)
+
+
+def _tap_matrix(out: int, size: int, offsets: range, weight: Callable) -> np.ndarray:
+    """Half-pixel resampling without antialiasing; taps beyond the border read its pixel."""
+    centre = (np.arange(out) + 0.5) * size / out - 0.5
+    base = np.floor(centre).astype(int)
+    matrix = np.zeros((out, size))
+    for offset in offsets:
+        at = np.clip(base + offset, 0, size - 1)
+        np.add.at(matrix, (np.arange(out), at), weight(np.abs(centre - base - offset)))
+    return matrix.astype(np.float32)
+
+
+def bilinear_matrix(out: int, size: int) -> np.ndarray:
+    """Bilinear resampling as a matrix [out, size] (torch, align_corners=False, no antialias)."""
+    return _tap_matrix(out, size, range(2), lambda d: np.maximum(1 - d, 0))
+
+
+def bicubic_matrix(out: int, size: int, a: float = -0.75) -> np.ndarray:
+    """Bicubic resampling as a matrix [out, size] (torch, align_corners=False, no antialias)."""
+
+    def weight(d: np.ndarray) -> np.ndarray:
+        near = ((a + 2) * d - (a + 3)) * d * d + 1
+        far = ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
+        return np.where(d <= 1, near, np.where(d < 2, far, 0))
+
+    return _tap_matrix(out, size, range(-1, 3), weight)
+
+
+def crop_matrix(offset: jax.Array, out: int, size: int) -> jax.Array:
+    """Crops of `out` pixels that start at `offset` as 0/1 matrices [*offset.shape, out, size]."""
+    at = jnp.arange(out)[:, None] + offset[..., None, None]
+    return (at == jnp.arange(size)).astype(jnp.float32)
+
+
+def blur_matrix(sigma: jax.Array, size: int, max_sigma: float = 32.0) -> jax.Array:
+    """StyleGAN-T's blur along one axis as a banded matrix, of a sigma that may be traced.
+
+    Taps 2^(-(i / sigma)^2) for |i| <= floor(3 sigma), normalised over all of them; zeros outside
+    the image. The identity where floor(3 sigma) = 0.
+
+    Args:
+      sigma: scalar, pixels.
+      size: length of the axis, pixels.
+      max_sigma: largest sigma that will come; sets how many taps the normalisation sums.
+
+    Returns:
+      float32 [size, size].
+    """
+    reach = jnp.floor(3 * sigma)
+    width = jnp.maximum(sigma, 1e-6)  # sigma 0 has the centre tap alone, which must not be 0/0
+
+    def taps(distance: np.ndarray) -> jax.Array:
+        return jnp.where(np.abs(distance) <= reach, jnp.exp2(-jnp.square(distance / width)), 0)
+
+    every = int(3 * max_sigma) + 1
+    total = taps(np.arange(-every, every + 1, dtype=np.float32)).sum()
+    at = np.arange(size, dtype=np.float32)
+    return taps(at[:, None] - at[None, :]) / total

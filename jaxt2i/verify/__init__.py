@@ -1,0 +1,1 @@
+"""Number-for-number checks against what the original implementations computed."""

@@ -1,0 +1,346 @@
+"""Batches by position: pure, shared among processes, the same however they are read."""
+
+import collections
+import itertools
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from jaxt2i.data import schema, sources
+from jaxt2i.data.pipeline import Pipeline, mix, permuted, prefetch_to_device, prompts_batch
+from jaxt2i.data.schema import DataError
+from jaxt2i.data.sources import Folder, Unreadable
+from jaxt2i.data.synthetic import Synthetic
+from tests.data.photos import make_folder
+
+SIZES = schema.Sizes(batch=4, resolution=16, tokens=6)
+NEEDS = ("image", "tokens", "token_mask", "id")
+NAMES = ("cat", "coffee", "coins", "flower", "horse", "rocket", "moon")
+
+
+class Letters:
+    """A tokenizer: one id a letter."""
+
+    length, vocab_size, eot = 6, 128, 127
+
+    def __call__(self, captions):
+        tokens = np.zeros((len(captions), self.length), np.int32)
+        for row, text in zip(tokens, captions, strict=True):
+            row[: len(text) + 2] = [1, *map(ord, text), self.eot]
+        return tokens, tokens > 0
+
+
+class Lengths(Letters):
+    """A tokenizer for captions of any length: their length, and a hash of them."""
+
+    def __call__(self, captions):
+        rows = [[1, 2 + len(c) % 90, 2 + sum(map(ord, c)) % 120, 127, 0, 0] for c in captions]
+        return np.array(rows, np.int32), np.array(rows) > 0
+
+
+class Fake:
+    """A source whose pictures are their own number; `bad` ones cannot be read."""
+
+    gives = ("image", "id")
+    class_names = ()
+
+    def __init__(self, size=None, bad=()):
+        self.size, self.bad = size, bad
+
+    def captions(self, index):
+        return [f"{index % 100}{c}" for c in "abcde"]
+
+    def example(self, index, keys):
+        assert self.size is None or 0 <= index < self.size
+        if index in self.bad:
+            raise Unreadable(f"{index}.png", sources.CORRUPT)
+        out = {"image": np.full((16, 16, 3), index % 256, np.uint8), "id": np.int64(index)}
+        return {key: out[key] for key in keys}
+
+
+def pipeline(source, sizes=SIZES, needs=NEEDS, seed=0, **kw):
+    return Pipeline(source, Letters(), sizes, needs, seed=seed, **kw)
+
+
+def ids(pipe, steps):
+    return np.concatenate([pipe.batch_at(step)["id"] for step in range(steps)]).tolist()
+
+
+def texts(batch):
+    return ["".join(map(chr, row[row > 1][:-1])) for row in batch["tokens"]]
+
+
+def equal(a, b):
+    assert list(a) == list(b)
+    for key in a:
+        assert a[key].dtype == b[key].dtype, key
+        np.testing.assert_array_equal(a[key], b[key], key)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("photos")
+    make_folder(path, "text", NAMES)
+    return path
+
+
+# --- Order -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 64, 65, 1000])
+def test_permutations_are_permutations(size):
+    for key in (0, 1, mix(5)):
+        assert sorted(permuted(i, size, key) for i in range(size)) == list(range(size))
+
+
+def test_permutations_are_uniform():
+    size, draws = 5, 4000
+    counts = np.zeros((size, size))
+    orders = collections.Counter()
+    for key in range(draws):
+        order = tuple(permuted(i, size, mix(key)) for i in range(size))
+        counts[range(size), order] += 1
+        orders[order] += 1
+    expected = draws / size
+    assert ((counts - expected) ** 2 / expected).sum() < 45  # chi-square, 16 degrees: p = 1e-4
+    assert len(orders) == 120, "every order of five occurs"
+
+
+def test_neighbours_part():
+    order = np.array([permuted(i, 4096, mix(3)) for i in range(4096)])
+    assert abs(np.corrcoef(order[:-1], order[1:])[0, 1]) < 0.06
+    assert abs(np.corrcoef(order, np.arange(4096))[0, 1]) < 0.06
+
+
+def test_each_epoch_sees_everything_once_in_a_new_order():
+    pipe = pipeline(Fake(size=10))
+    seen = ids(pipe, 10)
+    epochs = [seen[k : k + 10] for k in range(0, 40, 10)]
+    assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
+    assert len(set(map(tuple, epochs))) == 4
+    assert ids(pipeline(Fake(size=10), seed=1), 10) != seen
+    assert ids(pipeline(Fake(size=10), shuffle=False), 5) == [*range(10), *range(10)]
+    assert pipe.epoch_steps == 3
+
+
+def test_unlimited_sources_are_read_in_order():
+    pipe = pipeline(Fake())
+    assert ids(pipe, 3) == list(range(12))
+    assert pipe.epoch_steps is None
+
+
+def test_the_stream_is_pinned():
+    """A resumed run relies on these numbers: they may not change with a version."""
+    assert mix(0) == 16294208416658607535  # SplitMix64's first output for seed 0
+    assert [permuted(i, 10, 1) for i in range(10)] == [8, 5, 7, 1, 3, 2, 6, 4, 0, 9]
+    assert ids(pipeline(Fake(size=1000), seed=7), 1) == [471, 524, 404, 629]
+
+
+def test_captions_are_drawn_evenly_and_by_position():
+    pipe = pipeline(Fake(size=3))
+    chosen = [texts(pipe.batch_at(step)) for step in range(250)]
+    counts = collections.Counter(text[-1] for batch in chosen for text in batch)
+    assert set(counts) == set("abcde")
+    assert min(counts.values()) > 150
+    assert chosen[17] == texts(pipeline(Fake(size=3)).batch_at(17))
+    assert chosen != [texts(pipeline(Fake(size=3), seed=1).batch_at(s)) for s in range(250)]
+    first = pipeline(Fake(size=3), caption="first")
+    assert all(t[-1] == "a" for s in range(9) for t in texts(first.batch_at(s)))
+    for text, number in zip(texts(pipe.batch_at(5)), pipe.batch_at(5)["id"], strict=True):
+        assert text[:-1] == str(number), "a caption belongs to its picture"
+
+
+# --- Processes, resuming, readers --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [None, 10])
+@pytest.mark.parametrize("count", [2, 4])
+def test_processes_share_the_global_batch(size, count):
+    whole = pipeline(Fake(size))
+    parts = [pipeline(Fake(size), process_index=i, process_count=count) for i in range(count)]
+    for step in range(4):
+        shares = [part.batch_at(step) for part in parts]
+        joined = {key: np.concatenate([share[key] for share in shares]) for key in shares[0]}
+        equal(whole.batch_at(step), joined)
+
+
+@pytest.mark.parametrize("size", [None, 10])
+@pytest.mark.parametrize("workers", [1, 3])
+def test_iterating_is_batch_at(size, workers):
+    pipe = pipeline(Fake(size), workers=workers)
+    for start in (0, 5):
+        stream = pipe.iterate(start)
+        for step, batch in enumerate(itertools.islice(stream, 6), start):
+            equal(batch, pipe.batch_at(step))
+        stream.close()
+    assert not [t for t in threading.enumerate() if t.name.startswith("data")]
+
+
+@pytest.mark.parametrize("share", [(0, 1), (1, 2)])
+def test_folders_iterate_through_tf_data(folder, share):
+    index, count = share
+    pipe = Pipeline(
+        Folder(folder, 16),
+        Lengths(),
+        SIZES,
+        (*NEEDS, "mask"),
+        seed=3,
+        process_index=index,
+        process_count=count,
+    )
+    for start in (0, 3):  # three steps are more than an epoch
+        stream = pipe.iterate(start)
+        for step, batch in enumerate(itertools.islice(stream, 3), start):
+            equal(batch, pipe.batch_at(step))
+        stream.close()
+    assert "tensorflow" in sys.modules
+
+
+def test_folders_iterate_without_tensorflow(folder, monkeypatch):
+    pipe = Pipeline(Folder(folder, 16), Lengths(), SIZES, NEEDS, seed=3)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr(pipe, "_tf_batches", lambda start: pytest.fail("TensorFlow"))
+    stream = pipe.iterate(2)
+    equal(next(stream), pipe.batch_at(2))
+    stream.close()
+
+
+def test_other_sources_need_no_tensorflow():
+    code = (
+        "import sys; sys.path.insert(0, '.')\n"
+        "from tests.data.test_pipeline import Fake, pipeline\n"
+        "next(pipeline(Fake()).iterate())\n"
+        "print({'tensorflow', 'flax'} & set(sys.modules))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "set()"
+
+
+# --- What goes wrong ---------------------------------------------------------------------------
+
+
+def test_unreadable_examples_are_replaced_counted_and_told_once(capfd):
+    pipe = pipeline(Fake(size=6, bad=(1, 2, 5)), shuffle=False)
+    assert ids(pipe, 3) == [0, 3, 3, 3, 4, 0, 0, 3, 3, 3, 4, 0]
+    assert texts(pipe.batch_at(0))[1][0] == "3", "the caption comes with the picture"
+    assert pipe.skipped[sources.CORRUPT] > 6
+    lines = capfd.readouterr().err.splitlines()
+    assert sorted(line.split(";")[0] for line in lines) == [
+        f"data: {i}.png: truncated or corrupt" for i in (1, 2, 5)
+    ]
+
+
+def test_files_lost_after_the_scan(tmp_path, capfd):
+    make_folder(tmp_path, "text", NAMES[:4])
+    pipe = Pipeline(Folder(tmp_path, 16), Lengths(), SIZES, NEEDS, seed=0)
+    (tmp_path / "coins.png").write_bytes(b"")
+    (tmp_path / "cat.txt").unlink()
+    stream = pipe.iterate()
+    batch = next(stream)
+    stream.close()
+    equal(batch, pipe.batch_at(0))
+    assert set(batch["id"]) == {1, 3}
+    assert set(pipe.skipped) == {sources.EMPTY, sources.SYSTEM}
+    for file in tmp_path.glob("*.*"):
+        file.unlink()
+    for read in (lambda: pipe.batch_at(0), lambda: next(pipe.iterate())):
+        with pytest.raises(DataError, match=r"4 examples in a row.*config\.data\.path"):
+            read()
+    assert "cat.txt" in capfd.readouterr().err
+
+
+def test_a_lost_disk_is_an_error():
+    pipe = pipeline(Fake(size=5000, bad=range(1, 5000)), shuffle=False)
+    with pytest.raises(DataError, match="100 examples in a row"):
+        pipe.batch_at(1)
+    with pytest.raises(DataError, match="100 examples in a row"):
+        list(pipe.iterate(1))
+
+
+def test_misfits_are_named_at_once():
+    with pytest.raises(DataError, match=r"config\.batch_size to a multiple of 3"):
+        pipeline(Fake(), process_count=3)
+    with pytest.raises(DataError, match=r"config\.data\.workers"):
+        pipeline(Fake(), workers=0)
+    with pytest.raises(DataError, match="gives no 'boxes'"):
+        pipeline(Fake(), needs=(*NEEDS, "boxes"))
+    with pytest.raises(DataError, match=r"config\.data\.resolution"):
+        pipeline(Fake(), sizes=schema.Sizes(4, 32, 6))
+    with pytest.raises(DataError, match=r"config\.data\.tokens"):
+        pipeline(Fake(), sizes=schema.Sizes(4, 16, 7))
+    with pytest.raises(ValueError, match="'random', 'first'"):
+        pipeline(Fake(), caption="last")
+
+
+def test_everything_a_synthetic_source_gives_fits_the_schema():
+    source = Synthetic("mixed", 16, split="train", seed=0, objects=3, mask_resolution=16)
+    sizes = schema.Sizes(batch=2, resolution=16, tokens=6, objects=3)
+    needs = (*source.gives, "tokens", "token_mask", "mask")
+    pipe = Pipeline(source, Lengths(), sizes, needs, seed=0)
+    stream = pipe.iterate(1)
+    batch = next(stream)
+    stream.close()
+    schema.validate(batch, sizes, needs)
+    assert batch["id"].tolist() == [2, 3]
+
+
+def test_images_alone_need_no_tokenizer():
+    pipe = Pipeline(Fake(), None, SIZES, ("image", "mask"), seed=0)
+    batch = pipe.batch_at(1)
+    assert list(batch) == ["image", "mask"]
+    assert batch["mask"].all()
+
+
+def test_prompts_batch():
+    batch = prompts_batch(Letters(), ["a", "bc"])
+    assert texts(batch) == ["a", "bc"]
+    assert batch["token_mask"].sum(1).tolist() == [3, 4]
+
+
+# --- Onto the device ---------------------------------------------------------------------------
+
+
+def prefetching():
+    return [t for t in threading.enumerate() if t.name == "prefetch"]
+
+
+def test_prefetch_keeps_order_and_ends():
+    assert list(prefetch_to_device(iter(range(20)), lambda x: x * x)) == [x * x for x in range(20)]
+    assert not prefetching()
+
+
+def test_prefetch_reads_ahead_by_depth_only():
+    made = []
+    stream = prefetch_to_device(itertools.count(), made.append, depth=2)
+    next(stream)
+    time.sleep(0.3)
+    assert 3 <= len(made) <= 4  # one given, two waiting, one in hand
+    stream.close()
+    assert not prefetching()
+
+
+@pytest.mark.parametrize("where", ["iterator", "put"])
+def test_prefetch_raises_in_the_consumer(where):
+    def batches():
+        yield 1
+        if where == "iterator":
+            raise DataError("no more")
+        yield 0
+
+    stream = prefetch_to_device(batches(), lambda x: 1 // x)
+    assert next(stream) == 1
+    with pytest.raises(DataError if where == "iterator" else ZeroDivisionError):
+        next(stream)
+    assert not prefetching()
+
+
+def test_closing_stops_the_whole_chain():
+    stream = prefetch_to_device(pipeline(Fake()).iterate(), lambda batch: batch["id"].sum())
+    assert next(stream) == 6
+    stream.close()
+    assert not prefetching()
+    assert not [t for t in threading.enumerate() if t.name.startswith("data")]

@@ -1,0 +1,86 @@
+"""Virtual batch norm and spectral normalisation."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from jaxt2i.nn.norms import BatchNormLocal, SpectralConv
+
+
+def normal(*shape, seed=0):
+    return np.random.RandomState(seed).standard_normal(shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("shape", [(16, 5, 3), (16, 2, 3, 3)])
+def test_groups_are_consecutive_and_independent(shape):
+    norm = BatchNormLocal(8, affine=False)
+    x = 3 * normal(*shape) + 1
+    y = np.asarray(norm.apply({}, x))
+    axes = tuple(range(len(shape) - 1))
+    for half in (y[:8], y[8:]):
+        np.testing.assert_allclose(half.mean(axes), 0, atol=1e-5)
+        np.testing.assert_allclose(half.var(axes), 1, rtol=1e-4)
+    other = x.copy()
+    other[8:] *= 7
+    np.testing.assert_array_equal(norm.apply({}, other)[:8], y[:8])
+
+
+def test_the_batch_is_split_evenly_or_refused():
+    norm = BatchNormLocal(8, affine=False)
+    y = np.asarray(norm.apply({}, normal(12, 4, 2)))  # two groups of six
+    np.testing.assert_allclose(y[:6].mean((0, 1)), 0, atol=1e-5)
+    with pytest.raises(ValueError, match=r"13 examples into 2 groups.*multiple of 2"):
+        norm.apply({}, normal(13, 4, 2))
+
+
+def test_statistics_stay_on_their_device():
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    sharding = NamedSharding(mesh, PartitionSpec("data"))
+    norm = BatchNormLocal(2, affine=False)
+    step = jax.jit(jax.grad(lambda x: jnp.square(norm.apply({}, x) - x).sum()))
+    x = jax.device_put(normal(16, 4, 3), sharding)
+    text = step.lower(x).compile().as_text()
+    assert not any(op in text for op in ("all-reduce", "all-gather", "all-to-all", "permute"))
+
+
+def sigma_of(variables, kernel_size):
+    kernel = np.asarray(variables["params"]["kernel"])
+    matrix = np.moveaxis(kernel, -1, 0).reshape(kernel.shape[-1], -1)
+    return np.linalg.svd(matrix, compute_uv=False)[0]
+
+
+@pytest.mark.parametrize(("kernel_size", "shape"), [((3,), (2, 7, 4)), ((3, 3), (2, 6, 6, 4))])
+def test_training_drives_the_kernel_to_unit_norm(kernel_size, shape):
+    conv, x = SpectralConv(5, kernel_size, padding="circular"), normal(*shape)
+    variables = conv.init(jax.random.key(0), x)
+    for _ in range(40):
+        y, changed = conv.apply(variables, x, train=True, mutable=["spectral"])
+        variables = {**variables, **changed}
+    true = sigma_of(variables, kernel_size)
+    bias = variables["params"]["bias"]
+    plain = {**variables, "params": {**variables["params"], "bias": 0 * bias}}
+    scaled = jax.tree.map(lambda k: k * 5, variables["params"]) | {"bias": 0 * bias}
+    # The result does not depend on the kernel's scale, and is the convolution by kernel / sigma.
+    five = conv.apply({**variables, "params": scaled}, x)
+    np.testing.assert_allclose(five, conv.apply(plain, x), rtol=1e-4, atol=1e-5)
+    wrapped = np.pad(x, [(0, 0), *[(1, 1)] * len(kernel_size), (0, 0)], mode="wrap")
+    at = (0, *[slice(0, 3)] * len(kernel_size))
+    kernel = np.asarray(variables["params"]["kernel"])
+    want = (wrapped[at][..., None] * kernel).sum(tuple(range(len(kernel_size) + 1))) / true
+    np.testing.assert_allclose((y - bias)[(0,) * (1 + len(kernel_size))], want, rtol=1e-3)
+
+
+def test_evaluation_leaves_the_vectors_alone_and_training_moves_them_once():
+    conv, x = SpectralConv(5, (1,)), normal(2, 7, 4)
+    variables = conv.init(jax.random.key(0), x)
+    _, same = conv.apply(variables, x, mutable=["spectral"])
+    np.testing.assert_array_equal(same["spectral"]["u"], variables["spectral"]["u"])
+    _, moved = conv.apply(variables, x, train=True, mutable=["spectral"])
+    kernel = np.asarray(variables["params"]["kernel"])[0]
+    v = kernel @ np.asarray(variables["spectral"]["u"])
+    v /= np.linalg.norm(v)
+    np.testing.assert_allclose(moved["spectral"]["v"], v, rtol=1e-5)
+    u = v @ kernel
+    np.testing.assert_allclose(moved["spectral"]["u"], u / np.linalg.norm(u), rtol=1e-5)

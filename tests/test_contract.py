@@ -1,0 +1,280 @@
+"""What every method passes, whoever wrote it.
+
+    pytest tests/test_contract.py --method my_pkg.my_gan
+
+runs it on any module with build(config); its configuration is configs/my_gan.py:tiny, or the one
+named behind an equals sign: --method my_pkg.my_gan=path/to/config.py:tiny.
+"""
+
+import dataclasses
+import functools
+import itertools
+import pkgutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from ml_collections import ConfigDict
+
+import jaxt2i.methods
+from jaxt2i import runs
+from jaxt2i.engine import loop, mesh
+from jaxt2i.engine import state as states
+from jaxt2i.engine import step as steps
+from jaxt2i.engine.method import ConfigError, load
+
+
+def pytest_generate_tests(metafunc):
+    given = metafunc.config.getoption("--method") or [
+        f"jaxt2i.methods.{m.name}"
+        for m in pkgutil.iter_modules(jaxt2i.methods.__path__)
+        if hasattr(__import__(f"jaxt2i.methods.{m.name}", fromlist=["build"]), "build")
+    ]
+    metafunc.parametrize("name", given)
+
+
+@functools.cache
+def configuration(name):
+    module, _, file = name.partition("=")
+    file = file or f"configs/{module.rpartition('.')[2]}.py:tiny"
+    path, _, preset = file.partition(":")
+    return runs.preset(path, preset)
+
+
+@functools.cache
+def opened(name):
+    return runs.open_run(configuration(name))
+
+
+@functools.cache
+def batches(name):
+    run = opened(name)
+    data = run.pipeline(run.source("train"), run.config.batch_size, run.method.needs)
+    return tuple(data.batch_at(i) for i in range(3))
+
+
+def with_sgd(method):
+    """SGD instead of Adam: Adam's first steps are signs, which amplify rounding."""
+    players = tuple(dataclasses.replace(p, tx=optax.sgd(1e-3)) for p in method.players)
+    return dataclasses.replace(method, players=players)
+
+
+class Table:
+    """A method on a mesh, with its compiled step."""
+
+    def __init__(self, run, method, shape, count):
+        self.run, self.method = run, method
+        self.layout = loop.Layout(mesh.make(*shape, jax.devices()[:count]), ((".", "fsdp"),), 0.02)
+        c = run.config
+        self.rules = steps.Rules(c.seed, c.batch_size, 100)
+        spec = run.batch_spec()
+        shapes = states.shapes(method, spec)
+        self.shapes = shapes[0]
+        self.programs = loop.compile_step(method, self.rules, self.layout, spec)
+        self.shardings = tuple(map(self.layout.shardings, shapes))
+        self.spec = spec
+
+    def fresh(self):
+        return states.create(self.method, self.spec, self.run.config.seed, self.shardings)
+
+    def play(self, state, frozen, rows, number):
+        batch = mesh.put_batch(rows, self.layout.mesh)
+        for every, program in self.programs.play.items():
+            if number % every == 0:
+                state, metrics = program(state, frozen, batch)
+        return state, metrics
+
+
+@functools.cache
+def table(name, shape=(1, 1, 1), count=1, sgd=False):
+    run = opened(name)
+    return Table(run, with_sgd(run.method) if sgd else run.method, shape, count)
+
+
+@functools.cache
+def played(name, shape=(1, 1, 1), count=1, sgd=True, turns=1):
+    at = table(name, shape, count, sgd)
+    state, frozen = at.fresh()
+    for number in range(turns):
+        state, metrics = at.play(state, frozen, batches(name)[number], number)
+    return jax.device_get(state), jax.device_get(metrics)
+
+
+@functools.cache
+def untouched(name):
+    return jax.device_get(table(name).fresh())
+
+
+def moved(a, b):
+    leaves = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return [bool(np.any(np.asarray(x) != np.asarray(y))) for x, y in leaves]
+
+
+def test_one_step_is_finite(name):
+    _, metrics = played(name, sgd=False)
+    assert metrics["finite"].all()
+    assert all(np.isfinite(v).all() for v in metrics.values())
+
+
+def test_trained_networks_change_and_extras_stay_finite(name):
+    before, _ = untouched(name)
+    after, _ = played(name, sgd=False)
+    for net in opened(name).method.trained:
+        assert any(moved(before.params[net], after.params[net])), net
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(after.extra))
+
+
+def test_frozen_networks_and_other_players_networks_stay(name):
+    run = opened(name)
+    before, frozen = untouched(name)
+    assert set(frozen) == set(run.method.frozen)
+    for player in run.method.players:
+        alone = dataclasses.replace(run.method, players=(dataclasses.replace(player, every=1),))
+        at = Table(run, alone, (1, 1, 1), 1) if len(run.method.players) > 1 else table(name)
+        state, weights = at.fresh()
+        after, _ = at.play(state, weights, batches(name)[0], 0)
+        for net in run.method.trained:
+            changed = any(moved(before.params[net], after.params[net]))
+            assert changed == (net in player.nets), (player.name, net)
+        assert not any(moved(frozen, weights))
+
+
+def test_average_follows_its_formula(name):
+    run = opened(name)
+    if not run.method.ema:
+        pytest.skip("keeps no average")
+    one, _ = played(name, sgd=False)
+    two, _ = played(name, sgd=False, turns=2)
+    for net, rule in run.method.ema.items():
+        beta = float(rule.beta(jnp.float32(run.config.batch_size), run.config.batch_size))
+        want = jax.tree.map(
+            lambda e, p, beta=beta: p + np.float32(beta) * (e - p), one.ema[net], two.params[net]
+        )
+        for a, b in zip(jax.tree.leaves(want), jax.tree.leaves(two.ema[net]), strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(8, 1, 1), (2, 4, 1)], ids=["dp8", "fsdp2x4"])
+def test_eight_devices_equal_one(name, shape):
+    one, logs = played(name)
+    many, others = played(name, shape, 8)
+    for key in logs:
+        np.testing.assert_allclose(logs[key], others[key], rtol=2e-3, atol=2e-5, err_msg=key)
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(many), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-5)
+
+
+def test_data_parallel_step_moves_no_examples(name):
+    """The gradients are reduced; a gather is for losses over the whole batch, an exchange never."""
+    text = table(name, (8, 1, 1), 8, True).programs.play[1].as_text()
+    assert "all-reduce(" in text
+    assert "all-to-all(" not in text
+
+
+def test_save_restore_continue_is_bit_exact(name, tmp_path):
+    at = table(name)
+    layout = at.layout
+
+    def train(workdir, total):
+        workdir.mkdir(exist_ok=True)
+        rows = (batches(name)[n % 3] for n in itertools.count())
+        return loop.train(
+            at.method,
+            rules=at.rules,
+            schedule=loop.Schedule(total, 1, 1, 0),
+            layout=layout,
+            batch=at.spec,
+            batches=lambda first: (
+                mesh.put_batch(b, layout.mesh) for b in itertools.islice(rows, first, None)
+            ),
+            workdir=workdir,
+            config={},
+        )
+
+    straight = jax.device_get(train(tmp_path / "a", 2))
+    train(tmp_path / "b", 1)
+    continued = jax.device_get(train(tmp_path / "b", 2))
+    assert not any(moved(straight, continued))
+
+
+def test_samples_are_deterministic_and_in_range(name):
+    run = opened(name)
+    method = run.method
+    if method.sample is None:
+        pytest.skip("draws no pictures")
+    state, frozen = table(name).fresh()
+
+    @jax.jit
+    def draw(state, frozen, batch, keys):
+        ctx = states.context(method, state, frozen, key=jax.random.key(0))
+        return method.sample(ctx, batch, keys)["image"]
+
+    source = run.source("val")
+    captions = [source.captions(i)[0] for i in range(3)]
+    resolution = run.config.data.resolution
+    pictures = {}
+    for count in (1, 3):
+        keys = jax.vmap(jax.random.key)(jnp.arange(count))
+        images = draw(state, frozen, run.prompts(captions[:count]), keys)
+        assert images.shape == (count, resolution, resolution, 3)
+        assert jnp.abs(images).max() < 100
+        np.testing.assert_array_equal(
+            images, draw(state, frozen, run.prompts(captions[:count]), keys)
+        )
+        pictures[count] = images
+    np.testing.assert_allclose(pictures[1][0], pictures[3][0], atol=2e-4)
+
+
+def test_needs_is_complete_and_without_surplus(name):
+    """A batch of exactly `needs` is enough, and every key of it is read."""
+    run = opened(name)
+    batch = run.batch_spec()
+    assert set(batch) == set(run.method.needs)
+    at = table(name)
+    state, frozen = map(zeros, states.shapes(run.method, batch))
+    program = steps.make(run.method, at.rules)[1]
+    traced = jax.make_jaxpr(lambda b: program(state, frozen, b))(batch)
+    used = {id(v) for eqn in traced.jaxpr.eqns for v in eqn.invars}
+    for key, var in zip(sorted(batch), traced.jaxpr.invars, strict=True):
+        assert id(var) in used, f"{key} is never read"
+
+
+def zeros(tree):
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), tree)
+
+
+def test_unknown_settings_are_refused(name):
+    config = ConfigDict(configuration(name)).copy_and_resolve_references()
+    config.model = ConfigDict({**config.model, "chanel_base": 1})
+    with pytest.raises(ConfigError, match=r"config\.model\.chanel_base"):
+        load(config)
+
+
+@pytest.mark.slow
+def test_it_learns(name):
+    """The method's score improves within its tiny run by the margin it promises."""
+    run = opened(name)
+    if not run.method.score:
+        pytest.skip("has no score")
+    config = run.config
+    at = table(name)
+    state, frozen = at.fresh()
+    held_out = run.pipeline(run.source("val"), config.score_images, run.method.needs)
+    rows = mesh.put_batch(held_out.batch_at(0), at.layout.mesh)
+
+    @jax.jit
+    def score(state, frozen):
+        ctx = states.context(run.method, state, frozen, key=jax.random.key(1))
+        return run.method.score(ctx, rows)
+
+    first = jax.device_get(score(state, frozen))
+    data = run.pipeline(run.source("train"), config.batch_size, run.method.needs)
+    for number, batch in enumerate(itertools.islice(data.iterate(0), config.promise.steps)):
+        state, _ = at.play(state, frozen, batch, number)
+    last = jax.device_get(score(state, frozen))
+    assert config.promise.margin
+    for key, margin in config.promise.margin.items():
+        gain = (last[key] - first[key]) * (1 if run.method.better[key] == "higher" else -1)
+        assert gain >= margin, f"{key}: {first[key]:.4g} -> {last[key]:.4g}, promised {margin}"

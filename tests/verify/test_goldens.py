@@ -1,0 +1,39 @@
+"""Every stored case that has a runner; `python -m jaxt2i.verify` prints the same as a table."""
+
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from jaxt2i.verify import __main__ as verify
+from jaxt2i.verify.golden import Golden
+
+GOLDENS = Path(__file__).parents[1] / "goldens"
+# Two whole training phases at the discriminator's published size.
+SLOW = {"stylegan_t/loss_all", "stylegan_t/loss_text_encoder"}
+FOLDERS = verify.folders(GOLDENS)
+
+
+@cache
+def golden(folder):
+    # Weights are drawn once a folder. The published CLIP's are not kept: a runner asks for parts.
+    return Golden(FOLDERS[folder])
+
+
+def cases():
+    for folder in FOLDERS:
+        for case in golden(folder).cases:
+            name = f"{folder}/{case}"
+            if verify.runner(folder, case):
+                yield pytest.param(
+                    folder, case, id=name, marks=[pytest.mark.slow] if name in SLOW else []
+                )
+
+
+@pytest.mark.parametrize(("folder", "case"), list(cases()))
+def test_case(folder, case):
+    run = verify.runner(folder, case)
+    lines = list(verify.check(golden(folder), f"{folder}/{case}", case, run))
+    wrong = [f"{x.output}: {x.result or x.note}" for x in lines if x.status != "pass"]
+    assert lines
+    assert not wrong, "\n".join(wrong)
