@@ -47,6 +47,11 @@ def named(tree: Tree) -> dict[str, Any]:
     return {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
+def handlers() -> dict[str, Any]:
+    """How the two parts of a checkpoint are read and written."""
+    return {"state": ocp.PyTreeCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()}
+
+
 class Checkpoints:
     """The checkpoints of one work directory.
 
@@ -60,6 +65,7 @@ class Checkpoints:
         self.folder = Path(workdir).resolve() / FOLDER
         self._manager = ocp.CheckpointManager(
             self.folder,
+            item_handlers=handlers(),
             options=ocp.CheckpointManagerOptions(
                 max_to_keep=keep,
                 keep_period=keep_period_steps or None,
@@ -233,7 +239,7 @@ def latest(folder: str | Path) -> tuple[dict[str, Tree], str]:
     folder = Path(folder)
     root = folder if folder.name == FOLDER else folder / FOLDER
     if root.is_dir():
-        with ocp.CheckpointManager(root.resolve()) as manager:
+        with ocp.CheckpointManager(root.resolve(), item_handlers=handlers()) as manager:
             for step in sorted(manager.all_steps(), reverse=True):
                 restored = manager.restore(
                     step,
