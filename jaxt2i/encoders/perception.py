@@ -92,7 +92,7 @@ def mini(dtype: jnp.dtype, weights: str, clip_weights: str, feature_weights: str
         load={
             "text": lambda: load("text"),
             "guide": lambda: load("image"),
-            "features": lambda: {"params": {"image": load("image")["params"]}},
+            "features": lambda: {"params": {"image": without_projection(load("image")["params"])}},
         },
         about=(
             f"perception: mini CLIP ({folder.name}), which finds the caption of "
@@ -101,6 +101,11 @@ def mini(dtype: jnp.dtype, weights: str, clip_weights: str, feature_weights: str
             "  python -m jaxt2i.train --config configs/stylegan_t.py:lite64 --config.data.path=DIR"
         ),
     )
+
+
+def without_projection(params: dict) -> dict:
+    """An image tower's parameters as its hidden states need them."""
+    return {name: leaf for name, leaf in params.items() if name != "proj"}
 
 
 def clip_l14_dino_s16(
