@@ -68,6 +68,7 @@ def tiny() -> ConfigDict:
     c.data.resolution = 16
     c.model.update(joint=16, text_width=32, text_layers=1, width=32, layers=1)
     c.optim.update(warmup_steps=0, decay_steps=0)
+    c.promise.update(steps=300, margin=ConfigDict({"r_precision": 0.1}))
     return c
 
 
