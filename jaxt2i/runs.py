@@ -45,11 +45,15 @@ def prepare_jax() -> None:
         cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "jaxt2i" / "xla"
         jax.config.update("jax_compilation_cache_dir", str(cache))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
-    if os.environ.get("JAX_COORDINATOR_ADDRESS") or several_hosts():
+    address = os.environ.get("JAX_COORDINATOR_ADDRESS")
+    if address or several_hosts():
         if os.environ.get("JAX_PLATFORMS") == "cpu":
             jax.config.update("jax_cpu_collectives_implementation", "gloo")
         jax.config.update("jax_enable_preemption_service", True)
-        jax.distributed.initialize()
+        # jax finds its place in a pod or a SLURM job by itself, but reads the address alone.
+        named = {"num_processes": "JAX_NUM_PROCESSES", "process_id": "JAX_PROCESS_ID"}
+        given = {k: int(os.environ[v]) for k, v in named.items() if v in os.environ}
+        jax.distributed.initialize(address, **given)
 
 
 def several_hosts() -> bool:

@@ -35,7 +35,7 @@ class D(nn.Module):
 class Encoder(nn.Module):
     @nn.compact
     def __call__(self, tokens, mask):
-        words = nn.Embed(600, 8)(tokens) * mask[..., None]
+        words = nn.Embed(640, 8)(tokens) * mask[..., None]
         return words.sum(1) / mask.sum(1, keepdims=True)
 
 
@@ -100,6 +100,7 @@ def build(cfg):
         frozen=("text",),
         ema={"g": Ema(half_life_images=64.0, rampup=0.05)},
         z_shape=(4,),
+        vocab=640,
         score=score,
         better={"gap": "lower"},
     )
