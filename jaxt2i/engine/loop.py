@@ -263,8 +263,11 @@ class Studio:
 
         if picture and method.sample:
             self._prompts = jax.device_put(picture.batch, everywhere)
-            keys = jax.random.split(states.init_key(rules.seed), len(picture.captions))
-            self._keys = jax.device_put(keys, everywhere)
+            # Made inside a program: several processes cannot hand each other a key.
+            self._keys = jax.jit(
+                lambda: jax.random.split(states.init_key(rules.seed), len(picture.captions)),
+                out_shardings=everywhere,
+            )()
             self._draw = jax.jit(
                 lambda state, frozen, batch, keys: method.sample(
                     ctx(state, frozen, "draw"), batch, keys, **picture.controls
