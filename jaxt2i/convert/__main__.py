@@ -1,5 +1,8 @@
 """`python -m jaxt2i.convert METHOD --from FILE --to DIR`: PyTorch weights to jaxt2i's own files.
 
+With a training run's work directory behind --from, writes its newest weights instead, and a
+card.json that says how they were made.
+
 Writes DIR/<net>.safetensors for every network that the file holds, and DIR/convert.json about it.
 Exit code: 0, or 1 if a network is incomplete or the file cannot be used.
 """
@@ -89,6 +92,19 @@ def unused(done: Mapping[str, Converted]) -> list[str]:
     return sorted(set.intersection(*left)) if left else []
 
 
+def export(workdir: Path, folder: Path, half: bool) -> int:
+    """Writes the newest weights of a run; returns the exit code."""
+    from jaxt2i import runs
+
+    try:
+        card = runs.export(workdir, folder, half)
+    except runs.USER_ERRORS as error:
+        print(f"cannot convert: {error}", file=sys.stderr)
+        return 1
+    print(f"wrote step {card['step']} of {workdir} to {folder}")
+    return 0
+
+
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
     known = methods()
@@ -100,7 +116,7 @@ def main(argv: list[str] | None = None) -> int:
         type=Path,
         required=True,
         metavar="FILE",
-        help="a PyTorch state dict: .safetensors, .npz, .pth, .pt, .bin",
+        help="a PyTorch state dict: .safetensors, .npz, .pth, .pt, .bin; or a work directory",
     )
     parser.add_argument("--to", type=Path, required=True, metavar="DIR")
     parser.add_argument("--net", action="append", help="only this network; may be repeated")
@@ -108,7 +124,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--allow-missing", action="store_true", help="write networks of which the file lacks arrays"
     )
+    parser.add_argument("--half", action="store_true", help="of a work directory: store float16")
     args = parser.parse_args(argv)
+    if args.source.is_dir():
+        return export(args.source, args.to, args.half)
     module = known[args.method]
     unknown = set(args.net or ()) - set(module.TABLES)
     if unknown:
