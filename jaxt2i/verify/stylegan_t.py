@@ -4,6 +4,7 @@ Sizes, modes and draws all come from the folder's manifest, so other folders of 
 unchanged. Images and features are NCHW there, NHWC here.
 """
 
+import dataclasses
 from collections.abc import Callable
 
 import jax
@@ -14,10 +15,13 @@ from jaxt2i.convert import clip as clip_tables
 from jaxt2i.convert import dino as dino_tables
 from jaxt2i.convert import rules as convert
 from jaxt2i.convert import stylegan_t as tables
+from jaxt2i.encoders import dino, perception
 from jaxt2i.encoders.clip import ClipImage, ClipText, normalize_image
 from jaxt2i.encoders.dino import DinoFeatures
+from jaxt2i.engine.method import Ctx, Method
 from jaxt2i.losses import adversarial
 from jaxt2i.losses.text import l2_normalize, spherical_distance
+from jaxt2i.methods import stylegan_t
 from jaxt2i.methods import stylegan_t_nets as nets
 from jaxt2i.nn import augment, resample
 from jaxt2i.verify import stylegan_t_ops as ops
@@ -408,95 +412,118 @@ def clip_guidance_128(golden, case) -> Arrays:
 # --- One step of training -----------------------------------------------------------------------
 
 
-class Game:
-    """The losses of one step over a folder's networks; weights travel as arguments.
+@dataclasses.dataclass(frozen=True)
+class GivenGame(stylegan_t.Game):
+    """The method's own game, but with given latents, constant noise, and a note of every logit.
 
     Attributes:
-      roles: {role: network}; config: of the case; inputs: of the case, as arrays.
-      weights: {"g" | "d" | "see" | "text" | "guide": variables}.
+      z: {"d" | "g": latents}.
+      logits: {"fake" | "real" | "fake_g": logits}, filled while a loss is traced.
     """
 
+    z: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
+    logits: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
+
+    def generate(self, ctx: Ctx, sentence: jax.Array, name: str) -> jax.Array:
+        """Pictures of the given latents."""
+        return ctx("g", self.z[name], sentence, noise="const", train=True)
+
+    def discriminate(self, ctx: Ctx, image: jax.Array, sentence: jax.Array, name: str) -> jax.Array:
+        """The method's logits, noted."""
+        self.logits[name] = super().discriminate(ctx, image, sentence, name)
+        return self.logits[name]
+
+
+class Step:
+    """One step of a case: the method's game on a folder's networks."""
+
     def __init__(self, golden, case):
-        self.roles, self.config = case.info["weights"], case.info["config"]
-        self.learns_text = self.config["train_mode"] == "text_encoder"
-        self.real = nhwc(case.inputs["in_img"])
-        self.tokens = jnp.asarray(case.inputs["in_tokens"])
-        self.g, g = generator(golden, self.roles["G"])
-        self.d, d = heads(golden, self.roles["D"])
-        self.see, see = encoder(golden, self.roles["D"])
-        self.text, text = text_tower(golden, self.roles["clip"])
-        self.guide, guide = image_tower(golden, self.roles["clip"])
-        self.weights = {"g": g, "d": d, "see": see, "text": text, "guide": guide}
+        self.roles, config = case.info["weights"], case.info["config"]
+        g, own = generator(golden, self.roles["G"])
+        d, heads_of_d = heads(golden, self.roles["D"])
+        features, seen = encoder(golden, self.roles["D"])
+        text, words = text_tower(golden, self.roles["clip"])
+        guide, eye = image_tower(golden, self.roles["clip"])
+        model = stylegan_t.Model(
+            train_mode=config["train_mode"],
+            clip_weight=config["clip_weight"],
+            micro_batch=len(case.inputs["in_img_u8"]),
+            guidance_crop=case.inputs["in_img_u8"].shape[-1],
+            blur_init_sigma=0.0,
+            augment="",
+            crop_probability=0.0,
+        )
+        sees = perception.Perception(
+            text=text,
+            guide=guide,
+            features=features,
+            guide_norm=normalize_image,
+            feature_norm=dino.normalize_image,
+            guide_resolution=guide.resolution,
+            feature_resolution=features.resolution,
+            sentence=text.joint,
+            load={},
+            about="",
+        )
+        z = {name: jnp.asarray(case.inputs[f"in_z_{name.upper()}"]) for name in "dg"}
+        self.game = GivenGame(model, sees, case.inputs["in_img_u8"].shape[-1], z)
+        tokens = jnp.asarray(case.inputs["in_tokens"])
+        image = jnp.asarray(np.moveaxis(case.inputs["in_img_u8"], 1, -1))
+        mask = jnp.ones(tokens.shape, bool)
+        self.batch = {"image": image, "tokens": tokens, "token_mask": mask}
+        nets = {"g": g, "d": d, "text": text, "features": features, "guide": guide}
+        variables = {"g": own, "d": heads_of_d, "text": words, "features": seen, "guide": eye}
+        frozen = (self.game.reference, "features", "guide")
+        if self.game.trains_text:
+            nets["text_reference"], variables["text_reference"] = text, words
+        self.method = Method(nets, (), init=None, needs=tuple(self.batch), frozen=frozen)
+        self.params = {n: dict(variables[n])["params"] for n in self.method.trained}
+        self.extra = {
+            n: {k: v for k, v in variables[n].items() if k != "params"} for n in self.method.trained
+        }
+        self.frozen = {n: variables[n] for n in frozen}
 
-    def sentences(self, weights: dict) -> jax.Array:
-        """Unit text vectors."""
-        return l2_normalize(self.text.apply(weights["text"], self.tokens).sentence)
+    def play(self, loss, net: str, extra: dict) -> tuple:
+        """(value, logs, logits, extra, gradient) of one player's loss over one network."""
 
-    def draw(self, weights: dict, sentence: jax.Array, z: jax.Array) -> jax.Array:
-        """Images."""
-        return self.g.apply(weights["g"], z, sentence, noise=self.config["noise_mode"])
+        def value(trained, params, extra, frozen):
+            ctx = Ctx(self.method, {**params, net: trained}, extra, frozen, key=jax.random.key(0))
+            out, logs = loss(ctx, self.batch)
+            return out, (logs, dict(self.game.logits), ctx.extra)
 
-    def judge(self, weights: dict, spectral: dict, image: jax.Array, truth: jax.Array) -> tuple:
-        """Logits, and the spectral vectors advanced once."""
-        taps = self.see.apply(weights["see"], nets.encoder_input(image))
-        variables = {**weights["d"], "spectral": spectral}
-        logits, changed = self.d.apply(variables, taps, truth, train=True, mutable=["spectral"])
-        return logits, changed["spectral"]
-
-    def d_loss(self, params: dict, weights: dict, z: jax.Array) -> tuple[jax.Array, tuple]:
-        """The discriminator's loss: the generated batch first, then the real one."""
-        truth = self.sentences(weights)
-        fake = jax.lax.stop_gradient(self.draw(weights, truth, z))
-        weights = {**weights, "d": {**weights["d"], "params": params}}
-        fakes, spectral = self.judge(weights, weights["d"]["spectral"], fake, truth)
-        reals, spectral = self.judge(weights, spectral, self.real, truth)
-        return adversarial.hinge_d(reals, fakes) / len(self.real), (fakes, reals, spectral)
-
-    def g_loss(
-        self, params: dict, weights: dict, spectral: dict, z: jax.Array
-    ) -> tuple[jax.Array, tuple]:
-        """The generator's loss, or its text tower's; the discriminator keeps the frozen tower."""
-        truth, net = self.sentences(weights), "text" if self.learns_text else "g"
-        own = {**weights, net: {**weights[net], "params": params}}
-        image = self.draw(own, self.sentences(own), z)
-        fakes, _ = self.judge(weights, spectral, image, truth)
-        at = jnp.zeros((2, 1), int)
-        seen = nets.guidance_input(image, *at, crop=image.shape[1], out=self.guide.resolution)
-        vectors = self.guide.apply(weights["guide"], normalize_image(seen))[0]
-        guidance = spherical_distance(vectors, truth).mean()
-        adversary = adversarial.linear_g(fakes) / len(self.real)
-        return adversary + self.config["clip_weight"] * guidance, (fakes, adversary, guidance)
+        step = jax.jit(jax.value_and_grad(value, has_aux=True))
+        (out, (logs, logits, extra)), grads = step(
+            self.params[net], self.params, extra, self.frozen
+        )
+        self.game.logits.clear()
+        return out, logs, logits, extra, grads
 
 
 def losses(golden, case) -> Arrays:
-    """Phase D, then phase G, without an optimiser's step between them."""
-    game = Game(golden, case)
-    weights, (z_d, z_g) = game.weights, (jnp.asarray(case.inputs[f"in_z_{p}"]) for p in "DG")
-    d_step = jax.jit(jax.value_and_grad(game.d_loss, has_aux=True))
-    (d_value, (fakes, reals, spectral)), d_grads = d_step(weights["d"]["params"], weights, z_d)
-    net, rules = ("text", clip_tables.OPENAI_TEXT) if game.learns_text else ("g", tables.GENERATOR)
-    g_step = jax.jit(jax.value_and_grad(game.g_loss, has_aux=True))
-    (_, (g_fakes, adversary, guidance)), g_grads = g_step(
-        weights[net]["params"], weights, spectral, z_g
-    )
-    source = game.roles["clip" if game.learns_text else "G"]
-    prefix = f"{game.roles['G']}." + "mapping.clip.model." * game.learns_text
-    d_order, g_order = list(golden.weights(game.roles["D"])), list(golden.weights(source))
+    """Player D, then player G, without an optimiser's step between them."""
+    step = Step(golden, case)
+    game, roles = step.game, step.roles
+    d_value, _, d_logits, extra, d_grads = step.play(game.d_loss, "d", step.extra)
+    net, rules = ("text", clip_tables.OPENAI_TEXT) if game.trains_text else ("g", tables.GENERATOR)
+    _, g_logs, g_logits, _, g_grads = step.play(game.g_loss, net, extra)
+    source = roles["clip" if game.trains_text else "G"]
+    prefix = f"{roles['G']}." + "mapping.clip.model." * game.trains_text
+    d_order, g_order = list(golden.weights(roles["D"])), list(golden.weights(source))
     d_names, d_norms = grad_norms(
-        tables.DISCRIMINATOR, {"params": d_grads}, d_order, f"{game.roles['D']}."
+        tables.DISCRIMINATOR, {"params": d_grads}, d_order, f"{roles['D']}."
     )
     g_names, g_norms = grad_norms(rules, {"params": g_grads}, g_order, prefix)
     return {
         "out_D_grad_names": d_names,
         "out_D_grad_norms": d_norms,
-        "out_D_scores_fake": np.asarray(fakes),
-        "out_D_scores_real": np.asarray(reals),
+        "out_D_scores_fake": np.asarray(d_logits["fake"]),
+        "out_D_scores_real": np.asarray(d_logits["real"]),
         "out_D_loss": np.asarray(d_value),
         "out_G_grad_names": g_names,
         "out_G_grad_norms": g_norms,
-        "out_G_scores_fake": np.asarray(g_fakes),
-        "out_G_loss": np.asarray(adversary),
-        "out_G_clip_loss": np.asarray(guidance),
+        "out_G_scores_fake": np.asarray(g_logits["fake_g"]),
+        "out_G_loss": np.asarray(g_logs["adversarial"] * game.hinge_scale),
+        "out_G_clip_loss": np.asarray(g_logs["guidance"]),
     }
 
 
