@@ -63,7 +63,7 @@ def tiny() -> ConfigDict:
     c.grid.count = 4
     c.score_images = 16
     c.data.resolution = 16
-    c.model.update(channel_base=512, channel_max=32, z_dim=16, micro_batch=4)
+    c.model.update(channel_base=1024, channel_max=32, z_dim=16, micro_batch=4)
     c.promise.update(steps=150, margin=ConfigDict({"frechet": 0.2}))
     return c
 
