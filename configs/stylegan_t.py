@@ -31,21 +31,27 @@ def get_config(preset: str | None = None) -> ConfigDict:
 def embedded() -> ConfigDict:
     """Two CPU cores, procedural `blooms` at 32 px, shipped mini CLIP; about 10 minutes.
 
-    The Frechet distance in mini-CLIP features of held-out pictures falls to less than a third.
+    The Frechet distance to held-out pictures in mini-CLIP features falls from 1.5 below 0.1.
+    What differs from the published recipe buys speed at this size: four times G's learning rate,
+    plain means of the hinge terms (the guidance would drown them in so short a run), no blur, no
+    colour augmentation, and one latent batch for both players.
     """
-    c = published(32, 2500 * 16)
-    c.batch_size = 16
-    c.log_every_steps = 25
+    c = published(32, 30_000)
+    c.batch_size = 8
+    c.log_every_steps = 50
     c.checkpoint_every_steps = 250
-    c.sample_every_steps = 250
+    c.sample_every_steps = 500
     c.data.update(source="synthetic", corpus="blooms", tokenizer="mini", tokens=32)
+    c.optim.g.lr = 0.008
     c.model.update(
         perception="mini",
         channel_base=1024,
         channel_max=128,
         res_blocks=1,
-        blur_init_sigma=2.0,
-        blur_fade_images=2000,
+        hinge_over_micro_batch=False,
+        clip_weight=0.3,
+        augment="translation,cutout",
+        blur_init_sigma=0.0,
         ema_images=2000,
         shared_z=True,
     )
