@@ -281,3 +281,38 @@ def make_tokenizer(name_or_path: str | Path, length: int) -> Tokenizer:
         "trained tokenizer, or a directory with vocab.json and merges.txt. Set "
         "--config.data.tokenizer=clip"
     )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Learns a tokenizer from the captions of a source; the shipped one is made by the defaults."""
+    import argparse
+    from types import SimpleNamespace
+
+    from jaxt2i.data import sources
+
+    p = argparse.ArgumentParser(prog="python -m jaxt2i.data.tokenize", description=main.__doc__)
+    p.add_argument("--corpus", default="mixed", help="procedural corpus")
+    p.add_argument("--path", default="", help="a folder of captioned images instead")
+    p.add_argument("--images", type=int, default=4000, help="images whose captions are read")
+    p.add_argument("--size", type=int, default=640, help="ids to make at most")
+    p.add_argument("--to", required=True, help="the JSON file to write")
+    args = p.parse_args(argv)
+    data = SimpleNamespace(
+        source="folder" if args.path else "synthetic",
+        path=args.path,
+        corpus=args.corpus,
+        seed=0,
+        crop="centre",
+        resize="lanczos",
+        objects=8,
+        mask_resolution=16,
+    )
+    source = sources.make_source(data, 32, "train")
+    count = min(args.images, source.size or args.images)
+    captions = [text for i in range(count) for text in source.captions(i)]
+    BpeTokenizer.train(captions, args.size, args.to)
+    print(f"{BpeTokenizer(args.to, 32).vocab_size} ids from {len(captions)} captions in {args.to}")
+
+
+if __name__ == "__main__":
+    main()
