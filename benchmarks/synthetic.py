@@ -1,22 +1,18 @@
 """Pictures a second of the synthetic corpora on one core.
 
-    python benchmarks/synthetic.py [--seconds 5]
+    python benchmarks/synthetic.py [--seconds 5] [--save NAME]
 
 One JSON line per corpus and resolution: image, boxes and one caption of each example, after the
 drawings were made once (`first_pass_s` says how long that took); then the same with masks.
 """
 
 import argparse
-import json
 import os
-import platform
 import time
-from pathlib import Path
 
 os.environ["OPENBLAS_NUM_THREADS"] = "1"  # before numpy: one core is one thread
 
-import numpy as np
-import PIL
+from machine import report, show
 
 from jaxt2i.data.synthetic import CORPORA, Synthetic
 
@@ -35,23 +31,13 @@ def rate(source: Synthetic, keys: tuple[str, ...], seconds: float, start: int) -
     return n / spent
 
 
-def machine() -> dict:
-    """Processor and versions."""
-    info = Path("/proc/cpuinfo")
-    names = [x for x in info.read_text().splitlines() if "model name" in x] if info.exists() else []
-    return {
-        "cpu": names[0].partition(":")[2].strip() if names else platform.processor(),
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "pillow": PIL.__version__,
-    }
-
-
 def main() -> None:
     """Prints the lines."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=4.0, help="of measuring per number")
-    seconds = parser.parse_args().seconds
+    parser.add_argument("--save", help="name of the file in benchmarks/results")
+    args = parser.parse_args()
+    seconds, lines = args.seconds, []
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     for corpus in CORPORA:
@@ -68,9 +54,9 @@ def main() -> None:
                 "images_per_s": round(rate(source, KEYS, seconds, 2000)),
                 "with_masks_per_s": round(rate(source, MASKS, seconds, 20000)),
                 "first_pass_s": round(first, 1),
-                **machine(),
             }
-            print(json.dumps(line), flush=True)
+            lines.append(show(line))
+    report(lines, args.save)
 
 
 if __name__ == "__main__":

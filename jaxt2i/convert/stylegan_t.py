@@ -102,8 +102,8 @@ DISCRIMINATOR = Table(tuple(discriminator()), ("dino.*",), ("module.",))
 
 TABLES: dict[str, tuple[Table, ...]] = {"g": (GENERATOR,), "d": (DISCRIMINATOR,)}
 NETWORKS = {
-    "g": "jaxt2i.methods.stylegan_t_nets:Generator",
-    "d": "jaxt2i.methods.stylegan_t_nets:DiscriminatorHeads",
+    "g": "jaxt2i.methods.stylegan_t.networks:Generator",
+    "d": "jaxt2i.methods.stylegan_t.networks:DiscriminatorHeads",
 }
 
 

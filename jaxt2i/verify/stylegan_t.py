@@ -22,7 +22,7 @@ from jaxt2i.engine.method import Ctx, Method
 from jaxt2i.losses import adversarial
 from jaxt2i.losses.text import l2_normalize, spherical_distance
 from jaxt2i.methods import stylegan_t
-from jaxt2i.methods import stylegan_t_nets as nets
+from jaxt2i.methods.stylegan_t import networks as nets
 from jaxt2i.nn import augment, resample
 from jaxt2i.verify import stylegan_t_ops as ops
 from jaxt2i.verify.stylegan_t_ops import Arrays, captured, convert_net, grad_norms, nchw, nhwc

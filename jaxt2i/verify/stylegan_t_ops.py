@@ -10,7 +10,7 @@ from jaxt2i.convert import rules as convert
 from jaxt2i.convert import stylegan_t as tables
 from jaxt2i.engine.method import Ema
 from jaxt2i.losses.text import spherical_distance
-from jaxt2i.methods import stylegan_t_nets as nets
+from jaxt2i.methods.stylegan_t import networks as nets
 from jaxt2i.nn import augment, dense, modulated, norms, resample
 
 Arrays = dict[str, np.ndarray]

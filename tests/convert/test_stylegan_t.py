@@ -9,7 +9,7 @@ import pytest
 from jaxt2i.convert import rules
 from jaxt2i.convert import stylegan_t as tables
 from jaxt2i.encoders.pretrained import template
-from jaxt2i.methods import stylegan_t_nets as nets
+from jaxt2i.methods.stylegan_t import networks as nets
 from jaxt2i.verify.golden import Golden
 
 FOLDER = Golden(Path(__file__).parents[1] / "goldens" / "stylegan_t")

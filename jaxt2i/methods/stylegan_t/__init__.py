@@ -2,7 +2,7 @@
 
 Sauer, Karras, Laine, Geiger, Aila, ICML 2023 (arXiv 2301.09515). A generator of second-order
 modulated residual blocks draws from a Gaussian latent and a CLIP sentence; five small heads on
-frozen DINO features discriminate; CLIP guides. The networks are in `stylegan_t_nets`.
+frozen DINO features discriminate; CLIP guides. The networks are in `networks`.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from jaxt2i.engine.method import Batch, ConfigError, Ctx, Ema, Method, Player, f
 from jaxt2i.engine.optim import Adam, only
 from jaxt2i.losses import adversarial
 from jaxt2i.losses.text import l2_normalize, spherical_distance
-from jaxt2i.methods import stylegan_t_nets as networks
+from jaxt2i.methods.stylegan_t import networks
 from jaxt2i.metrics.frechet import frechet_distance
 from jaxt2i.metrics.retrieval import mean_cosine, r_precision
 from jaxt2i.nn import resample

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxt2i.methods import stylegan_t_nets as nets
+from jaxt2i.methods.stylegan_t import networks as nets
 from jaxt2i.nn import resample
 
 LITE = {"channel_base": 32768, "channel_max": 512, "num_res_blocks": 2}
