@@ -68,11 +68,12 @@ def tiny() -> ConfigDict:
     c.log_every_steps = 1
     c.checkpoint_every_steps = 4
     c.sample_every_steps = 4
-    c.score_images = 32
+    c.score_images = 200
     c.data.resolution = 16
     c.model.update(joint=16, text_width=32, text_layers=1, width=32, layers=1)
     c.optim.update(warmup_steps=0, decay_steps=0)
-    c.promise.update(steps=300, margin=ConfigDict({"r_precision": 0.1}))
+    # Measured over eight seeds: 0.12 to 0.185 gained, from a chance of 1 in 100.
+    c.promise.update(steps=1000, margin=ConfigDict({"r_precision": 0.05}))
     return c
 
 
