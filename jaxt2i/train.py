@@ -3,6 +3,8 @@
 Trains, or continues a run that was stopped: the same command resumes.
 """
 
+import difflib
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -10,10 +12,51 @@ from pathlib import Path
 from absl import app, flags
 from ml_collections import config_flags
 
+FILE = "configs/stylegan_t.py"
 CONFIG = config_flags.DEFINE_config_file(
-    "config", "configs/stylegan_t.py", "configuration FILE[:preset]", lock_config=True
+    "config", None, "configuration FILE[:preset]", lock_config=True
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "where the run is written; default runs/NAME")
+
+
+def config_file(argv: list[str]) -> str | None:
+    """FILE[:preset] behind the last --config, None where there is none."""
+    after = [*argv[1:], ""]
+    named = [
+        argument.partition("=")[2] or following
+        for argument, following in zip(argv, after, strict=True)
+        if re.fullmatch(r"--?config(=.*)?", argument)
+    ]
+    return named[-1] if named else None
+
+
+def parse(argv: list[str]) -> list[str]:
+    """Reads the command line; what it gets wrong ends the program with one message."""
+    if config_file(argv) is None:
+        argv = [argv[0], f"--config={FILE}", *argv[1:]]
+    try:
+        return flags.FLAGS(argv)
+    except (AttributeError, KeyError):
+        sys.exit(f"error: {unknown(argv)}")
+    except (flags.Error, ValueError, OSError) as error:
+        # A configuration's own error arrives wrapped in a traceback; its last line is the message.
+        sys.exit(f"error: {str(error).strip().splitlines()[-1]}")
+
+
+def unknown(argv: list[str]) -> str:
+    """What to say of the first --config.KEY that the configuration does not have."""
+    from jaxt2i import runs
+
+    file, _, preset = config_file(argv).partition(":")
+    known = [f"config.{key}" for key in runs.flat(runs.plain(runs.preset(file, preset)))]
+    for argument in argv:
+        match = re.match(r"--?(config\.[\w.]+)", argument)
+        key = match and match[1]
+        if key and not any(k == key or k.startswith(f"{key}.") for k in known):
+            near = difflib.get_close_matches(key, known, n=3)
+            hint = f"did you mean {', '.join(near)}?" if near else f"known: {', '.join(known)}"
+            return f"{file} has no setting {key}; {hint}"
+    return f"{' '.join(argv[1:])}: one of these settings does not exist in {file}"
 
 
 def main(argv: list[str]) -> None:
@@ -37,4 +80,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse)

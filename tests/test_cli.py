@@ -90,6 +90,9 @@ def test_trains_on_photographs_with_captions(tmp_path):
         (("--config.data.source=folder", "--config.data.path=/no/such/folder"), "config.data.path"),
         (("--config.model.micro_batch=3",), "config.model.micro_batch=3"),
         (("--config.data.tokenizer=clip",), "tokenizer"),
+        (("--config.data.crpus=scenes",), "did you mean config.data.corpus"),
+        (("--config.batch_size=many",), "--config.batch_size=many"),
+        (("--config=configs/stylegan_t.py:lite65",), "no preset 'lite65' here; known: embedded"),
     ],
 )
 def test_bad_settings_end_in_one_clear_message(tmp_path, args, words):
