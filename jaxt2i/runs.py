@@ -82,6 +82,10 @@ class Run:
         """Shapes of the global training batch."""
         return schema.spec(self.sizes, self.method.needs)
 
+    def to_uint8(self, image: np.ndarray) -> np.ndarray:
+        """Pictures in [-1, 1] as the bytes of an image file."""
+        return (self.method.quantize or schema.to_uint8)(image)
+
     def layout(self) -> loop.Layout:
         """The mesh and the rules on it."""
         c = self.config
@@ -264,7 +268,7 @@ def grid_of(run: Run, held_out) -> loop.Picture:
     captions = tuple(grid.prompts) or tuple(
         held_out.captions(i)[0] for i in range(min(grid.count, held_out.size or grid.count))
     )
-    return loop.Picture(run.prompts(list(captions)), captions, {}, schema.to_uint8)
+    return loop.Picture(run.prompts(list(captions)), captions, {}, run.to_uint8)
 
 
 def earlier(folder: str) -> tuple[dict, str]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from jaxt2i.convert.rules import Rule, Table, pick, strip
+from jaxt2i.convert.rules import Rule, Table, pick
 
 
 def norm(source: str, target: str, stack: str | None = None) -> list[Rule]:
@@ -136,7 +136,7 @@ def infer(net: str, state_dict: Mapping[str, np.ndarray]) -> dict[str, int | flo
     if net == "temperature":
         return {}
     table = pick(TABLES[net], state_dict)
-    names = strip(state_dict, table.prefixes)
+    names = table.names(state_dict)
     shape = {
         rule.target: state_dict[names[key]].shape
         for rule in table.rules

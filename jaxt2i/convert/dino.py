@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from jaxt2i.convert.clip import BLOCKS, linear, norm
-from jaxt2i.convert.rules import Rule, Table, pick, strip
+from jaxt2i.convert.rules import Rule, Table, pick
 
 
 def timm_blocks() -> list[Rule]:
@@ -85,7 +85,7 @@ def infer(net: str, state_dict: Mapping[str, np.ndarray]) -> dict:
       depth.
     """
     table = pick(TABLES[net], state_dict)
-    names = strip(state_dict, table.prefixes)
+    names = table.names(state_dict)
     source = {rule.target: rule.source for rule in table.rules}
 
     def shape(path: str) -> tuple[int, ...]:

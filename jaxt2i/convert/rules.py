@@ -47,11 +47,24 @@ class Table:
       rules: checked in order, the first match wins.
       ignored: fnmatch patterns of keys that carry no weights (buffers).
       prefixes: what wrappers put in front of every key; the first one found is removed.
+      part: what files with several networks put in front of this one's keys, such as "netG."; in
+        such a file every other key is another network's.
     """
 
     rules: Sequence[Rule]
     ignored: tuple[str, ...] = ()
     prefixes: tuple[str, ...] = ("module.", "model.")
+    part: str = ""
+
+    def names(self, keys: Iterable[str]) -> dict[str, str]:
+        """{name in this network: key} of a file's keys; a prefix counts only if all have it."""
+        keys = list(keys)
+        own = [key for key in keys if self.part and key.startswith(self.part)]
+        out = {key.removeprefix(self.part): key for key in own} or {key: key for key in keys}
+        for prefix in self.prefixes:
+            if out and all(name.startswith(prefix) for name in out):
+                out = {name.removeprefix(prefix): key for name, key in out.items()}
+        return out
 
 
 @dataclasses.dataclass
@@ -126,22 +139,13 @@ def as_table(rules: Table | Iterable[Rule]) -> Table:
     return rules if isinstance(rules, Table) else Table(tuple(rules))
 
 
-def strip(names: Iterable[str], prefixes: Sequence[str]) -> dict[str, str]:
-    """{name without wrapper prefix: name}; a prefix counts only if every name has it."""
-    out = {name: name for name in names}
-    for prefix in prefixes:
-        if out and all(name.startswith(prefix) for name in out):
-            out = {name.removeprefix(prefix): full for name, full in out.items()}
-    return out
-
-
 def pick(tables: Sequence[Table], names: Iterable[str]) -> Table:
     """The table (one per naming) whose rules know the most of `names`."""
     names = list(names)
 
     def known(table: Table) -> int:
         patterns = [_pattern(rule.source) for rule in table.rules]
-        return sum(any(p.fullmatch(n) for p in patterns) for n in strip(names, table.prefixes))
+        return sum(any(p.fullmatch(n) for p in patterns) for n in table.names(names))
 
     return max(tables, key=known)
 
@@ -210,7 +214,10 @@ def to_flax(
     table, report, leaves = as_table(rules), Report(), {}
     wanted = None if template is None else flatten_dict(dict(template), sep="/")
     compiled = [(_pattern(rule.source), rule) for rule in table.rules]
-    for key, full in strip(state_dict, table.prefixes).items():
+    names = table.names(state_dict)
+    others = set(state_dict) - set(names.values())
+    report.unused += [key for key in state_dict if key in others]
+    for key, full in names.items():
         found = next(((m, r) for p, r in compiled if (m := p.fullmatch(key))), None)
         path = _fill(found[1].target, found[0].groupdict()) if found else None
         if path and (wanted is None or path in wanted):

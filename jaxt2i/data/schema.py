@@ -140,3 +140,13 @@ def to_uint8(image: np.ndarray) -> np.ndarray:
       image: float array of any shape, on the host.
     """
     return np.clip(np.asarray(image, np.float32) * 127.5 + 128, 0, 255).astype(np.uint8)
+
+
+def to_uint8_floor(image: np.ndarray) -> np.ndarray:
+    """Floats to uint8 as PyTorch samplers commonly do: floor(127.5 (clip(x, -1, 1) + 1)).
+
+    Args:
+      image: float array of any shape, on the host.
+    """
+    x = np.clip(np.asarray(image, np.float32), -1, 1)
+    return ((x + np.float32(1)) * np.float32(127.5)).astype(np.uint8)

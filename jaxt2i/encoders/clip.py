@@ -211,6 +211,28 @@ class ClipImage(nn.Module):
         pooled = self.post_norm(last[:, 0])
         return {"patches": patches, "embedded": tokens, "blocks": blocks, "pooled": pooled}
 
+    def prompted(self, grid: jax.Array, prompts: jax.Array, first: int) -> jax.Array:
+        """The tower's blocks on a grid of patches that did not come from an image.
+
+        Args:
+          grid: [B, h, w, C], in place of the projected patches.
+          prompts: [B, P, C]: block first + k (0-based) reads prompt k as one more token, which
+            has no position and is dropped behind the block.
+          first: the first block that reads one.
+
+        Returns:
+          [B, h, w, C], the patches behind the last block, before any norm.
+
+        Source: Tao et al. 2023 (GALIP, arXiv 2301.12959) section 3.3; official CLIP_Mapper.
+        """
+        tokens = self.pre_norm(self.embed.place(grid))
+        count = prompts.shape[1]
+        around = (first, self.layers - first - count)
+        rows = jnp.pad(jnp.moveaxis(prompts, 1, 0), (around, (0, 0), (0, 0)))
+        reads = (jnp.arange(self.layers) >= first) & (jnp.arange(self.layers) < first + count)
+        last, _ = self.transformer(tokens, rows, reads)
+        return last[:, 1:].reshape(grid.shape)
+
     def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Encodes images.
 

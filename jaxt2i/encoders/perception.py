@@ -1,7 +1,8 @@
 """The frozen networks through which a GAN reads and sees: text tower, guide, feature network.
 
-A perception is chosen by name: "mini" is the small CLIP that ships with jaxt2i;
-"clip_l14_dino_s16" is what StyleGAN-T was published with.
+A perception is chosen by name: "mini" is the small CLIP that ships with jaxt2i; "clip_b32",
+"clip_b16", "clip_l14" and "clip_l14_336" are OpenAI's; "clip_l14_dino_s16" is what StyleGAN-T was
+published with.
 """
 
 import dataclasses
@@ -15,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxt2i.encoders import clip, dino, pretrained
+from jaxt2i.nn.resample import apply_matrices, area_matrix, bilinear_matrix
 
 MINI = Path(__file__).parent / "mini_clip"
 WEIGHTS = ("pretrained", "random")
@@ -27,7 +29,8 @@ class Perception:
     Attributes:
       text: (tokens, mask) -> Text.
       guide: normalised image [B, R, R, 3] -> (embedding [B, S], hidden states).
-      features: normalised image [B, R, R, 3] -> five feature maps, each [B, N, C].
+      features: normalised image [B, R, R, 3] -> five feature maps, each [B, N, C]; None: the
+        perception has no feature network beside its guide.
       guide_norm: pictures in [-1, 1] to the guide's input.
       feature_norm: pictures in [-1, 1] to the feature network's input.
       guide_resolution: R of the guide, pixels.
@@ -39,7 +42,7 @@ class Perception:
 
     text: nn.Module
     guide: nn.Module
-    features: nn.Module
+    features: nn.Module | None
     guide_norm: Callable[[jax.Array], jax.Array]
     feature_norm: Callable[[jax.Array], jax.Array]
     guide_resolution: int
@@ -48,8 +51,16 @@ class Perception:
     load: dict[str, Callable[[], Any]]
     about: str
 
+    def look(self, image: jax.Array) -> jax.Array:
+        """Pictures [B, H, H, 3] in [-1, 1], resized to the guide's input and normalised."""
+        size, out = image.shape[1], self.guide_resolution
+        matrix = area_matrix(out, size) if size % out == 0 else bilinear_matrix(out, size)
+        return self.guide_norm(apply_matrices(image, matrix, matrix))
 
-def mini(dtype: jnp.dtype, weights: str, clip_weights: str, feature_weights: str) -> Perception:
+
+def mini(
+    dtype: jnp.dtype, weights: str, clip_weights: str, feature_weights: str, real: str
+) -> Perception:
     """The small CLIP made by configs/clip.py:embedded; its card says how, and how good it is."""
     folder = Path(clip_weights or MINI)
     card = json.loads((folder / "card.json").read_text())
@@ -97,8 +108,7 @@ def mini(dtype: jnp.dtype, weights: str, clip_weights: str, feature_weights: str
         about=(
             f"perception: mini CLIP ({folder.name}), which finds the caption of "
             f"{card['scores']['score/r_precision']:.0%} of unseen pictures among 100. For a real "
-            "run, with CLIP ViT-L/14 and DINO ViT-S/16 and your own pictures:\n"
-            "  python -m jaxt2i.train --config configs/stylegan_t.py:lite64 --config.data.path=DIR"
+            f"run, {real}"
         ),
     )
 
@@ -108,11 +118,23 @@ def without_projection(params: dict) -> dict:
     return {name: leaf for name, leaf in params.items() if name != "proj"}
 
 
-def clip_l14_dino_s16(
-    dtype: jnp.dtype, weights: str, clip_weights: str, feature_weights: str
-) -> Perception:
-    """CLIP ViT-L/14 (OpenAI) and DINO ViT-S/16: what StyleGAN-T was published with."""
-    size = clip.PRESETS["vit_l14"]
+# Where OpenAI's towers are found on the Hugging Face hub.
+HUB = {
+    "vit_b32": "openai/clip-vit-base-patch32",
+    "vit_b16": "openai/clip-vit-base-patch16",
+    "vit_l14": "openai/clip-vit-large-patch14",
+    "vit_l14_336": "openai/clip-vit-large-patch14-336",
+}
+
+
+def load_net(file: str, kind: str, net: str, module: nn.Module) -> Any:
+    """Variables of one network of a published file."""
+    return pretrained.load(file, kind, net, pretrained.template(module))
+
+
+def openai_clip(preset: str, dtype: jnp.dtype, weights: str, clip_weights: str) -> Perception:
+    """Both towers of one of OpenAI's CLIPs, without a feature network."""
+    size, file = clip.PRESETS[preset], clip_weights or HUB[preset]
     common = {"joint": size.joint, "act": size.act, "dtype": dtype}
     text = clip.ClipText(
         width=size.text_width, layers=size.text_layers, heads=size.text_heads, **common
@@ -125,33 +147,64 @@ def clip_l14_dino_s16(
         heads=size.heads,
         **common,
     )
-    features = dino.DinoFeatures(dtype=dtype)
-
-    def load(file, kind, net, module):
-        return pretrained.load(file, kind, net, pretrained.template(module))
-
-    clip_file = clip_weights or "openai/clip-vit-large-patch14"
-    dino_file = feature_weights or "timm/vit_small_patch16_224.dino"
     return Perception(
         text=text,
         guide=guide,
-        features=features,
+        features=None,
         guide_norm=clip.normalize_image,
-        feature_norm=dino.normalize_image,
+        feature_norm=clip.normalize_image,
         guide_resolution=size.resolution,
-        feature_resolution=224,
+        feature_resolution=size.resolution,
         sentence=size.joint,
         load={
-            "text": lambda: load(clip_file, "clip", "text", text),
-            "guide": lambda: load(clip_file, "clip", "image", guide),
-            "features": lambda: load(dino_file, "dino", "features", features),
+            "text": lambda: load_net(file, "clip", "text", text),
+            "guide": lambda: load_net(file, "clip", "image", guide),
         },
-        about=f"perception: CLIP from {clip_file}, DINO from {dino_file}"
-        + (", RANDOM weights: for measuring speed only" if weights == "random" else ""),
+        about=f"perception: CLIP from {file}{warning(weights)}",
     )
 
 
-KINDS = {f.__name__: f for f in (mini, clip_l14_dino_s16)}
+def warning(weights: str) -> str:
+    """What to say of weights that are no weights."""
+    return ", RANDOM weights: for measuring speed only" if weights == "random" else ""
+
+
+def clip_l14_dino_s16(
+    dtype: jnp.dtype, weights: str, clip_weights: str, feature_weights: str, real: str
+) -> Perception:
+    """CLIP ViT-L/14 (OpenAI) and DINO ViT-S/16: what StyleGAN-T was published with."""
+    base = openai_clip("vit_l14", dtype, "pretrained", clip_weights)
+    features = dino.DinoFeatures(dtype=dtype)
+    file = feature_weights or "timm/vit_small_patch16_224.dino"
+    return dataclasses.replace(
+        base,
+        features=features,
+        feature_norm=dino.normalize_image,
+        feature_resolution=224,
+        load=base.load | {"features": lambda: load_net(file, "dino", "features", features)},
+        about=f"{base.about}, DINO from {file}{warning(weights)}",
+    )
+
+
+def clip_only(preset: str) -> Callable[..., Perception]:
+    """The maker of a perception that is one of OpenAI's CLIPs."""
+
+    def make(dtype, weights, clip_weights, feature_weights, real):
+        if feature_weights:
+            raise ValueError(
+                f"config.model.feature_weights={feature_weights!r}: this perception is CLIP alone; "
+                "leave it empty"
+            )
+        return openai_clip(preset, dtype, weights, clip_weights)
+
+    return make
+
+
+KINDS: dict[str, Callable[..., Perception]] = {
+    "mini": mini,
+    "clip_l14_dino_s16": clip_l14_dino_s16,
+    **{preset.replace("vit_", "clip_"): clip_only(preset) for preset in HUB},
+}
 
 
 def make(
@@ -161,15 +214,17 @@ def make(
     weights: str = "pretrained",
     clip_weights: str = "",
     feature_weights: str = "",
+    real: str = "",
 ) -> Perception:
     """A perception by name.
 
     Args:
-      name: "mini" or "clip_l14_dino_s16".
+      name: a key of `KINDS`.
       dtype: compute dtype.
       weights: "pretrained", or "random" (to measure speed without a download).
       clip_weights: file or folder to read CLIP from; "" = the shipped or published one.
       feature_weights: the same for the feature network.
+      real: how to start a run with published weights, told to who trains with the small ones.
 
     Raises:
       ValueError: for an unknown name, naming the config line.
@@ -178,5 +233,5 @@ def make(
         raise ValueError(f"config.model.perception={name!r}; known: {', '.join(KINDS)}")
     if weights not in WEIGHTS:
         raise ValueError(f"config.model.weights={weights!r}; known: {', '.join(WEIGHTS)}")
-    made = KINDS[name](dtype, weights, clip_weights, feature_weights)
+    made = KINDS[name](dtype, weights, clip_weights, feature_weights, real)
     return dataclasses.replace(made, load={}) if weights == "random" else made

@@ -61,9 +61,21 @@ class Block(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """[B, N, C] to [B, N, C], twice: what the next block reads, and what a scan collects."""
-        width, joins = x.shape[-1], (2 * self.depth) ** -0.5
+    def __call__(
+        self, x: jax.Array, prompt: jax.Array | None = None, reads: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        """[B, N, C] to [B, N, C], twice: what the next block reads, and what a scan collects.
+
+        Args:
+          x: [B, N, C].
+          prompt: [B, C], one more token, which is dropped behind the block; None: there is none.
+          reads: bool scalar; False hides the prompt from the other tokens.
+        """
+        length, width, joins = x.shape[1], x.shape[-1], (2 * self.depth) ** -0.5
+        mask = None
+        if prompt is not None:
+            x = jnp.concatenate([x, prompt[:, None].astype(x.dtype)], 1)
+            mask = jnp.append(jnp.ones(length, bool), reads)[None, None, None]
         if width % self.heads:
             raise ValueError(f"width={width} cannot be split into heads={self.heads}")
 
@@ -81,14 +93,14 @@ class Block(nn.Module):
         qkv = dense("qkv", 3 * width, width**-0.5)(h)
         qkv = qkv.reshape(*x.shape[:2], 3, self.heads, width // self.heads)
         h = jax.nn.dot_product_attention(
-            qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2], is_causal=self.causal
+            qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2], mask=mask, is_causal=self.causal
         )
         h = dense("proj", width, width**-0.5 * joins)(h.reshape(x.shape))
         self.sow("intermediates", "attention", h)
         x = x + scaled("scale1", h)
         h = layer_norm(self.eps, self.dtype, "norm2")(x)
         h = activation(self.act)(dense("fc1", self.mlp, (2 * width) ** -0.5)(h))
-        x = x + scaled("scale2", dense("fc2", width, width**-0.5 * joins)(h))
+        x = (x + scaled("scale2", dense("fc2", width, width**-0.5 * joins)(h)))[:, :length]
         return x, x
 
 
@@ -114,10 +126,17 @@ class Transformer(nn.Module):
     unroll: int = 1
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def __call__(
+        self, x: jax.Array, prompts: jax.Array | None = None, reads: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array]:
         """[B, N, C] to (the last block's output, all blocks' outputs [L, B, N, C]).
 
         A caller under jit that drops the second result does not pay for it.
+
+        Args:
+          x: [B, N, C].
+          prompts: [L, B, C], one more token for each block; None: there are none.
+          reads: bool [L], False for blocks that read none; their row of `prompts` is padding.
         """
         scan = nn.scan(
             Block,
@@ -137,7 +156,7 @@ class Transformer(nn.Module):
             dtype=self.dtype,
             name="blocks",
         )
-        return blocks(x)
+        return blocks(x) if prompts is None else blocks(x, prompts, reads)
 
 
 MATRICES = {"bicubic": bicubic_matrix, "bilinear": bilinear_matrix}
@@ -187,7 +206,32 @@ class Embedding(nn.Module):
     resize: str
     dtype: jnp.dtype = jnp.float32
 
-    @nn.compact
+    def setup(self):
+        init = nn.initializers.normal
+        self.project = nn.Conv(
+            self.width,
+            (self.patch, self.patch),
+            self.patch,
+            padding="VALID",
+            use_bias=self.bias,
+            dtype=self.dtype,
+            kernel_init=init((3 * self.patch**2) ** -0.5),
+            name="patch",
+        )
+        side = self.resolution // self.patch
+        self.class_token = self.param("class_token", init(self.width**-0.5), (self.width,))
+        shape = (1 + side * side, self.width)
+        self.positions = self.param("positions", init(self.width**-0.5), shape)
+
+    def place(self, patches: jax.Array) -> jax.Array:
+        """[B, h, w, C] to tokens [B, 1 + h w, C]: the class token first, positions added."""
+        grid = patches.shape[1:3]
+        tokens = patches.reshape(len(patches), -1, self.width)
+        first = self.class_token.astype(self.dtype)
+        first = jnp.broadcast_to(first, (len(patches), 1, self.width))
+        positions = resize_positions(self.positions, grid, self.resize).astype(self.dtype)
+        return jnp.concatenate([first, tokens.astype(self.dtype)], 1) + positions
+
     def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         """[B, H, W, 3] to (tokens [B, 1 + N, C], bare patches [B, H / patch, W / patch, C])."""
         if x.shape[1] % self.patch or x.shape[2] % self.patch:
@@ -195,26 +239,8 @@ class Embedding(nn.Module):
                 f"an image of {x.shape[1]} x {x.shape[2]} pixels cannot be cut into patches of "
                 f"{self.patch}; resize it to multiples of {self.patch}, best to {self.resolution}"
             )
-        fan_in = 3 * self.patch**2
-        patches = nn.Conv(
-            self.width,
-            (self.patch, self.patch),
-            self.patch,
-            padding="VALID",
-            use_bias=self.bias,
-            dtype=self.dtype,
-            kernel_init=nn.initializers.normal(fan_in**-0.5),
-            name="patch",
-        )(x)
-        init = nn.initializers.normal(self.width**-0.5)
-        side = self.resolution // self.patch
-        first = self.param("class_token", init, (self.width,))
-        table = self.param("positions", init, (1 + side * side, self.width))
-        grid = patches.shape[1:3]
-        tokens = patches.reshape(len(x), -1, self.width)
-        first = jnp.broadcast_to(first.astype(self.dtype), (len(x), 1, self.width))
-        positions = resize_positions(table, grid, self.resize).astype(self.dtype)
-        return jnp.concatenate([first, tokens], 1) + positions, patches
+        patches = self.project(x)
+        return self.place(patches), patches
 
 
 def read_out(tokens: jax.Array) -> jax.Array:

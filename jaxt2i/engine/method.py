@@ -14,6 +14,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 Batch = dict[str, jax.Array]
@@ -81,7 +82,9 @@ class Method:
       pretrained: {net: () -> variables} for networks that start from a file instead of `init`.
       ema: {net: Ema}.
       text: (Ctx, Batch) -> Text, the conditioning that `sample` takes as `text`.
-      z_shape: shape of one latent, () where there is none.
+      latent: key -> the latent that `sample` draws with this key, which it also takes as `z`.
+      quantize: floats in [-1, 1] to uint8 on the host, as the original wrote its pictures; None:
+        as the StyleGAN family does.
       vocab: token ids that the text encoder knows; 0 where it has none.
       controls: further keywords of `sample`, such as "psi".
       score: (Ctx, Batch) -> {name: scalar} on a held-out batch; what a short run improves.
@@ -99,7 +102,8 @@ class Method:
     pretrained: Mapping[str, Callable[[], Tree]] = dataclasses.field(default_factory=dict)
     ema: Mapping[str, Ema] = dataclasses.field(default_factory=dict)
     text: Callable[["Ctx", Batch], Any] | None = None
-    z_shape: tuple[int, ...] = ()
+    latent: Callable[[jax.Array], jax.Array] | None = None
+    quantize: Callable[[np.ndarray], np.ndarray] | None = None
     controls: tuple[str, ...] = ()
     vocab: int = 0
     score: Callable[["Ctx", Batch], dict[str, jax.Array]] | None = None

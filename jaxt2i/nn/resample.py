@@ -374,6 +374,28 @@ def down_conv(
     return conv2d(upfirdn2d(x, f, padding=pads, variant=variant), kernel, stride=2, padding="VALID")
 
 
+# --- Nearest neighbour -------------------------------------------------------------------------
+
+
+def nearest_index(out: int, size: int) -> np.ndarray:
+    """Source index [out] of every pixel: floor(i * size / out), PyTorch's rule.
+
+    `jax.image.resize` counts from pixel centres instead: 128 -> 224 differs at 64 places.
+    """
+    return np.arange(out) * size // out
+
+
+def resize_nearest(x: jax.Array, out: int) -> jax.Array:
+    """[B, H, W, C] to [B, out, out, C] by PyTorch's nearest rule."""
+    for axis in (1, 2):
+        size = x.shape[axis]
+        if out % size == 0:
+            x = jnp.repeat(x, out // size, axis)
+        else:
+            x = jnp.take(x, nearest_index(out, size), axis)
+    return x
+
+
 # --- Resampling matrices -----------------------------------------------------------------------
 
 

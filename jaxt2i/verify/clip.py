@@ -19,6 +19,7 @@ from jaxt2i.data.tokenize import ClipTokenizer
 from jaxt2i.encoders import clip
 from jaxt2i.encoders.pretrained import template
 from jaxt2i.losses.text import l2_normalize
+from jaxt2i.methods.galip import clip_input
 from jaxt2i.verify.golden import Case, Golden
 
 Arrays = dict[str, np.ndarray]
@@ -240,18 +241,6 @@ def text_encoder(golden: Golden, case: Case) -> Arrays:
     return {"out_sent": text["sentence"], "out_words": text["words"], **blocks}
 
 
-def galip_input(x: jax.Array, size: int = 224) -> jax.Array:
-    """GALIP's way to CLIP's input: torch's nearest resize, the range changed twice, mean and std.
-
-    Args:
-      x: [B, H, W, 3] in [-1, 1].
-      size: of the result, pixels.
-    """
-    rows, columns = (np.arange(size) * n // size for n in x.shape[1:3])
-    x = x[:, rows][:, :, columns]
-    return clip.normalize_image(0.5 * x + 0.5)  # changes the range a second time
-
-
 def image_encoder(golden: Golden, case: Case) -> Arrays:
     """The image tower at its published size, behind GALIP's input map, for two image sizes."""
     (name,) = case.info["weights"]
@@ -269,9 +258,10 @@ def image_encoder(golden: Golden, case: Case) -> Arrays:
         side = round(n**0.5)
         return np.asarray(taps).reshape(k, b, side, side, c).transpose(1, 0, 4, 2, 3)
 
-    image = galip_input(nhwc(case.inputs["in_image"]))
+    image = clip_input(nhwc(case.inputs["in_image"]), module.resolution, "galip")
     embedding, taps, patches = run(variables, image)
-    embedding224, taps224, _ = run(variables, galip_input(nhwc(case.inputs["in_image224"])))
+    same = clip_input(nhwc(case.inputs["in_image224"]), module.resolution, "galip")
+    embedding224, taps224, _ = run(variables, same)
     return {
         "out_clip_input": nchw(image)[:, :, 1::7, 2::7],
         "out_patch_embed": nchw(patches),

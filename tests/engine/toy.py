@@ -76,9 +76,12 @@ def build(cfg):
             "d": nets["d"].init(key, unit_range(batch["image"][:2]), c),
         }
 
+    def latent(key):
+        return jax.random.normal(key, (4,))
+
     def sample(ctx, batch, keys, z=None, text=None):
         text = ctx("text", batch["tokens"], batch["token_mask"]) if text is None else text
-        z = jax.vmap(lambda k: jax.random.normal(k, (4,)))(keys) if z is None else z
+        z = jax.vmap(latent)(keys) if z is None else z
         return {"image": ctx("g", z, text)}
 
     def score(ctx, batch):
@@ -99,7 +102,7 @@ def build(cfg):
         sample=sample,
         frozen=("text",),
         ema={"g": Ema(half_life_images=64.0, rampup=0.05)},
-        z_shape=(4,),
+        latent=latent,
         vocab=640,
         score=score,
         better={"gap": "lower"},

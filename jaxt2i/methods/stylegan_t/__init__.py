@@ -21,8 +21,7 @@ from jaxt2i.engine.optim import Adam, only
 from jaxt2i.losses import adversarial
 from jaxt2i.losses.text import l2_normalize, spherical_distance
 from jaxt2i.methods.stylegan_t import networks
-from jaxt2i.metrics.frechet import frechet_distance
-from jaxt2i.metrics.retrieval import mean_cosine, r_precision
+from jaxt2i.metrics.drawn import BETTER, scores
 from jaxt2i.nn import resample
 from jaxt2i.nn.precision import compute_dtype
 
@@ -176,6 +175,10 @@ class Game:
             loss = loss + self.model.clip_weight * logs["guidance"]
         return loss, logs
 
+    def latent(self, key: jax.Array) -> jax.Array:
+        """One z [Z]."""
+        return jax.random.normal(key, (self.model.z_dim,))
+
     def text(self, ctx: Ctx, batch: Batch) -> Text:
         """The captions as G takes them: `sentence` has unit length."""
         found = ctx("text", batch["tokens"], batch["token_mask"])
@@ -184,7 +187,7 @@ class Game:
     def sample(self, ctx, batch, keys, *, z=None, text=None, psi=1.0) -> dict[str, jax.Array]:
         """One picture a key and caption, with constant noise; psi truncates the latent's part."""
         if z is None:
-            z = jax.vmap(lambda key: jax.random.normal(key, (self.model.z_dim,)))(keys)
+            z = jax.vmap(self.latent)(keys)
         text = self.text(ctx, batch) if text is None else text
         return {"image": ctx("g", z, text.sentence, psi=psi, noise="const")}
 
@@ -192,18 +195,10 @@ class Game:
         """Held-out pictures against pictures drawn for their captions, as the guide sees them."""
         keys = jax.random.split(ctx.rng("score"), len(batch["image"]))
         _, truth = self.sentences(ctx, batch)
-        shrink = resample.area_matrix(self.sees.guide_resolution, self.resolution)
-
-        def embed(image):
-            seen = resample.apply_matrices(image, shrink, shrink)
-            return l2_normalize(ctx("guide", self.sees.guide_norm(seen))[0])
-
-        fake = embed(jnp.clip(self.sample(ctx, batch, keys)["image"], -1, 1))
-        return {
-            "frechet": frechet_distance(embed(unit_range(batch["image"])), fake),
-            "clip": mean_cosine(fake, truth),
-            "r_precision": r_precision(fake, truth),
-        }
+        fake = self.sample(ctx, batch, keys)["image"]
+        real = unit_range(batch["image"])
+        seen = [ctx("guide", self.sees.look(x))[0] for x in (real, jnp.clip(fake, -1, 1))]
+        return scores(*seen, truth)
 
     def nets(self, dtype: jnp.dtype) -> dict[str, nn.Module]:
         """The networks."""
@@ -263,7 +258,16 @@ def build(cfg) -> Method:
         weights=model.weights,
         clip_weights=model.clip_weights,
         feature_weights=model.feature_weights,
+        real=(
+            "with CLIP ViT-L/14 and DINO ViT-S/16 and your own pictures:\n"
+            "  python -m jaxt2i.train --config configs/stylegan_t.py:lite64 --config.data.path=DIR"
+        ),
     )
+    if sees.features is None:
+        raise ConfigError(
+            f"config.model.perception={model.perception!r} has no feature network for the "
+            "discriminator; choose 'mini' or 'clip_l14_dino_s16'"
+        )
     game = Game(model, sees, cfg.data.resolution)
     nets = game.nets(compute_dtype(cfg.precision, jax.default_backend()))
     load = dict(sees.load)
@@ -289,11 +293,11 @@ def build(cfg) -> Method:
         pretrained=load,
         ema={"g": ema, **({"text": ema} if game.trains_text else {})},
         text=game.text,
-        z_shape=(model.z_dim,),
+        latent=game.latent,
         controls=("psi",),
         vocab=sees.text.vocab,
         score=game.score,
-        better={"frechet": "lower", "clip": "higher", "r_precision": "higher"},
+        better=BETTER,
         notes=(sees.about,),
     )
 

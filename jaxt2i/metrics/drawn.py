@@ -1,0 +1,28 @@
+"""What a training run is judged by: drawn pictures against held-out ones and their captions."""
+
+import jax
+
+from jaxt2i.losses.text import l2_normalize
+from jaxt2i.metrics.frechet import frechet_distance
+from jaxt2i.metrics.retrieval import mean_cosine, r_precision
+
+BETTER = {"frechet": "lower", "clip": "higher", "r_precision": "higher"}
+
+
+def scores(real: jax.Array, fake: jax.Array, sentence: jax.Array) -> dict[str, jax.Array]:
+    """The scores of pictures drawn for captions, in the space of one image and text encoder.
+
+    Args:
+      real: [N, S], embedded pictures that the captions belong to, any length.
+      fake: [N, S], embedded pictures that were drawn for the captions.
+      sentence: [N, S], embedded captions.
+
+    Returns:
+      {name: scalar} of `BETTER`.
+    """
+    real, fake = l2_normalize(real), l2_normalize(fake)
+    return {
+        "frechet": frechet_distance(real, fake),
+        "clip": mean_cosine(fake, sentence),
+        "r_precision": r_precision(fake, sentence),
+    }
