@@ -48,6 +48,7 @@ def base() -> ConfigDict:
             "tokens": 32,
             "objects": 8,
             "mask_resolution": 16,
+            "captions": 10,
             "workers": 2,
         }
     )

@@ -34,7 +34,8 @@ def published(epochs: int) -> ConfigDict:
     c.batch_size = 32
     c.total_epochs = epochs
     c.seed = 100
-    c.data.update(source="folder", tokenizer="", tokens=18, resolution=256, crop="random")
+    c.data.update(source="folder", tokens=18, resolution=256, crop="random")
+    c.data.tokenizer = "captions_DAMSM.pickle"
     adam = {"b1": 0.0, "b2": 0.9, "eps": 1e-8}
     c.optim = ConfigDict({"g": {"lr": 1e-4, **adam}, "d": {"lr": 4e-4, **adam}})
     # Every key of jaxt2i.methods.df_gan.Model; the docstrings are there.
@@ -43,6 +44,7 @@ def published(epochs: int) -> ConfigDict:
             "perception": "damsm",
             "weights": "pretrained",
             "text_weights": "",
+            "text_vocab": 5450,
             "z_dim": 100,
             "g_base": 32,
             "d_base": 32,
@@ -95,7 +97,9 @@ def cub() -> ConfigDict:
 
 def coco() -> ConfigDict:
     """COCO 2014: 82,783 pictures, 300 epochs."""
-    return published(300)
+    c = published(300)
+    c.model.text_vocab = 27297
+    return c
 
 
 def flowers() -> ConfigDict:

@@ -125,7 +125,12 @@ def open_run(config: ConfigDict) -> Run:
     data = config.data
     tokenizer = tokenize.make_tokenizer(tokenizer_path(data.tokenizer), data.tokens)
     sizes = schema.Sizes(
-        config.batch_size, data.resolution, tokenizer.length, data.objects, data.mask_resolution
+        config.batch_size,
+        data.resolution,
+        tokenizer.length,
+        data.objects,
+        data.mask_resolution,
+        data.captions,
     )
     method = methods.load(config)
     if method.vocab and tokenizer.vocab_size > method.vocab:
@@ -304,7 +309,7 @@ def export(workdir: Path, folder: Path, half: bool = False) -> dict[str, Any]:
             folder / f"{net}.safetensors", variables, np.float16 if half else None
         )
     lines = [json.loads(x) for x in (workdir / "metrics.jsonl").read_text().splitlines()]
-    scores = [x for x in lines if any(k.startswith("score/") for k in x)]
+    scores = [x for x in lines if any(k.startswith("score/") for k in x)] or [{}]
     card = {
         "command": (workdir / "command.txt").read_text().strip(),
         "seed": config.seed,

@@ -1,13 +1,20 @@
 """python -m jaxt2i.sample --workdir RUN --prompts "a red daisy" "a blue owl"
 
-Draws pictures from the newest checkpoint of a run: PNG files, a captioned grid, and a JSON file
-that says what was drawn. An image depends on its prompt and its seed alone, not on what else is
-drawn with it.
+Draws pictures from the newest checkpoint of a run, or, with --config FILE[:preset] --weights DIR,
+from converted weights: PNG files, a captioned grid, and a JSON file that says what was drawn. An
+image depends on its prompt and its seed alone, not on what else is drawn with it.
+
+Latent tools, for every method that has a latent:
+  --prompts A B --num 4                     rows share a prompt, columns share a latent
+  --interpolate A B                         from one caption to another at a fixed latent
+  --interpolate-z 1 2 --prompts A           from the latent of seed 1 to that of seed 2
+  --interpolate A B --interpolate-z 1 2     both: captions down, latents across
 """
 
 import argparse
 import dataclasses
 import json
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,9 +22,10 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import flags
+from ml_collections import ConfigDict, config_flags
 
 from jaxt2i import runs
-from jaxt2i.data import schema
 from jaxt2i.engine import checkpoint, log, loop, mesh
 from jaxt2i.engine import state as states
 from jaxt2i.engine.method import ConfigError
@@ -25,6 +33,8 @@ from jaxt2i.engine.method import ConfigError
 # Pictures per call. Fixed, so that the arithmetic behind an image, and thereby the image, does
 # not depend on how many are asked for.
 CHUNK = 8
+# Pictures of a walk when --num does not say.
+WALK = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,66 +44,155 @@ class Drawing:
     Attributes:
       prompt: the caption.
       seed: seed of its latent and its noise.
-      towards: second caption of an interpolation, or the prompt again.
+      towards: second caption of a walk, or the prompt again.
       mix: share of the second caption, 0 to 1.
+      seed_towards: seed of the second latent of a walk, or the seed again.
+      mix_z: how far from the first latent to the second, 0 to 1.
     """
 
     prompt: str
     seed: int
     towards: str
-    mix: float = 0.0
+    mix: float
+    seed_towards: int
+    mix_z: float
 
     @property
     def caption(self) -> str:
         """What to write below the picture."""
-        if not self.mix:
-            return self.prompt
-        return f"{1 - self.mix:.2f} {self.prompt} + {self.mix:.2f} {self.towards}"
+        said = self.prompt
+        if 0 < self.mix < 1:
+            said = f"{1 - self.mix:.2f} {self.prompt} + {self.mix:.2f} {self.towards}"
+        elif self.mix:
+            said = self.towards
+        seed = f"{self.seed}"
+        if self.seed_towards != self.seed:
+            seed = f"{self.seed} to {self.seed_towards} at {self.mix_z:.2f}"
+        return f"{said} (z {seed})"
 
 
-def arguments(argv: Sequence[str]) -> argparse.Namespace:
-    """The command line."""
-    p = argparse.ArgumentParser(prog="python -m jaxt2i.sample", description=__doc__)
-    p.add_argument("--workdir", type=Path, required=True, help="the training run")
-    what = p.add_mutually_exclusive_group(required=True)
+def arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The command line, and its --config.KEY=VALUE settings."""
+    p = argparse.ArgumentParser(
+        prog="python -m jaxt2i.sample",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    p.add_argument("--workdir", type=Path, help="the training run")
+    p.add_argument("--config", metavar="FILE[:preset]", help="with --weights: the configuration")
+    p.add_argument("--weights", type=Path, metavar="DIR", help="what jaxt2i.convert wrote")
+    what = p.add_mutually_exclusive_group()
     what.add_argument("--prompts", nargs="+", metavar="TEXT", help="captions")
     what.add_argument("--prompts-file", type=Path, help="a text file, one caption a line")
     what.add_argument(
         "--interpolate", nargs=2, metavar="TEXT", help="walk from one caption to another"
     )
+    p.add_argument(
+        "--interpolate-z", nargs=2, type=int, metavar="SEED", help="walk from latent to latent"
+    )
     p.add_argument("--seed", type=int, default=0, help="seed of the first picture of a prompt")
-    p.add_argument("--num", type=int, default=1, help="pictures a prompt, or steps of the walk")
+    p.add_argument("--num", type=int, default=0, help="pictures a prompt, or steps of a walk")
+    p.add_argument("--z", type=Path, metavar="FILE.npy", help="latents in place of seeds")
     p.add_argument("--psi", type=float, default=1.0, help="truncation: 1 varied .. 0 typical")
     p.add_argument("--grid", action="store_true", help="only the grid, no single files")
     weights = p.add_mutually_exclusive_group()
     weights.add_argument("--ema", action="store_true", help="averaged weights (the default)")
     weights.add_argument("--raw", action="store_true", help="the weights as trained")
-    p.add_argument("--out", type=Path, help="where to write; default WORKDIR/drawn")
-    args = p.parse_args(argv)
-    if args.num < 1:
+    p.add_argument("--out", type=Path, help="where to write; default WORKDIR/drawn or DIR/drawn")
+    args, rest = p.parse_known_args(argv)
+    strange = [a for a in rest if not re.match(r"--config\.[\w.]+=", a)]
+    if strange:
+        p.error(f"unrecognized arguments: {' '.join(strange)}")
+    if bool(args.workdir) == bool(args.config and args.weights):
+        p.error("give --workdir RUN, or --config FILE[:preset] with --weights DIR")
+    if args.workdir and rest:
+        p.error(f"{rest[0]}: a run keeps the settings it was trained with")
+    if not (args.prompts or args.prompts_file or args.interpolate):
+        p.error("give --prompts, --prompts-file or --interpolate")
+    if args.num < 0:
         p.error(f"--num {args.num}: at least 1")
-    return args
+    if args.z and (args.interpolate_z or args.num > 1):
+        p.error("--z gives one latent a prompt: leave --interpolate-z and --num out")
+    return args, rest
 
 
-def drawings(args: argparse.Namespace) -> list[Drawing]:
-    """What the command line asks for.
+def read_prompts(args: argparse.Namespace) -> list[str]:
+    """The captions of --prompts or --prompts-file.
+
+    Raises:
+      ConfigError: for a file that is missing or empty.
+    """
+    if not args.prompts_file:
+        return args.prompts
+    if not args.prompts_file.is_file():
+        raise ConfigError(f"--prompts-file {args.prompts_file}: no such file")
+    lines = args.prompts_file.read_text(encoding="utf-8").splitlines()
+    prompts = [line.strip() for line in lines if line.strip()]
+    if not prompts:
+        raise ConfigError(f"--prompts-file {args.prompts_file}: no captions in it, one a line")
+    return prompts
+
+
+def drawings(args: argparse.Namespace) -> tuple[list[Drawing], int]:
+    """(what the command line asks for, row by row; pictures a row, 0 where rows mean nothing).
 
     Raises:
       ConfigError: for a prompts file that is missing or empty.
     """
+    steps = args.num if args.num > 1 else WALK
+    walk = [float(m) for m in np.linspace(0, 1, steps)]
+    if args.interpolate_z:
+        a, b = args.interpolate_z
+        latents = [(a, b, m) for m in walk]
+    elif args.interpolate:
+        latents = [(args.seed, args.seed, 0.0)]
+    else:
+        latents = [(args.seed + k, args.seed + k, 0.0) for k in range(max(args.num, 1))]
     if args.interpolate:
         a, b = args.interpolate
-        steps = args.num if args.num > 1 else 8
-        return [Drawing(a, args.seed, b, float(m)) for m in np.linspace(0, 1, steps)]
-    prompts = args.prompts
-    if args.prompts_file:
-        if not args.prompts_file.is_file():
-            raise ConfigError(f"--prompts-file {args.prompts_file}: no such file")
-        lines = args.prompts_file.read_text(encoding="utf-8").splitlines()
-        prompts = [line.strip() for line in lines if line.strip()]
-        if not prompts:
-            raise ConfigError(f"--prompts-file {args.prompts_file}: no captions in it, one a line")
-    return [Drawing(p, args.seed + k, p) for p in prompts for k in range(args.num)]
+        texts = [(a, b, m) for m in walk]
+    else:
+        texts = [(prompt, prompt, 0.0) for prompt in read_prompts(args)]
+    items = [
+        Drawing(prompt, seed, towards, mix, seed_towards, mix_z)
+        for prompt, towards, mix in texts
+        for seed, seed_towards, mix_z in latents
+    ]
+    return items, len(latents) if len(latents) > 1 else 0
+
+
+def slerp(a: jax.Array, b: jax.Array, share: jax.Array) -> jax.Array:
+    """Spherical interpolation of latents: Gaussian ones lie near a sphere, which a line leaves.
+
+    Args:
+      a: [Z].
+      b: [Z].
+      share: scalar, 0 gives a and 1 gives b.
+    """
+    norms = jnp.linalg.norm(a) * jnp.linalg.norm(b)
+    angle = jnp.arccos(jnp.clip((a * b).sum() / jnp.maximum(norms, 1e-12), -1, 1))
+    # Weights of both ends; on a straight line where the sphere gives no direction.
+    near, sine = jnp.sin(angle) < 1e-4, jnp.maximum(jnp.sin(angle), 1e-4)
+    first = jnp.where(near, 1 - share, jnp.sin((1 - share) * angle) / sine)
+    second = jnp.where(near, share, jnp.sin(share * angle) / sine)
+    return first * a + second * b
+
+
+def configuration(args: argparse.Namespace, settings: list[str]) -> ConfigDict:
+    """The configuration of --config with its settings, as jaxt2i.train reads them.
+
+    Raises:
+      ConfigError: when the file or a setting does not exist.
+    """
+    values = flags.FlagValues()
+    found = config_flags.DEFINE_config_file("config", None, flag_values=values, lock_config=True)
+    try:
+        values(["sample", f"--config={args.config}", *settings])
+    except (AttributeError, KeyError, ValueError, OSError, flags.Error) as error:
+        said = str(error).strip().splitlines()[-1]
+        raise ConfigError(f"--config {' '.join([args.config, *settings])}: {said}") from None
+    return found.value
 
 
 def restore(run: runs.Run, workdir: Path) -> tuple[states.State, dict, int]:
@@ -122,37 +221,135 @@ def restore(run: runs.Run, workdir: Path) -> tuple[states.State, dict, int]:
     return state, frozen, int(state.step)
 
 
-def painter(run: runs.Run, state, frozen, *, use_ema: bool, psi: float) -> Callable:
-    """(list of at most CHUNK drawings) -> uint8 pictures."""
+def from_weights(run: runs.Run, folder: Path) -> tuple[states.State, dict]:
+    """(state without optimisers, frozen weights) of converted weights.
+
+    Networks that the folder lacks are left out; only pictures need to be possible.
+
+    Raises:
+      ConfigError: names the file, and the array that does not fit.
+    """
+    if not any(folder.glob("*.safetensors")):
+        raise ConfigError(
+            f"--weights {folder}: no .safetensors in it; it is what python -m jaxt2i.convert "
+            "METHOD --from FILE --to DIR writes"
+        )
+    tree, _ = runs.earlier(str(folder))
+    shapes, frozen = states.shapes(run.method, run.batch_spec())
+    params, extra = {}, {}
+    for net in run.method.trained:
+        if net not in tree["params"]:
+            continue
+        params[net], extra[net] = tree["params"][net], tree["extra"][net]
+        wanted = checkpoint.named({"params": shapes.params[net], **shapes.extra.get(net, {})})
+        given = checkpoint.named({"params": params[net], **extra[net]})
+        for name, want in wanted.items():
+            seen = tuple(given[name].shape) if name in given else "nothing"
+            if seen != tuple(want.shape):
+                raise ConfigError(
+                    f"{folder / net}.safetensors has {seen} for {name}, where the configuration "
+                    f"asks for {tuple(want.shape)}; is it the --config that these weights belong "
+                    "to?"
+                )
+    log.say(f"weights of {', '.join(params) or 'nothing'} from {folder}")
+    state = states.State(jnp.zeros((), jnp.int32), params, extra, {}, {})
+    layout = loop.Layout(mesh.make(1, 1, 1, jax.devices()[:1]))
+    spec, seed = run.batch_spec(), run.config.seed
+    return state, states.create_frozen(run.method, spec, seed, layout.shardings(frozen))
+
+
+def settled(run: runs.Run, state: states.State, frozen: dict) -> states.State:
+    """The state with running statistics of its averaged weights, for methods that ask for it."""
+    method = run.method
+    if not method.settle:
+        return state
+    rows = run.pipeline(
+        run.source(run.config.data.split), run.config.batch_size, method.sample_needs
+    )
+
+    @jax.jit
+    def turn(state, frozen, batch, key):
+        ctx = states.context(method, state, frozen, key=key)
+        method.settle(ctx, batch)
+        return ctx.extra
+
+    for number in range(method.settle_batches):
+        key = states.step_key(run.config.seed, number)
+        state = state.replace(extra=turn(state, frozen, rows.batch_at(number), key))
+    return state
+
+
+def given_latents(file: Path, count: int, method) -> np.ndarray:
+    """Latents [count, *Z] of --z, one for all prompts or one each.
+
+    Raises:
+      ConfigError: when the file does not hold that.
+    """
+    if method.latent is None:
+        raise ConfigError(f"--z {file}: the method has no latent")
+    want = jax.eval_shape(method.latent, jax.random.key(0)).shape
+    try:
+        z = np.load(file, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"--z {file}: not a readable .npy file ({error})") from None
+    if z.shape[1:] != want or len(z) not in (1, count):
+        raise ConfigError(
+            f"--z {file}: latents of shape {list(z.shape)}, expected {[count, *want]}, one a "
+            "picture"
+        )
+    return np.broadcast_to(z.astype(np.float32), (count, *want))
+
+
+def painter(
+    run: runs.Run, state, frozen, *, use_ema: bool = True, psi: float = 1.0
+) -> Callable[..., np.ndarray]:
+    """(at most CHUNK drawings, their given latents or None) -> uint8 pictures.
+
+    Raises:
+      ConfigError: for a control that the method does not have.
+    """
     method = run.method
     controls = {"psi": psi} if "psi" in method.controls else {}
     if psi != 1.0 and not controls:
         raise ConfigError(f"--psi {psi}: {run.config.method} has no truncation")
 
+    def between(x, y, mix):
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            return x
+        share = mix.reshape(-1, *(1,) * (x.ndim - 1)).astype(x.dtype)
+        return (1 - share) * x + share * y
+
     @jax.jit
-    def draw(state, frozen, batch, towards, mix, keys):
+    def draw(state, frozen, batch, towards, mix, keys, keys_towards, mix_z, given):
         ctx = states.context(method, state, frozen, key=jax.random.key(0), use_ema=use_ema)
         a, b = method.text(ctx, batch), method.text(ctx, towards)
+        text = jax.tree.map(lambda x, y: between(x, y, mix), a, b)
+        z = given
+        if z is None and method.latent:
+            z = jax.vmap(slerp)(*(jax.vmap(method.latent)(k) for k in (keys, keys_towards)), mix_z)
+        return method.sample(ctx, batch, keys, text=text, z=z, **controls)["image"]
 
-        def between(x, y):
-            if not jnp.issubdtype(x.dtype, jnp.floating):
-                return x
-            share = mix.reshape(-1, *(1,) * (x.ndim - 1)).astype(x.dtype)
-            return x + share * (y - x)
-
-        text = jax.tree.map(between, a, b)
-        return method.sample(ctx, batch, keys, text=text, **controls)["image"]
-
-    def paint(chunk: Sequence[Drawing]) -> np.ndarray:
-        full = [*chunk, *[chunk[-1]] * (CHUNK - len(chunk))]
-        keys = jax.vmap(jax.random.key)(jnp.array([d.seed for d in full], jnp.uint32))
+    def paint(chunk: Sequence[Drawing], given: np.ndarray | None = None) -> np.ndarray:
+        missing = CHUNK - len(chunk)
+        full = [*chunk, *[chunk[-1]] * missing]
+        keys, keys_towards = (
+            jax.vmap(jax.random.key)(jnp.array(seeds, jnp.uint32))
+            for seeds in ([d.seed for d in full], [d.seed_towards for d in full])
+        )
         batch, towards = (
             run.prompts(c) for c in ([d.prompt for d in full], [d.towards for d in full])
         )
         mix = np.array([d.mix for d in full], np.float32)
-        return schema.to_uint8(jax.device_get(draw(state, frozen, batch, towards, mix, keys)))[
-            : len(chunk)
-        ]
+        mix_z = np.array([d.mix_z for d in full], np.float32)
+        if given is not None:
+            given = np.concatenate([given, np.repeat(given[-1:], missing, 0)])
+        try:
+            images = draw(state, frozen, batch, towards, mix, keys, keys_towards, mix_z, given)
+        except KeyError as error:
+            raise ConfigError(
+                f"drawing needs the network {error}; there are {', '.join(state.params)}"
+            ) from None
+        return run.to_uint8(jax.device_get(images))[: len(chunk)]
 
     return paint
 
@@ -168,31 +365,43 @@ def write(out: Path, items: list[Drawing], images: np.ndarray, facts: dict, sing
         if name:
             Image.fromarray(image).save(out / name)
         files.append({"file": name, **dataclasses.asdict(item)})
-    columns = facts.pop("columns")
+    columns = facts["columns"]
     log.save_grid(out / "grid.png", images, [d.caption for d in items], columns)
     (out / "drawn.json").write_text(json.dumps({**facts, "images": files}, indent=2) + "\n")
 
 
 def main(argv: Sequence[str]) -> None:
     """Draws what the command line asks for."""
-    args = arguments(argv)
-    items = drawings(args)
-    run = runs.open_run(runs.read_config(args.workdir))
+    args, settings = arguments(argv)
+    items, columns = drawings(args)
+    config = runs.read_config(args.workdir) if args.workdir else configuration(args, settings)
+    run = runs.open_run(config)
     if run.method.sample is None:
-        raise ConfigError(f"{run.config.method} draws no pictures")
-    state, frozen, step = restore(run, args.workdir)
+        raise ConfigError(f"{config.method} draws no pictures")
+    if args.interpolate_z and run.method.latent is None:
+        raise ConfigError(f"--interpolate-z: {config.method} has no latent")
+    z = given_latents(args.z, len(items), run.method) if args.z else None
+    if args.workdir:
+        state, frozen, step = restore(run, args.workdir)
+        state = state if args.raw else settled(run, state, frozen)
+    else:
+        (state, frozen), step = from_weights(run, args.weights), None
     paint = painter(run, state, frozen, use_ema=not args.raw, psi=args.psi)
-    images = np.concatenate([paint(items[i : i + CHUNK]) for i in range(0, len(items), CHUNK)])
-    out = args.out or args.workdir / "drawn"
+    parts = [slice(i, i + CHUNK) for i in range(0, len(items), CHUNK)]
+    images = np.concatenate([paint(items[p], None if z is None else z[p]) for p in parts])
+    source = args.workdir or args.weights
+    out = args.out or source / "drawn"
     facts = {
-        "workdir": str(args.workdir),
+        "source": str(source),
         "step": step,
-        "weights": "raw" if args.raw else "ema",
+        "weights": "raw" if args.raw else "ema" if args.workdir else "converted",
         "psi": args.psi,
-        "columns": args.num if args.prompts and args.num > 1 else 0,
+        "z": str(args.z) if args.z else None,
+        "columns": columns,
     }
     write(out, items, images, facts, single=not args.grid)
-    log.say(f"{len(items)} pictures of step {step} in {out}: grid.png, drawn.json")
+    where = f"step {step}" if args.workdir else str(args.weights)
+    log.say(f"{len(items)} pictures of {where} in {out}: grid.png, drawn.json")
 
 
 if __name__ == "__main__":

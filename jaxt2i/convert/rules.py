@@ -49,12 +49,15 @@ class Table:
       prefixes: what wrappers put in front of every key; the first one found is removed.
       part: what files with several networks put in front of this one's keys, such as "netG."; in
         such a file every other key is another network's.
+      marker: a key of this network alone, where files do not say whose they are; without it a
+        file holds nothing of this network.
     """
 
     rules: Sequence[Rule]
     ignored: tuple[str, ...] = ()
     prefixes: tuple[str, ...] = ("module.", "model.")
     part: str = ""
+    marker: str = ""
 
     def names(self, keys: Iterable[str]) -> dict[str, str]:
         """{name in this network: key} of a file's keys; a prefix counts only if all have it."""
@@ -64,7 +67,7 @@ class Table:
         for prefix in self.prefixes:
             if out and all(name.startswith(prefix) for name in out):
                 out = {name.removeprefix(prefix): key for name, key in out.items()}
-        return out
+        return out if not self.marker or self.marker in out else {}
 
 
 @dataclasses.dataclass

@@ -54,7 +54,7 @@ ALLOWED = {
     *(f"torch {name}" for name in (*STORAGES, "float32", "float16", "bfloat16", "int64")),
 }
 # Where a training script's file keeps its weights.
-NESTED = ("state_dict", "model", "model_state_dict")
+NESTED = ("state_dict", "model", "model_state_dict", "net")
 EXPORT = (
     "Export the weights in the environment that wrote the file, where its code is trusted:\n"
     "    from safetensors.torch import save_file\n"
@@ -70,7 +70,7 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
 
     Returns:
       {key: array}; half precision comes as float32. Keys of nested dictionaries are joined by
-      "."; a "state_dict" or "model" around the tensors is taken off.
+      "."; what wraps the tensors ("state_dict", "model", "net") is taken off.
 
     Raises:
       UnsafeFileError: for a pickle that refers to anything but tensors; nothing of it was run.

@@ -126,6 +126,7 @@ class Pipeline:
         self._dtypes = {key: s.dtype for key, s in schema.spec(sizes, self.needs).items()}
         self._from_source = tuple(k for k in self.needs if k in source.gives)
         self._tokenise = not {"tokens", "token_mask"}.isdisjoint(self.needs)
+        self._tokenise_all = "all_tokens" in self.needs
         self.skipped: collections.Counter[str] = collections.Counter()
         self._told: set[str] = set()
         self._lock = threading.Lock()
@@ -173,9 +174,19 @@ class Pipeline:
             text = captions[chosen if self.caption == "random" else 0]
             tokens, mask = self.tokenizer([text])
             example |= {"tokens": tokens[0], "token_mask": mask[0]}
+        if self._tokenise_all:
+            example |= self._all_captions(self.source.captions(index))
         if "mask" in self.needs:
             example["mask"] = np.True_
         return example
+
+    def _all_captions(self, captions: Sequence[str]) -> dict[str, np.ndarray]:
+        """The first K captions of an image; absent ones are empty texts that the mask hides."""
+        count = self.sizes.captions
+        texts = [*captions[:count], *[""] * (count - len(captions))]
+        tokens, mask = self.tokenizer(texts)
+        present = np.arange(count) < len(captions)
+        return {"all_tokens": tokens, "all_token_mask": mask, "captions_mask": present}
 
     def _note(self, error: Unreadable) -> None:
         with self._lock:

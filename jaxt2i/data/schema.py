@@ -27,6 +27,7 @@ class Sizes:
       tokens: padded length of a caption, T.
       objects: padded number of objects, N.
       mask_resolution: height and width of one object's mask, pixels.
+      captions: padded number of an image's captions, K.
     """
 
     batch: int
@@ -34,6 +35,7 @@ class Sizes:
     tokens: int = 77
     objects: int = 8
     mask_resolution: int = 16
+    captions: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +51,11 @@ FIELDS: dict[str, Field] = {
     "image": Field("uint8", ("resolution", "resolution", 3), "RGB, 0..255"),
     "tokens": Field("int32", ("tokens",), "token ids of one caption, padded"),
     "token_mask": Field("bool", ("tokens",), "True where `tokens` is text, start and end included"),
+    "all_tokens": Field("int32", ("captions", "tokens"), "token ids of all captions, padded"),
+    "all_token_mask": Field(
+        "bool", ("captions", "tokens"), "True where `all_tokens` is text, start and end included"
+    ),
+    "captions_mask": Field("bool", ("captions",), "True where the image has a caption"),
     "label": Field("int32", (), "class of the image"),
     "boxes": Field("float32", ("objects", 4), "x, y, w, h: top-left, fractions of the image"),
     "box_label": Field("int32", ("objects",), "class of each object"),
@@ -98,6 +105,7 @@ CONFIG_LINES = {
     "tokens": "config.data.tokens",
     "objects": "config.data.objects",
     "mask_resolution": "config.data.mask_resolution",
+    "captions": "config.data.captions",
 }
 
 

@@ -14,6 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
+from jaxt2i.data import words
 from jaxt2i.data.schema import DataError
 
 CLIP_START, CLIP_END, CLIP_VOCABULARY = 49406, 49407, 49408
@@ -263,7 +264,8 @@ def make_tokenizer(name_or_path: str | Path, length: int) -> Tokenizer:
     """The tokenizer that `config.data.tokenizer` names.
 
     Args:
-      name_or_path: "clip"; a JSON file of `BpeTokenizer`; or a directory with a CLIP vocabulary.
+      name_or_path: "clip"; a JSON file of `BpeTokenizer`; a directory with a CLIP vocabulary; or
+        a vocabulary of words: a captions.pickle, or a file whose name ends in "words.json".
       length: T, `config.data.tokens`.
 
     Raises:
@@ -274,11 +276,13 @@ def make_tokenizer(name_or_path: str | Path, length: int) -> Tokenizer:
         return ClipTokenizer(length)
     if path.is_dir():
         return ClipTokenizer(length, path)
+    if path.suffix in words.PICKLES or path.name.endswith("words.json"):
+        return words.make_word_tokenizer(path, length)
     if path.suffix == ".json":
         return BpeTokenizer(path, length)
     raise DataError(
         f"config.data.tokenizer is {str(name_or_path)!r}; expected 'clip', a .json file of a "
-        "trained tokenizer, or a directory with vocab.json and merges.txt. Set "
+        "trained tokenizer, a directory with vocab.json and merges.txt, or a captions.pickle. Set "
         "--config.data.tokenizer=clip"
     )
 

@@ -2,7 +2,7 @@
 
 A perception is chosen by name: "mini" is the small CLIP that ships with jaxt2i; "clip_b32",
 "clip_b16", "clip_l14" and "clip_l14_336" are OpenAI's; "clip_l14_dino_s16" is what StyleGAN-T was
-published with.
+published with; "damsm" is the text encoder of AttnGAN, DF-GAN and others.
 """
 
 import dataclasses
@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxt2i.encoders import clip, dino, pretrained
+from jaxt2i.encoders.damsm import DamsmText
 from jaxt2i.nn.resample import apply_matrices, area_matrix, bilinear_matrix
 
 MINI = Path(__file__).parent / "mini_clip"
@@ -28,7 +29,8 @@ class Perception:
 
     Attributes:
       text: (tokens, mask) -> Text.
-      guide: normalised image [B, R, R, 3] -> (embedding [B, S], hidden states).
+      guide: normalised image [B, R, R, 3] -> (embedding [B, S], hidden states); None: there is no
+        image tower.
       features: normalised image [B, R, R, 3] -> five feature maps, each [B, N, C]; None: the
         perception has no feature network beside its guide.
       guide_norm: pictures in [-1, 1] to the guide's input.
@@ -41,7 +43,7 @@ class Perception:
     """
 
     text: nn.Module
-    guide: nn.Module
+    guide: nn.Module | None
     features: nn.Module | None
     guide_norm: Callable[[jax.Array], jax.Array]
     feature_norm: Callable[[jax.Array], jax.Array]
@@ -58,11 +60,21 @@ class Perception:
         return self.guide_norm(apply_matrices(image, matrix, matrix))
 
 
-def mini(
-    dtype: jnp.dtype, weights: str, clip_weights: str, feature_weights: str, real: str
-) -> Perception:
+@dataclasses.dataclass(frozen=True)
+class Wish:
+    """What `make` hands to the maker of a kind; see there."""
+
+    dtype: jnp.dtype
+    weights: str
+    clip_weights: str
+    feature_weights: str
+    vocab: int
+    real: str
+
+
+def mini(wish: Wish) -> Perception:
     """The small CLIP made by configs/clip.py:embedded; its card says how, and how good it is."""
-    folder = Path(clip_weights or MINI)
+    folder, dtype = Path(wish.clip_weights or MINI), wish.dtype
     card = json.loads((folder / "card.json").read_text())
     size = card["model"]
     text = clip.ClipText(
@@ -108,7 +120,7 @@ def mini(
         about=(
             f"perception: mini CLIP ({folder.name}), which finds the caption of "
             f"{card['scores']['score/r_precision']:.0%} of unseen pictures among 100. For a real "
-            f"run, {real}"
+            f"run, {wish.real}"
         ),
     )
 
@@ -132,10 +144,10 @@ def load_net(file: str, kind: str, net: str, module: nn.Module) -> Any:
     return pretrained.load(file, kind, net, pretrained.template(module))
 
 
-def openai_clip(preset: str, dtype: jnp.dtype, weights: str, clip_weights: str) -> Perception:
+def openai_clip(preset: str, wish: Wish) -> Perception:
     """Both towers of one of OpenAI's CLIPs, without a feature network."""
-    size, file = clip.PRESETS[preset], clip_weights or HUB[preset]
-    common = {"joint": size.joint, "act": size.act, "dtype": dtype}
+    size, file = clip.PRESETS[preset], wish.clip_weights or HUB[preset]
+    common = {"joint": size.joint, "act": size.act, "dtype": wish.dtype}
     text = clip.ClipText(
         width=size.text_width, layers=size.text_layers, heads=size.text_heads, **common
     )
@@ -160,48 +172,77 @@ def openai_clip(preset: str, dtype: jnp.dtype, weights: str, clip_weights: str) 
             "text": lambda: load_net(file, "clip", "text", text),
             "guide": lambda: load_net(file, "clip", "image", guide),
         },
-        about=f"perception: CLIP from {file}{warning(weights)}",
+        about=f"perception: CLIP from {file}{warning(wish)}",
     )
 
 
-def warning(weights: str) -> str:
+def warning(wish: Wish) -> str:
     """What to say of weights that are no weights."""
-    return ", RANDOM weights: for measuring speed only" if weights == "random" else ""
+    return ", RANDOM weights: for measuring speed only" if wish.weights == "random" else ""
 
 
-def clip_l14_dino_s16(
-    dtype: jnp.dtype, weights: str, clip_weights: str, feature_weights: str, real: str
-) -> Perception:
+def clip_l14_dino_s16(wish: Wish) -> Perception:
     """CLIP ViT-L/14 (OpenAI) and DINO ViT-S/16: what StyleGAN-T was published with."""
-    base = openai_clip("vit_l14", dtype, "pretrained", clip_weights)
-    features = dino.DinoFeatures(dtype=dtype)
-    file = feature_weights or "timm/vit_small_patch16_224.dino"
+    base = openai_clip("vit_l14", dataclasses.replace(wish, weights="pretrained"))
+    features = dino.DinoFeatures(dtype=wish.dtype)
+    file = wish.feature_weights or "timm/vit_small_patch16_224.dino"
     return dataclasses.replace(
         base,
         features=features,
         feature_norm=dino.normalize_image,
         feature_resolution=224,
         load=base.load | {"features": lambda: load_net(file, "dino", "features", features)},
-        about=f"{base.about}, DINO from {file}{warning(weights)}",
+        about=f"{base.about}, DINO from {file}{warning(wish)}",
+    )
+
+
+def damsm(wish: Wish) -> Perception:
+    """AttnGAN's text encoder alone: sentences of 256 numbers, no image tower, so no scores."""
+    text = DamsmText(vocab=wish.vocab or DamsmText.vocab, dtype=wish.dtype)
+
+    def load():
+        if not wish.clip_weights:
+            raise pretrained.WeightsError(
+                "config.model.text_weights is empty: it must name a DAMSM text encoder, such as "
+                "text_encoder200.pth (CUB) or text_encoder100.pth (COCO) from the archives that "
+                "AttnGAN's README (https://github.com/taoxugit/AttnGAN) links to, with "
+                "config.data.tokenizer naming their captions.pickle. Without it: "
+                "--config.model.perception=clip_b32 --config.data.tokenizer=clip "
+                "--config.data.tokens=77, or to measure speed --config.model.weights=random"
+            )
+        return load_net(wish.clip_weights, "damsm", "text", text)
+
+    return Perception(
+        text=text,
+        guide=None,
+        features=None,
+        guide_norm=clip.normalize_image,
+        feature_norm=clip.normalize_image,
+        guide_resolution=0,
+        feature_resolution=0,
+        sentence=text.width,
+        load={"text": load},
+        about=f"perception: DAMSM from {wish.clip_weights or 'no file'}{warning(wish)}",
     )
 
 
 def clip_only(preset: str) -> Callable[..., Perception]:
     """The maker of a perception that is one of OpenAI's CLIPs."""
 
-    def make(dtype, weights, clip_weights, feature_weights, real):
-        if feature_weights:
+    def make(wish: Wish) -> Perception:
+        if wish.feature_weights:
             raise ValueError(
-                f"config.model.feature_weights={feature_weights!r}: this perception is CLIP alone; "
-                "leave it empty"
+                f"config.model.feature_weights={wish.feature_weights!r}: this perception is CLIP "
+                "alone; leave it empty"
             )
-        return openai_clip(preset, dtype, weights, clip_weights)
+        return openai_clip(preset, wish)
 
     return make
 
 
-KINDS: dict[str, Callable[..., Perception]] = {
+KINDS: dict[str, Callable[[Wish], Perception]] = {
     "mini": mini,
+    "damsm": damsm,
     "clip_l14_dino_s16": clip_l14_dino_s16,
     **{preset.replace("vit_", "clip_"): clip_only(preset) for preset in HUB},
 }
@@ -214,6 +255,7 @@ def make(
     weights: str = "pretrained",
     clip_weights: str = "",
     feature_weights: str = "",
+    vocab: int = 0,
     real: str = "",
 ) -> Perception:
     """A perception by name.
@@ -224,6 +266,7 @@ def make(
       weights: "pretrained", or "random" (to measure speed without a download).
       clip_weights: file or folder to read CLIP from; "" = the shipped or published one.
       feature_weights: the same for the feature network.
+      vocab: word ids of a DAMSM text encoder; 0 = those of CUB's.
       real: how to start a run with published weights, told to who trains with the small ones.
 
     Raises:
@@ -233,5 +276,5 @@ def make(
         raise ValueError(f"config.model.perception={name!r}; known: {', '.join(KINDS)}")
     if weights not in WEIGHTS:
         raise ValueError(f"config.model.weights={weights!r}; known: {', '.join(WEIGHTS)}")
-    made = KINDS[name](dtype, weights, clip_weights, feature_weights, real)
+    made = KINDS[name](Wish(dtype, weights, clip_weights, feature_weights, vocab, real))
     return dataclasses.replace(made, load={}) if weights == "random" else made

@@ -18,6 +18,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors.numpy import load_file, save_file
 
 from jaxt2i.convert import clip as clip_names
+from jaxt2i.convert import damsm as damsm_names
 from jaxt2i.convert import dino as dino_names
 from jaxt2i.convert import rules, torch_files
 
@@ -30,7 +31,11 @@ KNOWN: dict[str, tuple[str, tuple[str, ...]]] = {
     },
     "timm/vit_small_patch16_224.dino": ("dino", ("model.safetensors", "pytorch_model.bin")),
 }
-NAMES: dict[str, ModuleType] = {"clip": clip_names, "dino": dino_names}
+NAMES: dict[str, ModuleType] = {
+    "clip": clip_names,
+    "damsm": damsm_names,
+    "dino": dino_names,
+}
 WEIGHT_FILES = ("*.safetensors", "*.bin", "*.pth", "*.pt", "*.npz")
 
 
@@ -97,7 +102,7 @@ def find(name: str, kind: str) -> Found:
 
     Args:
       name: a file, a folder, or a repository of `KNOWN`.
-      kind: "clip" or "dino".
+      kind: "clip", "damsm" or "dino".
 
     Raises:
       WeightsError: for an unknown name, and where nothing is there and nothing can be downloaded.
@@ -258,8 +263,8 @@ def load(name: str, kind: str, net: str, shapes: Mapping[str, Any] | None = None
 
     Args:
       name: a file, a folder or a known repository, see `find`.
-      kind: "clip" or "dino".
-      net: "text" or "image" of a clip, "features" of a dino.
+      kind: "clip", "damsm" or "dino".
+      net: "text" or "image" of a clip, "text" of a damsm, "features" of a dino.
       shapes: tree of shapes that must be met; None takes those of the file's own sizes.
 
     Returns:

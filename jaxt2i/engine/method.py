@@ -85,6 +85,9 @@ class Method:
       latent: key -> the latent that `sample` draws with this key, which it also takes as `z`.
       quantize: floats in [-1, 1] to uint8 on the host, as the original wrote its pictures; None:
         as the StyleGAN family does.
+      settle: (Ctx, Batch) -> None, played on batches of captions with the averaged weights before
+        pictures are drawn: running statistics in `ctx.extra` then belong to those weights.
+      settle_batches: how many of them.
       vocab: token ids that the text encoder knows; 0 where it has none.
       controls: further keywords of `sample`, such as "psi".
       score: (Ctx, Batch) -> {name: scalar} on a held-out batch; what a short run improves.
@@ -104,6 +107,8 @@ class Method:
     text: Callable[["Ctx", Batch], Any] | None = None
     latent: Callable[[jax.Array], jax.Array] | None = None
     quantize: Callable[[np.ndarray], np.ndarray] | None = None
+    settle: Callable[["Ctx", Batch], None] | None = None
+    settle_batches: int = 100
     controls: tuple[str, ...] = ()
     vocab: int = 0
     score: Callable[["Ctx", Batch], dict[str, jax.Array]] | None = None

@@ -156,6 +156,7 @@ class Model:
         or one of OpenAI's CLIPs such as "clip_b32"; see jaxt2i.encoders.perception.
       weights: "pretrained", or "random" to measure speed without downloads.
       text_weights: file or folder to read the perception from; "" = its usual place.
+      text_vocab: word ids of a DAMSM text encoder: 5,450 (CUB), 27,297 (COCO).
       z_dim: width of the latent.
       g_base, d_base: n_f of the generator and the discriminator.
       mismatch: pictures beside the captions of their neighbours count as fake, at half weight.
@@ -169,6 +170,7 @@ class Model:
     perception: str = "damsm"
     weights: str = "pretrained"
     text_weights: str = ""
+    text_vocab: int = 5450
     z_dim: int = 100
     g_base: int = 32
     d_base: int = 32
@@ -306,6 +308,7 @@ def build(cfg) -> Method:
         dtype=dtype,
         weights=model.weights,
         clip_weights=model.text_weights,
+        vocab=model.text_vocab,
         real=(
             "at the published size, on CUB's birds:\n"
             "  python -m jaxt2i.train --config configs/df_gan.py:cub --config.data.path=DIR"

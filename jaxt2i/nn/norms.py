@@ -1,9 +1,13 @@
-"""Normalisation: batch statistics over small virtual batches, spectral weight normalisation."""
+"""Normalisation: batch statistics, global or over small virtual batches, and spectral weights."""
+
+import math
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
+
+from jaxt2i.nn.linear import torch_uniform
 
 
 class BatchNormLocal(nn.Module):
@@ -46,59 +50,162 @@ class BatchNormLocal(nn.Module):
         return h.astype(x.dtype)
 
 
-def _torch_uniform(fan_in: int):
-    """PyTorch's default initialiser of convolutions: U(+-1/sqrt(fan_in))."""
-    bound = 1 / np.sqrt(fan_in)
-    return lambda key, shape: jax.random.uniform(key, shape, minval=-bound, maxval=bound)
+class BatchNorm(nn.Module):
+    """Batch norm with running statistics, as PyTorch keeps them.
+
+    Under a sharded `jit` the batch is the global one: what the originals call synchronised.
+    The statistics live in the collection "batch_stats".
+
+    Attributes:
+      momentum: share of the new statistics in the running ones.
+      eps: added to the variance.
+      affine: learn a scale and a bias a channel.
+    """
+
+    momentum: float = 0.1
+    eps: float = 1e-5
+    affine: bool = True
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        """[B, ..., C] to the same shape and dtype; statistics are float32."""
+        channels = x.shape[-1]
+        mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,))
+        var = self.variable("batch_stats", "var", jnp.ones, (channels,))
+        h = x.astype(jnp.float32)
+        m, v = mean.value, var.value
+        if train:
+            axes = tuple(range(x.ndim - 1))
+            m = h.mean(axes)
+            v = jnp.square(h - m).mean(axes)
+            if self.is_mutable_collection("batch_stats") and not self.is_initializing():
+                count = x.size // channels
+                unbiased = v * (count / max(count - 1, 1))
+                mean.value += self.momentum * (m - mean.value)
+                var.value += self.momentum * (unbiased - var.value)
+        h = (h - m) * jax.lax.rsqrt(v + self.eps)
+        if self.affine:
+            h = h * self.param("scale", nn.initializers.ones, (channels,))
+            h = h + self.param("bias", nn.initializers.zeros, (channels,))
+        return h.astype(x.dtype)
 
 
-def _unit(x: jax.Array) -> jax.Array:
-    return x / jnp.maximum(jnp.linalg.norm(x), 1e-12)
+def orthogonal(gain: float = 1.0) -> Callable:
+    """Orthogonal rows or columns of a kernel [..., in, out] as the matrix [out, in * positions]."""
+    draw = nn.initializers.orthogonal(gain, column_axis=0)
+
+    def init(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        *positions, inputs, out = shape
+        matrix = draw(key, (out, inputs * math.prod(positions)))
+        return jnp.moveaxis(matrix.reshape(out, inputs, *positions), (0, 1), (-1, -2))
+
+    return init
 
 
-def power_iteration(matrix: jax.Array, u: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _unit(x: jax.Array, eps: float = 1e-12) -> jax.Array:
+    return x / jnp.maximum(jnp.linalg.norm(x), eps)
+
+
+def power_iteration(
+    matrix: jax.Array, u: jax.Array, eps: float = 1e-12
+) -> tuple[jax.Array, jax.Array]:
     """One step towards the leading singular vectors of `matrix` [out, in], from u [out].
+
+    Args:
+      matrix: [out, in].
+      u: [out].
+      eps: least norm that a vector is divided by.
 
     Returns:
       (u [out], v [in]).
     """
-    v = _unit(jnp.matmul(u, matrix, precision="highest"))
-    return _unit(jnp.matmul(matrix, v, precision="highest")), v
+    v = _unit(jnp.matmul(u, matrix, precision="highest"), eps)
+    return _unit(jnp.matmul(matrix, v, precision="highest"), eps), v
 
 
-class SpectralConv(nn.Module):
-    """A convolution whose kernel is divided by (an estimate of) its largest singular value.
+class Spectral(nn.Module):
+    """A layer whose kernel is divided by (an estimate of) its largest singular value.
 
     Follows the first PyTorch implementation (Miyato et al., arXiv 1802.05957): sigma = u^T W v,
     u and v constants for the gradient, one power iteration at every training forward before
     sigma is taken, none in evaluation. The vectors live in the collection "spectral".
 
     Attributes:
-      features: output channels.
-      kernel_size: (k,) for [B, T, C], (kh, kw) for [B, H, W, C].
-      strides: one number an axis; () = 1 everywhere.
-      padding: "same" (zeros), "circular" (odd kernels) or "valid".
+      features: width of the output.
       use_bias: False leaves the bias out.
       dtype: compute dtype; sigma is float32.
+      eps: least norm that a vector is divided by in the power iteration.
+      kernel_init: of the kernel before the division; None: PyTorch's default.
     """
 
     features: int
-    kernel_size: tuple[int, ...]
-    strides: tuple[int, ...] = ()
-    padding: str = "same"
     use_bias: bool = True
     dtype: jnp.dtype = jnp.float32
+    eps: float = 1e-12
+    kernel_init: Callable | None = None
+
+    def normalised(self, shape: tuple[int, ...], train: bool) -> jax.Array:
+        """The kernel [..., in, features] over sigma, in the compute dtype."""
+        fan_in = math.prod(shape[:-1])
+        kernel = self.param("kernel", self.kernel_init or torch_uniform(fan_in), shape)
+        sigma = self._sigma(kernel, fan_in, train)
+        self.sow("intermediates", "sigma", sigma)
+        return (kernel / sigma).astype(self.dtype)
+
+    def biased(self, y: jax.Array, fan_in: int) -> jax.Array:
+        """Y with its bias, if there is one."""
+        if not self.use_bias:
+            return y
+        bias = self.param("bias", torch_uniform(fan_in), (self.features,))
+        return y + bias.astype(self.dtype)
+
+    def _sigma(self, kernel: jax.Array, fan_in: int, train: bool) -> jax.Array:
+        """u^T W v of the kernel as a matrix [out, in * positions], PyTorch's order of columns."""
+
+        def random_unit() -> jax.Array:
+            return _unit(jax.random.normal(self.make_rng("params"), (self.features,)))
+
+        matrix = jnp.moveaxis(kernel, (-1, -2), (0, 1)).reshape(self.features, fan_in)
+        u = self.variable("spectral", "u", random_unit)
+        # Not a random vector: with one, sigma of a fresh network would be next to nothing.
+        v = self.variable("spectral", "v", lambda: _unit(u.value @ matrix))
+        left, right = u.value, v.value
+        if train and not self.is_initializing():
+            left, right = power_iteration(jax.lax.stop_gradient(matrix), left, self.eps)
+            if self.is_mutable_collection("spectral"):
+                u.value, v.value = left, right
+        left, right = jax.lax.stop_gradient((left, right))
+        return jnp.matmul(left, jnp.matmul(matrix, right, precision="highest"), precision="highest")
+
+
+class SpectralDense(Spectral):
+    """A spectrally normalised dense layer; see `Spectral`."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        """[..., in] to [..., features]; `train` runs the power iteration."""
+        kernel = self.normalised((x.shape[-1], self.features), train)
+        return self.biased(x.astype(self.dtype) @ kernel, x.shape[-1])
+
+
+class SpectralConv(Spectral):
+    """A spectrally normalised convolution; see `Spectral`.
+
+    Attributes:
+      kernel_size: (k,) for [B, T, C], (kh, kw) for [B, H, W, C].
+      strides: one number an axis; () = 1 everywhere.
+      padding: "same" (zeros), "circular" (odd kernels) or "valid".
+    """
+
+    kernel_size: tuple[int, ...] = (3, 3)
+    strides: tuple[int, ...] = ()
+    padding: str = "same"
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """[B, *positions, C] to [B, *positions', features]; `train` runs the power iteration."""
         dims, inputs = len(self.kernel_size), x.shape[-1]
-        fan_in = inputs * int(np.prod(self.kernel_size))
-        init = _torch_uniform(fan_in)
-        kernel = self.param("kernel", init, (*self.kernel_size, inputs, self.features))
-        sigma = self._sigma(kernel, fan_in, train)
-        self.sow("intermediates", "sigma", sigma)
-        kernel = (kernel / sigma).astype(self.dtype)
+        kernel = self.normalised((*self.kernel_size, inputs, self.features), train)
         if self.padding == "circular":
             wrap = [(k // 2, k // 2) for k in self.kernel_size]
             x = jnp.pad(x, [(0, 0), *wrap, (0, 0)], mode="wrap")
@@ -110,23 +217,4 @@ class SpectralConv(nn.Module):
             "SAME" if self.padding == "same" else "VALID",
             dimension_numbers=(f"N{spatial}C", f"{spatial}IO", f"N{spatial}C"),
         )
-        if self.use_bias:
-            y = y + self.param("bias", init, (self.features,)).astype(self.dtype)
-        return y
-
-    def _sigma(self, kernel: jax.Array, fan_in: int, train: bool) -> jax.Array:
-        """u^T W v of the kernel as a matrix [out, in * positions], PyTorch's order of columns."""
-
-        def random_unit(size: int) -> jax.Array:
-            return _unit(jax.random.normal(self.make_rng("params"), (size,)))
-
-        u = self.variable("spectral", "u", random_unit, self.features)
-        v = self.variable("spectral", "v", random_unit, fan_in)
-        matrix = jnp.moveaxis(kernel, (-1, -2), (0, 1)).reshape(self.features, fan_in)
-        left, right = u.value, v.value
-        if train and not self.is_initializing():
-            left, right = power_iteration(jax.lax.stop_gradient(matrix), left)
-            if self.is_mutable_collection("spectral"):
-                u.value, v.value = left, right
-        left, right = jax.lax.stop_gradient((left, right))
-        return jnp.matmul(left, jnp.matmul(matrix, right, precision="highest"), precision="highest")
+        return self.biased(y, inputs * math.prod(self.kernel_size))

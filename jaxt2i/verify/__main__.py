@@ -39,6 +39,7 @@ RUNNERS = (
     ("galip/text_encoder", "clip"),
     ("galip/image_encoder", "clip"),
     ("dino_vits16/*", "dino"),
+    ("df_gan/text_encoder", "damsm"),
 )
 STATUSES = ("pass", "FAIL", "no runner")
 Runner = Callable[[Golden, Case], dict]

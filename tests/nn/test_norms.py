@@ -53,7 +53,7 @@ def sigma_of(variables, kernel_size):
 
 @pytest.mark.parametrize(("kernel_size", "shape"), [((3,), (2, 7, 4)), ((3, 3), (2, 6, 6, 4))])
 def test_training_drives_the_kernel_to_unit_norm(kernel_size, shape):
-    conv, x = SpectralConv(5, kernel_size, padding="circular"), normal(*shape)
+    conv, x = SpectralConv(5, kernel_size=kernel_size, padding="circular"), normal(*shape)
     variables = conv.init(jax.random.key(0), x)
     for _ in range(40):
         y, changed = conv.apply(variables, x, train=True, mutable=["spectral"])
@@ -73,7 +73,7 @@ def test_training_drives_the_kernel_to_unit_norm(kernel_size, shape):
 
 
 def test_evaluation_leaves_the_vectors_alone_and_training_moves_them_once():
-    conv, x = SpectralConv(5, (1,)), normal(2, 7, 4)
+    conv, x = SpectralConv(5, kernel_size=(1,)), normal(2, 7, 4)
     variables = conv.init(jax.random.key(0), x)
     _, same = conv.apply(variables, x, mutable=["spectral"])
     np.testing.assert_array_equal(same["spectral"]["u"], variables["spectral"]["u"])

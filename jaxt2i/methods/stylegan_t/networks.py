@@ -473,7 +473,11 @@ class HeadBlock(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """[B, N, C] to [B, N, C]."""
         conv = SpectralConv(
-            x.shape[-1], (self.kernel,), padding="circular", dtype=self.dtype, name="conv"
+            x.shape[-1],
+            kernel_size=(self.kernel,),
+            padding="circular",
+            dtype=self.dtype,
+            name="conv",
         )
         y = BatchNormLocal(self.virtual_size, name="norm")(conv(x, train=train))
         y = bias_act(y, act="lrelu", gain=1.0)
@@ -501,7 +505,7 @@ class DiscriminatorHead(nn.Module):
         h = HeadBlock(1, name="block0", **block)(x.astype(self.dtype), train=train)
         h = HeadBlock(9, residual=True, name="block1", **block)(h, train=train)
         width = 1 if sentence is None else self.cmap_dim
-        h = SpectralConv(width, (1,), dtype=self.dtype, name="cls")(h, train=train)
+        h = SpectralConv(width, kernel_size=(1,), dtype=self.dtype, name="cls")(h, train=train)
         h = h.astype(jnp.float32)
         if sentence is None:
             return h[..., 0]

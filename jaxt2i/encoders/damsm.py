@@ -1,0 +1,123 @@
+"""The text encoder of DAMSM (Xu et al. 2018, AttnGAN, arXiv 1711.10485): a bidirectional LSTM."""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxt2i.encoders.text import Text
+
+
+def uniform(bound: float) -> Callable:
+    """U(-bound, bound)."""
+    return lambda key, shape: jax.random.uniform(key, shape, minval=-bound, maxval=bound)
+
+
+class Direction(nn.Module):
+    """One direction of an LSTM with PyTorch's gates (input, forget, cell, output) and two biases.
+
+    Attributes:
+      width: of the state, H.
+      reverse: read from each caption's last word to its first.
+    """
+
+    width: int
+    reverse: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Reads captions; a padded position leaves the state as it is.
+
+        Args:
+          x: [B, T, E].
+          mask: bool [B, T].
+
+        Returns:
+          (outputs [B, T, H], zero at padding; last output [B, H]; last cell [B, H]).
+        """
+        init = uniform(self.width**-0.5)
+        inputs = self.param("input", init, (x.shape[-1], 4 * self.width))
+        recurrent = self.param("recurrent", init, (self.width, 4 * self.width))
+        bias = self.param("input_bias", init, (4 * self.width,))
+        bias = bias + self.param("recurrent_bias", init, (4 * self.width,))
+        drive = x @ inputs + bias  # [B, T, 4H], all positions in one product
+
+        def turn(carry, at):
+            h, c = carry
+            drive, keep = at
+            i, f, g, o = jnp.split(drive + h @ recurrent, 4, -1)
+            new_c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+            new_h = jax.nn.sigmoid(o) * jnp.tanh(new_c)
+            h, c = jnp.where(keep, new_h, h), jnp.where(keep, new_c, c)
+            return (h, c), jnp.where(keep, h, 0)
+
+        start = jnp.zeros((len(x), self.width), x.dtype)
+        along = jnp.moveaxis(drive, 1, 0), jnp.moveaxis(mask, 1, 0)[..., None]
+        (h, c), outputs = jax.lax.scan(turn, (start, start), along, reverse=self.reverse)
+        return jnp.moveaxis(outputs, 0, 1), h, c
+
+
+class DamsmText(nn.Module):
+    """Words to a sentence vector and word vectors. Compiled once for captions of every length.
+
+    Attributes:
+      vocab: word ids; 0 is the end and the padding.
+      length: positions of a caption, for `example` alone.
+      embed: width of the word embedding.
+      width: of the sentence, S: both directions together.
+      dropout: of the embeddings, in training.
+      dtype: of the results; the recurrence is float32.
+    """
+
+    vocab: int = 5450
+    length: int = 18
+    embed: int = 300
+    width: int = 256
+    dropout: float = 0.5
+    dtype: jnp.dtype = jnp.float32
+
+    def setup(self):
+        self.words = nn.Embed(
+            self.vocab, self.embed, embedding_init=lambda key, shape, _: uniform(0.1)(key, shape)
+        )
+        self.drop = nn.Dropout(self.dropout)
+        self.forward = Direction(self.width // 2)
+        self.backward = Direction(self.width // 2, reverse=True)
+
+    def example(self) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
+        """Inputs that `init` can be traced with."""
+        shape = (1, self.length)
+        return jax.ShapeDtypeStruct(shape, jnp.int32), jax.ShapeDtypeStruct(shape, bool)
+
+    def stages(self, tokens: jax.Array, mask: jax.Array, train: bool = False) -> dict:
+        """Everything on the way: embedded [B, T, E], words [B, T, S], sentence [B, S], cell.
+
+        Args:
+          tokens: int [B, T].
+          mask: bool [B, T], True where a token is a word; at least one a caption.
+          train: drop embeddings out, with the rng "dropout".
+
+        Returns:
+          A dict; "cell" holds both directions' last cells, [2, B, S / 2].
+        """
+        embedded = self.drop(self.words(tokens), deterministic=not train)
+        ahead, last, cell = self.forward(embedded, mask)
+        back, first, back_cell = self.backward(embedded, mask)
+        return {
+            "embedded": embedded,
+            "words": jnp.concatenate([ahead, back], -1),
+            "sentence": jnp.concatenate([last, first], -1),
+            "cell": jnp.stack([cell, back_cell]),
+        }
+
+    def __call__(self, tokens: jax.Array, mask: jax.Array, train: bool = False) -> Text:
+        """Encodes captions; see `stages` for the arguments.
+
+        Returns:
+          `Text`: sentence = the last states of both directions [B, S]; words [B, T, S], zero at
+          padding.
+        """
+        found = self.stages(tokens, mask, train)
+        sentence, words = found["sentence"].astype(self.dtype), found["words"].astype(self.dtype)
+        return Text(sentence, words, mask)
