@@ -35,7 +35,7 @@ def published(epochs: int) -> ConfigDict:
     c.total_epochs = epochs
     c.seed = 100
     c.data.update(source="folder", tokens=18, resolution=256, crop="random")
-    c.data.tokenizer = "captions_DAMSM.pickle"
+    c.data.update(tokenizer="captions_DAMSM.pickle", resize="bilinear")
     adam = {"b1": 0.0, "b2": 0.9, "eps": 1e-8}
     c.optim = ConfigDict({"g": {"lr": 1e-4, **adam}, "d": {"lr": 4e-4, **adam}})
     # Every key of jaxt2i.methods.df_gan.Model; the docstrings are there.

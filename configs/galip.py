@@ -40,6 +40,7 @@ def published(epochs: int) -> ConfigDict:
     c.total_epochs = epochs
     c.seed = 100
     c.data.update(source="folder", tokenizer="clip", tokens=77, resolution=256, crop="random")
+    c.data.resize = "bilinear"
     adam = {"b1": 0.0, "b2": 0.9, "eps": 1e-8}
     c.optim = ConfigDict({"g": {"lr": 1e-4, **adam}, "d": {"lr": 4e-4, **adam}})
     # Every key of jaxt2i.methods.galip.Model; the docstrings are there.

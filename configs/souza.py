@@ -35,7 +35,7 @@ def published(epochs: int) -> ConfigDict:
     c.batch_size = 24
     c.total_epochs = epochs
     c.data.update(source="folder", tokens=18, resolution=256, crop="random")
-    c.data.tokenizer = "captions.pickle"
+    c.data.update(tokenizer="captions.pickle", resize="bilinear")
     adam = {"b1": 0.0, "b2": 0.999, "eps": 1e-8}
     c.optim = ConfigDict({"g": {"lr": 1e-4, **adam}, "d": {"lr": 4e-4, **adam}})
     # Every key of jaxt2i.methods.souza.Model; the docstrings are there.

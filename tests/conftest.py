@@ -4,6 +4,12 @@ import os
 import tempfile
 from pathlib import Path
 
+import hypothesis
+
+# The first example of a property often pays for a compilation.
+hypothesis.settings.register_profile("jaxt2i", deadline=None)
+hypothesis.settings.load_profile("jaxt2i")
+
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"

@@ -24,7 +24,7 @@ from jaxt2i.data.schema import DataError
 from jaxt2i.data.sources import Unreadable
 
 # Names of the independent random streams behind one seed.
-SHUFFLE, CAPTION = 1, 2
+SHUFFLE, CAPTION, VIEW = 1, 2, 3
 # Fewer rounds leave the orders of small folders measurably uneven.
 ROUNDS = 12
 # So many neighbours that cannot be read mean a lost disk, not a few bad files.
@@ -103,7 +103,8 @@ class Pipeline:
           process_index: which contiguous share of each global batch is made here.
           process_count: how many shares there are.
           workers: threads that read ahead.
-          caption: "random" chooses anew at every position; "first" always takes the first.
+          caption: "random" chooses anew at every position, and so it does with the view of a
+            picture where config.data.crop is "random"; "first" always takes the first caption.
 
         Raises:
           DataError: names the config line and the fix.
@@ -127,6 +128,7 @@ class Pipeline:
         self._from_source = tuple(k for k in self.needs if k in source.gives)
         self._tokenise = not {"tokens", "token_mask"}.isdisjoint(self.needs)
         self._tokenise_all = "all_tokens" in self.needs
+        self._augments = caption == "random" and getattr(source, "crop", "") == "random"
         self.skipped: collections.Counter[str] = collections.Counter()
         self._told: set[str] = set()
         self._lock = threading.Lock()
@@ -167,7 +169,8 @@ class Pipeline:
         )
 
     def _read(self, index: int, position: int) -> dict[str, np.ndarray]:
-        example = dict(self.source.example(index, self._from_source))
+        views = {"view": self._view(position)} if self._augments else {}
+        example = dict(self.source.example(index, self._from_source, **views))
         if self._tokenise:
             captions = self.source.captions(index)
             chosen = mix(self.seed, CAPTION, position) % len(captions)
@@ -179,6 +182,10 @@ class Pipeline:
         if "mask" in self.needs:
             example["mask"] = np.True_
         return example
+
+    def _view(self, position: int) -> tuple[float, float, float]:
+        """Three numbers in [0, 1) that belong to a position."""
+        return tuple(mix(self.seed, VIEW, position, k) / 2**64 for k in range(3))
 
     def _all_captions(self, captions: Sequence[str]) -> dict[str, np.ndarray]:
         """The first K captions of an image; absent ones are empty texts that the mask hides."""

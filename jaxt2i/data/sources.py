@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxt2i.data.pictures import CROPS, RESIZE, center_crop_resize, random_view
 from jaxt2i.data.schema import DataError
 
 # Pillow refuses more than this by itself.
@@ -35,9 +36,6 @@ SUFFIXES = (
     *(".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".avif"),
 )
 METADATA = ("metadata.jsonl", "metadata.csv")
-# Pillow's name of each way to resize.
-RESIZE = {"lanczos": "LANCZOS", "area": "BOX", "bilinear": "BILINEAR", "bicubic": "BICUBIC"}
-CROPS = ("centre", "none")
 # EXIF orientation to the turn that undoes it.
 UPRIGHT = {
     2: "FLIP_LEFT_RIGHT",
@@ -163,34 +161,6 @@ def to_rgb(image):
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
     return image.convert("RGB")
-
-
-def center_crop_resize(
-    image, resolution: int, resize: str = "lanczos", crop: str = "centre"
-) -> np.ndarray:
-    """Centre square, then a resize with antialiasing, as StyleGAN-T prepares its data.
-
-    Args:
-      image: uint8 [H, W, 3], or a PIL image in mode RGB.
-      resolution: side of the result, pixels.
-      resize: a key of `RESIZE`.
-      crop: "centre" cuts the largest square, offsets rounded down; "none" keeps the whole image
-        and not its aspect.
-
-    Returns:
-      uint8 [resolution, resolution, 3].
-    """
-    from PIL import Image
-
-    if isinstance(image, np.ndarray):
-        image = Image.fromarray(image)
-    if crop == "centre":
-        width, height = image.size
-        side = min(width, height)
-        left, top = (width - side) // 2, (height - side) // 2
-        image = image.crop((left, top, left + side, top + side))
-    method = Image.Resampling[RESIZE[resize]]
-    return np.asarray(image.resize((resolution, resolution), method))
 
 
 # --- Captions ----------------------------------------------------------------------------------
@@ -426,7 +396,8 @@ class Folder:
         Args:
           path: the directory.
           resolution: side of the images, pixels.
-          crop: "centre" or "none", see `center_crop_resize`.
+          crop: "centre" or "none", see `center_crop_resize`; "random" shows training a
+            `random_view` and everything else the centre.
           resize: "lanczos", "area", "bilinear" or "bicubic".
           min_side: smaller images are skipped, pixels.
           max_pixels: larger images are skipped, by their header; Pillow's own limit holds too.
@@ -544,12 +515,18 @@ class Folder:
         """
         return self._captions(self._texts[index])
 
-    def example(self, index: int, keys: tuple[str, ...] = ("image",)) -> dict[str, np.ndarray]:
+    def example(
+        self,
+        index: int,
+        keys: tuple[str, ...] = ("image",),
+        view: tuple[float, float, float] | None = None,
+    ) -> dict[str, np.ndarray]:
         """One example.
 
         Args:
           index: in range(size).
           keys: of `gives`.
+          view: see `random_view`; None shows the centre.
 
         Returns:
           {"image": uint8 [resolution, resolution, 3], "id": int64 []}, as asked.
@@ -560,7 +537,11 @@ class Folder:
         out = {}
         if "image" in keys:
             rgb = self._decode(self._images[index])
-            out["image"] = center_crop_resize(rgb, self.resolution, self.resize, self.crop)
+            if view is None:
+                crop = "centre" if self.crop == "random" else self.crop
+                out["image"] = center_crop_resize(rgb, self.resolution, self.resize, crop)
+            else:
+                out["image"] = random_view(rgb, self.resolution, self.resize, view)
         if "id" in keys:
             out["id"] = np.int64(index)
         return out

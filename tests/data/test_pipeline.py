@@ -1,6 +1,7 @@
 """Batches by position: pure, shared among processes, the same however they are read."""
 
 import collections
+import dataclasses
 import itertools
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import time
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from jaxt2i.data import schema, sources
 from jaxt2i.data.pipeline import Pipeline, mix, permuted, prefetch_to_device, prompts_batch
@@ -344,3 +346,43 @@ def test_closing_stops_the_whole_chain():
     stream.close()
     assert not prefetching()
     assert not [t for t in threading.enumerate() if t.name.startswith("data")]
+
+
+def test_all_captions_of_a_picture_travel_together():
+    sizes = schema.Sizes(batch=2, resolution=16, tokens=6, captions=7)
+    needs = ("image", "all_tokens", "all_token_mask", "captions_mask")
+    batch = pipeline(Fake(), sizes, needs).batch_at(1)
+    assert batch["all_tokens"].shape == batch["all_token_mask"].shape == (2, 7, 6)
+    np.testing.assert_array_equal(batch["captions_mask"], [[True] * 5 + [False] * 2] * 2)
+    rows = batch["all_tokens"][1]
+    assert ["".join(map(chr, r[r > 1][:-1])) for r in rows] == [
+        "3a",
+        "3b",
+        "3c",
+        "3d",
+        "3e",
+        "",
+        "",
+    ]
+    few = dataclasses.replace(sizes, captions=2)
+    assert pipeline(Fake(), few, needs).batch_at(0)["captions_mask"].all()
+
+
+def test_training_sees_another_part_of_a_picture_every_time(tmp_path):
+    """Crops and mirror images follow from the position; held-out pictures show their centre."""
+    x = np.arange(64, dtype=np.uint8)
+    pixels = np.stack([np.tile(2 * x, (48, 1)), np.tile(4 * x[:48, None], (1, 64))], -1)
+    pixels = np.concatenate([pixels, np.zeros((48, 64, 1), np.uint8)], -1)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    (tmp_path / "a.txt").write_text("a ramp\n")
+    source = sources.Folder(tmp_path, 16, crop="random", resize="bilinear")
+    sizes = schema.Sizes(batch=8, resolution=16, tokens=6)
+    pipe = Pipeline(source, Lengths(), sizes, ("image",), seed=3)
+    first, again, later = pipe.batch_at(0), pipe.batch_at(0), pipe.batch_at(1)
+    equal(first, again)
+    assert len({x.tobytes() for x in (*first["image"], *later["image"])}) > 8
+    rising = np.array([x[8, -1, 0] > x[8, 0, 0] for x in first["image"]])
+    assert 0 < rising.sum() < 8
+    held = Pipeline(source, Lengths(), sizes, ("image",), seed=3, caption="first").batch_at(0)
+    assert len({x.tobytes() for x in held["image"]}) == 1
+    np.testing.assert_array_equal(held["image"][0], source.example(0)["image"])

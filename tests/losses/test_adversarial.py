@@ -31,3 +31,22 @@ def test_half_precision_logits_are_summed_in_float32():
     loss = adversarial.linear_g(logits)
     assert loss.dtype == jnp.float32
     np.testing.assert_allclose(loss, -(1 + 1 / 128), rtol=1e-6)
+
+
+def test_relativistic_terms_look_at_the_other_kind():
+    """Shifting both kinds of logits alike changes nothing; the generator exchanges the roles."""
+    real, fake = jnp.array([2.0, 0.5, -1.0]), jnp.array([-2.0, 0.5, 1.0])
+    for name, family in adversarial.FAMILIES.items():
+        values = [f(real, fake) for f in (family.real, family.fake, family.g)]
+        shifted = [f(real + 3, fake + 3) for f in (family.real, family.fake, family.g)]
+        same = np.allclose(values, shifted, atol=1e-5)
+        assert same == family.relative == name.startswith("relativistic"), name
+    hinge = adversarial.FAMILIES["relativistic_hinge"]
+    over = real - fake.mean()
+    np.testing.assert_allclose(hinge.real(real, fake), jax.nn.relu(1 - over).mean() / 2, rtol=1e-6)
+
+
+def test_least_squares_terms():
+    family = adversarial.FAMILIES["least_squares"]
+    real, fake = jnp.array([1.0, 3.0]), jnp.array([0.0, 2.0])
+    assert [float(f(real, fake)) for f in (family.real, family.fake, family.g)] == [1.0, 1.0, 0.5]

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from jaxt2i.nn.norms import BatchNormLocal, SpectralConv
+from jaxt2i.nn.norms import (
+    BatchNorm,
+    BatchNormLocal,
+    SpectralConv,
+    SpectralDense,
+    orthogonal,
+)
 
 
 def normal(*shape, seed=0):
@@ -84,3 +90,45 @@ def test_evaluation_leaves_the_vectors_alone_and_training_moves_them_once():
     np.testing.assert_allclose(moved["spectral"]["v"], v, rtol=1e-5)
     u = v @ kernel
     np.testing.assert_allclose(moved["spectral"]["u"], u / np.linalg.norm(u), rtol=1e-5)
+
+
+def test_batch_norm_keeps_running_statistics_as_pytorch_does():
+    """Momentum is the share of the new; the running variance is the unbiased one."""
+    x = 2 * normal(4, 3, 3, 5) + 1
+    norm = BatchNorm(momentum=0.1, eps=1e-5)
+    variables = norm.init(jax.random.key(0), x)
+    y, changed = norm.apply(variables, x, train=True, mutable=["batch_stats"])
+    flat = np.asarray(x).reshape(-1, 5)
+    np.testing.assert_allclose(np.asarray(y).reshape(-1, 5).mean(0), 0, atol=1e-5)
+    np.testing.assert_allclose(np.asarray(y).reshape(-1, 5).std(0), 1, atol=1e-4)
+    stats = changed["batch_stats"]
+    np.testing.assert_allclose(stats["mean"], 0.1 * flat.mean(0), atol=1e-5)
+    np.testing.assert_allclose(stats["var"], 0.9 + 0.1 * flat.var(0, ddof=1), rtol=1e-5)
+    still = norm.apply({**variables, **changed}, x)
+    want = (flat - stats["mean"]) / np.sqrt(stats["var"] + 1e-5)
+    np.testing.assert_allclose(np.asarray(still).reshape(-1, 5), want, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(3, 3, 4, 6), (1, 1, 16, 4), (5, 7)])
+def test_orthogonal_kernels_are_so_as_matrices(shape):
+    kernel = np.asarray(orthogonal()(jax.random.key(0), shape))
+    matrix = np.moveaxis(kernel, (-1, -2), (0, 1)).reshape(shape[-1], -1)
+    small = matrix @ matrix.T if matrix.shape[0] <= matrix.shape[1] else matrix.T @ matrix
+    np.testing.assert_allclose(small, np.eye(len(small)), atol=1e-5)
+
+
+def test_spectral_dense_has_a_largest_singular_value_of_one():
+    layer, x = SpectralDense(6), normal(2, 9)
+    variables = layer.init(jax.random.key(0), x)
+    for _ in range(50):
+        _, changed = layer.apply(variables, x, train=True, mutable=["spectral"])
+        variables = {**variables, **changed}
+    out = layer.apply(variables, jnp.eye(9)) - layer.apply(variables, jnp.zeros((1, 9)))
+    assert np.linalg.svd(out, compute_uv=False)[0] == pytest.approx(1, rel=1e-3)
+
+
+def test_a_fresh_spectral_layer_is_well_scaled():
+    """Sigma of two unrelated random vectors would be next to nothing."""
+    layer, x = SpectralDense(64), normal(8, 256)
+    out, _ = layer.init_with_output(jax.random.key(0), x)
+    assert jnp.abs(out).max() < 100
