@@ -68,7 +68,8 @@ def embedded() -> ConfigDict:
     c.checkpoint_every_steps = 500
     c.sample_every_steps = 500
     c.data.update(source="synthetic", corpus="blooms", tokenizer="mini", tokens=32, resolution=32)
-    c.optim.g.lr, c.optim.d.lr = 4e-4, 1e-3
+    for adam in (c.optim.g, c.optim.d):
+        adam.update(lr=1e-3, b2=0.9)
     c.model.update(
         perception="mini",
         normalize_sentence=True,

@@ -1,6 +1,7 @@
 """Penalties on the gradient of a discriminator at its inputs; float32 throughout."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,3 +28,46 @@ def matching_aware(
     """
     squares = [jnp.square(g.astype(jnp.float32)).reshape(len(g), -1).sum(1) for g in gradients]
     return weight * jnp.mean(sum(squares) ** (power / 2))
+
+
+class Judged(NamedTuple):
+    """What a discriminator says of real pictures with their own captions.
+
+    Attributes:
+      logits: [B].
+      rest: whatever else the discriminator returned.
+      penalty: MA-GP, a scalar; 0 where it is left out.
+      gradients: of the summed logits, one array an input; () where the penalty is left out.
+    """
+
+    logits: jax.Array
+    rest: Any
+    penalty: jax.Array
+    gradients: tuple[jax.Array, ...]
+
+
+def judge(
+    score: Callable[..., tuple[jax.Array, Any]],
+    inputs: tuple[jax.Array, ...],
+    weight: float = 2.0,
+    power: float = 6.0,
+) -> Judged:
+    """Logits and their MA-GP from one forward pass.
+
+    Args:
+      score: inputs -> (logits [B], anything).
+      inputs: what the penalty differentiates by, [B, ...] each.
+      weight: factor k; 0 leaves the penalty and its cost out.
+      power: exponent p.
+    """
+    if not weight:
+        logits, rest = score(*inputs)
+        return Judged(logits, rest, jnp.zeros(()), ())
+
+    def total(*inputs):
+        logits, rest = score(*inputs)
+        return logits.sum(), (logits, rest)
+
+    slopes = jax.value_and_grad(total, tuple(range(len(inputs))), has_aux=True)
+    (_, (logits, rest)), gradients = slopes(*inputs)
+    return Judged(logits, rest, matching_aware(gradients, weight, power), gradients)

@@ -18,7 +18,7 @@ from jaxt2i.encoders.text import Text
 from jaxt2i.engine.method import Batch, ConfigError, Ctx, Ema, Method, Player, fields
 from jaxt2i.engine.optim import Adam
 from jaxt2i.losses import adversarial
-from jaxt2i.losses.penalties import matching_aware
+from jaxt2i.losses.penalties import Judged, judge
 from jaxt2i.metrics.drawn import BETTER, scores
 from jaxt2i.nn.affine import UpBlock, leaky, widths
 from jaxt2i.nn.linear import Conv, Linear
@@ -208,40 +208,38 @@ class Game:
         """This step's z [B, Z], the same for both players, which saves a generator pass."""
         return jax.random.normal(ctx.rng("z"), (len(batch["image"]), self.model.z_dim))
 
-    def real_terms(self, ctx: Ctx, image: jax.Array, sentence: jax.Array) -> dict[str, jax.Array]:
-        """Logits of real pictures with their own and with wrong captions, and MA-GP."""
+    def real_terms(
+        self, ctx: Ctx, image: jax.Array, sentence: jax.Array
+    ) -> tuple[Judged, jax.Array | None]:
+        """Real pictures with their own captions (with MA-GP) and with wrong ones.
+
+        Returns:
+          (logits and penalty of the right pairs, logits [B] of the wrong ones or None).
+        """
         m = self.model
 
-        def own(image, sentence):
+        def score(image, sentence):
             features = ctx("d", image, precise=m.penalty_float32)
-            logits = ctx("c", features, sentence, precise=m.penalty_float32)
-            return logits.sum(), (logits, features)
+            return ctx("c", features, sentence, precise=m.penalty_float32), features
 
-        if m.penalty_weight:
-            step = jax.value_and_grad(own, (0, 1), has_aux=True)
-            (_, (logits, features)), gradients = step(image, sentence)
-            out = {"real": logits, "gradients": gradients}
-            out["penalty"] = matching_aware(gradients, m.penalty_weight, m.penalty_power)
-        else:
-            _, (logits, features) = own(image, sentence)
-            out = {"real": logits, "penalty": jnp.zeros(())}
-        if m.mismatch:
-            # Picture i + 1 beside sentence i; moving sentences is cheaper than moving features.
-            out["mismatched"] = ctx("c", features, jnp.roll(sentence, 1, 0))
-        return out
+        own = judge(score, (image, sentence), m.penalty_weight, m.penalty_power)
+        if not m.mismatch:
+            return own, None
+        # Picture i + 1 beside sentence i; moving sentences is cheaper than moving features.
+        return own, ctx("c", own.rest, jnp.roll(sentence, 1, 0))
 
     def d_loss(self, ctx: Ctx, batch: Batch) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Hinge terms and MA-GP (paper equations 1 and 3)."""
         sentence = self.text(ctx, batch).sentence
         image = jax.lax.stop_gradient(ctx("g", self.latents(ctx, batch), sentence))
-        terms = self.real_terms(ctx, self.pictures(batch), sentence)
+        own, other = self.real_terms(ctx, self.pictures(batch), sentence)
         fake = ctx("c", ctx("d", image), sentence)
-        logs = {"real": adversarial.hinge_real(terms["real"]), "fake": adversarial.hinge_fake(fake)}
+        logs = {"real": adversarial.hinge_real(own.logits), "fake": adversarial.hinge_fake(fake)}
         wrong = logs["fake"]
-        if self.model.mismatch:
-            logs["mismatched"] = adversarial.hinge_fake(terms["mismatched"])
+        if other is not None:
+            logs["mismatched"] = adversarial.hinge_fake(other)
             wrong = (wrong + logs["mismatched"]) / 2
-        logs["penalty"] = terms["penalty"]
+        logs["penalty"] = own.penalty
         return logs["real"] + wrong + logs["penalty"], logs
 
     def g_loss(self, ctx: Ctx, batch: Batch) -> tuple[jax.Array, dict[str, jax.Array]]:

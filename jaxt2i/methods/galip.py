@@ -18,7 +18,7 @@ from jaxt2i.encoders.text import Text
 from jaxt2i.engine.method import Batch, ConfigError, Ctx, Ema, Method, Player, fields
 from jaxt2i.engine.optim import Adam
 from jaxt2i.losses import adversarial
-from jaxt2i.losses.penalties import matching_aware
+from jaxt2i.losses.penalties import Judged, judge
 from jaxt2i.metrics.drawn import BETTER, scores
 from jaxt2i.metrics.retrieval import mean_cosine
 from jaxt2i.nn.affine import Fusion, UpBlock, leaky, widths
@@ -325,39 +325,39 @@ class Game:
         grid = self.sees.guide.resolution // self.sees.guide.patch
         return states.reshape(*states.shape[:2], grid, grid, -1), embedding
 
-    def real_terms(self, ctx: Ctx, states: jax.Array, sentence: jax.Array) -> dict[str, jax.Array]:
-        """Logits of real hidden states with their own and with wrong captions, and MA-GP."""
+    def real_terms(
+        self, ctx: Ctx, states: jax.Array, sentence: jax.Array
+    ) -> tuple[Judged, jax.Array | None]:
+        """Real hidden states with their own captions (with MA-GP) and with wrong ones.
+
+        Returns:
+          (logits and penalty of the right pairs, logits [B] of the wrong ones or None).
+        """
         m = self.model
 
-        def own(states, sentence):
+        def score(states, sentence):
             features = ctx("d", states, precise=m.penalty_float32)
-            logits = ctx("c", features, sentence, precise=m.penalty_float32)
-            return logits.sum(), (logits, features)
+            return ctx("c", features, sentence, precise=m.penalty_float32), features
 
-        if m.penalty_weight:
-            step = jax.value_and_grad(own, (0, 1), has_aux=True)
-            (_, (logits, features)), gradients = step(states.astype(jnp.float32), sentence)
-            out = {"real": logits, "gradients": gradients}
-            out["penalty"] = matching_aware(gradients, m.penalty_weight, m.penalty_power)
-        else:
-            _, (logits, features) = own(states, sentence)
-            out = {"real": logits, "penalty": jnp.zeros(())}
-        if m.mismatch:
-            out["mismatched"] = ctx("c", features, jnp.roll(sentence, -1, 0))
-        return out
+        own = judge(
+            score, (states.astype(jnp.float32), sentence), m.penalty_weight, m.penalty_power
+        )
+        if not m.mismatch:
+            return own, None
+        return own, ctx("c", own.rest, jnp.roll(sentence, -1, 0))
 
     def d_loss(self, ctx: Ctx, batch: Batch) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Hinge terms and MA-GP on CLIP's hidden states (paper section 3.5)."""
         sentence = self.text(ctx, batch).sentence.astype(jnp.float32)
         image = jax.lax.stop_gradient(self.generate(ctx, self.latents(ctx, batch), sentence))
-        terms = self.real_terms(ctx, self.look(ctx, self.pictures(batch))[0], sentence)
+        own, other = self.real_terms(ctx, self.look(ctx, self.pictures(batch))[0], sentence)
         fake = ctx("c", ctx("d", self.look(ctx, image)[0]), sentence)
-        logs = {"real": adversarial.hinge_real(terms["real"]), "fake": adversarial.hinge_fake(fake)}
+        logs = {"real": adversarial.hinge_real(own.logits), "fake": adversarial.hinge_fake(fake)}
         wrong = logs["fake"]
-        if self.model.mismatch:
-            logs["mismatched"] = adversarial.hinge_fake(terms["mismatched"])
+        if other is not None:
+            logs["mismatched"] = adversarial.hinge_fake(other)
             wrong = (wrong + logs["mismatched"]) / 2
-        logs["penalty"] = terms["penalty"]
+        logs["penalty"] = own.penalty
         return logs["real"] + wrong + logs["penalty"], logs
 
     def g_loss(self, ctx: Ctx, batch: Batch) -> tuple[jax.Array, dict[str, jax.Array]]:

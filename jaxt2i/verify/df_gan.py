@@ -115,23 +115,22 @@ def d_arrays(at: Board, game: GivenGame, names: list[str]) -> Arrays:
     def look(ctx, batch):
         sentence = game.text(ctx, batch).sentence
         image = ctx("g", game.latents(ctx, batch), sentence)
-        terms = game.real_terms(ctx, game.pictures(batch), sentence)
-        return terms | {"fake": ctx("c", ctx("d", image), sentence)}
+        own, other = game.real_terms(ctx, game.pictures(batch), sentence)
+        return own, other, ctx("c", ctx("d", image), sentence)
 
     def penalty(ctx, batch):
-        return game.real_terms(ctx, game.pictures(batch), game.text(ctx, batch).sentence)[
-            "penalty"
-        ], ()
+        sentence = game.text(ctx, batch).sentence
+        return game.real_terms(ctx, game.pictures(batch), sentence)[0].penalty, ()
 
-    seen = at.run(look)
+    own, other, fake = at.run(look)
     loss, logs, gradients = at.gradient(game.d_loss, ("d", "c"))
     _, _, alone = at.gradient(penalty, ("d", "c"))
-    by_image, by_sentence = seen["gradients"]
+    by_image, by_sentence = own.gradients
     return {
-        "out_pred_real": seen["real"],
+        "out_pred_real": own.logits,
         # The original moves features where we move sentences: the same pairs in another order.
-        "out_pred_mis": np.roll(seen["mismatched"], -1),
-        "out_pred_fake": seen["fake"],
+        "out_pred_mis": np.roll(other, -1),
+        "out_pred_fake": fake,
         "out_errD_real": logs["real"],
         "out_errD_mis": logs["mismatched"],
         "out_errD_fake": logs["fake"],

@@ -191,17 +191,17 @@ def loss_d(golden, case) -> Arrays:
         sentence = game.text(ctx, batch).sentence
         image = game.generate(ctx, batch["z"], sentence)
         fake = ctx("c", ctx("d", game.look(ctx, image)[0]), sentence)
-        return terms(ctx, batch) | {"fake": fake}
+        return *terms(ctx, batch), fake
 
-    seen = at.run(look)
+    own, other, fake = at.run(look)
     loss, logs, gradients = at.gradient(game.d_loss, ("d", "c"))
-    _, _, alone = at.gradient(lambda *a: (terms(*a)["penalty"], ()), ("d", "c"))
-    by_states, by_sentence = seen["gradients"]
+    _, _, alone = at.gradient(lambda *a: (terms(*a)[0].penalty, ()), ("d", "c"))
+    by_states, by_sentence = own.gradients
     head = at.named({"c": alone["c"]})["joint_conv.2.weight"]
     return {
-        "out_pred_real": seen["real"],
-        "out_pred_mis": seen["mismatched"],
-        "out_pred_fake": seen["fake"],
+        "out_pred_real": own.logits,
+        "out_pred_mis": other,
+        "out_pred_fake": fake,
         "out_errD_real": logs["real"],
         "out_errD_mis": logs["mismatched"],
         "out_errD_fake": logs["fake"],

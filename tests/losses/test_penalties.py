@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxt2i.losses.penalties import matching_aware
+from jaxt2i.losses.penalties import judge, matching_aware
 
 
 @given(st.integers(0, 2**16), st.floats(0.1, 4), st.sampled_from([2.0, 4.0, 6.0]))
@@ -29,3 +29,21 @@ def test_gradient_is_finite_at_zero():
 def test_half_precision_is_widened():
     g = jnp.full((1, 100), 0.1, jnp.bfloat16)
     assert matching_aware((g,)).dtype == jnp.float32
+
+
+def test_judging_takes_logits_and_penalty_from_one_pass():
+    """Score = sum(x)^2 + 3 y, whose gradient is 2 sum(x) by each of x, and 3 by y."""
+    x, y = jnp.array([[1.0, 2.0], [0.0, 1.0]]), jnp.array([[1.0], [2.0]])
+
+    def score(x, y):
+        return x.sum(1) ** 2 + 3 * y[:, 0], "seen"
+
+    judged = judge(score, (x, y), weight=2.0, power=6.0)
+    np.testing.assert_allclose(judged.logits, [12, 7])
+    assert judged.rest == "seen"
+    squares = np.array([2 * 6.0**2 + 9, 2 * 2.0**2 + 9])
+    np.testing.assert_allclose(judged.penalty, 2 * np.mean(squares**3), rtol=1e-6)
+    free = judge(score, (x, y), weight=0.0)
+    np.testing.assert_array_equal(free.logits, judged.logits)
+    assert free.gradients == ()
+    assert free.penalty == 0
