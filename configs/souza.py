@@ -93,7 +93,8 @@ def tiny() -> ConfigDict:
     c.score_images = 64
     c.data.update(resolution=16, captions=3)
     c.model.update(g_base=4, d_base=4, z_dim=16, attention=8)
-    c.promise.update(steps=200, margin=ConfigDict({"frechet": 0.2}))
+    # Measured over two seeds: 0.47 and 0.55 gained.
+    c.promise.update(steps=400, margin=ConfigDict({"frechet": 0.25}))
     return c
 
 

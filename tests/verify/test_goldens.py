@@ -9,8 +9,11 @@ from jaxt2i.verify import __main__ as verify
 from jaxt2i.verify.golden import Golden
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
-# Two whole training phases at the discriminator's published size.
-SLOW = {"stylegan_t/loss_all", "stylegan_t/loss_text_encoder"}
+# Losses and whole steps at published sizes.
+SLOW = {
+    *("stylegan_t/loss_all", "stylegan_t/loss_text_encoder"),
+    *(f"{m}/{case}" for m in ("galip", "df_gan") for case in ("loss_D", "loss_G", "train_step")),
+}
 FOLDERS = verify.folders(GOLDENS)
 
 
