@@ -34,6 +34,7 @@ def published(epochs: int) -> ConfigDict:
     c.batch_size = 32
     c.total_epochs = epochs
     c.seed = 100
+    c.precision = "float32"
     c.data.update(source="folder", tokens=18, resolution=256, crop="random")
     c.data.update(tokenizer="captions_DAMSM.pickle", resize="bilinear")
     adam = {"b1": 0.0, "b2": 0.9, "eps": 1e-8}
@@ -67,6 +68,7 @@ def embedded() -> ConfigDict:
     rates are five and two and a half times the published ones, and G is averaged.
     """
     c = published(0)
+    c.precision = "auto"
     c.total_steps = 3000
     c.batch_size = 16
     c.log_every_steps = 50

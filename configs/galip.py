@@ -33,7 +33,11 @@ def get_config(preset: str | None = None) -> ConfigDict:
 
 
 def published(epochs: int) -> ConfigDict:
-    """What every published configuration shares: 8 processes of 64, constant learning rates."""
+    """What every published configuration shares: 8 processes of 64, constant learning rates.
+
+    Published in float16 with loss scaling; bfloat16, which "auto" means on TPUs and GPUs, needs
+    none.
+    """
     c = common.base()
     c.method = "jaxt2i.methods.galip"
     c.batch_size = 512

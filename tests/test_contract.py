@@ -207,9 +207,9 @@ def test_samples_are_deterministic_and_in_range(name):
     state, frozen = table(name).fresh()
 
     @jax.jit
-    def draw(state, frozen, batch, keys):
+    def draw(state, frozen, batch, keys, z=None):
         ctx = states.context(method, state, frozen, key=jax.random.key(0))
-        return method.sample(ctx, batch, keys)["image"]
+        return method.sample(ctx, batch, keys, z=z)["image"]
 
     source = run.source("val")
     captions = [source.captions(i)[0] for i in range(3)]
@@ -225,6 +225,10 @@ def test_samples_are_deterministic_and_in_range(name):
         )
         pictures[count] = images
     np.testing.assert_allclose(pictures[1][0], pictures[3][0], atol=2e-4)
+    if method.latent:
+        z = jax.vmap(method.latent)(keys)
+        given = draw(state, frozen, run.prompts(captions), keys, z)
+        np.testing.assert_allclose(given, pictures[3], atol=2e-4)
 
 
 def test_needs_is_complete_and_without_surplus(name):
