@@ -1,7 +1,8 @@
 """Where a GAN's step goes: python benchmarks/players.py --config configs/galip.py --preset coco.
 
-Every player alone against all in one program (the generator's pass is then shared), and the step
-without its gradient penalty. Weights are random. `--no-time` compiles and counts only.
+Every player alone against all in one program (the generator's pass is then shared), the step
+without its gradient penalty, and sampling. Weights are random. `--no-time` compiles and counts
+only.
 """
 
 import argparse
@@ -9,6 +10,7 @@ import statistics
 import time
 
 import jax
+import jax.numpy as jnp
 from machine import report, show
 
 from jaxt2i import runs
@@ -41,6 +43,14 @@ def programs(args, batch_size: int) -> dict:
     if "penalty_weight" in run.config.model:
         free = opened(args, batch_size, penalty_weight=0.0)
         out["without penalty"] = (free, steps.make(free.method, rules)[1])
+    prompts = run.prompts(["a red rose"] * batch_size)
+    keys = jax.vmap(jax.random.key)(jnp.arange(batch_size))
+
+    def draw(state, frozen, batch):
+        ctx = states.context(run.method, state, frozen, key=jax.random.key(0))
+        return run.method.sample(ctx, prompts, keys)["image"]
+
+    out["sample"] = (run, draw)
     return out
 
 

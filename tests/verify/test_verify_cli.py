@@ -88,7 +88,9 @@ def test_a_damaged_folder_names_its_file(copy, capsys):
     [
         ("clip_hf/new_folder/text_image", "clip"),
         ("galip/text_encoder", "clip"),
-        ("galip/netG", None),
+        ("galip/netG", "galip"),
+        ("df_gan/text_encoder", "damsm"),
+        ("no_such_system/netG", None),
         ("dino_vits16/dinov2_tiny/native_42", "dino"),
         ("dino_vits16/img_99", "dino"),
     ],
