@@ -198,10 +198,11 @@ class Pipeline:
     def _note(self, error: Unreadable) -> None:
         with self._lock:
             self.skipped[error.reason] += 1
-            new = error.name not in self._told
-            self._told.add(error.name)
-        if new:
-            print(f"data: {error}; the next example takes its place", file=sys.stderr, flush=True)
+            if error.name not in self._told:
+                self._told.add(error.name)
+                # Inside the lock: nobody goes on with a replaced example that was not reported.
+                said = f"data: {error}; the next example takes its place"
+                print(said, file=sys.stderr, flush=True)
 
     def _stack(self, examples: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
         keys = [key for key in self.needs if key in examples[0]]

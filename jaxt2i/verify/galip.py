@@ -3,6 +3,7 @@
 CLIP's own cases are in `verify.clip`. Images and features are NCHW there, NHWC here.
 """
 
+import dataclasses
 from collections.abc import Callable
 
 import jax
@@ -126,8 +127,10 @@ def board(golden, case, text: bool = True) -> tuple[Board, GivenGame]:
         load={},
         about="",
     )
-    weight = golden.manifest["config"]["sim_w"]
-    game = GivenGame(galip.Model(similarity_weight=weight), sees, nets["g"].resolution)
+    model = galip.Model()
+    weight = golden.manifest.get("config", {}).get("sim_w", model.similarity_weight)
+    model = dataclasses.replace(model, similarity_weight=weight)
+    game = GivenGame(model, sees, nets["g"].resolution)
     trained = {n: TABLES[n] for n in TABLES if n in nets}
     return Board(nets, variables, trained, batch), game
 
