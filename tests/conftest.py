@@ -14,6 +14,9 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 )
+# A collective holds a thread until all its devices have joined, and collectives that do not depend
+# on one another run at once: the default pool of one thread a device can then stand still.
+os.environ.setdefault("PJRT_NPROC", "64")
 os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR", str(Path(tempfile.gettempdir()) / "jaxt2i-test-cache")
 )
