@@ -31,15 +31,17 @@ def windows(function, count: int, length: int) -> list[float]:
     return out
 
 
-def measure(file: str, preset: str, batch_size: int, count: int, length: int, save) -> list[dict]:
+def measure(args, preset: str, batch_size: int) -> list[dict]:
     """Lines for one preset at one batch size."""
-    config = runs.preset(file, preset)
+    config = runs.preset(args.config, preset)
     config.batch_size = batch_size
     config.data.source = "synthetic"
     if "weights" in config.model:
         config.model.weights = "random"
     if "micro_batch" in config.model:
         config.model.micro_batch = min(config.model.micro_batch, batch_size)
+    if args.remat:
+        config.model.remat = True
     run = runs.open_run(config)
     layout = run.layout()
     spec = run.batch_spec()
@@ -56,8 +58,13 @@ def measure(file: str, preset: str, batch_size: int, count: int, length: int, sa
         return metrics
 
     jax.block_until_ready(play())
-    common = {"preset": preset, "batch": batch_size, "precision": config.precision}
-    train = windows(play, count, length)
+    common = {
+        "preset": preset,
+        "batch": batch_size,
+        "precision": config.precision,
+        "remat": args.remat,
+    }
+    train = windows(play, args.windows, args.length)
     median = statistics.median(train)
     lines = [
         show(
@@ -74,11 +81,11 @@ def measure(file: str, preset: str, batch_size: int, count: int, length: int, sa
         )
     ]
     if run.method.sample:
-        lines.append(sampling(run, held["state"], frozen, rows, common, count, length))
+        lines.append(sampling(run, held["state"], frozen, rows, common, args))
     return lines
 
 
-def sampling(run, state, frozen, rows, common, count, length) -> dict:
+def sampling(run, state, frozen, rows, common, args) -> dict:
     """The line for drawing one batch."""
     method = run.method
     prompts = {k: jnp.asarray(rows[k]) for k in method.sample_needs}
@@ -92,7 +99,7 @@ def sampling(run, state, frozen, rows, common, count, length) -> dict:
     compiled = jax.jit(draw).lower(state, frozen, prompts, keys).compile()
     compile_s = time.perf_counter() - started
     jax.block_until_ready(compiled(state, frozen, prompts, keys))
-    times = windows(lambda: compiled(state, frozen, prompts, keys), count, length)
+    times = windows(lambda: compiled(state, frozen, prompts, keys), args.windows, args.length)
     median = statistics.median(times)
     return show(
         {
@@ -113,12 +120,13 @@ def main() -> None:
     p.add_argument("--batch", nargs="+", type=int, default=[8, 16])
     p.add_argument("--windows", type=int, default=3)
     p.add_argument("--length", type=int, default=3, help="steps a window")
+    p.add_argument("--remat", action="store_true", help="recompute activations, for memory")
     p.add_argument("--save", help="name of the file in benchmarks/results")
     args = p.parse_args()
     lines = []
     for preset in args.preset:
         for batch in args.batch:
-            lines += measure(args.config, preset, batch, args.windows, args.length, args.save)
+            lines += measure(args, preset, batch)
             report(lines, args.save)
 
 

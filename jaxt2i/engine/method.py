@@ -4,6 +4,7 @@ A *player* is a loss over some of the networks with its own optimiser. GANs, pre
 sequence models and diffusion differ only in their players, so one engine plays them all.
 """
 
+import copy
 import dataclasses
 import difflib
 import importlib
@@ -150,8 +151,11 @@ class Ctx:
         step: jax.Array | int = 0,
         batch_size: int = 1,
         total_steps: int = 1,
+        trained: tuple[str, ...] = (),
+        memory: dict[str, Any] | None = None,
     ):
         self._method, self._params, self._frozen, self._key = method, params, frozen, key
+        self._trained, self._memory = trained, memory
         self.extra = dict(extra)
         self.step = step
         self._batch_size, self._total_steps = batch_size, total_steps
@@ -168,6 +172,38 @@ class Ctx:
         # Statistics are state, not a path for gradients.
         self.extra[net] = jax.lax.stop_gradient({**extra, **changed})
         return out
+
+    def shared(self, name: str, net: str, function: Callable[["Ctx"], Tree]) -> Tree:
+        """What function(ctx) gives, computed once a step for two players.
+
+        One of them holds `net` still, the other one, later in the same step, trains it.
+        The compiler merges equal passes of two players by itself, but not where they are loops
+        over layers or normalise. Here the first player keeps how to differentiate its pass, and
+        the second one uses that. `net` must not move between the two.
+
+        Args:
+          name: of the pass; equal names are the same pass.
+          net: the network whose parameters the later player differentiates by.
+          function: reads networks through the context that it is given, and advances none of
+            their collections.
+        """
+
+        def run(params: Tree) -> Tree:
+            inner = copy.copy(self)
+            inner._params = {**self._params, net: params}
+            return function(inner)
+
+        params = self._params[net]
+        if self._memory is None or (name not in self._memory and net in self._trained):
+            return run(params)
+        if name not in self._memory:
+            self._memory[name] = jax.vjp(run, params)
+        outputs, pull_back = self._memory[name]
+        if net not in self._trained:
+            return outputs
+        again = jax.custom_vjp(lambda params: outputs)
+        again.defvjp(lambda params: (outputs, None), lambda _, cotangents: pull_back(cotangents))
+        return again(params)
 
     def rng(self, name: str) -> jax.Array:
         """A key for this name in this step: the same name is the same draw for every player."""

@@ -58,7 +58,13 @@ def split(batch: Batch, parts: int) -> Batch:
 
 
 def play(
-    method: Method, player: Player, rules: Rules, state: State, frozen: Mapping[str, Tree], batch
+    method: Method,
+    player: Player,
+    rules: Rules,
+    state: State,
+    frozen: Mapping[str, Tree],
+    batch: Batch,
+    memory: dict | None = None,
 ) -> tuple[State, Metrics, jax.Array]:
     """One player's turn.
 
@@ -69,6 +75,7 @@ def play(
       state: the state; `state.step` counts the steps before this one.
       frozen: frozen weights.
       batch: device arrays.
+      memory: what the players of one step share, see `Ctx.shared`; None: nothing.
 
     Returns:
       (state, metrics, whether the loss and all gradients are finite).
@@ -84,6 +91,8 @@ def play(
             step=state.step,
             batch_size=rules.batch_size,
             total_steps=rules.total_steps,
+            trained=player.nets,
+            memory=memory,
         )
         value, metrics = player.loss(ctx, micro_batch)
         return value.astype(jnp.float32), (ctx.extra, metrics)
@@ -159,8 +168,10 @@ def make(method: Method, rules: Rules) -> dict[int, Callable]:
             if every > 1:  # program 1 has already counted this step
                 state = state.replace(step=state.step - 1)
             logs, flags = {}, []
+            # Micro-batches are played one player after the other: they have nothing to share.
+            memory = {} if rules.accumulate == 1 else None
             for player in players:
-                state, metrics, finite = play(method, player, rules, state, frozen, batch)
+                state, metrics, finite = play(method, player, rules, state, frozen, batch, memory)
                 logs |= metrics
                 flags.append(finite)
             if every == 1:

@@ -346,12 +346,17 @@ class Game:
             return own, None
         return own, ctx("c", own.rest, jnp.roll(sentence, -1, 0))
 
+    def fake(self, ctx: Ctx, batch: Batch, sentence: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """CLIP's view of this step's drawn pictures, drawn and seen once for both players."""
+        z = self.latents(ctx, batch)
+        return ctx.shared("fake", "g", lambda c: self.look(c, self.generate(c, z, sentence)))
+
     def d_loss(self, ctx: Ctx, batch: Batch) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Hinge terms and MA-GP on CLIP's hidden states (paper section 3.5)."""
         sentence = self.text(ctx, batch).sentence.astype(jnp.float32)
-        image = jax.lax.stop_gradient(self.generate(ctx, self.latents(ctx, batch), sentence))
+        states, _ = self.fake(ctx, batch, sentence)
         own, other = self.real_terms(ctx, self.look(ctx, self.pictures(batch))[0], sentence)
-        fake = ctx("c", ctx("d", self.look(ctx, image)[0]), sentence)
+        fake = ctx("c", ctx("d", jax.lax.stop_gradient(states)), sentence)
         logs = {"real": adversarial.hinge_real(own.logits), "fake": adversarial.hinge_fake(fake)}
         wrong = logs["fake"]
         if other is not None:
@@ -363,8 +368,7 @@ class Game:
     def g_loss(self, ctx: Ctx, batch: Batch) -> tuple[jax.Array, dict[str, jax.Array]]:
         """-mean D(c(f), s) - weight * mean cos(i(f), s)."""
         sentence = self.text(ctx, batch).sentence.astype(jnp.float32)
-        image = self.generate(ctx, self.latents(ctx, batch), sentence)
-        states, embedding = self.look(ctx, image)
+        states, embedding = self.fake(ctx, batch, sentence)
         logs = {
             "adversarial": adversarial.linear_g(ctx("c", ctx("d", states), sentence)),
             "similarity": mean_cosine(embedding, sentence),

@@ -1,10 +1,12 @@
 """GALIP: published sizes, other trunks and sizes, CLIP's blocks with prompts, bad settings."""
 
+import dataclasses
 import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from jaxt2i import runs
@@ -97,6 +99,41 @@ def test_clip_sees_a_washed_out_picture_or_a_right_one():
     washed = galip.clip_input(image, 8, "galip")
     np.testing.assert_allclose(washed[0], normalize_image(jnp.zeros((8, 8, 3))), atol=1e-6)
     np.testing.assert_allclose(washed[1], right[1], atol=1e-6)
+
+
+@pytest.mark.slow
+def test_one_program_saves_a_generator_pass_and_changes_nothing():
+    run = opened("tiny")
+    spec, size = run.batch_spec(), run.config.batch_size
+    players = (dataclasses.replace(p, tx=optax.sgd(1e-2)) for p in run.method.players)
+    method = dataclasses.replace(run.method, players=tuple(players))
+    shapes = states.shapes(method, spec)
+    rules = steps.Rules(0, size, 10)
+
+    def together(state, frozen, batch):
+        return steps.make(method, rules)[1](state, frozen, batch)[0].params
+
+    def one_by_one(state, frozen, batch):
+        for player in method.players:
+            state = steps.play(method, player, rules, state, frozen, batch)[0]
+            state = jax.lax.optimization_barrier(state)
+        return state.params
+
+    def forward(state, frozen, batch):
+        ctx = states.context(method, state, frozen, key=jax.random.key(0), use_ema=False)
+        keys = jax.vmap(jax.random.key)(jnp.arange(size))
+        return method.sample(ctx, batch, keys)["image"]
+
+    compiled = [jax.jit(f).lower(*shapes, spec).compile() for f in (together, one_by_one, forward)]
+    fused, apart, draw = (c.cost_analysis()["flops"] for c in compiled)
+    assert apart - fused > 0.7 * draw
+
+    one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    state, frozen = states.create(method, spec, 0, jax.tree.map(lambda _: one, shapes))
+    data = run.pipeline(run.source("train"), size, method.needs)
+    results = [c(state, frozen, data.batch_at(0)) for c in compiled[:2]]
+    for a, b in zip(*map(jax.tree.leaves, results), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(
