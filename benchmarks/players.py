@@ -1,8 +1,9 @@
 """Where a GAN's step goes: python benchmarks/players.py --config configs/galip.py --preset coco.
 
-Every player alone against all in one program (the generator's pass is then shared), the step
-without its gradient penalty, and sampling. Weights are random. `--no-time` compiles and counts
-only.
+Every player alone against all in one program, the step without its gradient penalty, and
+sampling. In one program DF-GAN and GALIP draw their pictures once for both players; Souza et al.
+give the generator latents of its own, so there is nothing to share. Weights are random. The
+compiler counts the body of a loop over layers once. `--no-time` compiles and counts only.
 """
 
 import argparse
