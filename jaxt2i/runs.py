@@ -34,6 +34,7 @@ USER_ERRORS = (
     PermissionError,
 )
 MINI_CLIP = Path(__file__).parent / "encoders" / "mini_clip"
+CORPUS_WORDS = Path(__file__).parent / "data" / "corpus_words.json"
 # Fields that may change between an attempt and its continuation without a word.
 FREE = ("log_every_steps", "checkpoint_every_steps", "sample_every_steps", "keep_checkpoints")
 
@@ -143,8 +144,13 @@ def open_run(config: ConfigDict) -> Run:
 
 
 def tokenizer_path(name: str) -> str:
-    """The name "mini" stands for the tokenizer of the shipped perception."""
-    return str(MINI_CLIP / "tokenizer.json") if name == "mini" else name
+    """The file behind a tokenizer's name.
+
+    "mini" is that of the shipped mini CLIP, "words" the procedural corpora's vocabulary, for
+    encoders that read words; anything else names itself.
+    """
+    shipped = {"mini": MINI_CLIP / "tokenizer.json", "words": CORPUS_WORDS}
+    return str(shipped.get(name, name))
 
 
 def plain(config: ConfigDict) -> dict[str, Any]:

@@ -112,6 +112,8 @@ OPS: dict[str, tuple[Callable, Callable]] = {
     "copy": (lambda x: x, lambda x: x),
     "dense": (lambda x: x.T, lambda x: x.T),  # [out, in] <-> [in, out]
     "conv2d": (lambda x: x.transpose(2, 3, 1, 0), lambda x: x.transpose(3, 2, 0, 1)),
+    # [out, in, 1, 1] or [out, in, 1] <-> [in, out]; written back with two window axes
+    "dense1x1": (lambda x: x.reshape(x.shape[:2]).T, lambda x: x.T[..., None, None]),
     "conv1d": (lambda x: x.transpose(2, 1, 0), lambda x: x.transpose(2, 1, 0)),
     "squeeze": (lambda x: x.reshape(-1), lambda x: x.reshape(1, -1, 1, 1)),  # [1, C, 1, 1] <-> [C]
     "token": (lambda x: x.reshape(-1), lambda x: x.reshape(1, 1, -1)),  # [1, 1, C] <-> [C]

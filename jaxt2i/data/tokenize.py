@@ -298,7 +298,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     p.add_argument("--corpus", default="mixed", help="procedural corpus")
     p.add_argument("--path", default="", help="a folder of captioned images instead")
     p.add_argument("--images", type=int, default=4000, help="images whose captions are read")
-    p.add_argument("--size", type=int, default=640, help="ids to make at most")
+    p.add_argument("--size", type=int, default=640, help="ids to make at most, of byte pairs")
+    p.add_argument("--words", action="store_true", help="a vocabulary of words, not of byte pairs")
     p.add_argument("--to", required=True, help="the JSON file to write")
     args = p.parse_args(argv)
     data = SimpleNamespace(
@@ -314,8 +315,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     source = sources.make_source(data, 32, "train")
     count = min(args.images, source.size or args.images)
     captions = [text for i in range(count) for text in source.captions(i)]
-    BpeTokenizer.train(captions, args.size, args.to)
-    print(f"{BpeTokenizer(args.to, 32).vocab_size} ids from {len(captions)} captions in {args.to}")
+    if args.words:
+        tokenizer = words.WordTokenizer.build(captions, 32)
+        tokenizer.save(args.to)
+    else:
+        BpeTokenizer.train(captions, args.size, args.to)
+        tokenizer = BpeTokenizer(args.to, 32)
+    print(f"{tokenizer.vocab_size} ids from {len(captions)} captions in {args.to}")
 
 
 if __name__ == "__main__":

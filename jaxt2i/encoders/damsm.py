@@ -1,4 +1,8 @@
-"""The text encoder of DAMSM (Xu et al. 2018, AttnGAN, arXiv 1711.10485): a bidirectional LSTM."""
+"""DAMSM's encoders (Xu et al. 2018, AttnGAN, arXiv 1711.10485, section 3.2).
+
+A bidirectional LSTM reads captions, a convolutional trunk sees pictures; words meet regions, and
+sentences meet whole pictures, in one space.
+"""
 
 from collections.abc import Callable
 
@@ -6,7 +10,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxt2i.encoders.inception import InceptionV3
 from jaxt2i.encoders.text import Text
+from jaxt2i.nn.norms import BatchNorm
+from jaxt2i.nn.resample import apply_matrices, bilinear_matrix, corner_matrix
 
 
 def uniform(bound: float) -> Callable:
@@ -121,3 +128,105 @@ class DamsmText(nn.Module):
         found = self.stages(tokens, mask, train)
         sentence, words = found["sentence"].astype(self.dtype), found["words"].astype(self.dtype)
         return Text(sentence, words, mask)
+
+
+class SmallTrunk(nn.Module):
+    """A convolutional trunk for small pictures, where Inception is too large or not at hand.
+
+    Attributes:
+      width: channels at the full resolution.
+      resolution: of the pictures, pixels.
+      grid: rows and columns of the regions.
+      dtype: compute dtype.
+    """
+
+    width: int = 32
+    resolution: int = 32
+    grid: int = 8
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> tuple[jax.Array, jax.Array]:
+        """[B, R, R, 3] to ([B, grid, grid, C], [B, grid / 2, grid / 2, 2 C])."""
+
+        def unit(h: jax.Array, features: int, stride: int, name: str) -> jax.Array:
+            strides = (stride, stride)
+            conv = nn.Conv(features, (3, 3), strides, use_bias=False, dtype=self.dtype, name=name)
+            return jax.nn.relu(BatchNorm(name=f"{name}_norm")(conv(h), train=train))
+
+        width, i = self.width, 0
+        x = unit(x.astype(self.dtype), width, 1, "conv0")
+        while x.shape[1] > self.grid:
+            width, i = 2 * width, i + 1
+            x = unit(x, width, 2, f"conv{i}")
+        regions = unit(x, width, 1, "local")
+        return regions, unit(regions, 2 * width, 2, "whole")
+
+
+TRUNKS = ("inception", "small")
+
+
+class DamsmImage(nn.Module):
+    """Pictures to region vectors and one code.
+
+    Attributes:
+      trunk: "inception" (published) or "small".
+      width: S, of the joint space.
+      align_corners: how pictures are resized to Inception's 299 pixels: True is what bilinear
+        meant when the published weights were made, False is today's meaning.
+      train_trunk: let gradients reach the trunk's weights in training.
+      base: channels of the small trunk at the full resolution.
+      resolution: of the small trunk's pictures, pixels.
+      dtype: compute dtype; the results are float32.
+    """
+
+    trunk: str = "inception"
+    width: int = 256
+    align_corners: bool = True
+    train_trunk: bool = False
+    base: int = 32
+    resolution: int = 32
+    dtype: jnp.dtype = jnp.float32
+
+    def setup(self):
+        if self.trunk == "inception":
+            self.eye = InceptionV3(self.dtype, name="trunk")
+        else:
+            self.eye = SmallTrunk(self.base, self.resolution, dtype=self.dtype, name="trunk")
+        init = lambda key, shape, dtype: uniform(0.1)(key, shape)  # noqa: E731
+        kinds = {"kernel_init": init, "dtype": jnp.float32}
+        self.regions = nn.Dense(self.width, use_bias=False, **kinds)
+        self.code = nn.Dense(self.width, bias_init=init, **kinds)
+
+    def example(self) -> tuple[jax.ShapeDtypeStruct]:
+        """Inputs that `init` can be traced with."""
+        size = self.size
+        return (jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32),)
+
+    @property
+    def size(self) -> int:
+        """Height and width that the trunk sees, pixels."""
+        return InceptionV3.resolution if self.trunk == "inception" else self.resolution
+
+    def resized(self, image: jax.Array) -> jax.Array:
+        """Pictures [B, R, R, 3] at the trunk's size."""
+        if image.shape[1] == self.size:
+            return image
+        matrix = (corner_matrix if self.align_corners else bilinear_matrix)(
+            self.size, image.shape[1]
+        )
+        return apply_matrices(image, matrix, matrix)
+
+    def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, jax.Array]:
+        """[B, R, R, 3] in [-1, 1] to (regions [B, h, w, S], code [B, S]), float32.
+
+        Args:
+          image: any R; resized to the trunk's size.
+          train: batch statistics in the trunk, whose weights learn only with `train_trunk`.
+        """
+        middle, top = self.eye(self.resized(image), train=train)
+        pooled = top.astype(jnp.float32).mean((1, 2))
+        middle = middle.astype(jnp.float32)
+        if train and not self.train_trunk:
+            middle, pooled = jax.lax.stop_gradient((middle, pooled))
+        return self.regions(middle), self.code(pooled)

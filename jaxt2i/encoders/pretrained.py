@@ -291,3 +291,30 @@ def load(name: str, kind: str, net: str, shapes: Mapping[str, Any] | None = None
     variables, report = rules.to_flax(table, state, shapes)
     report.require_all(str(found.path))
     return variables
+
+
+def load_trunk(name: str, module: nn.Module, seed: int) -> dict:
+    """Variables of a `DamsmImage` whose Inception trunk comes from torchvision's file.
+
+    Args:
+      name: the file.
+      module: the image encoder; its two heads are drawn.
+      seed: of the draw.
+
+    Raises:
+      WeightsError: where the file is absent.
+      ConversionError: where it is not Inception-v3.
+    """
+    path = Path(name).expanduser()
+    if not path.is_file():
+        raise WeightsError(
+            f"config.model.trunk_weights={name}: no such file. It is torchvision's Inception-v3, "
+            "https://download.pytorch.org/models/inception_v3_google-1a9a5a14.pth"
+        )
+    drawn = jax.jit(lambda key: module.init(key, *(np.zeros(x.shape) for x in module.example())))(
+        jax.random.key(seed)
+    )
+    only = {kind: {"trunk": tree["trunk"]} for kind, tree in drawn.items()}
+    trunk, report = rules.to_flax(damsm_names.TRUNK, torch_files.read(path), only)
+    report.require_all(str(path))
+    return {kind: {**tree, **trunk[kind]} for kind, tree in drawn.items()}

@@ -75,6 +75,22 @@ def only(
     return optax.partition({"train": tx, "keep": optax.set_to_zero()}, labels)
 
 
+def restarted(tx: optax.GradientTransformation, every: int) -> optax.GradientTransformation:
+    """Forgets what `tx` remembers once in `every` updates, as a new optimiser an epoch does."""
+
+    def init(params):
+        return jnp.zeros((), jnp.int32), tx.init(params)
+
+    def update(updates, state, params=None):
+        count, inner = state
+        fresh = tx.init(params)
+        inner = jax.tree.map(lambda new, old: jnp.where(count % every == 0, new, old), fresh, inner)
+        updates, inner = tx.update(updates, inner, params)
+        return updates, (count + 1, inner)
+
+    return optax.GradientTransformation(init, update)
+
+
 def steps(
     section: Mapping[str, Any],
     name: str,

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxt2i.losses.text import l2_normalize
 
@@ -34,3 +35,35 @@ def r_precision(image: jax.Array, text: jax.Array, candidates: int = 100) -> jax
     cosine = jnp.einsum("gid,gjd->gij", a, b, precision="highest")
     own = jnp.diagonal(cosine, axis1=1, axis2=2)[..., None]
     return (cosine <= own + 1e-6).all(-1).mean()
+
+
+def own_among(image: jax.Array, text: jax.Array, others: jax.Array) -> jax.Array:
+    """Cosines of each image with its own caption, first, and with captions of other images.
+
+    Args:
+      image: [N, D].
+      text: [N, D].
+      others: [N, K, D].
+
+    Returns:
+      [N, 1 + K]; the image is a hit where the first is the largest.
+    """
+    candidates = l2_normalize(jnp.concatenate([text[:, None], others], 1))
+    return jnp.einsum("nd,nkd->nk", l2_normalize(image), candidates, precision="highest")
+
+
+def folds(hits: np.ndarray, count: int = 10, dropped: int = 0) -> np.ndarray:
+    """Mean and standard deviation over equal folds.
+
+    Args:
+      hits: [N], 0 or 1, shuffled.
+      count: of folds.
+      dropped: entries left out at the end of every fold; DM-GAN's code drops 1.
+
+    Returns:
+      [mean, std].
+    """
+    size = len(hits) // count
+    kept = np.reshape(hits[: count * size], (count, size))[:, : size - dropped]
+    means = kept.mean(1, dtype=np.float64)
+    return np.array([means.mean(), means.std()])

@@ -53,41 +53,60 @@ class BatchNormLocal(nn.Module):
 class BatchNorm(nn.Module):
     """Batch norm with running statistics, as PyTorch keeps them.
 
-    Under a sharded `jit` the batch is the global one: what the originals call synchronised.
-    The statistics live in the collection "batch_stats".
+    Under a sharded `jit` the batch is the global one: what the originals call synchronised. With
+    `group` the statistics are those of consecutive examples, as on the originals' several GPUs,
+    and the running ones move towards the groups' mean; the mesh changes neither. The statistics
+    live in the collection "batch_stats".
 
     Attributes:
       momentum: share of the new statistics in the running ones.
       eps: added to the variance.
       affine: learn a scale and a bias a channel.
+      group: examples that are normalised together in training; 0 = the whole batch.
+      scale_init: initial scales, (key, shape) -> array.
     """
 
     momentum: float = 0.1
     eps: float = 1e-5
     affine: bool = True
+    group: int = 0
+    scale_init: Callable = nn.initializers.ones
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        """[B, ..., C] to the same shape and dtype; statistics are float32."""
+        """[B, ..., C] to the same shape and dtype; statistics are float32.
+
+        Raises:
+          ValueError: in training, where `group` does not divide B.
+        """
         channels = x.shape[-1]
         mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,))
         var = self.variable("batch_stats", "var", jnp.ones, (channels,))
         h = x.astype(jnp.float32)
         m, v = mean.value, var.value
         if train:
-            axes = tuple(range(x.ndim - 1))
-            m = h.mean(axes)
-            v = jnp.square(h - m).mean(axes)
+            h = h.reshape(self._groups(len(x)), -1, *x.shape[1:])
+            axes = tuple(range(1, h.ndim - 1))
+            m = h.mean(axes, keepdims=True)
+            v = jnp.square(h - m).mean(axes, keepdims=True)
             if self.is_mutable_collection("batch_stats") and not self.is_initializing():
-                count = x.size // channels
+                count = h[0].size // channels
                 unbiased = v * (count / max(count - 1, 1))
-                mean.value += self.momentum * (m - mean.value)
-                var.value += self.momentum * (unbiased - var.value)
-        h = (h - m) * jax.lax.rsqrt(v + self.eps)
+                mean.value += self.momentum * (m.reshape(-1, channels).mean(0) - mean.value)
+                var.value += self.momentum * (unbiased.reshape(-1, channels).mean(0) - var.value)
+        h = ((h - m) * jax.lax.rsqrt(v + self.eps)).reshape(x.shape)
         if self.affine:
-            h = h * self.param("scale", nn.initializers.ones, (channels,))
+            h = h * self.param("scale", self.scale_init, (channels,))
             h = h + self.param("bias", nn.initializers.zeros, (channels,))
         return h.astype(x.dtype)
+
+    def _groups(self, batch: int) -> int:
+        if self.group and batch % self.group and not self.is_initializing():
+            raise ValueError(
+                f"batch norm over groups of {self.group} (config.model.norm_group) does not divide "
+                f"{batch} examples; make the batch a multiple of the group, or set it to 0"
+            )
+        return batch // self.group if self.group and batch % self.group == 0 else 1
 
 
 def orthogonal(gain: float = 1.0) -> Callable:

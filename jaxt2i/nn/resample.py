@@ -422,6 +422,13 @@ def bilinear_matrix(out: int, size: int) -> np.ndarray:
     return _tap_matrix(out, size, range(2), lambda d: np.maximum(1 - d, 0))
 
 
+def corner_matrix(out: int, size: int) -> np.ndarray:
+    """Bilinear resampling as a matrix [out, size], corner on corner (torch, align_corners=True)."""
+    at = np.arange(out) * ((size - 1) / max(out - 1, 1))
+    near = np.maximum(1 - np.abs(at[:, None] - np.arange(size)), 0)
+    return near.astype(np.float32)
+
+
 def bicubic_matrix(out: int, size: int, a: float = -0.75) -> np.ndarray:
     """Bicubic resampling as a matrix [out, size] (torch, align_corners=False, no antialias)."""
 

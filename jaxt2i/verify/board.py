@@ -47,15 +47,18 @@ class Board:
         """(value, logs, {net: gradient}) of function(ctx, batch, *args) -> (value, logs)."""
         method = self.method()
         params = {n: self.variables[n]["params"] for n in self.tables}
+        extra = {
+            n: {k: x for k, x in self.variables[n].items() if k != "params"} for n in self.tables
+        }
         frozen = {n: self.variables[n] for n in self.frozen}
 
-        def value(trained, params, frozen, batch, args):
-            ctx = Ctx(method, {**params, **trained}, {}, frozen, key=KEY)
+        def value(trained, params, extra, frozen, batch, args):
+            ctx = Ctx(method, {**params, **trained}, extra, frozen, key=KEY)
             return function(ctx, batch, *args)
 
         step = jax.jit(jax.value_and_grad(value, has_aux=True))
         trained = {n: params[n] for n in nets}
-        (out, logs), grads = step(trained, params, frozen, self.batch, args)
+        (out, logs), grads = step(trained, params, extra, frozen, self.batch, args)
         return out, logs, grads
 
     def norms(self, gradients: Mapping, names: Sequence[str]) -> np.ndarray:

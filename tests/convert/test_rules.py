@@ -70,6 +70,7 @@ def test_ops_are_inverse(op):
         "conv1d": (2, 3, 4),
         "squeeze": (1, 4, 1, 1),
         "token": (1, 1, 4),
+        "dense1x1": (2, 3, 1, 1),
     }.get(op, (1, 3))
     x = np.arange(np.prod(shape)).reshape(shape)
     forward, back = OPS[op]

@@ -1,4 +1,4 @@
-"""DAMSM's text encoder: lengths, directions, dropout, and the published file."""
+"""DAMSM's encoders: lengths, directions, dropout, trunks, and the published files."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,8 @@ from safetensors.numpy import save_file
 
 from jaxt2i.convert import damsm, rules
 from jaxt2i.encoders import perception, pretrained
-from jaxt2i.encoders.damsm import DamsmText
+from jaxt2i.encoders.damsm import DamsmImage, DamsmText
+from jaxt2i.encoders.inception import unit_names
 
 MODULE = DamsmText(vocab=20, length=7, embed=6, width=8)
 TOKENS = jnp.array([[3, 4, 5, 6, 7, 8, 9], [3, 4, 5, 0, 0, 0, 0], [5, 0, 0, 0, 0, 0, 0]])
@@ -95,3 +96,68 @@ def test_another_vocabulary_is_named(file):
 def test_without_a_file_the_message_says_where_to_get_one():
     with pytest.raises(pretrained.WeightsError, match=r"(?s)text_weights.*AttnGAN.*clip_b32"):
         perception.make("damsm").load["text"]()
+
+
+# --- Images ------------------------------------------------------------------------------------
+
+
+def test_the_table_names_every_unit_of_the_trunk():
+    assert [name.replace("/", ".") for name in unit_names()] == list(damsm.UNITS)
+
+
+def test_published_size_of_the_image_encoder():
+    shapes = pretrained.template(DamsmImage())["params"]
+    count = {part: sum(x.size for x in jax.tree.leaves(tree)) for part, tree in shapes.items()}
+    assert sum(count.values()) == 22_506_720
+    assert count["regions"] + count["code"] == 721_152
+
+
+@pytest.mark.parametrize(("train_trunk", "moves"), [(False, False), (True, True)])
+def test_the_trunk_learns_only_where_asked_and_its_statistics_always_move(train_trunk, moves):
+    module = DamsmImage("small", 8, train_trunk=train_trunk, base=4, resolution=16)
+    image = jax.random.normal(jax.random.key(0), (4, 16, 16, 3))
+    variables = module.init(jax.random.key(1), image)
+
+    def loss(params):
+        (regions, code), changed = module.apply(
+            {**variables, "params": params}, image, train=True, mutable=["batch_stats"]
+        )
+        return jnp.square(regions).sum() + jnp.square(code).sum(), changed
+
+    gradients, changed = jax.grad(loss, has_aux=True)(variables["params"])
+    trunk = [bool(jnp.any(x != 0)) for x in jax.tree.leaves(gradients["trunk"])]
+    assert any(trunk) == moves
+    assert jnp.any(gradients["code"]["kernel"] != 0)
+    same = jax.tree.map(jnp.array_equal, variables["batch_stats"], changed["batch_stats"])
+    assert not any(jax.tree.leaves(same))
+
+
+def test_a_gradient_reaches_the_picture_through_the_frozen_encoder():
+    module = DamsmImage("small", 8, base=4, resolution=16)
+    image = jax.random.normal(jax.random.key(0), (2, 32, 32, 3))
+    variables = module.init(jax.random.key(1), image)
+    gradient = jax.grad(lambda x: jnp.square(module.apply(variables, x)[1]).sum())(image)
+    assert jnp.abs(gradient).min(0).max() > 0
+    regions, code = module.apply(variables, image)
+    assert regions.shape == (2, 8, 8, 8)
+    assert code.shape == (2, 8)
+
+
+def test_imagenet_weights_fill_the_trunk_and_leave_the_heads(tmp_path):
+    module = DamsmImage()
+    template = pretrained.template(module)
+    rng = np.random.default_rng(0)
+    filled = jax.tree.map(lambda x: rng.random(x.shape, np.float32), template)
+    state = rules.to_torch(damsm.IMAGE, filled)
+    state = {k: np.ascontiguousarray(x) for k, x in state.items() if not k.startswith("emb_")}
+    state["fc.weight"] = np.zeros((10, 2048), np.float32)
+    save_file(state, tmp_path / "inception.safetensors")
+    variables = pretrained.load_trunk(str(tmp_path / "inception.safetensors"), module, 0)
+    for kind in ("params", "batch_stats"):
+        for a, b in zip(
+            *(jax.tree.leaves(t[kind]["trunk"]) for t in (variables, filled)), strict=True
+        ):
+            np.testing.assert_array_equal(a, b)
+    assert np.abs(variables["params"]["code"]["kernel"]).max() <= 0.1
+    with pytest.raises(pretrained.WeightsError, match="trunk_weights=nowhere"):
+        pretrained.load_trunk("nowhere", module, 0)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from jaxt2i.engine import mesh
 from jaxt2i.nn.norms import (
     BatchNorm,
     BatchNormLocal,
@@ -132,3 +133,34 @@ def test_a_fresh_spectral_layer_is_well_scaled():
     layer, x = SpectralDense(64), normal(8, 256)
     out, _ = layer.init_with_output(jax.random.key(0), x)
     assert jnp.abs(out).max() < 100
+
+
+# --- Groups of examples ------------------------------------------------------------------------
+
+
+def test_batch_norm_over_groups_is_that_of_separate_replicas_whatever_the_mesh():
+    x = jax.random.normal(jax.random.key(0), (16, 3, 3, 5)) * 2 + 1
+    grouped, whole = BatchNorm(group=4), BatchNorm()
+    variables = whole.init(jax.random.key(1), x)
+    parts = [
+        whole.apply(variables, part, train=True, mutable=["batch_stats"])
+        for part in jnp.split(x, 4)
+    ]
+    run = jax.jit(lambda x: grouped.apply(variables, x, train=True, mutable=["batch_stats"]))
+    for devices in (1, 8):
+        on = NamedSharding(mesh.make(devices, 1, 1, jax.devices()[:devices]), PartitionSpec("data"))
+        y, changed = run(jax.device_put(x, on))
+        np.testing.assert_allclose(y, jnp.concatenate([p[0] for p in parts]), atol=1e-5)
+        for name in ("mean", "var"):
+            want = np.mean([p[1]["batch_stats"][name] for p in parts], 0)
+            np.testing.assert_allclose(changed["batch_stats"][name], want, rtol=1e-5)
+    together = whole.apply(variables, x, train=True, mutable=["batch_stats"])[0]
+    assert np.abs(np.asarray(together - y)).max() > 0.05
+
+
+def test_batch_norm_refuses_groups_that_do_not_divide_the_batch():
+    x = jnp.ones((6, 2))
+    module = BatchNorm(group=4)
+    variables = module.init(jax.random.key(0), x)
+    with pytest.raises(ValueError, match=r"norm_group"):
+        module.apply(variables, x, train=True, mutable=["batch_stats"])
