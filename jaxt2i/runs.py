@@ -4,12 +4,13 @@ The command lines share this, so that a run is the same whoever opens it.
 """
 
 import dataclasses
+import functools
 import hashlib
 import importlib.util
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +141,44 @@ def open_run(config: ConfigDict) -> Run:
             f"{tokenizer.vocab_size - 1}, but the text encoder of {config.method} knows "
             f"{method.vocab}; the tokenizer must be the one that the encoder was trained with"
         )
+    if method.borrowed:
+        loaders = {
+            n: functools.partial(borrowed, config.init_from, n, method) for n in method.borrowed
+        }
+        method = dataclasses.replace(method, pretrained={**method.pretrained, **loaders})
     return Run(config, method, tokenizer, sizes)
+
+
+def borrowed(folder: str, net: str, method: Method) -> dict:
+    """A frozen network's variables from an earlier run, or from converted weights.
+
+    Raises:
+      ConfigError: where there is none, or one of other sizes.
+    """
+    if not folder:
+        raise ConfigError(
+            f"config.init_from is empty, and the network {net!r} comes from there: give the work "
+            "directory of the run that trained it (python -m jaxt2i.train --config "
+            "configs/damsm.py), or a folder that python -m jaxt2i.convert damsm wrote. To measure "
+            "speed without: --config.model.weights=random"
+        )
+    tree, where = earlier(folder)
+    if net not in tree["params"]:
+        raise ConfigError(
+            f"config.init_from={folder!r}: {where} holds no network {net!r}; it holds "
+            f"{', '.join(tree['params'])}"
+        )
+    variables = {"params": tree["params"][net], **tree.get("extra", {}).get(net, {})}
+    given = {k: tuple(x.shape) for k, x in checkpoint.named(variables).items()}
+    wanted = checkpoint.named(pretrained.template(method.nets[net]))
+    for name, want in wanted.items():
+        if given.get(name) != tuple(want.shape):
+            raise ConfigError(
+                f"config.init_from={folder!r}: {net}/{name} is {given.get(name, 'absent')} there, "
+                f"{tuple(want.shape)} here; config.model and config.data must describe the network "
+                "as it was trained"
+            )
+    return variables
 
 
 def tokenizer_path(name: str) -> str:
@@ -260,7 +298,7 @@ def train(config: ConfigDict, workdir: Path, command: str) -> None:
             config=plain(config),
             picture=grid_of(run, held_out) if method.sample else None,
             score_batch=score_data.batch_at(0) if method.score and score_rows else None,
-            init_from=(lambda: earlier(config.init_from)) if config.init_from else None,
+            init_from=fresh_start(config, method),
         )
     except checkpoint.Mismatch as error:
         changed = differences(error.meta["config"], plain(config))
@@ -280,6 +318,15 @@ def grid_of(run: Run, held_out) -> loop.Picture:
         held_out.captions(i)[0] for i in range(min(grid.count, held_out.size or grid.count))
     )
     return loop.Picture(run.prompts(list(captions)), captions, {}, run.to_uint8)
+
+
+def fresh_start(config: ConfigDict, method: Method) -> Callable[[], tuple[dict, str]] | None:
+    """What fills a fresh state from config.init_from, if that has more than borrowed networks."""
+    if not config.init_from:
+        return None
+    if method.borrowed and not set(earlier(config.init_from)[0]["params"]) & set(method.trained):
+        return None
+    return lambda: earlier(config.init_from)
 
 
 def earlier(folder: str) -> tuple[dict, str]:

@@ -9,6 +9,10 @@ Latent tools, for every method that has a latent:
   --interpolate A B                         from one caption to another at a fixed latent
   --interpolate-z 1 2 --prompts A           from the latent of seed 1 to that of seed 2
   --interpolate A B --interpolate-z 1 2     both: captions down, latents across
+
+Methods that draw in stages and look at words also show how:
+  --stages                                  the pictures of the earlier stages
+  --attention                               each word's attention over its picture
 """
 
 import argparse
@@ -96,6 +100,8 @@ def arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     p.add_argument("--z", type=Path, metavar="FILE.npy", help="latents in place of seeds")
     p.add_argument("--psi", type=float, default=1.0, help="truncation: 1 varied .. 0 typical")
     p.add_argument("--grid", action="store_true", help="only the grid, no single files")
+    p.add_argument("--stages", action="store_true", help="also every stage's pictures")
+    p.add_argument("--attention", action="store_true", help="also where each word is looked for")
     weights = p.add_mutually_exclusive_group()
     weights.add_argument("--ema", action="store_true", help="averaged weights (the default)")
     weights.add_argument("--raw", action="store_true", help="the weights as trained")
@@ -301,9 +307,18 @@ def given_latents(file: Path, count: int, method) -> np.ndarray:
 
 
 def painter(
-    run: runs.Run, state, frozen, *, use_ema: bool = True, psi: float = 1.0
-) -> Callable[..., np.ndarray]:
-    """(at most CHUNK drawings, their given latents or None) -> uint8 pictures.
+    run: runs.Run,
+    state,
+    frozen,
+    *,
+    use_ema: bool = True,
+    psi: float = 1.0,
+    also: Sequence[str] = (),
+) -> Callable[..., dict]:
+    """(at most CHUNK drawings, their given latents or None) -> {"image": uint8 pictures, ...}.
+
+    With "stages" or "attention" among `also`, the result holds what `method.sample` says of them:
+    uint8 pictures [n, R, R, 3] of every stage; maps [n, T, h, w] over text positions.
 
     Raises:
       ConfigError: for a control that the method does not have.
@@ -327,9 +342,12 @@ def painter(
         z = given
         if z is None and method.latent:
             z = jax.vmap(slerp)(*(jax.vmap(method.latent)(k) for k in (keys, keys_towards)), mix_z)
-        return method.sample(ctx, batch, keys, text=text, z=z, **controls)["image"]
+        drawn = method.sample(ctx, batch, keys, text=text, z=z, **controls)
+        if missing := [name for name in also if name not in drawn]:
+            raise ConfigError(f"--{missing[0]}: {run.config.method} has none")
+        return {name: drawn[name] for name in ("image", *also)}
 
-    def paint(chunk: Sequence[Drawing], given: np.ndarray | None = None) -> np.ndarray:
+    def paint(chunk: Sequence[Drawing], given: np.ndarray | None = None) -> dict:
         missing = CHUNK - len(chunk)
         full = [*chunk, *[chunk[-1]] * missing]
         keys, keys_towards = (
@@ -344,14 +362,56 @@ def painter(
         if given is not None:
             given = np.concatenate([given, np.repeat(given[-1:], missing, 0)])
         try:
-            images = draw(state, frozen, batch, towards, mix, keys, keys_towards, mix_z, given)
+            drawn = draw(state, frozen, batch, towards, mix, keys, keys_towards, mix_z, given)
         except KeyError as error:
             raise ConfigError(
                 f"drawing needs the network {error}; there are {', '.join(state.params)}"
             ) from None
-        return run.to_uint8(jax.device_get(images))[: len(chunk)]
+        drawn = jax.tree.map(lambda x: x[: len(chunk)], jax.device_get(drawn))
+        pictures = {k: jax.tree.map(run.to_uint8, x) for k, x in drawn.items() if k != "attention"}
+        return {**drawn, **pictures}
 
     return paint
+
+
+def highlights(image: np.ndarray, maps: np.ndarray) -> np.ndarray:
+    """A picture for every word, dark where the word is not looked for.
+
+    Args:
+      image: uint8 [R, R, 3].
+      maps: [T, h, w], shares of attention; each is stretched to its own range.
+
+    Returns:
+      uint8 [T, R, R, 3].
+    """
+    from PIL import Image
+
+    size, out = image.shape[1::-1], []
+    for share in maps.astype(np.float32):
+        low, high = share.min(), share.max()
+        level = np.asarray(Image.fromarray(share).resize(size, Image.Resampling.BILINEAR))
+        level = np.clip((level - low) / max(high - low, 1e-8), 0, 1)
+        out.append(image * (0.15 + 0.85 * level[..., None]))
+    return np.stack(out).astype(np.uint8)
+
+
+def write_attention(file: Path, run: runs.Run, item: Drawing, image: np.ndarray, maps) -> None:
+    """The picture, and below it where each word is looked for, one row a stage."""
+    tokens, mask = (x[0] for x in run.tokenizer([item.prompt]))
+    count = int(mask.sum())
+    # Vocabularies of words say what a position holds; of others the position's number is shown.
+    known = getattr(run.tokenizer, "words", None)
+    words = [known[t] if known else f"{i}" for i, t in enumerate(tokens[:count])]
+    rows, captions = [], []
+    for share in maps:
+        rows.append(np.concatenate([image[None], highlights(image, share[:count])]))
+        captions += [item.caption, *words]
+    log.save_grid(file, np.concatenate(rows), captions, count + 1)
+
+
+def stem(number: int, item: Drawing) -> str:
+    """The name of a picture's files."""
+    return f"{number:04d}_seed{item.seed}"
 
 
 def write(out: Path, items: list[Drawing], images: np.ndarray, facts: dict, single: bool) -> None:
@@ -361,7 +421,7 @@ def write(out: Path, items: list[Drawing], images: np.ndarray, facts: dict, sing
     out.mkdir(parents=True, exist_ok=True)
     files = []
     for i, (item, image) in enumerate(zip(items, images, strict=True)):
-        name = f"{i:04d}_seed{item.seed}.png" if single else None
+        name = f"{stem(i, item)}.png" if single else None
         if name:
             Image.fromarray(image).save(out / name)
         files.append({"file": name, **dataclasses.asdict(item)})
@@ -386,9 +446,12 @@ def main(argv: Sequence[str]) -> None:
         state = state if args.raw else settled(run, state, frozen)
     else:
         (state, frozen), step = from_weights(run, args.weights), None
-    paint = painter(run, state, frozen, use_ema=not args.raw, psi=args.psi)
+    also = [name for name in ("stages", "attention") if getattr(args, name)]
+    paint = painter(run, state, frozen, use_ema=not args.raw, psi=args.psi, also=also)
     parts = [slice(i, i + CHUNK) for i in range(0, len(items), CHUNK)]
-    images = np.concatenate([paint(items[p], None if z is None else z[p]) for p in parts])
+    done = [paint(items[p], None if z is None else z[p]) for p in parts]
+    drawn = jax.tree.map(lambda *x: np.concatenate(x), *done)
+    images = drawn["image"]
     source = args.workdir or args.weights
     out = args.out or source / "drawn"
     facts = {
@@ -400,6 +463,12 @@ def main(argv: Sequence[str]) -> None:
         "columns": columns,
     }
     write(out, items, images, facts, single=not args.grid)
+    for stage in drawn.get("stages", ()):
+        captions = [d.caption for d in items]
+        log.save_grid(out / f"stage{stage.shape[1]}.png", stage, captions, columns)
+    for i, item in enumerate(items if args.attention else ()):
+        maps = [share[i] for share in drawn["attention"]]
+        write_attention(out / f"{stem(i, item)}_attention.png", run, item, images[i], maps)
     where = f"step {step}" if args.workdir else str(args.weights)
     log.say(f"{len(items)} pictures of {where} in {out}: grid.png, drawn.json")
 

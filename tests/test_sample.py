@@ -116,7 +116,8 @@ def test_weights_that_do_not_fit_are_named(workdir, tmp_path):
     (tmp_path / "g.safetensors").unlink()
     run = runs.open_run(runs.preset("configs/df_gan.py", "tiny"))
     state, frozen = sample.from_weights(run, tmp_path)
-    paint = sample.painter(run, state, frozen)
+    painter = sample.painter(run, state, frozen)
+    paint = lambda items: painter(items)["image"]  # noqa: E731
     with pytest.raises(ConfigError, match=r"needs the network 'g'; there are d, c"):
         paint([sample.Drawing("a rose", 0, "a rose", 0.0, 0, 0.0)])
     with pytest.raises(ConfigError, match=r"no \.safetensors"):
@@ -149,3 +150,29 @@ def test_latents_of_another_shape_are_refused(workdir, tmp_path):
     (tmp_path / "bad.npy").write_bytes(b"no")
     with pytest.raises(ConfigError, match=r"bad\.npy"):
         sample.given_latents(tmp_path / "bad.npy", 2, method)
+
+
+def test_stages_and_attention_are_drawn_for_methods_that_have_them(workdir, tmp_path):
+    config = runs.preset("configs/attngan.py", "tiny")
+    config.total_steps = 1
+    config.score_images = 0
+    runs.train(config, tmp_path / "run", "a test")
+    asked = ("--prompts", "a red rose", "a small blue owl", "--stages", "--attention")
+    pictures, _ = draw(tmp_path / "run", tmp_path / "a", *asked)
+    assert len(pictures) == 2
+    names = {p.name for p in (tmp_path / "a").iterdir()}
+    assert {"stage8.png", "stage16.png", "0000_seed0_attention.png"} <= names
+    # The picture and its words, one row: only the first stage is behind the second.
+    widths = [Image.open(tmp_path / "a" / f"{i:04d}_seed0_attention.png").width for i in (0, 1)]
+    assert widths[1] > widths[0]
+    with pytest.raises(ConfigError, match=r"--attention: jaxt2i\.methods\.df_gan has none"):
+        draw(workdir, tmp_path / "b", "--prompts", "a rose", "--attention")
+
+
+def test_highlights_are_bright_where_the_word_is_looked_for():
+    maps = np.zeros((1, 2, 2))
+    maps[0, 0, 0] = 1
+    lit = sample.highlights(np.full((8, 8, 3), 200, np.uint8), maps)
+    assert lit.shape == (1, 8, 8, 3)
+    assert lit[0, 0, 0, 0] == 200
+    assert lit[0, -1, -1, 0] == 30

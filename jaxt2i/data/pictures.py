@@ -35,6 +35,23 @@ def center_crop_resize(
     return np.asarray(image.resize((resolution, resolution), method))
 
 
+def around_box(image, box: tuple[float, float, float, float]):
+    """What surrounds an object: a square of 1.5 times its box's longer side, cut at the border.
+
+    Args:
+      image: a PIL image.
+      box: x, y, width, height in pixels.
+
+    Source: the preparation of CUB-200-2011 in StackGAN, which AttnGAN, DM-GAN and DF-GAN share.
+    """
+    x, y, w, h = (int(v) for v in box)
+    reach = int(max(w, h) * 0.75)
+    across, down = int((2 * x + w) / 2), int((2 * y + h) / 2)
+    left, top = max(0, across - reach), max(0, down - reach)
+    right, bottom = min(image.width, across + reach), min(image.height, down + reach)
+    return image.crop((left, top, right, bottom))
+
+
 def random_view(
     image, resolution: int, resize: str, view: tuple[float, float, float]
 ) -> np.ndarray:
@@ -53,8 +70,8 @@ def random_view(
     """
     from PIL import Image
 
-    scale = int(resolution * 76 / 64) / min(image.size)
-    size = [max(resolution, round(n * scale)) for n in image.size]
+    # The longer side is rounded down, as torchvision does.
+    size = [n * int(resolution * 76 / 64) // min(image.size) for n in image.size]
     image = image.resize(size, Image.Resampling[RESIZE[resize]])
     left, top = (int(u * (n - resolution + 1)) for u, n in zip(view, size, strict=False))
     out = np.asarray(image.crop((left, top, left + resolution, top + resolution)))

@@ -81,6 +81,7 @@ class Method:
       sample_needs: batch keys that `sample` reads.
       frozen: networks that no player updates; gradients may still pass to their input.
       pretrained: {net: () -> variables} for networks that start from a file instead of `init`.
+      borrowed: frozen networks that an earlier run trained: they come from config.init_from.
       ema: {net: Ema}.
       text: (Ctx, Batch) -> Text, the conditioning that `sample` takes as `text`.
       latent: key -> the latent that `sample` draws with this key, which it also takes as `z`.
@@ -104,6 +105,7 @@ class Method:
     sample_needs: tuple[str, ...] = ("tokens", "token_mask")
     frozen: tuple[str, ...] = ()
     pretrained: Mapping[str, Callable[[], Tree]] = dataclasses.field(default_factory=dict)
+    borrowed: tuple[str, ...] = ()
     ema: Mapping[str, Ema] = dataclasses.field(default_factory=dict)
     text: Callable[["Ctx", Batch], Any] | None = None
     latent: Callable[[jax.Array], jax.Array] | None = None
@@ -174,30 +176,32 @@ class Ctx:
         return out
 
     def shared(self, name: str, net: str, function: Callable[["Ctx"], Tree]) -> Tree:
-        """What function(ctx) gives, computed once a step for two players.
+        """What function(ctx) gives, computed once a step for several players.
 
-        One of them holds `net` still, the other one, later in the same step, trains it.
-        The compiler merges equal passes of two players by itself, but not where they are loops
-        over layers or normalise. Here the first player keeps how to differentiate its pass, and
-        the second one uses that. `net` must not move between the two.
+        All but the last of them hold `net` still, the last one may train it. The compiler merges
+        equal passes of two players by itself, but not where they are loops over layers or
+        normalise. Here the first player keeps how to differentiate its pass, and the last one
+        uses that. `net` must not move between them. Collections that the pass advances advance
+        once a step; where nothing is shared (micro-batches), once a player.
 
         Args:
           name: of the pass; equal names are the same pass.
-          net: the network whose parameters the later player differentiates by.
-          function: reads networks through the context that it is given, and advances none of
-            their collections.
+          net: the network whose parameters the last player differentiates by.
+          function: reads networks through the context that it is given.
         """
 
-        def run(params: Tree) -> Tree:
+        def run(params: Tree) -> tuple[Tree, Mapping[str, Tree]]:
             inner = copy.copy(self)
-            inner._params = {**self._params, net: params}
-            return function(inner)
+            inner._params, inner.extra = {**self._params, net: params}, dict(self.extra)
+            return function(inner), inner.extra
 
         params = self._params[net]
         if self._memory is None or (name not in self._memory and net in self._trained):
-            return run(params)
+            outputs, self.extra = run(params)
+            return outputs
         if name not in self._memory:
-            self._memory[name] = jax.vjp(run, params)
+            outputs, pull_back, self.extra = jax.vjp(run, params, has_aux=True)
+            self._memory[name] = outputs, pull_back
         outputs, pull_back = self._memory[name]
         if net not in self._trained:
             return outputs

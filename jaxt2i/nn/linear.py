@@ -24,20 +24,25 @@ class Linear(nn.Module):
       features: width of the output.
       dtype: compute dtype.
       kernel_init, bias_init: other initial values than PyTorch's, (key, shape) -> array.
+      use_bias: False leaves the bias out.
     """
 
     features: int
     dtype: jnp.dtype = jnp.float32
     kernel_init: Callable | None = None
     bias_init: Callable | None = None
+    use_bias: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """[..., in] to [..., features]."""
         init = torch_uniform(x.shape[-1])
         kernel = self.param("kernel", self.kernel_init or init, (x.shape[-1], self.features))
+        y = x.astype(self.dtype) @ kernel.astype(self.dtype)
+        if not self.use_bias:
+            return y
         bias = self.param("bias", self.bias_init or init, (self.features,))
-        return x.astype(self.dtype) @ kernel.astype(self.dtype) + bias.astype(self.dtype)
+        return y + bias.astype(self.dtype)
 
 
 class Conv(nn.Module):
@@ -50,6 +55,7 @@ class Conv(nn.Module):
       pad: zeros at each border; None: size // 2.
       use_bias: False leaves the bias out.
       dtype: compute dtype.
+      kernel_init: other initial values than PyTorch's, (key, shape) -> array.
     """
 
     features: int
@@ -58,6 +64,7 @@ class Conv(nn.Module):
     pad: int | None = None
     use_bias: bool = True
     dtype: jnp.dtype = jnp.float32
+    kernel_init: Callable | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -67,7 +74,7 @@ class Conv(nn.Module):
         pad = self.size // 2 if self.pad is None else self.pad
         y = jax.lax.conv_general_dilated(
             x.astype(self.dtype),
-            self.param("kernel", init, shape).astype(self.dtype),
+            self.param("kernel", self.kernel_init or init, shape).astype(self.dtype),
             (self.stride, self.stride),
             ((pad, pad), (pad, pad)),
             dimension_numbers=("NHWC", "HWIO", "NHWC"),

@@ -422,6 +422,31 @@ def bilinear_matrix(out: int, size: int) -> np.ndarray:
     return _tap_matrix(out, size, range(2), lambda d: np.maximum(1 - d, 0))
 
 
+def reduce_bytes(image: jax.Array, out: int) -> jax.Array:
+    """Pillow's bilinear reduction: first across, then down, rounded to whole levels each time.
+
+    Args:
+      image: [B, H, H, C], 0..255.
+      out: new height and width, at most H.
+
+    Returns:
+      [B, out, out, C] float32, whole numbers.
+    """
+    matrix = triangle_matrix(out, image.shape[1])
+    for axes in ("bhwc,ow->bhoc", "bhwc,oh->bowc"):
+        image = jnp.einsum(axes, image.astype(jnp.float32), matrix, precision="highest")
+        image = jnp.floor(image + 0.5)
+    return image
+
+
+def triangle_matrix(out: int, size: int) -> np.ndarray:
+    """Bilinear reduction with antialiasing as a matrix [out, size], out <= size (Pillow's rule)."""
+    scale = size / out
+    centre = (np.arange(out)[:, None] + 0.5) * scale
+    weight = np.maximum(1 - np.abs(np.arange(size) + 0.5 - centre) / scale, 0)
+    return (weight / weight.sum(1, keepdims=True)).astype(np.float32)
+
+
 def corner_matrix(out: int, size: int) -> np.ndarray:
     """Bilinear resampling as a matrix [out, size], corner on corner (torch, align_corners=True)."""
     at = np.arange(out) * ((size - 1) / max(out - 1, 1))

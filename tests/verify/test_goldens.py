@@ -13,6 +13,7 @@ GOLDENS = Path(__file__).parents[1] / "goldens"
 SLOW = {
     *("stylegan_t/loss_all", "stylegan_t/loss_text_encoder"),
     "damsm/pretrain_step",
+    *(f"{m}/{case}" for m in ("attngan", "dm_gan") for case in ("netD256", "losses", "train_step")),
     *(f"{m}/{case}" for m in ("galip", "df_gan") for case in ("loss_D", "loss_G", "train_step")),
 }
 FOLDERS = verify.folders(GOLDENS)

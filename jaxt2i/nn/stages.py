@@ -1,0 +1,199 @@
+"""Parts of generators that draw in stages: 64, 128, 256 pixels (StackGAN, AttnGAN, DM-GAN, ...).
+
+Initial values are the family's: orthogonal kernels, N(1, 0.02) scales of norms, zero dense biases.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxt2i.nn.linear import Conv, Linear
+from jaxt2i.nn.norms import BatchNorm, orthogonal
+from jaxt2i.nn.resample import resize_nearest
+
+MASKS = ("own", "tiled")
+
+
+def around_one(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Initial scales of norms, N(1, 0.02)."""
+    return 1 + 0.02 * jax.random.normal(key, shape)
+
+
+def norm(group: int, name: str) -> BatchNorm:
+    """The family's batch norm; `group` as there."""
+    return BatchNorm(group=group, scale_init=around_one, name=name)
+
+
+def conv3(features: int, dtype: jnp.dtype, name: str) -> Conv:
+    """A 3x3 convolution without bias."""
+    return Conv(features, use_bias=False, dtype=dtype, kernel_init=orthogonal(), name=name)
+
+
+def glu(x: jax.Array) -> jax.Array:
+    """Gated linear unit: the first half of the channels times sigmoid of the second."""
+    value, gate = jnp.split(x, 2, -1)
+    return value * jax.nn.sigmoid(gate)
+
+
+class ConditioningAugmentation(nn.Module):
+    """Draws a condition from a Gaussian around the sentence (Zhang et al. 2017, StackGAN).
+
+    Attributes:
+      features: width of the condition, C.
+    """
+
+    features: int = 100
+
+    @nn.compact
+    def __call__(self, sentence: jax.Array, eps: jax.Array) -> tuple[jax.Array, ...]:
+        """Sentence [B, S], eps [B, C] ~ N(0, I) to (condition, mean, log variance), [B, C] each."""
+        wide = Linear(
+            4 * self.features, jnp.float32, orthogonal(), nn.initializers.zeros, name="fc"
+        )
+        mean, log_variance = jnp.split(glu(wide(sentence)), 2, -1)
+        return mean + eps * jnp.exp(0.5 * log_variance), mean, log_variance
+
+
+def divergence(mean: jax.Array, log_variance: jax.Array) -> jax.Array:
+    """KL of N(mean, exp(log_variance)) from N(0, I), averaged over examples and dimensions."""
+    return -0.5 * (1 + log_variance - jnp.square(mean) - jnp.exp(log_variance)).mean()
+
+
+class Up(nn.Module):
+    """Twice the size: nearest neighbour, convolution, batch norm, gate.
+
+    Attributes:
+      features: output channels.
+      group: of the batch norm.
+      dtype: compute dtype.
+    """
+
+    features: int
+    group: int = 0
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        """[B, H, W, C] to [B, 2H, 2W, features]."""
+        x = conv3(2 * self.features, self.dtype, "conv")(resize_nearest(x, 2 * x.shape[1]))
+        return glu(norm(self.group, "norm")(x, train=train))
+
+
+class Residual(nn.Module):
+    """Two convolutions around a gate, added to the input, no activation after the sum.
+
+    Attributes:
+      group: of the batch norms.
+      dtype: compute dtype.
+    """
+
+    group: int = 0
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        """[B, H, W, C] to the same shape."""
+        channels = x.shape[-1]
+        h = conv3(2 * channels, self.dtype, "conv1")(x)
+        h = glu(norm(self.group, "norm1")(h, train=train))
+        h = conv3(channels, self.dtype, "conv2")(h)
+        return norm(self.group, "norm2")(h, train=train) + x
+
+
+class FirstStage(nn.Module):
+    """Condition and latent to the features of the first picture.
+
+    Attributes:
+      base: channels at the end, g.
+      resolution: at the end, pixels.
+      group: of the batch norms.
+      dtype: compute dtype.
+    """
+
+    base: int = 32
+    resolution: int = 64
+    group: int = 0
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, cond: jax.Array, z: jax.Array, *, train: bool = False) -> jax.Array:
+        """Cond [B, C] and z [B, Z] to [B, resolution, resolution, base]."""
+        doublings = (self.resolution // 4).bit_length() - 1
+        width = self.base * 2**doublings
+        x = jnp.concatenate([cond, z], -1)
+        x = Linear(width * 32, self.dtype, orthogonal(), use_bias=False, name="fc")(x)
+        x = glu(norm(self.group, "fc_norm")(x, train=train))
+        x = jnp.moveaxis(x.reshape(len(x), width, 4, 4), 1, -1)
+        for i in range(doublings):
+            width //= 2
+            x = Up(width, self.group, self.dtype, name=f"up{i + 1}")(x, train=train)
+        return x
+
+
+class Refinement(nn.Module):
+    """Residual blocks and a doubling: what follows the look at the words.
+
+    Attributes:
+      features: output channels, g.
+      blocks: residual blocks.
+      group: of the batch norms.
+      dtype: compute dtype.
+    """
+
+    features: int
+    blocks: int = 2
+    group: int = 0
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        """[B, H, W, C] to [B, 2H, 2W, features]."""
+        for i in range(self.blocks):
+            x = Residual(self.group, self.dtype, name=f"residual{i}")(x, train=train)
+        return Up(self.features, self.group, self.dtype, name="up")(x, train=train)
+
+
+class ToImage(nn.Module):
+    """Features to a picture: convolution, tanh; float32.
+
+    Attributes:
+      dtype: compute dtype of the convolution.
+    """
+
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, H, W, C] to [B, H, W, 3] in [-1, 1]."""
+        return jnp.tanh(conv3(3, self.dtype, "conv")(x).astype(jnp.float32))
+
+
+def read_words(
+    queries: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Array, rule: str
+) -> tuple[jax.Array, jax.Array]:
+    """Every pixel reads the words that it resembles: softmax over words of query . key.
+
+    Args:
+      queries: [B, H, W, C].
+      keys: [B, T, C].
+      values: [B, T, C].
+      mask: bool [B, T], True at words.
+      rule: "own": a pixel may read the words of its own caption. "tiled": as AttnGAN's code lays
+        its mask out and its published weights were trained, pixel q of example b is masked by
+        caption (b H W + q) mod B, so that a picture depends on the batch that it is drawn in.
+
+    Returns:
+      (what was read [B, H, W, C], attention [B, T, H, W] float32).
+
+    Source: Xu et al. 2018, equation 2; taoxugit/AttnGAN code/GlobalAttention.py.
+    """
+    batch, h, w, channels = queries.shape
+    flat = queries.reshape(batch, h * w, channels)
+    scores = jnp.einsum("bqc,btc->bqt", flat, keys, preferred_element_type=jnp.float32)
+    allowed = mask[:, None]
+    if rule == "tiled":
+        pixel = jnp.arange(batch)[:, None] * (h * w) + jnp.arange(h * w)
+        allowed = mask[pixel % batch]
+    share = jax.nn.softmax(jnp.where(allowed, scores, -jnp.inf), -1)
+    read = jnp.einsum("bqt,btc->bqc", share.astype(values.dtype), values)
+    return read.reshape(queries.shape), jnp.moveaxis(share, 1, 2).reshape(batch, -1, h, w)
