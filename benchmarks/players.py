@@ -1,9 +1,10 @@
 """Where a GAN's step goes: python benchmarks/players.py --config configs/galip.py --preset coco.
 
 Every player alone against all in one program, the step without its gradient penalty, and
-sampling. In one program DF-GAN and GALIP draw their pictures once for both players; Souza et al.
-give the generator latents of its own, so there is nothing to share. Weights are random. The
-compiler counts the body of a loop over layers once. `--no-time` compiles and counts only.
+sampling. In one program DF-GAN, GALIP, AttnGAN and DM-GAN draw their pictures once for all
+players; Souza et al. give the generator latents of its own, so there is nothing to share. Weights
+are random. The compiler counts the body of a loop over layers once. `--no-time` compiles and counts
+only.
 """
 
 import argparse
@@ -26,10 +27,14 @@ def opened(args, batch_size: int, **model) -> runs.Run:
     config.batch_size = batch_size
     config.precision = args.precision
     config.data.source = "synthetic"
-    config.model.update({"weights": "random", **model})
+    if "weights" in config.model:
+        config.model.weights = "random"
+    config.model.update(model)
     if args.perception:
         config.model.perception = args.perception
         config.data.update(tokenizer="mini", tokens=32)
+    if args.tokenizer:
+        config.data.tokenizer = args.tokenizer
     return runs.open_run(config)
 
 
@@ -44,6 +49,8 @@ def programs(args, batch_size: int) -> dict:
     if "penalty_weight" in run.config.model:
         free = opened(args, batch_size, penalty_weight=0.0)
         out["without penalty"] = (free, steps.make(free.method, rules)[1])
+    if run.method.sample is None:
+        return out
     prompts = run.prompts(["a red rose"] * batch_size)
     keys = jax.vmap(jax.random.key)(jnp.arange(batch_size))
 
@@ -102,6 +109,7 @@ def main() -> None:
     p.add_argument("--config", default="configs/galip.py")
     p.add_argument("--preset", default="embedded")
     p.add_argument("--perception", default="", help="another one than the preset's, such as mini")
+    p.add_argument("--tokenizer", default="", help="another one than the preset's, such as words")
     p.add_argument("--batch", nargs="+", type=int, default=[4, 8])
     p.add_argument("--precision", default="auto")
     p.add_argument("--windows", type=int, default=3)

@@ -1,9 +1,9 @@
 """DAMSM (Xu et al. 2018, AttnGAN): python -m jaxt2i.train --config configs/damsm.py[:preset].
 
 The bare command trains `embedded`: a small trunk and the word LSTM on procedural flowers and birds.
-The attentional GANs start from its work directory: --config.model.damsm=runs/damsm-default. The
-published presets need torchvision's Inception-v3 (--config.model.trunk_weights=FILE) and read the
-vocabulary of the dataset's metadata archive, captions.pickle.
+The attentional GANs find it by config.init_from. The published presets need torchvision's
+Inception-v3 (--config.model.trunk_weights=FILE) and read the vocabulary of the dataset's metadata
+archive, captions.pickle.
 
 | preset | data | batch | epochs | published |
 |---|---|---|---|---|
@@ -71,7 +71,8 @@ def published(vocab: int, tokens: int, epoch_steps: int) -> ConfigDict:
 def embedded() -> ConfigDict:
     """Two CPU cores, procedural `blooms` at 32 px, the corpus' own 135 words.
 
-    The trunk is small and learns. Pictures of one class differ in colour and size, so they are
+    R-precision among 100 held-out captions rises from 0.01 to 0.36 after 500 steps and 0.74 at the
+    end. The trunk is small and learns. Pictures of one class differ in colour and size, so they are
     negatives for each other. Word scores are divided by gamma2: the corpus' captions are exact,
     and the published sharpness learns more slowly from them.
     """

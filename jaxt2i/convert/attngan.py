@@ -103,7 +103,9 @@ def critic(halvings: int) -> Iterator[Rule]:
 
 # Keys that tell the three apart.
 MARKERS = {4: "img_code_s16.8.weight", 5: "img_code_s32_1.0.weight", 6: "img_code_s64.0.weight"}
-CRITICS = {n: Table(tuple(critic(n)), UNREAD, marker=MARKERS[n]) for n in PARTS}
+# D_NET64's keys are among those of the larger two.
+FOREIGN = {4: "img_code_s32.0.weight", 5: "", 6: ""}
+CRITICS = {n: Table(tuple(critic(n)), UNREAD, marker=MARKERS[n], foreign=FOREIGN[n]) for n in PARTS}
 
 TABLES: dict[str, tuple[Table, ...]] = {
     "g": (G, G_LAST),

@@ -67,7 +67,8 @@ MARKERS = {
     5: "img_code_s32_1.0.module.weight_bar",
     6: "img_code_s64.0.module.weight_bar",
 }
-CRITICS = {n: Table(tuple(critic(n)), marker=MARKERS[n]) for n in PARTS}
+FOREIGN = {4: "img_code_s32.0.module.weight_bar", 5: "", 6: ""}
+CRITICS = {n: Table(tuple(critic(n)), UNREAD, marker=MARKERS[n], foreign=FOREIGN[n]) for n in PARTS}
 
 TABLES: dict[str, tuple[Table, ...]] = {
     "g": (G,),

@@ -51,6 +51,8 @@ class Table:
         such a file every other key is another network's.
       marker: a key of this network alone, where files do not say whose they are; without it a
         file holds nothing of this network.
+      foreign: a key of a larger network, which has all of this one's; a file with it holds nothing
+        of this network.
     """
 
     rules: Sequence[Rule]
@@ -58,6 +60,7 @@ class Table:
     prefixes: tuple[str, ...] = ("module.", "model.")
     part: str = ""
     marker: str = ""
+    foreign: str = ""
 
     def names(self, keys: Iterable[str]) -> dict[str, str]:
         """{name in this network: key} of a file's keys; a prefix counts only if all have it."""
@@ -67,7 +70,8 @@ class Table:
         for prefix in self.prefixes:
             if out and all(name.startswith(prefix) for name in out):
                 out = {name.removeprefix(prefix): key for name, key in out.items()}
-        return out if not self.marker or self.marker in out else {}
+        ours = (not self.marker or self.marker in out) and self.foreign not in out
+        return out if ours else {}
 
 
 @dataclasses.dataclass
