@@ -162,7 +162,7 @@ def borrowed(folder: str, net: str, method: Method) -> dict:
             "configs/damsm.py), or a folder that python -m jaxt2i.convert damsm wrote. To measure "
             "speed without: --config.model.weights=random"
         )
-    tree, where = earlier(folder)
+    tree, where = lender(folder)
     if net not in tree["params"]:
         raise ConfigError(
             f"config.init_from={folder!r}: {where} holds no network {net!r}; it holds "
@@ -320,11 +320,26 @@ def grid_of(run: Run, held_out) -> loop.Picture:
     return loop.Picture(run.prompts(list(captions)), captions, {}, run.to_uint8)
 
 
+def lender(folder: str) -> tuple[dict, str]:
+    """What `earlier` finds where frozen networks are borrowed.
+
+    Raises:
+      ConfigError: where there is nothing; says how the embedded networks are trained.
+    """
+    try:
+        return earlier(folder)
+    except ConfigError as error:
+        raise ConfigError(
+            f"{error}. Frozen networks come from there; the embedded ones are trained by "
+            "python -m jaxt2i.train --config configs/damsm.py"
+        ) from None
+
+
 def fresh_start(config: ConfigDict, method: Method) -> Callable[[], tuple[dict, str]] | None:
     """What fills a fresh state from config.init_from, if that has more than borrowed networks."""
     if not config.init_from:
         return None
-    if method.borrowed and not set(earlier(config.init_from)[0]["params"]) & set(method.trained):
+    if method.borrowed and not set(lender(config.init_from)[0]["params"]) & set(method.trained):
         return None
     return lambda: earlier(config.init_from)
 

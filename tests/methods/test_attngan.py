@@ -100,8 +100,9 @@ def test_encoders_come_from_an_earlier_run(tmp_path):
     wide = opened(init_from=str(tmp_path / "damsm"), weights="pretrained", width=24)
     with pytest.raises(ConfigError, match=r"config\.init_from=.*text/params/.* there, .* here"):
         wide.method.pretrained["text"]()
-    with pytest.raises(ConfigError, match=r"configs/damsm\.py"):
-        opened(weights="pretrained").method.pretrained["image"]()
+    for folder in ("", str(tmp_path / "nowhere")):
+        with pytest.raises(ConfigError, match=r"config\.init_from.*configs/damsm\.py"):
+            opened(init_from=folder, weights="pretrained").method.pretrained["image"]()
 
 
 @pytest.mark.parametrize("pairs", attngan.PAIRS)
