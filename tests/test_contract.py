@@ -8,6 +8,7 @@ named behind an equals sign: --method my_pkg.my_gan=path/to/config.py:tiny.
 
 import dataclasses
 import functools
+import gc
 import itertools
 import pkgutil
 
@@ -32,7 +33,9 @@ def pytest_generate_tests(metafunc):
         for m in pkgutil.iter_modules(jaxt2i.methods.__path__)
         if hasattr(__import__(f"jaxt2i.methods.{m.name}", fromlist=["build"]), "build")
     ]
-    metafunc.parametrize("name", given)
+    # One method after the other, each on one worker: its tests share compiled programs.
+    groups = [pytest.param(n, id=n, marks=pytest.mark.xdist_group(n)) for n in given]
+    metafunc.parametrize("name", groups, scope="module")
 
 
 @functools.cache
@@ -105,6 +108,20 @@ def played(name, shape=(1, 1, 1), count=1, sgd=True, turns=1):
 @functools.cache
 def untouched(name):
     return jax.device_get(table(name).fresh())
+
+
+HELD = []
+
+
+@pytest.fixture(autouse=True)
+def one_method_at_a_time(name):
+    """What a method's tests share goes when the next method comes: together it is gigabytes."""
+    if name not in HELD:
+        for function in (configuration, opened, batches, table, played, untouched):
+            function.cache_clear()
+        jax.clear_caches()
+        gc.collect()
+        HELD[:] = [name]
 
 
 def moved(a, b):

@@ -1,6 +1,6 @@
 """Every stored case that has a runner; `python -m jaxt2i.verify` prints the same as a table."""
 
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -19,9 +19,10 @@ SLOW = {
 FOLDERS = verify.folders(GOLDENS)
 
 
-@cache
+@lru_cache(maxsize=1)
 def golden(folder):
-    # Weights are drawn once a folder. The published CLIP's are not kept: a runner asks for parts.
+    # Weights are drawn once a folder, and go when the next one comes. The published CLIP's are not
+    # kept: a runner asks for parts.
     return Golden(FOLDERS[folder])
 
 
@@ -30,9 +31,10 @@ def cases():
         for case in golden(folder).cases:
             name = f"{folder}/{case}"
             if verify.runner(folder, case):
-                yield pytest.param(
-                    folder, case, id=name, marks=[pytest.mark.slow] if name in SLOW else []
-                )
+                marks = [pytest.mark.slow] if name in SLOW else []
+                # A folder's cases share weights: one worker draws them.
+                marks.append(pytest.mark.xdist_group(folder))
+                yield pytest.param(folder, case, id=name, marks=marks)
 
 
 @pytest.mark.parametrize(("folder", "case"), list(cases()))
