@@ -1,8 +1,10 @@
 """Every stored case that has a runner; `python -m jaxt2i.verify` prints the same as a table."""
 
+import gc
 from functools import lru_cache
 from pathlib import Path
 
+import jax
 import pytest
 
 from jaxt2i.verify import __main__ as verify
@@ -35,6 +37,14 @@ def cases():
                 # A folder's cases share weights: one worker draws them.
                 marks.append(pytest.mark.xdist_group(folder))
                 yield pytest.param(folder, case, id=name, marks=marks)
+
+
+@pytest.fixture(autouse=True)
+def forget():
+    """No case runs another's program, and published sizes are gigabytes."""
+    yield
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.mark.parametrize(("folder", "case"), list(cases()))
