@@ -7,7 +7,7 @@ archive, captions.pickle.
 
 | preset | data | batch | epochs | published |
 |---|---|---|---|---|
-| embedded | blooms, 32 px | 64 | 4 minutes on 2 CPU cores | see its docstring |
+| embedded | blooms, 32 px | 64 | 6 minutes on 2 CPU cores | see its docstring |
 | cub | CUB-200-2011, 299 px | 48 | 600, checkpoint at 200 | - |
 | coco | COCO 2014, 299 px | 48 | 600, checkpoint at 100 | losses s 0.53/0.56, w 0.35/0.40 (users) |
 """

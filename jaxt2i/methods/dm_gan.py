@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxt2i.engine.method import Method, fields
+from jaxt2i.engine.method import ConfigError, Method, fields
 from jaxt2i.methods import attngan
 from jaxt2i.nn.linear import Linear
 from jaxt2i.nn.norms import orthogonal
@@ -145,6 +145,11 @@ def build(cfg) -> Method:
     """The method of a config: `cfg.model` holds `Model`, `cfg.optim.d` and `.g` one `Adam` each."""
     model = fields(Model, cfg.model, "config.model")
     attngan.check(model, cfg.data.resolution)
+    if model.last_only:
+        raise ConfigError(
+            "config.model.last_only=True: DM-GAN draws and judges every stage; the variant with "
+            "one picture is AttnGAN's, configs/attngan.py:cub_dcgan"
+        )
     dtype = compute_dtype(cfg.precision, jax.default_backend())
     game = attngan.Game(model, cfg.data.resolution)
     generator = Generator(

@@ -4,16 +4,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxt2i.nn.affine import leaky
 from jaxt2i.nn.linear import Conv
 from jaxt2i.nn.norms import SpectralConv, orthogonal
 from jaxt2i.nn.stages import norm
-
-KINDS = ("batch", "spectral")
-
-
-def leaky(x: jax.Array) -> jax.Array:
-    """Leaky ReLU with slope 0.2."""
-    return jax.nn.leaky_relu(x, 0.2)
 
 
 class Unit(nn.Module):

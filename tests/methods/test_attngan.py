@@ -148,3 +148,8 @@ def test_bad_settings_are_refused(changes, line):
     config.model.update(changes)
     with pytest.raises(ConfigError, match=line):
         attngan.build(config)
+
+
+def test_dm_gan_refuses_one_picture():
+    with pytest.raises(ConfigError, match=r"config\.model\.last_only=True.*cub_dcgan"):
+        opened("dm_gan", last_only=True)
