@@ -51,7 +51,7 @@ def programs(args, batch_size: int) -> dict:
         out["without penalty"] = (free, steps.make(free.method, rules)[1])
     if run.method.sample is None:
         return out
-    prompts = run.prompts(["a red rose"] * batch_size)
+    prompts = jax.tree.map(jnp.asarray, run.prompts(["a red rose"] * batch_size))
     keys = jax.vmap(jax.random.key)(jnp.arange(batch_size))
 
     def draw(state, frozen, batch):

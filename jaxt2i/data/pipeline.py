@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 from jaxt2i.data import schema, sources
+from jaxt2i.data.images import Unreadable
 from jaxt2i.data.schema import DataError
-from jaxt2i.data.sources import Unreadable
 
 # Names of the independent random streams behind one seed.
 SHUFFLE, CAPTION, VIEW = 1, 2, 3

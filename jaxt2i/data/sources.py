@@ -7,7 +7,6 @@ A source has `gives` (the batch keys it can make), `size` (None: unlimited), `cl
 import collections
 import csv
 import dataclasses
-import functools
 import hashlib
 import json
 import os
@@ -24,28 +23,11 @@ from typing import Any
 
 import numpy as np
 
+from jaxt2i.data.images import MAX_PIXELS, SUFFIXES, SYSTEM, Unreadable, read_rgb
 from jaxt2i.data.pictures import CROPS, RESIZE, center_crop_resize, random_view
 from jaxt2i.data.schema import DataError
 
-# Pillow refuses more than this by itself.
-MAX_PIXELS = 178_956_970
-# What Pillow may decode; others, PostScript above all, can start other programs.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
-SUFFIXES = (
-    *(".jpg", ".jpeg", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp"),
-    *(".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".avif"),
-)
 METADATA = ("metadata.jsonl", "metadata.csv")
-# EXIF orientation to the turn that undoes it.
-UPRIGHT = {
-    2: "FLIP_LEFT_RIGHT",
-    3: "ROTATE_180",
-    4: "FLIP_TOP_BOTTOM",
-    5: "TRANSPOSE",
-    6: "ROTATE_270",
-    7: "TRANSVERSE",
-    8: "ROTATE_90",
-}
 # Folder names that stand for a split, and the splits that may stand in for it, nearest first.
 SPLITS = {
     "train": ("train", "training"),
@@ -60,107 +42,12 @@ LAYOUTS = (
 )
 LISTED = 1000
 
-# Why something was not used.
-EMPTY = "empty file"
-NOT_IMAGE = "not an image"
-CORRUPT = "truncated or corrupt"
-BOMB = "too many pixels"
-TINY = "too small"
-FORMAT = "unsupported pixel format"
-SYSTEM = "cannot be read"
+# Why a pair was not used; the reasons of images are in `jaxt2i.data.images`.
 NO_CAPTION = "image without caption"
 NO_IMAGE = "caption without image"
 NO_TEXT = "empty caption"
 BAD_LINE = "malformed metadata line"
 OUTSIDE = "file name outside the folder"
-
-
-class Unreadable(DataError):
-    """A file cannot be used; `name` says which, `reason` is one of this module's constants."""
-
-    def __init__(self, name: str | os.PathLike, reason: str):
-        super().__init__(f"{os.fspath(name)}: {reason}")
-        self.name, self.reason = os.fspath(name), reason
-
-
-# --- Images ------------------------------------------------------------------------------------
-
-
-def read_rgb(file: str | os.PathLike, *, min_side: int = 1, max_pixels: int = MAX_PIXELS):
-    """Decodes an image file as a viewer shows it: upright, on white, its first frame.
-
-    Args:
-      file: any of `FORMATS`. Colour profiles are ignored.
-      min_side: least width and height, pixels.
-      max_pixels: most width x height; checked against the header, before decoding.
-
-    Returns:
-      PIL image in mode RGB.
-
-    Raises:
-      Unreadable: when it cannot be used.
-    """
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        if not os.path.getsize(file):
-            raise Unreadable(file, EMPTY)
-        with Image.open(file, formats=formats()) as image:
-            width, height = image.size
-            if width * height > max_pixels:
-                raise Unreadable(file, BOMB)
-            if min(width, height) < min_side:
-                raise Unreadable(file, TINY)
-            image.load()
-            rgb = to_rgb(image)
-            if rgb is None:
-                raise Unreadable(file, FORMAT)
-            turn = UPRIGHT.get(orientation(image))
-        return rgb.transpose(Image.Transpose[turn]) if turn else rgb
-    except Unreadable:
-        raise
-    except Image.DecompressionBombError:
-        raise Unreadable(file, BOMB) from None
-    except UnidentifiedImageError:
-        raise Unreadable(file, NOT_IMAGE) from None
-    except OSError as error:  # without a number it comes from a decoder
-        raise Unreadable(file, SYSTEM if error.errno else CORRUPT) from error
-    except Exception as error:  # malformed bytes raise nearly anything in the decoders
-        raise Unreadable(file, CORRUPT) from error
-
-
-@functools.cache
-def formats() -> tuple[str, ...]:
-    """Those of `FORMATS` that this build of Pillow can decode."""
-    from PIL import Image
-
-    Image.init()
-    return tuple(name for name in FORMATS if name in Image.OPEN)
-
-
-def orientation(image) -> int:
-    """EXIF orientation, 1 to 8; 1 where the tag is missing or unreadable, as viewers do."""
-    try:
-        return image.getexif().get(0x0112, 1)
-    except Exception:  # a damaged tag block raises nearly anything and spoils no pixel
-        return 1
-
-
-def to_rgb(image):
-    """PIL image in any mode to RGB; transparent parts become white; None: no rule for the mode."""
-    from PIL import Image
-
-    if image.mode.startswith("I"):  # 16 bits a pixel, some of it in 32-bit words
-        grey = np.asarray(image)
-        if grey.min() < 0 or grey.max() > 65535:
-            return None
-        return Image.fromarray(np.round(grey / 257).astype(np.uint8)).convert("RGB")
-    if image.mode in ("F", "LAB"):  # no agreed range; needs a colour profile
-        return None
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    return image.convert("RGB")
 
 
 # --- Captions ----------------------------------------------------------------------------------

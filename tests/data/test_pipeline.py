@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxt2i.data import schema, sources
+from jaxt2i.data import images, schema, sources
+from jaxt2i.data.images import Unreadable
 from jaxt2i.data.pipeline import Pipeline, mix, permuted, prefetch_to_device, prompts_batch
 from jaxt2i.data.schema import DataError
-from jaxt2i.data.sources import Folder, Unreadable
+from jaxt2i.data.sources import Folder
 from jaxt2i.data.synthetic import Synthetic
 from tests.data.photos import make_folder
 
@@ -59,7 +60,7 @@ class Fake:
     def example(self, index, keys):
         assert self.size is None or 0 <= index < self.size
         if index in self.bad:
-            raise Unreadable(f"{index}.png", sources.CORRUPT)
+            raise Unreadable(f"{index}.png", images.CORRUPT)
         out = {"image": np.full((16, 16, 3), index % 256, np.uint8), "id": np.int64(index)}
         return {key: out[key] for key in keys}
 
@@ -229,7 +230,7 @@ def test_unreadable_examples_are_replaced_counted_and_told_once(capfd):
     pipe = pipeline(Fake(size=6, bad=(1, 2, 5)), shuffle=False)
     assert ids(pipe, 3) == [0, 3, 3, 3, 4, 0, 0, 3, 3, 3, 4, 0]
     assert texts(pipe.batch_at(0))[1][0] == "3", "the caption comes with the picture"
-    assert pipe.skipped[sources.CORRUPT] > 6
+    assert pipe.skipped[images.CORRUPT] > 6
     lines = capfd.readouterr().err.splitlines()
     assert sorted(line.split(";")[0] for line in lines) == [
         f"data: {i}.png: truncated or corrupt" for i in (1, 2, 5)
@@ -246,7 +247,7 @@ def test_files_lost_after_the_scan(tmp_path, capfd):
     stream.close()
     equal(batch, pipe.batch_at(0))
     assert set(batch["id"]) == {1, 3}
-    assert set(pipe.skipped) == {sources.EMPTY, sources.SYSTEM}
+    assert set(pipe.skipped) == {images.EMPTY, images.SYSTEM}
     for file in tmp_path.glob("*.*"):
         file.unlink()
     for read in (lambda: pipe.batch_at(0), lambda: next(pipe.iterate())):

@@ -13,7 +13,7 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
-from jaxt2i.data import schema, sources
+from jaxt2i.data import images, schema, sources
 from jaxt2i.data.schema import DataError
 from jaxt2i.data.sources import Folder, center_crop_resize, clean_caption, make_source
 from tests.data.photos import PHOTOS, make_folder, photo
@@ -71,7 +71,7 @@ def test_crop_and_resize_choices():
 
 @pytest.mark.parametrize("value", range(1, 9))
 def test_orientation_is_undone(tmp_path, value):
-    undo = sources.UPRIGHT.get(value)
+    undo = images.UPRIGHT.get(value)
     inverse = {"ROTATE_90": "ROTATE_270", "ROTATE_270": "ROTATE_90"}.get(undo, undo)
     stored = corners().transpose(Image.Transpose[inverse]) if undo else corners()
     exif = Image.Exif()
@@ -118,7 +118,7 @@ def test_modes(tmp_path):
     put(tmp_path, "float.tif", Image.fromarray(np.ones((32, 32), np.float32)))
     put(tmp_path, "wide.tif", Image.fromarray(np.full((32, 32), 1 << 20, np.int32)))
     source = Folder(tmp_path, 32)
-    assert source.report["skipped"] == {sources.FORMAT: 2}
+    assert source.report["skipped"] == {images.FORMAT: 2}
     assert [source.name(i) for i in range(source.size)] == sorted(cases)
     for i in range(source.size):
         seen, want = source.example(i)["image"], cases[source.name(i)][1]
@@ -178,18 +178,18 @@ def test_every_skip_is_counted_with_its_reason(tmp_path):
     report = json.loads((work / "data_report.json").read_text())
     assert source.size == report["usable"] == 1
     assert report["skipped"] == {
-        sources.CORRUPT: 2,
-        sources.NOT_IMAGE: 2,
-        sources.BOMB: 2,
-        sources.EMPTY: 1,
-        sources.TINY: 1,
+        images.CORRUPT: 2,
+        images.NOT_IMAGE: 2,
+        images.BOMB: 2,
+        images.EMPTY: 1,
+        images.TINY: 1,
         sources.NO_CAPTION: 1,
         sources.NO_TEXT: 1,
         sources.NO_IMAGE: 1,
-        sources.SYSTEM: 1,
+        images.SYSTEM: 1,
     }
     listed = {entry["file"]: entry["reason"] for entry in report["skipped_files"]}
-    assert listed["cut.png"] == sources.CORRUPT
+    assert listed["cut.png"] == images.CORRUPT
     assert listed["blank.txt"] == sources.NO_TEXT
     assert listed["readme.txt"] == sources.NO_IMAGE
     assert len(listed) == sum(report["skipped"].values())
@@ -315,7 +315,7 @@ def test_the_list_is_capped_and_the_verdicts_are_not(tmp_path, monkeypatch):
         assert source.size == 1
         assert source.name(0) == "good.png"
         assert len(source.report["skipped_files"]) == 2
-        assert source.report["skipped"] == {sources.EMPTY: 4}
+        assert source.report["skipped"] == {images.EMPTY: 4}
 
 
 def test_progress_is_shown(tmp_path, capfd):

@@ -1,0 +1,132 @@
+"""Image files of any kind to RGB, and the reasons why one cannot be used."""
+
+import functools
+import io
+import os
+
+import numpy as np
+
+from jaxt2i.data.schema import DataError
+
+# Pillow refuses more than this by itself.
+MAX_PIXELS = 178_956_970
+# What Pillow may decode; others, PostScript above all, can start other programs.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp"),
+    *(".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".avif"),
+)
+# EXIF orientation to the turn that undoes it.
+UPRIGHT = {
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_270",
+    7: "TRANSVERSE",
+    8: "ROTATE_90",
+}
+# Why an image cannot be used.
+EMPTY = "empty file"
+NOT_IMAGE = "not an image"
+CORRUPT = "truncated or corrupt"
+BOMB = "too many pixels"
+TINY = "too small"
+FORMAT = "unsupported pixel format"
+SYSTEM = "cannot be read"
+
+
+class Unreadable(DataError):
+    """A file cannot be used; `name` says which, `reason` is one of this module's constants."""
+
+    def __init__(self, name: str | os.PathLike, reason: str):
+        super().__init__(f"{os.fspath(name)}: {reason}")
+        self.name, self.reason = os.fspath(name), reason
+
+
+def read_rgb(
+    file: str | os.PathLike | bytes,
+    *,
+    name: str = "",
+    min_side: int = 1,
+    max_pixels: int = MAX_PIXELS,
+    upright: bool = True,
+):
+    """Decodes an image as a viewer shows it: upright, on white, its first frame.
+
+    Args:
+      file: a file of any of `FORMATS`, or what it holds. Colour profiles are ignored.
+      name: what errors call it; needed with bytes.
+      min_side: least width and height, pixels.
+      max_pixels: most width x height; checked against the header, before decoding.
+      upright: turn it as its EXIF tag says; the data sets' own boxes ignore the tag.
+
+    Returns:
+      PIL image in mode RGB.
+
+    Raises:
+      Unreadable: when it cannot be used.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    name = name or file
+    try:
+        if not (len(file) if isinstance(file, bytes) else os.path.getsize(file)):
+            raise Unreadable(name, EMPTY)
+        stream = io.BytesIO(file) if isinstance(file, bytes) else file
+        with Image.open(stream, formats=formats()) as image:
+            width, height = image.size
+            if width * height > max_pixels:
+                raise Unreadable(name, BOMB)
+            if min(width, height) < min_side:
+                raise Unreadable(name, TINY)
+            image.load()
+            rgb = to_rgb(image)
+            if rgb is None:
+                raise Unreadable(name, FORMAT)
+            turn = UPRIGHT.get(orientation(image)) if upright else None
+        return rgb.transpose(Image.Transpose[turn]) if turn else rgb
+    except Unreadable:
+        raise
+    except Image.DecompressionBombError:
+        raise Unreadable(name, BOMB) from None
+    except UnidentifiedImageError:
+        raise Unreadable(name, NOT_IMAGE) from None
+    except OSError as error:  # without a number it comes from a decoder
+        raise Unreadable(name, SYSTEM if error.errno else CORRUPT) from error
+    except Exception as error:  # malformed bytes raise nearly anything in the decoders
+        raise Unreadable(name, CORRUPT) from error
+
+
+@functools.cache
+def formats() -> tuple[str, ...]:
+    """Those of `FORMATS` that this build of Pillow can decode."""
+    from PIL import Image
+
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def orientation(image) -> int:
+    """EXIF orientation, 1 to 8; 1 where the tag is missing or unreadable, as viewers do."""
+    try:
+        return image.getexif().get(0x0112, 1)
+    except Exception:  # a damaged tag block raises nearly anything and spoils no pixel
+        return 1
+
+
+def to_rgb(image):
+    """PIL image in any mode to RGB; transparent parts become white; None: no rule for the mode."""
+    from PIL import Image
+
+    if image.mode.startswith("I"):  # 16 bits a pixel, some of it in 32-bit words
+        grey = np.asarray(image)
+        if grey.min() < 0 or grey.max() > 65535:
+            return None
+        return Image.fromarray(np.round(grey / 257).astype(np.uint8)).convert("RGB")
+    if image.mode in ("F", "LAB"):  # no agreed range; needs a colour profile
+        return None
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    return image.convert("RGB")
