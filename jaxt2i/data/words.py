@@ -102,9 +102,23 @@ class _PlainUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         raise DataError(
-            f"{self._file}: the pickle asks for {module}.{name}; a captions pickle holds lists, "
+            f"{self._file}: the pickle asks for {module}.{name}; a data set's pickle holds lists, "
             "dictionaries, numbers and strings alone, so this file is refused without running it"
         )
+
+
+def read_plain_pickle(file: str | Path) -> Any:
+    """A pickle of containers, numbers and strings, written by any Python, executing nothing.
+
+    Raises:
+      DataError: names the file and what was found.
+    """
+    file = Path(file)
+    try:
+        with file.open("rb") as stream:
+            return _PlainUnpickler(stream, file).load()
+    except (pickle.UnpicklingError, EOFError, ValueError, IndexError, KeyError) as error:
+        raise DataError(f"{file}: not a readable pickle ({error})") from error
 
 
 def read_captions_pickle(file: str | Path) -> dict[str, Any]:
@@ -119,12 +133,7 @@ def read_captions_pickle(file: str | Path) -> dict[str, Any]:
     Raises:
       DataError: names the file and what was found.
     """
-    file = Path(file)
-    try:
-        with file.open("rb") as stream:
-            content = _PlainUnpickler(stream, file).load()
-    except (pickle.UnpicklingError, EOFError, ValueError, IndexError) as error:
-        raise DataError(f"{file}: not a readable pickle ({error})") from error
+    content = read_plain_pickle(file)
     if not isinstance(content, list) or len(content) != 4 or not isinstance(content[2], dict):
         raise DataError(
             f"{file}: expected [train captions, test captions, {{id: word}}, {{word: id}}], found "
