@@ -35,6 +35,7 @@ def base() -> ConfigDict:
     c.sharding = ()
     c.data = ConfigDict(
         {
+            # "synthetic", "folder", "records" (of jaxt2i.prepare) or "webdataset" (of img2dataset).
             "source": "synthetic",
             "corpus": "blooms",
             "path": "",
@@ -42,13 +43,48 @@ def base() -> ConfigDict:
             "eval_split": "val",
             "seed": 0,
             "resolution": 32,
+            # "centre", "none", "random" or "random_stretched", and how much larger than the crop
+            # the picture is made for the random ones.
             "crop": "centre",
+            "margin": 76 / 64,
             "resize": "lanczos",
+            # Memory for resized pictures: small sets are decoded once.
+            "cache_mb": 256.0,
             "tokenizer": "mini",
             "tokens": 32,
+            # Captions in these languages alone, such as ("de",); none: in any.
+            "languages": (),
+            # Crop to the surroundings of a picture's box, where it has one (CUB).
+            "around_box": True,
             "objects": 8,
+            # "area", the largest first, or "annotation".
+            "object_order": "area",
             "mask_resolution": 16,
             "captions": 10,
+            # More of rare classes: "repeat" (threshold: share of pictures) or "balanced".
+            "rare": "",
+            "rare_threshold": 0.001,
+            # A fixed list of held-out pictures and captions, as jaxt2i.prepare --list writes it.
+            "list": "",
+            "web": ConfigDict(
+                {
+                    # Several collections: ((path, weight), ...); none: `path` alone.
+                    "mix": (),
+                    "min_side": 0,
+                    "max_aspect": 0.0,
+                    "min_chars": 0,
+                    "max_chars": 0,
+                    # ((column, least, most), ...), such as (("similarity", 0.28, 9.0),).
+                    "scores": (),
+                    # Values of the column LANGUAGE or language that are kept.
+                    "languages": (),
+                    # Parts of a batch with files of their own, and files mixed in each.
+                    "lanes": 8,
+                    "window": 4,
+                    # Share of the files that is held out.
+                    "held_out": 0.01,
+                }
+            ),
             "workers": 2,
         }
     )

@@ -262,7 +262,8 @@ def train(config: ConfigDict, workdir: Path, command: str) -> None:
     method, layout = run.method, run.layout()
     source = run.source(config.data.split, workdir)
     train_data = run.pipeline(source, config.batch_size, method.needs)
-    total = optim.steps(config, "total", batch_size=config.batch_size, epoch_images=source.size)
+    epoch = train_data.order.size
+    total = optim.steps(config, "total", batch_size=config.batch_size, epoch_images=epoch)
     schedule = loop.Schedule(
         total,
         config.log_every_steps,

@@ -1,45 +1,136 @@
-"""Pictures to squares of the wanted size."""
+"""Pictures to squares of the wanted size, and their boxes and masks with them.
+
+What happens to a picture is one `View`: cut out a part, scale it, take a square of that, perhaps
+mirror it. A view is made from sizes and numbers alone, so whatever belongs to a picture can follow
+it: boxes, masks of objects, classes of pixels.
+"""
+
+import dataclasses
+import threading
+from collections.abc import Callable, Hashable
 
 import numpy as np
 
+from jaxt2i.data.schema import DataError
+
 # Ways to resize, all with antialiasing, by Pillow's names; and which part of a picture is shown.
 RESIZE = {"lanczos": "LANCZOS", "area": "BOX", "bilinear": "BILINEAR", "bicubic": "BICUBIC"}
-CROPS = ("centre", "none", "random")
+CROPS = ("centre", "none", "random", "random_stretched")
+# StackGAN's margin around a random crop: the shorter side is 76 where the crop is 64.
+MARGIN = 76 / 64
 
 
-def center_crop_resize(
-    image, resolution: int, resize: str = "lanczos", crop: str = "centre"
-) -> np.ndarray:
-    """Centre square, then a resize with antialiasing, as StyleGAN-T prepares its data.
+@dataclasses.dataclass(frozen=True)
+class View:
+    """The way from a picture to a square of it.
 
-    Args:
-      image: uint8 [H, W, 3], or a PIL image in mode RGB.
-      resolution: side of the result, pixels.
-      resize: a key of `RESIZE`.
-      crop: "centre" cuts the largest square, offsets rounded down; "none" keeps the whole image
-        and not its aspect.
-
-    Returns:
-      uint8 [resolution, resolution, 3].
+    Attributes:
+      cut: left, top, right, bottom of the part that is used, whole pixels of the picture.
+      scaled: width and height that the part is resized to, pixels.
+      left: left border of the square in the resized part, pixels.
+      top: its upper border.
+      side: its side, pixels.
+      mirrored: whether left and right are exchanged at the end.
     """
-    from PIL import Image
 
-    if isinstance(image, np.ndarray):
-        image = Image.fromarray(image)
-    if crop == "centre":
-        width, height = image.size
-        side = min(width, height)
-        left, top = (width - side) // 2, (height - side) // 2
-        image = image.crop((left, top, left + side, top + side))
-    method = Image.Resampling[RESIZE[resize]]
-    return np.asarray(image.resize((resolution, resolution), method))
+    cut: tuple[int, int, int, int]
+    scaled: tuple[int, int]
+    left: int
+    top: int
+    side: int
+    mirrored: bool = False
+
+    def scale(self, image, resize: str):
+        """The part that is used, resized: what a cache may keep, as it knows no chance.
+
+        Args:
+          image: a PIL image.
+          resize: a key of `RESIZE`.
+        """
+        from PIL import Image
+
+        if self.cut != (0, 0, *image.size):
+            image = image.crop(self.cut)
+        if image.size == self.scaled:
+            return image
+        return image.resize(self.scaled, Image.Resampling[RESIZE[resize]])
+
+    def square(self, scaled) -> np.ndarray:
+        """The square of a picture that `scale` returned: uint8 [side, side, ...]."""
+        rows = np.asarray(scaled)[self.top : self.top + self.side, self.left :][:, : self.side]
+        return rows[:, ::-1] if self.mirrored else rows
+
+    def show(self, image, resize: str) -> np.ndarray:
+        """The square of a PIL image: uint8 [side, side, 3]."""
+        return self.square(self.scale(image, resize))
+
+    def shown(self) -> tuple[float, float, float, float]:
+        """Left, top, right, bottom of what the square shows, pixels of the picture."""
+        left, top, right, bottom = self.cut
+        across, down = (right - left) / self.scaled[0], (bottom - top) / self.scaled[1]
+        x, y = left + self.left * across, top + self.top * down
+        return x, y, x + self.side * across, y + self.side * down
+
+    def boxes(self, boxes: np.ndarray) -> np.ndarray:
+        """Where boxes lie in the square, not cut at its border.
+
+        Args:
+          boxes: [n, 4], x, y, width, height in pixels of the picture.
+
+        Returns:
+          float64 [n, 4], x, y, width, height, fractions of the square.
+        """
+        left, top, right, bottom = self.shown()
+        size = np.array([right - left, bottom - top])
+        at = (boxes[:, :2] - [left, top]) / size
+        extent = boxes[:, 2:] / size
+        if self.mirrored:
+            at[:, 0] = 1 - at[:, 0] - extent[:, 0]
+        return np.concatenate([at, extent], axis=1)
+
+    def mask(self, mask: np.ndarray, side: int) -> np.ndarray:
+        """A mask as the square shows it, at another size: areas are averaged.
+
+        Args:
+          mask: bool or uint8 0/1 [H, W] of the picture.
+          side: pixels.
+
+        Returns:
+          uint8 [side, side], 0..255.
+        """
+        from PIL import Image
+
+        image = Image.fromarray(np.asarray(mask, np.uint8) * 255)
+        return self._resampled(image, side, Image.Resampling.BOX)
+
+    def classes(self, classes: np.ndarray) -> np.ndarray:
+        """Classes of pixels as the square shows them: the nearest pixel's.
+
+        Args:
+          classes: uint8 [H, W] of the picture.
+
+        Returns:
+          uint8 [side, side].
+        """
+        from PIL import Image
+
+        return self._resampled(Image.fromarray(classes), self.side, Image.Resampling.NEAREST)
+
+    def _resampled(self, image, side: int, method) -> np.ndarray:
+        out = np.asarray(image.resize((side, side), method, box=self.shown()))
+        return out[:, ::-1] if self.mirrored else out
 
 
-def around_box(image, box: tuple[float, float, float, float]):
-    """What surrounds an object: a square of 1.5 times its box's longer side, cut at the border.
+def whole(size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """The cut that keeps all of a picture of that width and height."""
+    return (0, 0, *size)
+
+
+def around(size: tuple[int, int], box: tuple[float, float, float, float]):
+    """The cut around an object: a square of 1.5 times its box's longer side, less what is outside.
 
     Args:
-      image: a PIL image.
+      size: width and height of the picture, pixels.
       box: x, y, width, height in pixels.
 
     Source: the preparation of CUB-200-2011 in StackGAN, which AttnGAN, DM-GAN and DF-GAN share.
@@ -48,31 +139,139 @@ def around_box(image, box: tuple[float, float, float, float]):
     reach = int(max(w, h) * 0.75)
     across, down = int((2 * x + w) / 2), int((2 * y + h) / 2)
     left, top = max(0, across - reach), max(0, down - reach)
-    right, bottom = min(image.width, across + reach), min(image.height, down + reach)
-    return image.crop((left, top, right, bottom))
+    return left, top, min(size[0], across + reach), min(size[1], down + reach)
 
 
-def random_view(
-    image, resolution: int, resize: str, view: tuple[float, float, float]
-) -> np.ndarray:
-    """The shorter side to 76/64 of the resolution, a crop of it, perhaps mirrored.
+def centre(cut: tuple[int, int, int, int], side: int) -> View:
+    """The largest centred square of a cut, offsets rounded down, as in StyleGAN-T's preparation."""
+    left, top, right, bottom = cut
+    least = min(right - left, bottom - top)
+    left, top = left + (right - left - least) // 2, top + (bottom - top - least) // 2
+    return View((left, top, left + least, top + least), (side, side), 0, 0, side)
+
+
+def stretched(cut: tuple[int, int, int, int], side: int) -> View:
+    """All of a cut; its aspect is not kept."""
+    return View(cut, (side, side), 0, 0, side)
+
+
+def random(
+    cut: tuple[int, int, int, int],
+    side: int,
+    chance: tuple[float, float, float],
+    margin: float = MARGIN,
+    stretch: bool = False,
+) -> View:
+    """The shorter side to `margin` times the wanted one, a square of that, perhaps mirrored.
 
     Args:
-      image: a PIL image in mode RGB.
-      resolution: side of the result, pixels.
-      resize: a key of `RESIZE`.
-      view: numbers in [0, 1): where the crop lies across and down, and below 1/2 a mirror image.
-
-    Returns:
-      uint8 [resolution, resolution, 3].
+      cut: the part of the picture that is used.
+      side: of the square, pixels.
+      chance: numbers in [0, 1): where the square lies across and down, and below 1/2 a mirror
+        image.
+      margin: 1 or more.
+      stretch: both sides become as long, as in OP-GAN (margin 268 / 256) and Souza et al.
 
     Source: the preparation of StackGAN, which AttnGAN, DF-GAN and GALIP share.
     """
-    from PIL import Image
-
+    size = cut[2] - cut[0], cut[3] - cut[1]
     # The longer side is rounded down, as torchvision does.
-    size = [n * int(resolution * 76 / 64) // min(image.size) for n in image.size]
-    image = image.resize(size, Image.Resampling[RESIZE[resize]])
-    left, top = (int(u * (n - resolution + 1)) for u, n in zip(view, size, strict=False))
-    out = np.asarray(image.crop((left, top, left + resolution, top + resolution)))
-    return out[:, ::-1] if view[2] < 0.5 else out
+    reach = int(side * margin)
+    scaled = (reach, reach) if stretch else tuple(n * reach // min(size) for n in size)
+    left, top = (int(u * (n - side + 1)) for u, n in zip(chance, scaled, strict=False))
+    return View(cut, scaled, left, top, side, chance[2] < 0.5)
+
+
+def choose(
+    crop: str,
+    cut: tuple[int, int, int, int],
+    side: int,
+    chance: tuple[float, float, float] | None = None,
+    margin: float = MARGIN,
+) -> View:
+    """The view that config.data.crop asks for; without `chance`, random crops are centred.
+
+    Args:
+      crop: one of `CROPS`.
+      cut: the part of the picture that is used.
+      side: of the square, pixels.
+      chance: see `random`; None in evaluation.
+      margin: see `random`.
+    """
+    if crop.startswith("random") and chance is not None:
+        return random(cut, side, chance, margin, crop == "random_stretched")
+    return stretched(cut, side) if crop in ("none", "random_stretched") else centre(cut, side)
+
+
+class Framing:
+    """Pictures of a source to views of the configured kind, remembering small ones.
+
+    A picture's view depends on chance only after it has been cut and resized, so that much is
+    kept in memory, as long as there is room: from the second epoch on nothing is decoded.
+    """
+
+    def __init__(
+        self,
+        resolution: int,
+        crop: str = "centre",
+        resize: str = "lanczos",
+        margin: float = MARGIN,
+        cache_mb: float = 0,
+    ):
+        """Checks the choices.
+
+        Args:
+          resolution: side of the squares, pixels.
+          crop: one of `CROPS`.
+          resize: a key of `RESIZE`.
+          margin: see `random`.
+          cache_mb: memory for resized pictures, MiB.
+
+        Raises:
+          DataError: names the config line and what is known.
+        """
+        for field, value, known in (("crop", crop, CROPS), ("resize", resize, tuple(RESIZE))):
+            if value not in known:
+                raise DataError(f"config.data.{field} is {value!r}; known: {', '.join(known)}")
+        if margin < 1:
+            raise DataError(f"config.data.margin is {margin}; a crop needs 1 or more")
+        self.resolution, self.crop, self.resize, self.margin = resolution, crop, resize, margin
+        self._room = cache_mb * 2**20
+        self._kept: dict[Hashable, tuple[tuple[int, int], np.ndarray]] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def by_chance(self) -> bool:
+        """Whether training sees another part of a picture every time."""
+        return self.crop.startswith("random")
+
+    def view(self, size, chance=None, box=None) -> View:
+        """The view of a picture of that width and height; see `choose` and `around`."""
+        cut = whole(size) if box is None else around(size, box)
+        return choose(self.crop, cut, self.resolution, chance, self.margin)
+
+    def show(self, key: Hashable, decode: Callable, chance=None, box=None) -> tuple:
+        """A picture's square, and the view that it shows.
+
+        Args:
+          key: what the picture is remembered by.
+          decode: () -> PIL image in mode RGB.
+          chance: three numbers in [0, 1), see `random`; None shows the centre.
+          box: x, y, width, height in pixels; the view is confined to its surroundings.
+
+        Returns:
+          (uint8 [resolution, resolution, 3], View).
+        """
+        if (kept := self._kept.get((key, chance is None))) is not None:
+            view = self.view(kept[0], chance, box)
+            return view.square(kept[1]), view
+        image = decode()
+        view = self.view(image.size, chance, box)
+        scaled = view.scale(image, self.resize)
+        if self._room > 0:
+            rows = np.asarray(scaled)
+            with self._lock:
+                self._room -= rows.nbytes
+            self._kept[key, chance is None] = (image.size, rows)
+            return view.square(rows), view
+        return view.square(scaled), view

@@ -9,7 +9,6 @@ import contextlib
 import dataclasses
 import importlib.util
 import itertools
-import math
 import queue
 import sys
 import threading
@@ -19,54 +18,16 @@ from typing import Any
 
 import numpy as np
 
+from jaxt2i.data import order as orders
 from jaxt2i.data import schema, sources
 from jaxt2i.data.images import Unreadable
+from jaxt2i.data.order import mix
 from jaxt2i.data.schema import DataError
 
-# Names of the independent random streams behind one seed.
-SHUFFLE, CAPTION, VIEW = 1, 2, 3
-# Fewer rounds leave the orders of small folders measurably uneven.
-ROUNDS = 12
+# Names of the independent random streams behind one seed; those below 2 and above 10 are orders'.
+CAPTION, VIEW = 2, 3
 # So many neighbours that cannot be read mean a lost disk, not a few bad files.
 MAX_REPLACED = 100
-WORD = 2**64 - 1
-
-
-def mix(*words: int) -> int:
-    """A 64-bit hash of integers: SplitMix64's finaliser after each word.
-
-    Our own, because the streams of numpy's generators may change from version to version and a
-    resumed run must not.
-    """
-    h = 0
-    for word in words:
-        h = (h + word + 0x9E3779B97F4A7C15) & WORD
-        h = ((h ^ (h >> 30)) * 0xBF58476D1CE4E5B9) & WORD
-        h = ((h ^ (h >> 27)) * 0x94D049BB133111EB) & WORD
-        h ^= h >> 31
-    return h
-
-
-def permuted(i: int, size: int, key: int) -> int:
-    """Element i of a permutation of range(size), without ever holding the permutation.
-
-    A Feistel network permutes the next power of four; walking on while outside range(size)
-    restricts it (Black and Rogaway, 2002, "Ciphers with arbitrary finite domains").
-
-    Args:
-      i: in range(size).
-      size: at least 1.
-      key: chooses the permutation.
-    """
-    half = max(1, ((size - 1).bit_length() + 1) // 2)
-    low = (1 << half) - 1
-    while True:
-        left, right = i >> half, i & low
-        for turn in range(ROUNDS):
-            left, right = right, left ^ (mix(key + turn, right) & low)
-        i = left << half | right
-        if i < size:
-            return i
 
 
 class Pipeline:
@@ -74,7 +35,7 @@ class Pipeline:
 
     Attributes:
       skipped: how many examples were replaced because they could not be read, by reason.
-      epoch_steps: steps in which a finite source is seen once; None for an unlimited one.
+      order: position of the endless stream of examples -> the source's number.
     """
 
     def __init__(
@@ -94,12 +55,13 @@ class Pipeline:
         """Reads one example, so that a misfit shows before anything is compiled.
 
         Args:
-          source: random access: `gives`, `size`, `example(index, keys)`, `captions(index)`.
+          source: random access: `gives`, `size`, `example(index, keys)`, `captions(index)`; it may
+            have an `order` and a `framing` of its own.
           tokenizer: captions to token ids; may be None when `needs` has no tokens.
           sizes: sizes of the global batch.
           needs: the batch keys to make.
           seed: orders the examples and chooses among their captions.
-          shuffle: a new order in every epoch of a finite source.
+          shuffle: a new order in every epoch of a finite source, see `jaxt2i.data.order`.
           process_index: which contiguous share of each global batch is made here.
           process_count: how many shares there are.
           workers: threads that read ahead.
@@ -120,7 +82,7 @@ class Pipeline:
             raise ValueError(f"caption={caption!r}; known: 'random', 'first'")
         self.source, self.tokenizer = source, tokenizer
         self.sizes, self.needs = sizes, tuple(needs)
-        self.seed, self.shuffle, self.caption = seed, shuffle, caption
+        self.seed, self.caption = seed, caption
         self.workers = workers
         self.rows = sizes.batch // process_count
         self._first_row = process_index * self.rows
@@ -128,24 +90,13 @@ class Pipeline:
         self._from_source = tuple(k for k in self.needs if k in source.gives)
         self._tokenise = not {"tokens", "token_mask"}.isdisjoint(self.needs)
         self._tokenise_all = "all_tokens" in self.needs
-        self._augments = caption == "random" and getattr(source, "crop", "") == "random"
+        framing = getattr(source, "framing", None)
+        self._augments = caption == "random" and framing is not None and framing.by_chance
+        self.order = _order(source, seed, sizes.batch) if shuffle else orders.InOrder(source.size)
         self.skipped: collections.Counter[str] = collections.Counter()
         self._told: set[str] = set()
         self._lock = threading.Lock()
         self._validate(self._stack([self.example_at(0)]), 1)
-
-    @property
-    def epoch_steps(self) -> int | None:
-        """Steps in which every example has been seen at least once; None: unlimited source."""
-        return None if self.source.size is None else math.ceil(self.source.size / self.sizes.batch)
-
-    def index_at(self, position: int) -> int:
-        """The source's number of the example at a position of the endless global stream."""
-        size = self.source.size
-        if size is None:
-            return position
-        epoch, i = divmod(position, size)
-        return permuted(i, size, mix(self.seed, SHUFFLE, epoch)) if self.shuffle else i
 
     def example_at(self, position: int) -> dict[str, np.ndarray]:
         """The example at a position, tokens included, without a batch axis.
@@ -155,7 +106,7 @@ class Pipeline:
         Raises:
           DataError: when many neighbours in a row cannot be read.
         """
-        index, size = self.index_at(position), self.source.size
+        index, size = self.order(position), self.source.size
         for _ in range(min(MAX_REPLACED, size or MAX_REPLACED)):
             try:
                 return self._read(index, position)
@@ -169,8 +120,8 @@ class Pipeline:
         )
 
     def _read(self, index: int, position: int) -> dict[str, np.ndarray]:
-        views = {"view": self._view(position)} if self._augments else {}
-        example = dict(self.source.example(index, self._from_source, **views))
+        chance = {"chance": self._chance(position)} if self._augments else {}
+        example = dict(self.source.example(index, self._from_source, **chance))
         if self._tokenise:
             captions = self.source.captions(index)
             chosen = mix(self.seed, CAPTION, position) % len(captions)
@@ -183,7 +134,7 @@ class Pipeline:
             example["mask"] = np.True_
         return example
 
-    def _view(self, position: int) -> tuple[float, float, float]:
+    def _chance(self, position: int) -> tuple[float, float, float]:
         """Three numbers in [0, 1) that belong to a position."""
         return tuple(mix(self.seed, VIEW, position, k) / 2**64 for k in range(3))
 
@@ -297,6 +248,13 @@ class Pipeline:
             if failures:
                 raise failures[0] from None
             raise
+
+
+def _order(source, seed: int, batch: int):
+    """The source's own order; else a permutation in every epoch."""
+    if hasattr(source, "order"):
+        return source.order(seed, batch)
+    return orders.InOrder(None) if source.size is None else orders.Shuffled(source.size, seed)
 
 
 def prompts_batch(tokenizer, prompts: Sequence[str]) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Random-access sources of examples: a folder of captioned images, or procedural pictures.
+"""Random-access sources of examples: a folder of captioned images, and the choice of a source.
 
 A source has `gives` (the batch keys it can make), `size` (None: unlimited), `class_names`,
 `example(index, keys)` and `captions(index)`.
@@ -24,7 +24,8 @@ from typing import Any
 import numpy as np
 
 from jaxt2i.data.images import MAX_PIXELS, SUFFIXES, SYSTEM, Unreadable, read_rgb
-from jaxt2i.data.pictures import CROPS, RESIZE, center_crop_resize, random_view
+from jaxt2i.data.pictures import Framing
+from jaxt2i.data.progress import Progress
 from jaxt2i.data.schema import DataError
 
 METADATA = ("metadata.jsonl", "metadata.csv")
@@ -269,10 +270,8 @@ class Folder:
     def __init__(
         self,
         path: str | Path,
-        resolution: int,
+        framing: Framing,
         *,
-        crop: str = "centre",
-        resize: str = "lanczos",
         min_side: int = 16,
         max_pixels: int = MAX_PIXELS,
         report: str | Path | None = None,
@@ -282,10 +281,7 @@ class Folder:
 
         Args:
           path: the directory.
-          resolution: side of the images, pixels.
-          crop: "centre" or "none", see `center_crop_resize`; "random" shows training a
-            `random_view` and everything else the centre.
-          resize: "lanczos", "area", "bilinear" or "bicubic".
+          framing: what part of a picture is shown, and how large.
           min_side: smaller images are skipped, pixels.
           max_pixels: larger images are skipped, by their header; Pillow's own limit holds too.
           report: JSON file of what was skipped and why; also the cache of the scan.
@@ -294,11 +290,7 @@ class Folder:
         Raises:
           DataError: when nothing can be used: names the path, what was seen, what was expected.
         """
-        for field, value, known in (("crop", crop, CROPS), ("resize", resize, tuple(RESIZE))):
-            if value not in known:
-                raise DataError(f"config.data.{field} is {value!r}; known: {', '.join(known)}")
-        self.root, self.resolution = Path(path), resolution
-        self.crop, self.resize = crop, resize
+        self.root, self.framing = Path(path), framing
         self.min_side, self.max_pixels = min_side, max_pixels
         if not str(path) or not self.root.exists():
             raise DataError(f"config.data.path is {str(path)!r}, which does not exist; {LAYOUTS}")
@@ -406,14 +398,14 @@ class Folder:
         self,
         index: int,
         keys: tuple[str, ...] = ("image",),
-        view: tuple[float, float, float] | None = None,
+        chance: tuple[float, float, float] | None = None,
     ) -> dict[str, np.ndarray]:
         """One example.
 
         Args:
           index: in range(size).
           keys: of `gives`.
-          view: see `random_view`; None shows the centre.
+          chance: see `Framing.show`; None shows the centre.
 
         Returns:
           {"image": uint8 [resolution, resolution, 3], "id": int64 []}, as asked.
@@ -423,42 +415,11 @@ class Folder:
         """
         out = {}
         if "image" in keys:
-            rgb = self._decode(self._images[index])
-            if view is None:
-                crop = "centre" if self.crop == "random" else self.crop
-                out["image"] = center_crop_resize(rgb, self.resolution, self.resize, crop)
-            else:
-                out["image"] = random_view(rgb, self.resolution, self.resize, view)
+            image = self._images[index]
+            out["image"], _ = self.framing.show(index, lambda: self._decode(image), chance)
         if "id" in keys:
             out["id"] = np.int64(index)
         return out
-
-
-class Progress:
-    """One line on stderr that is rewritten twice a second; a log gets a line every ten."""
-
-    def __init__(self, what: str, total: int):
-        self.what, self.total = what, total
-        self.done = self.skipped = 0
-        self.start = self.last = time.monotonic()
-        self.terminal = sys.stderr.isatty()
-
-    def step(self, skipped: bool) -> None:
-        """Counts one file."""
-        self.done += 1
-        self.skipped += skipped
-        if time.monotonic() - self.last > (0.5 if self.terminal else 10):
-            self.last = time.monotonic()
-            self._print("\r" if self.terminal else "\n")
-
-    def close(self) -> None:
-        """Prints the final counts."""
-        self._print("\n")
-
-    def _print(self, end: str) -> None:
-        rate = self.done / max(time.monotonic() - self.start, 1e-3)
-        line = f"{self.what}: {self.done}/{self.total}, {self.skipped} skipped, {rate:.0f}/s"
-        print(line, end=end, file=sys.stderr, flush=True)
 
 
 def _cached(file: str | Path | None, digest: str) -> dict[str, Any] | None:
@@ -483,6 +444,17 @@ def _write(file: Path, report: dict[str, Any]) -> None:
 # --- The choice --------------------------------------------------------------------------------
 
 
+def nearest(split: str, known: Iterable[str], where: str) -> str | None:
+    """The name among `known` that serves as a split; a stand-in is told; None: there is none."""
+    for stand_in in STAND_INS.get(split, (split,)):
+        for name in SPLITS.get(stand_in, (stand_in,)):
+            if name in known:
+                if stand_in != split:
+                    print(f"data: {where} has no {split}; {name} is used", file=sys.stderr)
+                return name
+    return None
+
+
 def split_folder(root: Path, split: str) -> str:
     """The folder of root that holds a split; "" where root is not divided into splits.
 
@@ -495,15 +467,18 @@ def split_folder(root: Path, split: str) -> str:
     folders = {e.name for e in os.scandir(root) if e.is_dir() and not e.name.startswith(".")}
     if not folders or not folders <= set(split_of):
         return ""
-    for stand_in in STAND_INS.get(split, ()):
-        for name in SPLITS[stand_in]:
-            if name in folders:
-                if stand_in != split:
-                    print(f"data: {root} has no {split}/; {name}/ is used", file=sys.stderr)
-                return name
+    if split in STAND_INS and (name := nearest(split, folders, str(root))):
+        return name
     raise DataError(
         f"{root} holds {', '.join(sorted(f + '/' for f in folders))} and nothing for the split "
         f"{split!r}; known splits: {', '.join(SPLITS)}. Set --config.data.split or .eval_split"
+    )
+
+
+def framing(data_config, resolution: int) -> Framing:
+    """What part of a picture `config.data` shows."""
+    return Framing(
+        resolution, data_config.crop, data_config.resize, data_config.margin, data_config.cache_mb
     )
 
 
@@ -516,36 +491,80 @@ def make_source(data_config, resolution: int, split: str, workdir: str | Path | 
       data_config: `config.data`.
       resolution: side of the images, pixels.
       split: "train", "val" or "test".
-      workdir: where a folder's `data_report.json` goes; None: nowhere.
+      workdir: where `data_report.json` goes; None: nowhere.
 
     Raises:
       DataError: names the config line and the fix.
     """
-    if data_config.source == "synthetic":
-        from jaxt2i.data.synthetic import Synthetic
+    if data_config.source not in SOURCES:
+        raise DataError(
+            f"config.data.source is {data_config.source!r}; known: {', '.join(SOURCES)}. Set "
+            "--config.data.source=synthetic (nothing to download) or --config.data.source=folder "
+            "with --config.data.path=DIR"
+        )
+    return SOURCES[data_config.source](data_config, resolution, split, workdir)
 
-        return Synthetic(
-            data_config.corpus,
-            resolution,
-            split=split,
-            seed=data_config.seed,
-            objects=data_config.objects,
-            mask_resolution=data_config.mask_resolution,
-        )
-    if data_config.source == "folder":
-        root = Path(data_config.path)
-        part = split_folder(root, split) if data_config.path and root.is_dir() else ""
-        name = f"data_report_{part}.json" if part else "data_report.json"
-        return Folder(
-            data_config.path,
-            resolution,
-            crop=data_config.crop,
-            resize=data_config.resize,
-            report=Path(workdir) / name if workdir is not None else None,
-            part=part,
-        )
-    raise DataError(
-        f"config.data.source is {data_config.source!r}; known: synthetic, folder. Set "
-        "--config.data.source=synthetic (nothing to download) or --config.data.source=folder "
-        "with --config.data.path=DIR"
+
+def _synthetic(data_config, resolution: int, split: str, workdir):
+    from jaxt2i.data.synthetic import Synthetic
+
+    return Synthetic(
+        data_config.corpus,
+        resolution,
+        split=split,
+        seed=data_config.seed,
+        objects=data_config.objects,
+        mask_resolution=data_config.mask_resolution,
     )
+
+
+def _folder(data_config, resolution: int, split: str, workdir):
+    root = Path(data_config.path)
+    part = split_folder(root, split) if data_config.path and root.is_dir() else ""
+    name = f"data_report_{part}.json" if part else "data_report.json"
+    return Folder(
+        data_config.path,
+        framing(data_config, resolution),
+        report=Path(workdir) / name if workdir is not None else None,
+        part=part,
+    )
+
+
+def _records(data_config, resolution: int, split: str, workdir):
+    from jaxt2i.data import records
+
+    source = records.Records(
+        data_config.path,
+        records.nearest_split(data_config.path, split),
+        framing(data_config, resolution),
+        records.Wanted(
+            languages=tuple(data_config.languages),
+            around_box=data_config.around_box,
+            objects=data_config.objects,
+            object_order=data_config.object_order,
+            mask_resolution=data_config.mask_resolution,
+            pairs=records.read_pairs(data_config.list) if split != "train" else (),
+            rare=data_config.rare if split == "train" else "",
+            rare_threshold=data_config.rare_threshold,
+        ),
+    )
+    if workdir is not None:
+        _write(Path(workdir) / f"data_report_{split}.json", source.report)
+    return source
+
+
+def _webdataset(data_config, resolution: int, split: str, workdir):
+    from jaxt2i.data import web
+
+    source = web.Web(data_config, framing(data_config, resolution), split)
+    if workdir is not None:
+        _write(Path(workdir) / f"data_report_{split}.json", source.report)
+    return source
+
+
+SOURCES = {
+    "synthetic": _synthetic,
+    "folder": _folder,
+    "records": _records,
+    "webdataset": _webdataset,
+}

@@ -331,13 +331,14 @@ def data_pyramid(golden, case) -> Arrays:
     for tag in ("cub", "cub_edge", "coco"):
         image = Image.fromarray(case.inputs[f"in_{tag}_image"])
         box = case.inputs[f"in_{tag}_bbox"]
-        image = pictures_of.around_box(image, tuple(box)) if len(box) else image
-        size = [n * 304 // min(image.size) for n in image.size]
+        cut = pictures_of.around(image.size, tuple(box)) if len(box) else (0, 0, *image.size)
+        kept = cut[2] - cut[0], cut[3] - cut[1]
+        size = [n * 304 // min(kept) for n in kept]
         top, left, flip = case.inputs[f"in_{tag}_top_left_flip"].tolist()
         # The middle of the numbers that lead to this corner.
         at = [(k + 0.5) / (n - 255) for k, n in zip((left, top), size, strict=True)]
-        view = pictures_of.random_view(image, 256, "bilinear", (*at, 0.25 if flip else 0.75))
-        out[f"out_{tag}_size_after_bbox_crop"] = np.int64(image.size)
+        view = pictures_of.random(cut, 256, (*at, 0.25 if flip else 0.75)).show(image, "bilinear")
+        out[f"out_{tag}_size_after_bbox_crop"] = np.int64(kept)
         out[f"out_{tag}_size_after_resize"] = np.int64(size)
         for x in game.reals({"image": jnp.asarray(view)[None]}):
             out[f"out_{tag}_img{x.shape[1]}"] = nchw(x)[0]

@@ -312,11 +312,13 @@ def ema(golden, case) -> Arrays:
 
 def data_crop(golden, case) -> Arrays:
     """Centre crop and Lanczos reduction of the data pipeline."""
-    from jaxt2i.data.sources import center_crop_resize
+    from PIL import Image
 
-    size = case.info["config"]["resolution"]
+    from jaxt2i.data.pictures import Framing
+
+    frame = Framing(case.info["config"]["resolution"])
     return {
-        name.replace("in_", "out_"): nchw(center_crop_resize(x, size)[None])[0]
+        name.replace("in_", "out_"): nchw(frame.show(name, Image.fromarray(x).copy)[0][None])[0]
         for name, x in case.inputs.items()
     }
 

@@ -14,7 +14,9 @@ from PIL import Image
 
 from jaxt2i.data import images, schema, sources
 from jaxt2i.data.images import Unreadable
-from jaxt2i.data.pipeline import Pipeline, mix, permuted, prefetch_to_device, prompts_batch
+from jaxt2i.data.order import mix, permuted
+from jaxt2i.data.pictures import Framing
+from jaxt2i.data.pipeline import Pipeline, prefetch_to_device, prompts_batch
 from jaxt2i.data.schema import DataError
 from jaxt2i.data.sources import Folder
 from jaxt2i.data.synthetic import Synthetic
@@ -127,13 +129,13 @@ def test_each_epoch_sees_everything_once_in_a_new_order():
     assert len(set(map(tuple, epochs))) == 4
     assert ids(pipeline(Fake(size=10), seed=1), 10) != seen
     assert ids(pipeline(Fake(size=10), shuffle=False), 5) == [*range(10), *range(10)]
-    assert pipe.epoch_steps == 3
+    assert pipe.order.size == 10
 
 
 def test_unlimited_sources_are_read_in_order():
     pipe = pipeline(Fake())
     assert ids(pipe, 3) == list(range(12))
-    assert pipe.epoch_steps is None
+    assert pipe.order.size is None
 
 
 def test_the_stream_is_pinned():
@@ -187,7 +189,7 @@ def test_iterating_is_batch_at(size, workers):
 def test_folders_iterate_through_tf_data(folder, share):
     index, count = share
     pipe = Pipeline(
-        Folder(folder, 16),
+        Folder(folder, Framing(16)),
         Lengths(),
         SIZES,
         (*NEEDS, "mask"),
@@ -204,7 +206,7 @@ def test_folders_iterate_through_tf_data(folder, share):
 
 
 def test_folders_iterate_without_tensorflow(folder, monkeypatch):
-    pipe = Pipeline(Folder(folder, 16), Lengths(), SIZES, NEEDS, seed=3)
+    pipe = Pipeline(Folder(folder, Framing(16)), Lengths(), SIZES, NEEDS, seed=3)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     monkeypatch.setattr(pipe, "_tf_batches", lambda start: pytest.fail("TensorFlow"))
     stream = pipe.iterate(2)
@@ -239,7 +241,7 @@ def test_unreadable_examples_are_replaced_counted_and_told_once(capfd):
 
 def test_files_lost_after_the_scan(tmp_path, capfd):
     make_folder(tmp_path, "text", NAMES[:4])
-    pipe = Pipeline(Folder(tmp_path, 16), Lengths(), SIZES, NEEDS, seed=0)
+    pipe = Pipeline(Folder(tmp_path, Framing(16)), Lengths(), SIZES, NEEDS, seed=0)
     (tmp_path / "coins.png").write_bytes(b"")
     (tmp_path / "cat.txt").unlink()
     stream = pipe.iterate()
@@ -376,7 +378,7 @@ def test_training_sees_another_part_of_a_picture_every_time(tmp_path):
     pixels = np.concatenate([pixels, np.zeros((48, 64, 1), np.uint8)], -1)
     Image.fromarray(pixels).save(tmp_path / "a.png")
     (tmp_path / "a.txt").write_text("a ramp\n")
-    source = sources.Folder(tmp_path, 16, crop="random", resize="bilinear")
+    source = sources.Folder(tmp_path, Framing(16, "random", "bilinear"))
     sizes = schema.Sizes(batch=8, resolution=16, tokens=6)
     pipe = Pipeline(source, Lengths(), sizes, ("image",), seed=3)
     first, again, later = pipe.batch_at(0), pipe.batch_at(0), pipe.batch_at(1)

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 from PIL import Image
 
+from configs.common import base
 from jaxt2i.data import images, schema, sources
+from jaxt2i.data.pictures import RESIZE, Framing
 from jaxt2i.data.schema import DataError
-from jaxt2i.data.sources import Folder, center_crop_resize, clean_caption, make_source
+from jaxt2i.data.sources import Folder, clean_caption, make_source
 from tests.data.photos import PHOTOS, make_folder, photo
 
 GOLDEN = Path(__file__).parent.parent / "goldens" / "stylegan_t" / "data_crop.npz"
@@ -42,9 +43,15 @@ def corners(image: Image.Image | None = None) -> Image.Image:
 
 
 def only(folder: Path, resolution=32, **kw) -> np.ndarray:
-    source = Folder(folder, resolution, **kw)
+    source = Folder(folder, Framing(resolution, **kw))
     assert source.size == 1, source.report
     return source.example(0)["image"]
+
+
+def framed(image, resolution, resize="lanczos", crop="centre"):
+    """The square of an array."""
+    picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    return Framing(resolution, crop, resize).show(0, lambda: picture)[0]
 
 
 # --- Pixels ------------------------------------------------------------------------------------
@@ -53,7 +60,7 @@ def only(folder: Path, resolution=32, **kw) -> np.ndarray:
 @pytest.mark.parametrize("name", ["a", "b"])
 def test_crop_is_that_of_stylegan_t(name):
     with np.load(GOLDEN) as golden:
-        mine = center_crop_resize(golden[f"in_{name}"], 32)
+        mine = framed(golden[f"in_{name}"], 32)
         error = np.abs(mine.astype(int) - golden[f"out_{name}"].transpose(1, 2, 0).astype(int))
     assert error.max() <= 1
 
@@ -61,12 +68,12 @@ def test_crop_is_that_of_stylegan_t(name):
 def test_crop_and_resize_choices():
     image = np.zeros((8, 17, 3), np.uint8)
     image[:, 4:12] = 200  # the centre square, its offset rounded down
-    assert (center_crop_resize(image, 8) == 200).all()
-    assert (center_crop_resize(image, 8, crop="none")[:, 0] == 0).all()
+    assert (framed(image, 8) == 200).all()
+    assert (framed(image, 8, crop="none")[:, 0] == 0).all()
     checks = np.indices((8, 8)).sum(0)[..., None].repeat(3, 2) % 2 * 200
-    assert (center_crop_resize(checks.astype(np.uint8), 4, "area") == 100).all()
-    results = [center_crop_resize(corners(), 20, resize).tobytes() for resize in sources.RESIZE]
-    assert len(set(results)) == len(sources.RESIZE)
+    assert (framed(checks.astype(np.uint8), 4, "area") == 100).all()
+    results = [framed(corners(), 20, resize).tobytes() for resize in RESIZE]
+    assert len(set(results)) == len(RESIZE)
 
 
 @pytest.mark.parametrize("value", range(1, 9))
@@ -117,7 +124,7 @@ def test_modes(tmp_path):
         put(tmp_path, name, image, **kw)
     put(tmp_path, "float.tif", Image.fromarray(np.ones((32, 32), np.float32)))
     put(tmp_path, "wide.tif", Image.fromarray(np.full((32, 32), 1 << 20, np.int32)))
-    source = Folder(tmp_path, 32)
+    source = Folder(tmp_path, Framing(32))
     assert source.report["skipped"] == {images.FORMAT: 2}
     assert [source.name(i) for i in range(source.size)] == sorted(cases)
     for i in range(source.size):
@@ -131,7 +138,7 @@ def test_cmyk_jpeg_phone_pictures_and_animations(tmp_path):
     frames = [Image.new("RGB", (32, 32), c) for c in ("blue", "yellow")]
     for name in ("moving.gif", "moving.webp", "moving.png"):
         put(tmp_path, name, frames[0], save_all=True, append_images=frames[1:], lossless=True)
-    source = Folder(tmp_path, 32)
+    source = Folder(tmp_path, Framing(32))
     seen = {source.name(i): source.example(i)["image"].astype(int) for i in range(source.size)}
     for name in ("cmyk.jpg", "phone.jpg"):
         assert np.abs(seen.pop(name) - np.asarray(corners())).mean() < 8, name
@@ -174,7 +181,7 @@ def test_every_skip_is_counted_with_its_reason(tmp_path):
     (data / "gone.png").symlink_to(data / "nowhere.png")
     (data / ".hidden.png").write_bytes(b"")
     (data / "loop").symlink_to(data, target_is_directory=True)
-    source = Folder(data, 16, report=work / "data_report.json", max_pixels=100_000_000)
+    source = Folder(data, Framing(16), report=work / "data_report.json", max_pixels=100_000_000)
     report = json.loads((work / "data_report.json").read_text())
     assert source.size == report["usable"] == 1
     assert report["skipped"] == {
@@ -213,7 +220,7 @@ def test_mutated_files_never_crash_the_scan(tmp_path):
         if i % 5 == i % 4:
             del data[chance.randrange(len(data)) :]
         put(tmp_path, f"{i:03}{('.jpg', '.png', '.gif', '.webp', '.tif')[i % 5]}", bytes(data))
-    source = Folder(tmp_path, 16)
+    source = Folder(tmp_path, Framing(16))
     skipped = sum(source.report["skipped"].values())
     assert source.size + skipped == count
     assert 0 < skipped < count
@@ -228,14 +235,17 @@ def test_captions_are_cleaned(tmp_path):
     text = "\ufeff  a red\tbird\u2028on\x00 a\x1b twig \r\n\r\n \u00a0 \nein Vogel \u2014 caf\u00e9"
     (tmp_path / "a.txt").write_bytes(text.encode() + b" \xff")
     put(tmp_path, "a.png", corners(), caption=None)
-    assert Folder(tmp_path, 16).captions(0) == ["a red bird on a twig", "ein Vogel — café \ufffd"]
+    assert Folder(tmp_path, Framing(16)).captions(0) == [
+        "a red bird on a twig",
+        "ein Vogel — café \ufffd",
+    ]
     assert clean_caption("a\ud800b") == "ab"
 
 
 @pytest.mark.parametrize("layout", ["text", "jsonl", "csv"])
 def test_layouts_agree(tmp_path, layout):
     files = make_folder(tmp_path / "sub", layout, NAMES)
-    source = Folder(tmp_path, 24)
+    source = Folder(tmp_path, Framing(24))
     assert source.size == len(NAMES)
     assert [source.name(i) for i in range(source.size)] == [f"sub/{file}" for file in files]
     for i, file in enumerate(files):
@@ -263,7 +273,7 @@ def test_metadata_rows_that_cannot_be_used(tmp_path):
     ]
     lines = [json.dumps(row) for row in rows] + ["{half a line", ""]
     (data / "sub" / "metadata.jsonl").write_text("\n".join(lines))
-    source = Folder(data, 16)
+    source = Folder(data, Framing(16))
     assert [source.captions(i) for i in range(source.size)] == [
         ["inside after all"],
         ["one", "two"],
@@ -283,23 +293,23 @@ def test_unchanged_folders_are_not_decoded_again(tmp_path, monkeypatch):
     data, report = tmp_path / "data", tmp_path / "work" / "data_report.json"
     make_folder(data, "text", NAMES)
     put(data, "bad.png", b"nothing")
-    first = Folder(data, 16, report=report)
+    first = Folder(data, Framing(16), report=report)
     with monkeypatch.context() as patch:
         patch.setattr(Folder, "_decode", lambda *_: pytest.fail("decoded again"))
-        second = Folder(data, 16, report=report)
+        second = Folder(data, Framing(16), report=report)
         with pytest.raises(pytest.fail.Exception):
-            Folder(data, 16, report=report, min_side=17)
+            Folder(data, Framing(16), report=report, min_side=17)
     assert [second.name(i) for i in range(second.size)] == [
         first.name(i) for i in range(first.size)
     ]
     assert second.report == first.report
     put(data, "new.png", corners())
-    assert Folder(data, 16, report=report).size == first.size + 1
+    assert Folder(data, Framing(16), report=report).size == first.size + 1
     os.utime(data / "bad.png", (1, 1))
     corners().save(data / "bad.png")
-    assert Folder(data, 16, report=report).size == first.size + 2
+    assert Folder(data, Framing(16), report=report).size == first.size + 2
     report.write_text("{cut off")
-    assert Folder(data, 16, report=report).size == first.size + 2
+    assert Folder(data, Framing(16), report=report).size == first.size + 2
 
 
 def test_the_list_is_capped_and_the_verdicts_are_not(tmp_path, monkeypatch):
@@ -311,7 +321,7 @@ def test_the_list_is_capped_and_the_verdicts_are_not(tmp_path, monkeypatch):
     for cached in (False, True):
         if cached:
             monkeypatch.setattr(Folder, "_check", lambda *_: pytest.fail("scanned again"))
-        source = Folder(tmp_path, 16, report=tmp_path / "r.json")
+        source = Folder(tmp_path, Framing(16), report=tmp_path / "r.json")
         assert source.size == 1
         assert source.name(0) == "good.png"
         assert len(source.report["skipped_files"]) == 2
@@ -320,7 +330,7 @@ def test_the_list_is_capped_and_the_verdicts_are_not(tmp_path, monkeypatch):
 
 def test_progress_is_shown(tmp_path, capfd):
     make_folder(tmp_path, "text", NAMES)
-    Folder(tmp_path, 16)
+    Folder(tmp_path, Framing(16))
     assert "4/4, 0 skipped" in capfd.readouterr().err
 
 
@@ -372,7 +382,7 @@ def test_errors_name_the_path_and_the_fix(tmp_path, failure):
     path = tmp_path / "data"
     message = failure(path)
     with pytest.raises(DataError, match=re.compile(message, re.S)) as error:
-        Folder(path, 16)
+        Folder(path, Framing(16))
     assert str(path) in str(error.value)
     assert "--config.data.path=DIR" in str(error.value)
 
@@ -380,26 +390,16 @@ def test_errors_name_the_path_and_the_fix(tmp_path, failure):
 def test_unknown_choices_are_named(tmp_path):
     for field in ("crop", "resize"):
         with pytest.raises(DataError, match=rf"config\.data\.{field} is 'odd'; known: "):
-            Folder(tmp_path, 16, **{field: "odd"})
+            Folder(tmp_path, Framing(16, **{field: "odd"}))
 
 
 # --- The choice --------------------------------------------------------------------------------
 
 
 def config(path="", **kw):
-    return ConfigDict(
-        {
-            "source": "folder",
-            "path": str(path),
-            "corpus": "blooms",
-            "seed": 0,
-            "crop": "centre",
-            "resize": "area",
-            "objects": 4,
-            "mask_resolution": 16,
-            **kw,
-        }
-    )
+    data = base().data
+    data.update({"source": "folder", "path": str(path), "resize": "area", "objects": 4} | kw)
+    return data
 
 
 def test_a_whole_folder_serves_every_split(tmp_path):
@@ -407,7 +407,7 @@ def test_a_whole_folder_serves_every_split(tmp_path):
     for split in ("train", "val"):
         source = make_source(config(tmp_path / "data"), 16, split, tmp_path)
         assert source.size == len(NAMES)
-        assert source.resize == "area"
+        assert source.framing.resize == "area"
     assert (tmp_path / "data_report.json").is_file()
 
 
@@ -418,7 +418,7 @@ def test_split_folders(tmp_path, layout, capfd):
     make_folder(data / "validation", layout, NAMES[3:])
     sizes = {s: make_source(config(data), 16, s, tmp_path).size for s in ("train", "val", "test")}
     assert sizes == {"train": 3, "val": 1, "test": 1}
-    assert "no test/; validation/ is used" in capfd.readouterr().err
+    assert "has no test; validation is used" in capfd.readouterr().err
     assert (tmp_path / "data_report_validation.json").is_file()
     with pytest.raises(DataError, match=r"train/, validation/.*'tset'"):
         make_source(config(data), 16, "tset")

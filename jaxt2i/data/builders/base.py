@@ -19,11 +19,14 @@ import tensorflow_datasets as tfds
 
 from jaxt2i.data.builders import record as records
 from jaxt2i.data.images import Unreadable
+from jaxt2i.data.progress import Progress
 from jaxt2i.data.schema import DataError
-from jaxt2i.data.sources import Progress, Skips
+from jaxt2i.data.sources import Skips
 
 # How deep a misplaced file is looked for.
 DEPTH = 3
+# Where Beam counts what is left out, by reason.
+SKIPPED = "skipped"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,9 +214,11 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     @property
     def MANUAL_DOWNLOAD_INSTRUCTIONS(self) -> str:
         """What to download by hand; read by tfds before `manual_dir` may be used."""
-        lines = [
-            f"  {n.path}  ({', '.join(n.archives) or 'a folder'}), {n.where}" for n in self.needs()
-        ]
+        lines = []
+        for need in self.needs():
+            archives = f" (in {' or '.join(need.archives)})" if need.archives else ""
+            optional = " if you like," if need.optional else ""
+            lines.append(f"  {need.path}{archives},{optional} from {need.where}")
         return "\n".join([f"{self.TITLE}. {self.TERMS}", "expected below --from:", *lines])
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -278,6 +283,12 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             return beam.Create(items) | beam.FlatMap(_Counted(make))
         return self._told(make, split, items)
 
+    def _process_pipeline_result(self, pipeline_result) -> None:
+        """Called by tfds after Beam: counts what its workers skipped; only they know the names."""
+        for counter in pipeline_result.metrics().query()["counters"]:
+            if counter.key.metric.namespace == SKIPPED:
+                self.skips.counts[counter.key.metric.name] += counter.result
+
     def _told(self, make: Callable, split: str, items: list[Item]):
         progress = Progress(f"{self.name}: {split}", len(items))
         for item in items:
@@ -304,4 +315,4 @@ class _Counted:
     def __call__(self, item: Item):
         from apache_beam.metrics import Metrics
 
-        return list(self.make(item, lambda name, reason: Metrics.counter("skipped", reason).inc()))
+        return list(self.make(item, lambda name, reason: Metrics.counter(SKIPPED, reason).inc()))

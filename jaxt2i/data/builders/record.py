@@ -22,6 +22,8 @@ from jaxt2i.data.sources import NO_CAPTION, clean_captions
 VOID = 255
 # What tfds.features.Image keeps as it is; other kinds are stored as PNG.
 KEPT = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
+# Why a picture is skipped whose boxes and masks would lie elsewhere than its objects.
+MISFIT = "not of the size that was annotated"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +76,8 @@ class Record:
       relationships: (index of the subject in `objects`, index of the object, predicate).
       segmentation: uint8 [H, W], the class of each pixel from 0, `VOID` where none; None: none.
       metadata: whatever else, as JSON.
+      size: width and height that its annotations were made for, pixels; a picture or a
+        segmentation of another size is skipped; None: not known.
     """
 
     key: str
@@ -87,6 +91,7 @@ class Record:
     relationships: Sequence[tuple[int, int, str]] = ()
     segmentation: np.ndarray | None = None
     metadata: dict[str, Any] = dataclasses.field(default_factory=dict)
+    size: tuple[int, int] | None = None
 
 
 def features() -> tfds.features.FeaturesDict:
@@ -170,9 +175,14 @@ def encode(record: Record, dataset: str, split: str) -> dict[str, Any]:
     """A record as tfds stores it.
 
     Raises:
-      Unreadable: when its picture cannot be decoded, or it has no caption.
+      Unreadable: when its picture cannot be decoded, is not of the annotated size, or has no
+        caption.
     """
     image, width, height = image_bytes(record.image, record.filename)
+    segmentation = record.segmentation
+    shape = (height, width) if segmentation is None else segmentation.shape
+    if record.size and not record.size == (width, height) == shape[::-1]:
+        raise images.Unreadable(record.filename, MISFIT)
     captions = [
         {"text": text, "id": c.id, "language": c.language}
         for c in record.captions
@@ -196,7 +206,7 @@ def encode(record: Record, dataset: str, split: str) -> dict[str, Any]:
         "relationships": [
             {"subject": s, "object": o, "predicate": p} for s, o, p in record.relationships
         ],
-        "segmentation": absent if record.segmentation is None else record.segmentation[..., None],
+        "segmentation": absent if segmentation is None else segmentation[..., None],
         "metadata": json.dumps(record.metadata),
     }
 
