@@ -1,12 +1,14 @@
-"""Captions to token ids: OpenAI CLIP's byte pairs, and small trainable vocabularies.
+"""Captions to token ids: CLIP's byte pairs, XLM-R's pieces, and small trainable vocabularies.
 
 A tokenizer is any object with `length`, `vocab_size`, `eot` and
 `(captions) -> (tokens int32 [n, T], mask bool [n, T])`. Captions are data, never commands: a
-special token's name inside a caption is encoded letter by letter like every other text.
+special token's name inside a caption is encoded letter by letter like every other text, or, where
+the vocabulary has it as a piece of text (XLM-R), as the unknown piece.
 """
 
 import html
 import itertools
+import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -21,6 +23,7 @@ CLIP_START, CLIP_END, CLIP_VOCABULARY = 49406, 49407, 49408
 # `instant_clip_tokenizer` would read these two as the special ids; cut behind "<" they are text.
 CLIP_SPECIAL = re.compile(r"(?<=<)(?=(?:start|end)_of_text>)")
 PAD, START, END = "<pad>", "<start>", "<end>"
+XLM_R_SPECIAL = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3}
 
 
 class Tokenizer(Protocol):
@@ -134,8 +137,9 @@ class ClipTokenizer:
         else:
             if not holds_clip(Path(files)):
                 raise DataError(
-                    f"{files} holds no CLIP vocabulary: expected tokenizer.json, or vocab.json "
-                    "and merges.txt; --config.data.tokenizer=clip needs no files"
+                    f"{files} holds no CLIP vocabulary (tokenizer.json, or vocab.json and "
+                    "merges.txt) and no XLM-R vocabulary (tokenizer.json). Set "
+                    "--config.data.tokenizer to a directory that does; 'clip' needs no files"
                 )
             from transformers import CLIPTokenizer
 
@@ -254,18 +258,96 @@ class BpeTokenizer:
         backend.save(str(path))
 
 
+class XlmRTokenizer:
+    """XLM-RoBERTa's pieces of text in a hundred languages, which M-CLIP reads too.
+
+    Case and punctuation are kept; what is cleaned (NFKC, spaces) is part of the file.
+
+    Attributes:
+      length: T; XLM-R's position table has room for 512.
+      vocab_size: 250,002 for the published vocabulary.
+      eot: 2.
+    """
+
+    def __init__(self, folder: str | Path, length: int):
+        """Opens a vocabulary.
+
+        Args:
+          folder: a directory with `tokenizer.json`, as published beside the weights.
+          length: T.
+
+        Raises:
+          DataError: when the directory holds no such vocabulary.
+        """
+        import tokenizers
+
+        check_length(length)
+        file = Path(folder) / "tokenizer.json"
+        if not file.is_file():
+            raise DataError(
+                f"{folder} holds no tokenizer.json. It is published beside the weights, as in "
+                "`hf download M-CLIP/XLM-Roberta-Large-Vit-B-32 tokenizer.json --local-dir DIR`; "
+                "sentencepiece.bpe.model has the same vocabulary and is not read. Then set "
+                "--config.data.tokenizer=DIR"
+            )
+        try:
+            self._backend = tokenizers.Tokenizer.from_file(str(file))
+        except Exception as error:  # the library raises bare Exception for a bad file
+            raise DataError(
+                f"{file} is not a tokenizer of the `tokenizers` library ({error}); fetch it again"
+            ) from error
+        ids = {name: self._backend.token_to_id(name) for name in XLM_R_SPECIAL}
+        if ids != XLM_R_SPECIAL:
+            raise DataError(
+                f"{file}: special ids are {ids}, XLM-R's are {XLM_R_SPECIAL}; set "
+                "--config.data.tokenizer to the directory of an XLM-R or M-CLIP model"
+            )
+        # Files of some models were saved with both switched on.
+        self._backend.no_truncation()
+        self._backend.no_padding()
+        self.length = length
+        self.vocab_size = self._backend.get_vocab_size()
+        self.start, self.pad, self.eot, self._unknown = XLM_R_SPECIAL.values()
+        added = self._backend.get_added_tokens_decoder()
+        self._special = {*XLM_R_SPECIAL.values(), *(i for i, t in added.items() if t.special)}
+
+    def _ids(self, caption: str) -> list[int]:
+        found = self._backend.encode(encodable(caption), add_special_tokens=False).ids
+        # The names of special tokens are pieces of the vocabulary; in a caption they are text.
+        return [self._unknown if i in self._special else i for i in found]
+
+    def __call__(self, captions: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        return pack(map(self._ids, captions), self.length, self.start, self.eot, self.pad)
+
+
+def vocabulary(folder: Path) -> dict | list:
+    """The vocabulary in a directory's tokenizer.json; empty where there is none."""
+    try:
+        return json.loads((folder / "tokenizer.json").read_text("utf-8"))["model"]["vocab"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def holds_xlm_r(folder: Path) -> bool:
+    """Whether a directory holds an XLM-R vocabulary in one of its two published forms."""
+    # Pieces are a list of [text, score], byte pairs a dictionary.
+    pieces = isinstance(vocabulary(folder), list)
+    return pieces or (folder / "sentencepiece.bpe.model").is_file()
+
+
 def holds_clip(folder: Path) -> bool:
     """Whether a directory holds a CLIP vocabulary in one of its two published forms."""
     both = (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file()
-    return both or (folder / "tokenizer.json").is_file()
+    return both or "<|endoftext|>" in vocabulary(folder)
 
 
 def make_tokenizer(name_or_path: str | Path, length: int) -> Tokenizer:
     """The tokenizer that `config.data.tokenizer` names.
 
     Args:
-      name_or_path: "clip"; a JSON file of `BpeTokenizer`; a directory with a CLIP vocabulary; or
-        a vocabulary of words: a captions.pickle, or a file whose name ends in "words.json".
+      name_or_path: "clip"; a JSON file of `BpeTokenizer`; a directory with a CLIP or an
+        XLM-R vocabulary, told apart by their content; or a vocabulary of words: a captions.pickle,
+        or a file whose name ends in "words.json".
       length: T, `config.data.tokens`.
 
     Raises:
@@ -275,14 +357,15 @@ def make_tokenizer(name_or_path: str | Path, length: int) -> Tokenizer:
     if str(name_or_path) == "clip":
         return ClipTokenizer(length)
     if path.is_dir():
-        return ClipTokenizer(length, path)
+        return XlmRTokenizer(path, length) if holds_xlm_r(path) else ClipTokenizer(length, path)
     if path.suffix in words.PICKLES or path.name.endswith("words.json"):
         return words.make_word_tokenizer(path, length)
     if path.suffix == ".json":
         return BpeTokenizer(path, length)
     raise DataError(
         f"config.data.tokenizer is {str(name_or_path)!r}; expected 'clip', a .json file of a "
-        "trained tokenizer, a directory with vocab.json and merges.txt, or a captions.pickle. Set "
+        "trained tokenizer, a directory with a CLIP vocabulary (tokenizer.json, or vocab.json and "
+        "merges.txt) or an XLM-R vocabulary (tokenizer.json), or a captions.pickle. Set "
         "--config.data.tokenizer=clip"
     )
 
