@@ -475,11 +475,11 @@ def split_folder(root: Path, split: str) -> str:
     )
 
 
-def framing(data_config, resolution: int) -> Framing:
+def framing(data_config, resolution: int, cache_mb: float | None = None) -> Framing:
     """What part of a picture `config.data` shows."""
-    return Framing(
-        resolution, data_config.crop, data_config.resize, data_config.margin, data_config.cache_mb
-    )
+    c = data_config
+    room = c.cache_mb if cache_mb is None else cache_mb
+    return Framing(resolution, c.crop, c.resize, c.margin, room)
 
 
 def make_source(data_config, resolution: int, split: str, workdir: str | Path | None = None):
@@ -556,7 +556,8 @@ def _records(data_config, resolution: int, split: str, workdir):
 def _webdataset(data_config, resolution: int, split: str, workdir):
     from jaxt2i.data import web
 
-    source = web.Web(data_config, framing(data_config, resolution), split)
+    frame = framing(data_config, resolution, cache_mb=0)  # nothing comes again soon
+    source = web.Web(data_config, frame, split)
     if workdir is not None:
         _write(Path(workdir) / f"data_report_{split}.json", source.report)
     return source

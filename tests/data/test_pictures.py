@@ -1,0 +1,132 @@
+"""Views: what happens to a picture happens to its boxes, masks and classes."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from jaxt2i.data import pictures
+from jaxt2i.data.pictures import Framing, View
+from jaxt2i.data.records import clipped
+from jaxt2i.data.schema import DataError
+
+SIDES = st.integers(20, 90)
+CHANCE = st.tuples(*[st.floats(0, 1, exclude_max=True)] * 3)
+
+
+@st.composite
+def views(draw):
+    """(size, view) of any kind."""
+    size = draw(SIDES), draw(SIDES)
+    cut = pictures.whole(size)
+    if draw(st.booleans()):
+        box = draw(st.tuples(*[st.floats(0, 15)] * 2, *[st.floats(12, 60)] * 2))
+        cut = pictures.around(size, box)
+    crop = draw(st.sampled_from(pictures.CROPS))
+    chance = draw(st.none() | CHANCE)
+    return size, pictures.choose(crop, cut, draw(st.integers(16, 64)), chance)
+
+
+def painted(size, box):
+    """White where the box is."""
+    x, y, w, h = box
+    image = np.zeros((size[1], size[0], 3), np.uint8)
+    image[y : y + h, x : x + w] = 255
+    return image
+
+
+@given(views(), st.data())
+@settings(deadline=None, max_examples=200)
+def test_boxes_masks_and_classes_follow_the_picture(given_view, data):
+    size, view = given_view
+    x, y = (data.draw(st.integers(0, n - 10)) for n in size)
+    w, h = (data.draw(st.integers(8, n - at)) for n, at in zip(size, (x, y), strict=True))
+    image = painted(size, (x, y, w, h))
+    shown = view.show(Image.fromarray(image), "bilinear")[..., 0] >= 128
+    box = clipped(view.boxes(np.array([[x, y, w, h]], float)))[0] * view.side
+    left, top = box[:2]
+    right, bottom = box[:2] + box[2:]
+    expected = np.zeros((view.side, view.side), bool)
+    at = np.arange(view.side) + 0.5
+    expected[np.ix_((at > top) & (at < bottom), (at > left) & (at < right))] = True
+    # Only pixels that the border of the box crosses, or blurs, may differ.
+    scale = max(view.scaled[0] / (view.cut[2] - view.cut[0]), 1) + 1
+    near = (np.abs(at - left) < scale) | (np.abs(at - right) < scale)
+    rows = (np.abs(at - top) < scale) | (np.abs(at - bottom) < scale)
+    inner = ~(rows[:, None] | near[None, :])
+    np.testing.assert_array_equal(shown[inner], expected[inner])
+    mask = view.mask(image[..., 0] > 0, view.side) >= 128
+    np.testing.assert_array_equal(mask[inner], expected[inner])
+    classes = view.classes((image[..., 0] > 0).astype(np.uint8))
+    np.testing.assert_array_equal(classes[inner] == 1, expected[inner])
+
+
+@given(views(), st.lists(st.tuples(*[st.floats(-50, 120)] * 4), max_size=5))
+@settings(deadline=None)
+def test_mirrored_boxes_are_mirror_images(given_view, boxes):
+    _, view = given_view
+    boxes = np.abs(np.array(boxes, float).reshape(-1, 4))
+    other = View(view.cut, view.scaled, view.left, view.top, view.side, not view.mirrored)
+    here, there = view.boxes(boxes), other.boxes(boxes)
+    np.testing.assert_allclose(there[:, 0], 1 - here[:, 0] - here[:, 2], atol=1e-9)
+    np.testing.assert_allclose(there[:, 1:], here[:, 1:])
+
+
+@given(views())
+def test_a_view_stays_inside_the_picture(given_view):
+    size, view = given_view
+    left, top, right, bottom = view.shown()
+    assert -1e-9 <= left < right <= size[0] + 1e-9
+    assert -1e-9 <= top < bottom <= size[1] + 1e-9
+    assert 0 <= view.left <= view.scaled[0] - view.side
+    assert 0 <= view.top <= view.scaled[1] - view.side
+
+
+def test_the_surroundings_of_a_box():
+    """Centre (25, 15), reach int(0.75 x 30) = 22, cut at the border; then one outside it."""
+    assert pictures.around((64, 48), (10.0, 5.0, 30.5, 20.0)) == (3, 0, 47, 37)
+    assert pictures.around((64, 48), (50.0, 40.0, 30.0, 20.0)) == (43, 28, 64, 48)
+
+
+def test_published_margins():
+    """Shorter side 304 for crops of 256; OP-GAN stretches to 268."""
+    view = pictures.random((0, 0, 640, 480), 256, (0.5, 0.5, 0.9))
+    assert (view.scaled, view.side) == ((640 * 304 // 480, 304), 256)
+    view = pictures.random((0, 0, 640, 480), 256, (0, 0, 0.9), 268 / 256, stretch=True)
+    assert (view.scaled, view.left, view.top, view.mirrored) == ((268, 268), 0, 0, False)
+
+
+def test_every_corner_of_the_margin_is_seen():
+    at = [pictures.random((0, 0, 20, 20), 16, (u, 0, 0)).left for u in np.linspace(0, 0.999, 50)]
+    assert sorted(set(at)) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("crop", pictures.CROPS)
+def test_remembered_pictures_are_the_same(crop):
+    rng = np.random.RandomState(0)
+    image = Image.fromarray(rng.randint(0, 256, (40, 52, 3), np.uint8))
+    plain, keeping = Framing(16, crop), Framing(16, crop, cache_mb=1)
+    for chance in (None, (0.1, 0.7, 0.2), (0.9, 0.0, 0.8), None):
+        expected, view = plain.show(3, lambda: image, chance)
+        for _ in range(2):
+            shown, same = keeping.show(3, lambda: image, chance)
+            np.testing.assert_array_equal(shown, expected)
+            assert same == view
+    seen = keeping.show(3, lambda: pytest.fail("decoded again"), (0.5, 0.5, 0.5))
+    assert seen[0].shape == (16, 16, 3)
+
+
+def test_memory_is_bounded():
+    framing = Framing(16, cache_mb=3 * 16 * 16 * 3 / 2**20)
+    image = Image.new("RGB", (20, 20))
+    decoded = []
+    for _ in range(2):
+        for key in range(9):
+            framing.show(key, lambda: decoded.append(1) or image)
+    assert len(decoded) == 9 + 6
+
+
+def test_margins_below_one_are_refused():
+    with pytest.raises(DataError, match=r"config\.data\.margin is 0\.9"):
+        Framing(16, "random", margin=0.9)
