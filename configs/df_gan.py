@@ -5,6 +5,9 @@ birds, with the shipped mini CLIP as its text encoder, no download. The publishe
 their sentences from AttnGAN's DAMSM encoder: --config.model.text_weights=text_encoder.pth with
 --config.data.tokenizer=captions_DAMSM.pickle, both from the dataset's metadata archive; or, by
 --config.model.perception=clip_b32 --config.data.tokenizer=clip --config.data.tokens=77, from CLIP.
+Captions in German or in several languages: --config.model.perception=mclip_b32
+--config.data.tokenizer=DIR --config.data.tokens=77, DIR with the tokenizer.json of
+M-CLIP/XLM-Roberta-Large-Vit-B-32.
 
 | preset | data | batch | epochs | published FID (repository's own protocol) |
 |---|---|---|---|---|

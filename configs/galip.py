@@ -4,6 +4,8 @@ The bare command trains `embedded`: the published structure at 32 px on procedur
 birds, around the shipped mini CLIP, no download. The other presets are the published
 configurations around OpenAI's CLIP ViT-B/32, which is fetched once or read from
 --config.model.clip_weights=FILE, and the same system around other CLIPs and at other sizes.
+Captions in German or in several languages: --config.model.perception=mclip_b32 with
+--config.data.tokenizer=DIR, which holds the tokenizer.json of M-CLIP/XLM-Roberta-Large-Vit-B-32.
 
 | preset | data | batch | length | published FID |
 |---|---|---|---|---|

@@ -4,8 +4,10 @@ The bare command trains `embedded`: the published structure at 32 px on procedur
 birds, with the shipped mini CLIP as its text encoder, no download. The published presets read their
 sentences from AttnGAN's DAMSM encoder: --config.model.text_weights=text_encoder200.pth with
 --config.data.tokenizer=captions.pickle; or, by --config.model.perception=clip_b32
---config.data.tokenizer=clip --config.data.tokens=77, from CLIP. Every picture is trained with a
-mixture of up to --config.data.captions of its captions.
+--config.data.tokenizer=clip --config.data.tokens=77, from CLIP; or, of captions in German or in
+several languages, by --config.model.perception=mclip_b32 with the tokenizer.json of
+M-CLIP/XLM-Roberta-Large-Vit-B-32 in the directory --config.data.tokenizer=DIR. Every picture is
+trained with a mixture of up to --config.data.captions of its captions.
 
 | preset | data | batch | epochs | published FID, IS |
 |---|---|---|---|---|

@@ -4,7 +4,9 @@ The bare command trains `embedded`: the published structure at a size for two CP
 procedural flowers and birds, no download. The other presets are the published configurations;
 their perception (CLIP ViT-L/14 and DINO ViT-S/16) is fetched once, or read from
 --config.model.clip_weights=FILE and --config.model.feature_weights=FILE. Captioned images come from
---config.data.source=folder --config.data.path=DIR.
+--config.data.source=folder --config.data.path=DIR. Captions in German or in several languages:
+--config.model.perception=mclip_l14_dino_s16 with --config.data.tokenizer=DIR, which holds the
+tokenizer.json of M-CLIP/XLM-Roberta-Large-Vit-L-14.
 
 | preset | trains | published cost | expected FID-30k on COCO, zero-shot |
 |---|---|---|---|

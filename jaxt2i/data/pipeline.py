@@ -123,9 +123,7 @@ class Pipeline:
         chance = {"chance": self._chance(position)} if self._augments else {}
         example = dict(self.source.example(index, self._from_source, **chance))
         if self._tokenise:
-            captions = self.source.captions(index)
-            chosen = mix(self.seed, CAPTION, position) % len(captions)
-            text = captions[chosen if self.caption == "random" else 0]
+            text = self._caption(index, position)
             tokens, mask = self.tokenizer([text])
             example |= {"tokens": tokens[0], "token_mask": mask[0]}
         if self._tokenise_all:
@@ -133,6 +131,16 @@ class Pipeline:
         if "mask" in self.needs:
             example["mask"] = np.True_
         return example
+
+    def _caption(self, index: int, position: int) -> str:
+        """The caption that an example has at a position."""
+        captions = self.source.captions(index)
+        chosen = mix(self.seed, CAPTION, position) % len(captions)
+        return captions[chosen if self.caption == "random" else 0]
+
+    def shown_at(self, position: int) -> tuple[dict[str, np.ndarray], str]:
+        """What is at a position as the network sees it, and its caption in words."""
+        return self.example_at(position), self._caption(self.order(position), position)
 
     def _chance(self, position: int) -> tuple[float, float, float]:
         """Three numbers in [0, 1) that belong to a position."""

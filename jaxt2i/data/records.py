@@ -36,7 +36,7 @@ class Index:
     """What is known of every record of a split.
 
     Attributes:
-      file: [N], the file that it lies in.
+      shard: [N], the file that it lies in.
       place: [N, 2], first byte and number of bytes.
       captions: [N], how many captions it has.
       languages: [N, L], how many of them in each language.
@@ -48,7 +48,7 @@ class Index:
       segmented: whether any picture has a segmentation.
     """
 
-    file: np.ndarray
+    shard: np.ndarray
     place: np.ndarray
     captions: np.ndarray
     languages: np.ndarray
@@ -66,7 +66,7 @@ class Index:
 
     def records_of_objects(self) -> np.ndarray:
         """The record of each entry of `object_label`."""
-        return np.repeat(np.arange(len(self.file)), np.diff(self.object_ends, prepend=0))
+        return np.repeat(np.arange(len(self.shard)), np.diff(self.object_ends, prepend=0))
 
 
 def find_dataset(path: str) -> str:
@@ -165,7 +165,7 @@ def index_of(folder: str, split: str, counts: list[int]) -> tuple[Shelf, Index]:
     if files.exists(kept):
         with np.load(io.BytesIO(files.read_bytes(kept))) as arrays:
             index = Index(**arrays)
-        if np.bincount(index.file, minlength=len(counts)).tolist() == counts:
+        if np.bincount(index.shard, minlength=len(counts)).tolist() == counts:
             return shelf, index
     index = make_index(shelf, counts)
     out = io.BytesIO()
@@ -204,7 +204,7 @@ def make_index(shelf: Shelf, counts: list[int]) -> Index:
     progress.close()
     names = sorted({language for languages in spoken for language in languages})
     return Index(
-        file=np.array(file, np.int32),
+        shard=np.array(file, np.int32),
         place=np.array(places, np.int64).reshape(-1, 2),
         captions=np.array(captions, np.int32),
         languages=np.array([[row.count(name) for name in names] for row in spoken], np.int32),
@@ -263,6 +263,7 @@ class Records:
       size: number of usable records.
       class_names: names that `label` counts.
       object_names: names that `box_label` counts.
+      pixel_names: names that `segmentation` counts from 1.
       index: what is known of every usable record.
       report: what was found.
     """
@@ -300,6 +301,7 @@ class Records:
         self._shelf, index = index_of(folder, split, about["splits"][split])
         self.class_names = about["names"].get("label", [])
         self.object_names = about["names"].get("objects", [])
+        self.pixel_names = about["names"].get("segmentation", [])
         self.index = index
         usable = self._usable(folder, index)
         self._rows = usable
@@ -316,7 +318,7 @@ class Records:
         self.report = {
             "path": folder,
             "split": split,
-            "records": len(index.file),
+            "records": len(index.shard),
             "usable": self.size,
         }
         self._seen = self._sampled(folder)
@@ -326,7 +328,7 @@ class Records:
     def _usable(self, folder: str, index: Index) -> np.ndarray:
         wanted = self.wanted.languages
         if not wanted:
-            return np.arange(len(index.file))
+            return np.arange(len(index.shard))
         columns = [i for i, name in enumerate(index.language_names) if name in wanted]
         usable = np.flatnonzero(index.languages[:, columns].sum(1))
         if not len(usable):
@@ -365,7 +367,7 @@ class Records:
                 f"config.data.rare={self.wanted.rare}: {folder} has neither objects nor classes"
             )
         pairs = rare.presence(record, label)
-        count = len(index.file)
+        count = len(index.shard)
         seen = rare.weights(self.wanted.rare, pairs, count, self.wanted.rare_threshold)
         self.report["classes"] = rare.histogram(pairs, seen, names)
         return seen[self._rows]
@@ -375,17 +377,22 @@ class Records:
         if self._seen is not None:
             return order.Weighted(self._seen, seed)
         if any(map(files.remote, self._shelf.paths)):
-            counts = np.bincount(self.index.file[self._rows], minlength=len(self._shelf.paths))
+            counts = np.bincount(self.index.shard[self._rows], minlength=len(self._shelf.paths))
             lanes = order.lanes_for(int((counts > 0).sum()), batch, 8)
             return order.Lanes([order.Shards(counts, seed, lanes, 4)], [1], batch, seed)
         return order.Shuffled(self.size, seed)
 
     def _read_at(self, row: int) -> tfrecords.Example:
         start, length = self.index.place[row].tolist()
-        return _parsed(self._shelf, int(self.index.file[row]), start, length)
+        return _parsed(self._shelf, int(self.index.shard[row]), start, length)
 
     def _read(self, index: int) -> tfrecords.Example:
         return self._read_at(int(self._rows[index]))
+
+    def shape(self, index: int) -> tuple[int, int]:
+        """Width and height of a record's picture, pixels."""
+        row = self._row(index)
+        return int(row.integers("image/width")[0]), int(row.integers("image/height")[0])
 
     def name(self, index: int) -> str:
         """The record's id, the same in every build of its data set."""
@@ -423,7 +430,7 @@ class Records:
           Unreadable: when the record, or its picture, is damaged.
         """
         row = self._row(index)
-        size = int(row.integers("image/width")[0]), int(row.integers("image/height")[0])
+        size = self.shape(index)
         box = None
         if self.wanted.around_box and row.integers("has_bbox")[0]:
             box = tuple(_pixels(row.floats("bbox"), size)[0])

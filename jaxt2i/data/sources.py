@@ -13,6 +13,7 @@ import os
 import posixpath
 import sys
 import tempfile
+import threading
 import time
 import unicodedata
 import warnings
@@ -42,6 +43,8 @@ LAYOUTS = (
     "Set --config.data.path=DIR"
 )
 LISTED = 1000
+# Unicode categories that no caption needs: control characters and halves of pairs.
+ODD = ("Cc", "Cs")
 
 # Why a pair was not used; the reasons of images are in `jaxt2i.data.images`.
 NO_CAPTION = "image without caption"
@@ -56,8 +59,10 @@ OUTSIDE = "file name outside the folder"
 
 def clean_caption(text: str) -> str:
     """A caption on one line: single spaces, no control characters, no byte order mark."""
-    text = " ".join(text.replace("\ufeff", "").split())
-    return "".join(c for c in text if unicodedata.category(c) not in ("Cc", "Cs")).strip()
+    text = "".join(
+        c for c in text.replace("\ufeff", "") if c.isspace() or unicodedata.category(c) not in ODD
+    )
+    return " ".join(text.split())
 
 
 def clean_captions(texts: Iterable[str]) -> list[str]:
@@ -145,12 +150,22 @@ class Skips:
     def __init__(self):
         self.counts: collections.Counter[str] = collections.Counter()
         self.listed: list[dict[str, str]] = []
+        self._lock = threading.Lock()
+
+    def __getstate__(self):
+        """Workers on other machines count for themselves."""
+        return {"counts": self.counts, "listed": self.listed}
+
+    def __setstate__(self, state):
+        self.__init__()
+        self.__dict__ |= state
 
     def add(self, name: str, reason: str) -> None:
         """Counts one file, or one line of a metadata file."""
-        self.counts[reason] += 1
-        if len(self.listed) < LISTED:
-            self.listed.append({"file": name, "reason": reason})
+        with self._lock:
+            self.counts[reason] += 1
+            if len(self.listed) < LISTED:
+                self.listed.append({"file": name, "reason": reason})
 
     def __str__(self) -> str:
         return ", ".join(f"{n} {reason}" for reason, n in self.counts.most_common()) or "none"

@@ -3,6 +3,18 @@
 A perception is chosen by name: "mini" is the small CLIP that ships with jaxt2i; "clip_b32",
 "clip_b16", "clip_l14" and "clip_l14_336" are OpenAI's; "clip_l14_dino_s16" is what StyleGAN-T was
 published with; "damsm" is the text encoder of AttnGAN, DF-GAN and others.
+
+For captions in German, or in several languages at once: "mclip_b32", "mclip_l14" and
+"mclip_l14_dino_s16" are the same image towers with M-CLIP's text tower, an XLM-RoBERTa whose
+sentences live in CLIP's joint space. They stand wherever "clip_b32", "clip_l14" and
+"clip_l14_dino_s16" do, with config.data.tokenizer naming a directory with M-CLIP's tokenizer.json:
+
+    hf download M-CLIP/XLM-Roberta-Large-Vit-B-32 tokenizer.json --local-dir DIR
+    --config.model.perception=mclip_b32 --config.data.tokenizer=DIR --config.data.tokens=77
+
+Weights come from the cache or the hub, or from one folder with the subfolders `text` and `image`,
+each as published or as `python -m jaxt2i.convert` wrote it. "mclip_tiny" has the same structure in
+miniature and no published weights: for tests, with config.model.weights=random.
 """
 
 import dataclasses
@@ -15,7 +27,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxt2i.encoders import clip, dino, pretrained
+from jaxt2i.encoders import clip, dino, pretrained, xlm_r
 from jaxt2i.encoders.damsm import DamsmText
 from jaxt2i.nn.resample import apply_matrices, area_matrix, bilinear_matrix
 
@@ -97,8 +109,6 @@ def mini(wish: Wish) -> Perception:
         act=size["act"],
         dtype=dtype,
     )
-    # Five maps as DINO gives the published system: the input and four depths.
-    taps = (*(round(i * size["layers"] / 4) for i in (1, 2, 3, 4)), 0)
 
     def load(net: str):
         return pretrained.load_variables(folder / f"{net}.safetensors")
@@ -106,7 +116,7 @@ def mini(wish: Wish) -> Perception:
     return Perception(
         text=text,
         guide=guide,
-        features=clip.ClipFeatures(guide, taps),
+        features=five_maps(guide),
         guide_norm=clip.normalize_image,
         feature_norm=clip.normalize_image,
         guide_resolution=card["resolution"],
@@ -123,6 +133,11 @@ def mini(wish: Wish) -> Perception:
             f"run, {wish.real}"
         ),
     )
+
+
+def five_maps(tower: clip.ClipImage) -> clip.ClipFeatures:
+    """An image tower read as DINO is in the published system: at its input and four depths."""
+    return clip.ClipFeatures(tower, (*(round(i * tower.layers / 4) for i in (1, 2, 3, 4)), 0))
 
 
 def without_projection(params: dict) -> dict:
@@ -181,9 +196,91 @@ def warning(wish: Wish) -> str:
     return ", RANDOM weights: for measuring speed only" if wish.weights == "random" else ""
 
 
+# Text towers whose sentences live in the joint space of one of OpenAI's CLIPs.
+MULTILINGUAL = {
+    "vit_b32": "M-CLIP/XLM-Roberta-Large-Vit-B-32",
+    "vit_l14": "M-CLIP/XLM-Roberta-Large-Vit-L-14",
+}
+
+
+def half(wish: Wish, net: str, usual: str) -> str:
+    """Where one tower of a CLIP whose towers were published apart is read from.
+
+    Args:
+      wish: its `clip_weights` names a folder with a subfolder for each tower, or nothing.
+      net: "text" or "image".
+      usual: the tower's repository.
+
+    Raises:
+      WeightsError: where the folder has no such subfolder.
+    """
+    if not wish.clip_weights:
+        return usual
+    folder = Path(wish.clip_weights).expanduser() / net
+    if not folder.is_dir():
+        raise pretrained.WeightsError(
+            f"config.model.clip_weights (or text_weights)={wish.clip_weights!r}: there is no "
+            f"folder {folder}. A multilingual CLIP is two downloads, so this must be a folder with "
+            f"the subfolders text and image; `hf download {usual} --local-dir {folder}` fills "
+            "this one"
+        )
+    return str(folder)
+
+
+def m_clip(preset: str, wish: Wish) -> Perception:
+    """One of OpenAI's image towers and M-CLIP's multilingual text tower for it."""
+    image, text_file = half(wish, "image", HUB[preset]), half(wish, "text", MULTILINGUAL[preset])
+    base = openai_clip(preset, dataclasses.replace(wish, clip_weights=image))
+    size = xlm_r.PRESETS["large"]._asdict()
+    text = xlm_r.XlmRText(**size, joint=base.sentence, dtype=wish.dtype)
+    return dataclasses.replace(
+        base,
+        text=text,
+        load=base.load | {"text": lambda: load_net(text_file, "xlm_r", "text", text)},
+        about=(
+            f"perception: CLIP from {image}, captions in any language by M-CLIP from {text_file}, "
+            f"whose tokenizer.json config.data.tokenizer must name{warning(wish)}"
+        ),
+    )
+
+
+def m_clip_tiny(wish: Wish) -> Perception:
+    """The structure of `m_clip` in miniature, for tests."""
+    if wish.weights != "random":
+        raise pretrained.WeightsError(
+            "config.model.perception='mclip_tiny' has no published weights; set "
+            "--config.model.weights=random, or choose 'mclip_b32'"
+        )
+    text = xlm_r.XlmRText(**xlm_r.PRESETS["tiny"]._asdict(), joint=32, dtype=wish.dtype)
+    guide = clip.ClipImage(
+        resolution=32, patch=8, width=32, layers=4, heads=2, joint=32, dtype=wish.dtype
+    )
+    return Perception(
+        text=text,
+        guide=guide,
+        features=five_maps(guide),
+        guide_norm=clip.normalize_image,
+        feature_norm=clip.normalize_image,
+        guide_resolution=guide.resolution,
+        feature_resolution=guide.resolution,
+        sentence=guide.joint,
+        load={},
+        about=f"perception: a tiny multilingual CLIP{warning(wish)}",
+    )
+
+
 def clip_l14_dino_s16(wish: Wish) -> Perception:
     """CLIP ViT-L/14 (OpenAI) and DINO ViT-S/16: what StyleGAN-T was published with."""
-    base = openai_clip("vit_l14", dataclasses.replace(wish, weights="pretrained"))
+    return with_dino(openai_clip("vit_l14", dataclasses.replace(wish, weights="pretrained")), wish)
+
+
+def m_clip_l14_dino_s16(wish: Wish) -> Perception:
+    """The same with M-CLIP's multilingual text tower."""
+    return with_dino(m_clip("vit_l14", dataclasses.replace(wish, weights="pretrained")), wish)
+
+
+def with_dino(base: Perception, wish: Wish) -> Perception:
+    """A perception with DINO ViT-S/16 as its feature network."""
     features = dino.DinoFeatures(dtype=wish.dtype)
     file = wish.feature_weights or "timm/vit_small_patch16_224.dino"
     return dataclasses.replace(
@@ -226,8 +323,8 @@ def damsm(wish: Wish) -> Perception:
     )
 
 
-def clip_only(preset: str) -> Callable[..., Perception]:
-    """The maker of a perception that is one of OpenAI's CLIPs."""
+def clip_only(maker: Callable, preset: str) -> Callable[[Wish], Perception]:
+    """The maker (`openai_clip` or `m_clip`) of a perception without a feature network."""
 
     def make(wish: Wish) -> Perception:
         if wish.feature_weights:
@@ -235,7 +332,7 @@ def clip_only(preset: str) -> Callable[..., Perception]:
                 f"config.model.feature_weights={wish.feature_weights!r}: this perception is CLIP "
                 "alone; leave it empty"
             )
-        return openai_clip(preset, wish)
+        return maker(preset, wish)
 
     return make
 
@@ -244,7 +341,10 @@ KINDS: dict[str, Callable[[Wish], Perception]] = {
     "mini": mini,
     "damsm": damsm,
     "clip_l14_dino_s16": clip_l14_dino_s16,
-    **{preset.replace("vit_", "clip_"): clip_only(preset) for preset in HUB},
+    "mclip_tiny": m_clip_tiny,
+    "mclip_l14_dino_s16": m_clip_l14_dino_s16,
+    **{preset.replace("vit_", "clip_"): clip_only(openai_clip, preset) for preset in HUB},
+    **{preset.replace("vit_", "mclip_"): clip_only(m_clip, preset) for preset in MULTILINGUAL},
 }
 
 
@@ -264,13 +364,15 @@ def make(
       name: a key of `KINDS`.
       dtype: compute dtype.
       weights: "pretrained", or "random" (to measure speed without a download).
-      clip_weights: file or folder to read CLIP from; "" = the shipped or published one.
+      clip_weights: file or folder to read CLIP from; "" = the shipped or published one. Of a
+        multilingual CLIP, a folder with the subfolders `text` and `image`.
       feature_weights: the same for the feature network.
       vocab: word ids of a DAMSM text encoder; 0 = those of CUB's.
       real: how to start a run with published weights, told to who trains with the small ones.
 
     Raises:
       ValueError: for an unknown name, naming the config line.
+      WeightsError: where a kind has no weights to start from, or not in the folder that is named.
     """
     if name not in KINDS:
         raise ValueError(f"config.model.perception={name!r}; known: {', '.join(KINDS)}")

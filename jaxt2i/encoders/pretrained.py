@@ -21,20 +21,24 @@ from jaxt2i.convert import clip as clip_names
 from jaxt2i.convert import damsm as damsm_names
 from jaxt2i.convert import dino as dino_names
 from jaxt2i.convert import rules, torch_files
+from jaxt2i.convert import xlm_r as xlm_r_names
 
 HUB = "https://huggingface.co"
+FILES = ("model.safetensors", "pytorch_model.bin")
 # repository: (kind, files that may hold the weights, best first)
 KNOWN: dict[str, tuple[str, tuple[str, ...]]] = {
     **{
-        f"openai/clip-vit-{size}": ("clip", ("model.safetensors", "pytorch_model.bin"))
+        f"openai/clip-vit-{size}": ("clip", FILES)
         for size in ("base-patch32", "base-patch16", "large-patch14", "large-patch14-336")
     },
-    "timm/vit_small_patch16_224.dino": ("dino", ("model.safetensors", "pytorch_model.bin")),
+    "timm/vit_small_patch16_224.dino": ("dino", FILES),
+    **{f"M-CLIP/XLM-Roberta-Large-Vit-{size}": ("xlm_r", FILES) for size in ("B-32", "L-14")},
 }
 NAMES: dict[str, ModuleType] = {
     "clip": clip_names,
     "damsm": damsm_names,
     "dino": dino_names,
+    "xlm_r": xlm_r_names,
 }
 WEIGHT_FILES = ("*.safetensors", "*.bin", "*.pth", "*.pt", "*.npz")
 
@@ -102,7 +106,7 @@ def find(name: str, kind: str) -> Found:
 
     Args:
       name: a file, a folder, or a repository of `KNOWN`.
-      kind: "clip", "damsm" or "dino".
+      kind: key of `NAMES`.
 
     Raises:
       WeightsError: for an unknown name, and where nothing is there and nothing can be downloaded.
@@ -188,12 +192,17 @@ def check(path: Path, expected: str) -> None:
 
 def offline(repo: str, name: str, error: Exception) -> str:
     """What to do where the hub cannot be reached."""
+    place = f"name the file in the config, as in --config.model.clip_weights=PATH/{name}"
+    if KNOWN[repo][0] == "xlm_r":
+        place = (
+            "keep it in DIR/text, CLIP's image tower in DIR/image, and name the folder in the "
+            "config: --config.model.clip_weights=DIR"
+        )
     return (
         f"the weights {name} of {repo} are not on this machine and could not be downloaded "
         f"({type(error).__name__}: {error}).\n"
         f"On a machine with a network: hf download {repo} (or {HUB}/{repo}/resolve/main/{name}),\n"
-        f"then either keep it in that cache folder (HF_HOME) or name the file in the config, as in "
-        f"--config.model.clip_weights=PATH/{name}.\n"
+        f"then either keep it in that cache folder (HF_HOME) or {place}.\n"
         "To measure speed without weights: --config.model.weights=random"
     )
 
@@ -263,8 +272,8 @@ def load(name: str, kind: str, net: str, shapes: Mapping[str, Any] | None = None
 
     Args:
       name: a file, a folder or a known repository, see `find`.
-      kind: "clip", "damsm" or "dino".
-      net: "text" or "image" of a clip, "text" of a damsm, "features" of a dino.
+      kind: key of `NAMES`.
+      net: "text" or "image" of a clip, "text" of a damsm or an xlm_r, "features" of a dino.
       shapes: tree of shapes that must be met; None takes those of the file's own sizes.
 
     Returns:

@@ -153,7 +153,8 @@ class Model:
 
     Attributes:
       perception: where the sentence comes from: "damsm" (published), "mini" (ships with jaxt2i),
-        or one of OpenAI's CLIPs such as "clip_b32"; see jaxt2i.encoders.perception.
+        one of OpenAI's CLIPs such as "clip_b32", or the multilingual "mclip_b32"; see
+        jaxt2i.encoders.perception.
       weights: "pretrained", or "random" to measure speed without downloads.
       text_weights: file or folder to read the perception from; "" = its usual place.
       text_vocab: word ids of a DAMSM text encoder: 5,450 (CUB), 27,297 (COCO).

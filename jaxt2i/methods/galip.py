@@ -242,8 +242,9 @@ class Model:
     """Settings of the system; the defaults are the published ones, for CLIP ViT-B/32.
 
     Attributes:
-      perception: which CLIP: "clip_b32" (published), "clip_b16", "clip_l14", "clip_l14_336", or
-        "mini" (ships with jaxt2i). Patches, channels and layers follow it.
+      perception: which CLIP: "clip_b32" (published), "clip_b16", "clip_l14", "clip_l14_336",
+        "mclip_b32" and "mclip_l14" (captions in many languages), or "mini" (ships with jaxt2i); see
+        jaxt2i.encoders.perception. Patches, channels and layers follow it.
       weights: "pretrained", or "random" to measure speed without downloads.
       clip_weights: file or folder to read CLIP from; "" = its usual place.
       z_dim: width of the latent.
@@ -481,7 +482,7 @@ def check(model: Model, sees: perception.Perception, size: int) -> None:
     if tower is None:
         raise ConfigError(
             f"config.model.perception={model.perception!r} has no image tower, which GALIP is made "
-            "of; choose 'mini' or one of OpenAI's CLIPs such as 'clip_b32'"
+            "of; choose 'mini', one of OpenAI's CLIPs such as 'clip_b32', or 'mclip_b32'"
         )
     if model.clip_input not in CLIP_INPUTS:
         raise ConfigError(

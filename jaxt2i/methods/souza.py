@@ -256,8 +256,9 @@ class Model:
     """Settings of the system; the defaults are the published ones.
 
     Attributes:
-      perception: where sentences come from: "damsm" (published), "mini" (ships with jaxt2i), or
-        one of OpenAI's CLIPs such as "clip_b32"; see jaxt2i.encoders.perception.
+      perception: where sentences come from: "damsm" (published), "mini" (ships with jaxt2i),
+        one of OpenAI's CLIPs such as "clip_b32", or the multilingual "mclip_b32"; see
+        jaxt2i.encoders.perception.
       weights: "pretrained", or "random" to measure speed without downloads.
       text_weights: file or folder to read the perception from; "" = its usual place.
       text_vocab: word ids of a DAMSM text encoder.

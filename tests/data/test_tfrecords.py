@@ -1,4 +1,4 @@
-"""TFRecord files: TensorFlow writes them, we read them, and the other way round where it matters."""
+"""TFRecord files: TensorFlow writes them and we read them, here, in a bucket and damaged."""
 
 import numpy as np
 import pytest

@@ -9,9 +9,11 @@ import dataclasses
 import functools
 import os
 import shutil
+import sys
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,6 +25,8 @@ from jaxt2i.data.progress import Progress
 from jaxt2i.data.schema import DataError
 from jaxt2i.data.sources import Skips
 
+# Records that are made at once.
+CHUNK = 256
 # How deep a misplaced file is looked for.
 DEPTH = 3
 # Where Beam counts what is left out, by reason.
@@ -103,7 +107,7 @@ class Files:
                 continue
             mark = self.unpacked / f".{archive.name}.done"
             if not mark.exists():
-                print(f"unpacking {archive} to {self.unpacked / need.inside}", flush=True)
+                print(f"unpacking {archive} to {self.unpacked / need.inside}", file=sys.stderr)
                 _unpack(archive, self.unpacked / need.inside)
                 mark.touch()
             if not self.has(need.path, *need.instead):
@@ -170,7 +174,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     # What a person reads when files are missing.
     TITLE: ClassVar[str] = ""
     TERMS: ClassVar[str] = ""
-    # How many pictures the published splits have.
+    # How many pictures the published splits have; a property where the configuration matters.
     EXPECTED: ClassVar[dict[str, int]] = {}
 
     beam = False
@@ -276,12 +280,14 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return splits
 
     def _generate_examples(self, files: Files, split: str, items: list[Item]):
-        make = functools.partial(examples, self.name, self.record, files, split)
         if self.beam:
             import apache_beam as beam
 
-            return beam.Create(items) | beam.FlatMap(_Counted(make))
-        return self._told(make, split, items)
+            return beam.Create(items) | beam.FlatMap(_Counted(self._maker(files, split)))
+        return self.generated(files, split, items)
+
+    def _maker(self, files: Files, split: str) -> Callable:
+        return functools.partial(examples, self.name, self.record, files, split)
 
     def _process_pipeline_result(self, pipeline_result) -> None:
         """Called by tfds after Beam: counts what its workers skipped; only they know the names."""
@@ -289,12 +295,18 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             if counter.key.metric.namespace == SKIPPED:
                 self.skips.counts[counter.key.metric.name] += counter.result
 
-    def _told(self, make: Callable, split: str, items: list[Item]):
-        progress = Progress(f"{self.name}: {split}", len(items))
-        for item in items:
-            made = list(make(item, self.skips.add))
-            progress.step(not made)
-            yield from made
+    def generated(self, files: Files, split: str, items: list[Item]):
+        """Yields (key, example) of the items, in order, with a progress line."""
+        make = self._maker(files, split)
+        progress, threads = Progress(f"{self.name}: {split}", len(items)), os.cpu_count() or 1
+        with ThreadPoolExecutor(threads, "records") as pool:
+            # Pictures are decoded to their end, which threads do side by side; a few at a time,
+            # as their bytes wait here.
+            for first in range(0, len(items), CHUNK):
+                chunk = items[first : first + CHUNK]
+                for made in pool.map(lambda item: list(make(item, self.skips.add)), chunk):
+                    progress.step(not made)
+                    yield from made
         progress.close()
 
 

@@ -33,7 +33,8 @@ class Model:
     """Settings of the system; the defaults are the official code's for its `lite` generator.
 
     Attributes:
-      perception: "clip_l14_dino_s16" (published) or "mini" (ships with jaxt2i).
+      perception: "clip_l14_dino_s16" (published), "mclip_l14_dino_s16" (captions in many
+        languages) or "mini" (ships with jaxt2i); see jaxt2i.encoders.perception.
       weights: "pretrained", or "random" to measure speed without downloads.
       clip_weights, feature_weights: files to read instead of the cache; "" looks there.
       z_dim: width of the latent.
@@ -266,7 +267,7 @@ def build(cfg) -> Method:
     if sees.features is None:
         raise ConfigError(
             f"config.model.perception={model.perception!r} has no feature network for the "
-            "discriminator; choose 'mini' or 'clip_l14_dino_s16'"
+            "discriminator; choose 'mini', 'clip_l14_dino_s16' or 'mclip_l14_dino_s16'"
         )
     game = Game(model, sees, cfg.data.resolution)
     nets = game.nets(compute_dtype(cfg.precision, jax.default_backend()))

@@ -1,0 +1,156 @@
+"""Reading annotations: JSON and pickles that are what they should be, masks, pictures of labels."""
+
+import json
+import pickle
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxt2i.data import images
+from jaxt2i.data.builders.record import runs_of
+from jaxt2i.data.schema import DataError
+
+# Why single entries, or the pictures they belong to, are left out.
+NO_PICTURE = "annotation of no picture"
+NO_CLASS = "annotation of no class"
+BAD_MASK = "malformed mask"
+
+
+def read_json(file: Path, kind: type = dict) -> Any:
+    """What a JSON file holds.
+
+    Args:
+      file: read as UTF-8; bytes that are not are replaced, as in some official files.
+      kind: dict or list.
+
+    Raises:
+      DataError: when it is missing, is no JSON, or holds another kind of thing.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8", errors="replace"))
+    except OSError as error:
+        raise DataError(f"{file} cannot be read ({error})") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(
+            f"{file} is not JSON ({error}): cut off in the download? Get it again"
+        ) from error
+    if not isinstance(content, kind):
+        raise DataError(
+            f"{file}: expected a JSON {kind.__name__}, found {type(content).__name__}; is it "
+            "another file under this name?"
+        )
+    return content
+
+
+def rows(file: Path, content: dict, name: str, keys: Iterable[str]) -> list[dict]:
+    """One of a file's lists of entries.
+
+    Args:
+      file: what errors call it.
+      content: the file's.
+      name: of the list.
+      keys: that every entry must have.
+
+    Raises:
+      DataError: names the list or the entry, what it has, and what was expected.
+    """
+    listed, keys = content.get(name), tuple(keys)
+    if not isinstance(listed, list):
+        raise DataError(
+            f'{file}: expected a list "{name}", found {", ".join(map(str, content)) or "nothing"}; '
+            "is it another file under this name?"
+        )
+    for number, row in enumerate(listed):
+        if not isinstance(row, dict) or not all(key in row for key in keys):
+            raise DataError(
+                f'{file}: entry {number} of "{name}" should have {", ".join(keys)}, it is '
+                f"{str(row)[:80]}; get the file again"
+            )
+    return listed
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        arrays = {"_reconstruct", "scalar", "_frombuffer", "ndarray", "dtype"}
+        if module.split(".")[0] == "numpy" and name in arrays:
+            return super().find_class(module.replace("numpy.core", "numpy._core"), name)
+        if (module, name) == ("_codecs", "encode"):  # bytes, in the older protocols
+            return super().find_class(module, name)
+        raise ValueError(f"it asks for {module}.{name}, which is refused without running it")
+
+
+def read_array_pickle(file: Path) -> Any:
+    """A pickle of containers, numbers, strings and NumPy arrays, executing nothing else.
+
+    Raises:
+      ValueError: when it is another thing, or cut off.
+    """
+    try:
+        with file.open("rb") as stream:
+            return _ArrayUnpickler(stream, encoding="latin1").load()
+    except (pickle.UnpicklingError, EOFError, LookupError, TypeError, AttributeError) as error:
+        raise ValueError(f"not a readable pickle: {error}") from error
+
+
+def runs(segmentation: Any, size: tuple[int, int], name: str) -> list[int]:
+    """Run lengths of a mask in any of COCO's forms, see `runs_of`.
+
+    Args:
+      segmentation: polygons [x1, y1, x2, ...] in pixels, or {"size": [height, width], "counts"}
+        with run lengths as numbers or packed in a string.
+      size: width and height of the picture, pixels.
+      name: what errors call the picture.
+
+    Returns:
+      Run lengths; empty where there is no polygon of three points or more.
+
+    Raises:
+      Unreadable: for a mask that is of another size, or not one.
+    """
+    from pycocotools import mask
+
+    width, height = size
+    try:
+        if isinstance(segmentation, list):
+            # Fewer points enclose nothing, and two would be taken for a box.
+            polygons = [polygon for polygon in segmentation if len(polygon) >= 6]
+            if not polygons:
+                return []
+            packed = mask.merge(mask.frPyObjects(polygons, height, width))
+        elif isinstance(segmentation["counts"], list):
+            packed = mask.frPyObjects(segmentation, height, width)
+        else:
+            packed = segmentation
+        decoded = mask.decode(packed)
+    except Exception as error:  # malformed runs raise nearly anything
+        raise images.Unreadable(name, BAD_MASK) from error
+    if decoded.shape != (height, width):
+        raise images.Unreadable(name, BAD_MASK)
+    return runs_of(decoded)
+
+
+def read_labels(file: Path, channels: int = 1) -> np.ndarray:
+    """A PNG whose values are labels: as they are stored, without palette or colour conversion.
+
+    Args:
+      file: 8 bits a channel.
+      channels: 1 or 3.
+
+    Returns:
+      uint8 [H, W], or [H, W, 3].
+
+    Raises:
+      Unreadable: when it cannot be decoded, or has other channels.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(file, formats=("PNG",)) as image:
+            if image.mode not in (("L", "P") if channels == 1 else ("RGB",)):
+                raise images.Unreadable(file, images.FORMAT)
+            return np.asarray(image)
+    except (OSError, SyntaxError) as error:
+        reason = images.SYSTEM if getattr(error, "errno", None) else images.CORRUPT
+        raise images.Unreadable(file, reason) from error

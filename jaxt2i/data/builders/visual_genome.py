@@ -1,0 +1,266 @@
+"""Visual Genome (Krishna et al., 2017): phrases on regions, objects, relationships, attributes."""
+
+import collections
+import dataclasses
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import tensorflow_datasets as tfds
+
+from jaxt2i.data.builders.annotations import read_json
+from jaxt2i.data.builders.base import Builder, Files, Item, Need
+from jaxt2i.data.builders.record import Caption, Object, Record
+from jaxt2i.data.schema import DataError
+
+HOME = "https://homes.cs.washington.edu/~ranjay/visualgenome/api.html"
+SG2IM = "https://github.com/google/sg2im"
+# Names that occur this often in the training split are classes (Johnson et al., 2018: 178).
+MIN_COUNT = 2000
+SPLITS = ("train", "val", "test")
+
+# What is left out of the records, and counted.
+RARE = "object of no class"
+SHAPELESS = "object without area"
+LOOSE = "relationship of an object left out"
+UNSPLIT = "picture in no split"
+UNKNOWN = "split's id of no picture"
+
+PICTURES = (
+    Need("VG_100K", f"{HOME} (part 1)", archives=("images.zip",)),
+    # Some keep all pictures in one folder; what is then missing is counted by name.
+    Need("VG_100K_2", f"{HOME} (part 2)", archives=("images2.zip",), optional=True),
+)
+ANNOTATIONS = tuple(
+    Need(f"{name}.json", HOME, archives=(f"{name}.json.zip",))
+    for name in ("image_data", "region_descriptions", "objects", "relationships", "attributes")
+)
+SPLIT_FILE = Need(
+    "vg_splits.json",
+    f"{SG2IM} (sg2im/data/vg_splits.json); without it everything is one split",
+    optional=True,
+)
+ALIASES = tuple(
+    Need(f"{name}_alias.txt", HOME, optional=True) for name in ("object", "relationship")
+)
+
+
+@dataclasses.dataclass(eq=False)
+class VisualGenomeConfig(tfds.core.BuilderConfig):
+    """Which names are classes.
+
+    Attributes:
+      min_count: how often a name occurs in the training split at least; scale it down with the
+        number of pictures.
+    """
+
+    min_count: int = MIN_COUNT
+
+
+class Jaxt2iVisualGenome(Builder):
+    """Every region's phrase is a caption, in the order of the regions' ids.
+
+    There is no official split: where sg2im's vg_splits.json is given, it is taken, else all
+    pictures are "train". Objects of rarer names are left out, and relationships with them; all of
+    it is counted.
+    """
+
+    TITLE = "Visual Genome"
+    TERMS = "CC BY 4.0; the pictures are Flickr's, half of them COCO's."
+    BUILDER_CONFIGS: ClassVar = [
+        VisualGenomeConfig(name="sg2im", description="Names that occur 2,000 times are classes."),
+        VisualGenomeConfig(name="all", description="Every name is a class.", min_count=1),
+    ]
+    EXPECTED: ClassVar = {"train": 108077}
+
+    def needs(self) -> tuple[Need, ...]:
+        return *PICTURES, *ANNOTATIONS, SPLIT_FILE, *ALIASES
+
+    def names(self, files: Files) -> dict[str, list[str]]:
+        splits = _splits(files, _by_image(files / "image_data.json", _picture))
+        return {"objects": self._vocabulary(_objects(files), splits["train"])}
+
+    def items(self, files: Files) -> dict[str, list[Item]]:
+        pictures = _by_image(files / "image_data.json", _picture)
+        splits, objects = _splits(files, pictures), _objects(files)
+        labels = {n: label for label, n in enumerate(self._vocabulary(objects, splits["train"]))}
+        phrases = _by_image(files / "region_descriptions.json", _phrases)
+        relationships = _by_image(files / "relationships.json", _relationships)
+        attributes = _by_image(files / "attributes.json", _attributes)
+        predicates = _aliases(files / "relationship_alias.txt")
+        folders = _folders(files)
+        split_of = {number: split for split, numbers in splits.items() for number in numbers}
+        self.skips.counts.update(UNKNOWN for number in split_of if number not in pictures)
+        items: dict[str, list[Item]] = collections.defaultdict(list)
+        for number, (url, metadata) in pictures.items():
+            if number not in split_of:
+                self.skips.counts[UNSPLIT] += 1
+                continue
+            kept, index = self._kept(objects.get(number, []), labels)
+            described = attributes.get(number, {})
+            file = f"{number}.jpg"
+            folder = folders.get(file, "VG_100K_2" if "/VG_100K_2/" in url else "VG_100K")
+            content = {
+                "phrases": phrases.get(number, []),
+                "objects": kept,
+                "relationships": self._joined(relationships.get(number, []), index, predicates),
+                "metadata": {**metadata, "attributes": [described.get(o[3], []) for o in kept]},
+            }
+            items[split_of[number]].append(Item(str(number), f"{folder}/{file}", content))
+        return {split: items[split] for split in splits if split in items}
+
+    def record(self, files: Files, item: Item) -> Record:
+        content = item.content
+        return Record(
+            key=item.key,
+            image=files / item.image,
+            filename=f"{item.key}.jpg",
+            captions=[Caption(phrase, number) for number, phrase in content["phrases"]],
+            objects=[Object(*fields) for fields in content["objects"]],
+            relationships=content["relationships"],
+            metadata=content["metadata"],
+        )
+
+    def _vocabulary(self, objects: dict[int, list[tuple]], images: Iterable[int]) -> list[str]:
+        """Names of the classes, the most frequent in the images first, then by letters."""
+        counts = collections.Counter(o[1] for image in images for o in objects.get(image, []))
+        least = self.builder_config.min_count
+        frequent = [name for name, n in counts.items() if name and n >= least]
+        return sorted(frequent, key=lambda name: (-counts[name], name))
+
+    def _kept(self, objects: list[tuple], labels: dict[str, int]):
+        """The objects of known classes as fields of `Object`, and {object id: index of it}."""
+        kept, index = [], {}
+        for number, name, box, merged in objects:
+            reason = RARE if name not in labels else SHAPELESS if min(box[2:]) <= 0 else None
+            if reason:
+                self.skips.counts[reason] += 1
+                continue
+            index.update(dict.fromkeys((number, *merged), len(kept)))
+            kept.append((labels[name], name, box, number))
+        return kept, index
+
+    def _joined(self, relationships: list[tuple], index: dict[int, int], aliases: dict[str, str]):
+        """Relationships whose two objects were kept, as (index, index, predicate)."""
+        joined = []
+        for subject, object_, predicate in relationships:
+            if subject in index and object_ in index:
+                name = _clean(predicate, aliases)
+                joined.append((index[subject], index[object_], name))
+            else:
+                self.skips.counts[LOOSE] += 1
+        return joined
+
+
+# --- Files of one entry an image; keys differ between the releases of 2016 and 2017 ---
+
+
+def _by_image(file: Path, parse: Callable[[dict], Any]) -> dict[int, Any]:
+    """{image id: what `parse` makes of its entry}.
+
+    Raises:
+      DataError: names the entry and the key that it lacks.
+    """
+    found = {}
+    for number, entry in enumerate(read_json(file, list)):
+        try:
+            found[_id(entry, "image_id")] = parse(entry)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise DataError(
+                f"{file}: entry {number} is not what it should be ({error!r}): {str(entry)[:80]}; "
+                f"is it another file under this name? Get it again from {HOME}"
+            ) from error
+    return found
+
+
+def _id(row: dict, key: str) -> int:
+    return row[key] if key in row else row["id"]
+
+
+def _picture(entry: dict):
+    ids = {key: entry[key] for key in ("coco_id", "flickr_id") if entry.get(key) is not None}
+    return entry["url"], {"image_id": _id(entry, "image_id"), **ids, "url": entry["url"]}
+
+
+def _phrases(entry: dict) -> list[tuple[int, str]]:
+    return sorted((_id(region, "region_id"), region["phrase"]) for region in entry["regions"])
+
+
+def _relationships(entry: dict) -> list[tuple[int, int, str]]:
+    return [
+        (_id(row["subject"], "object_id"), _id(row["object"], "object_id"), row["predicate"])
+        for row in entry["relationships"]
+    ]
+
+
+def _attributes(entry: dict) -> dict[int, list[str]]:
+    """{object id: its attributes}; objects without any lack the key."""
+    return {_id(row, "object_id"): row.get("attributes", []) for row in entry["attributes"]}
+
+
+def _objects(files: Files) -> dict[int, list[tuple]]:
+    """{image id: [(object id, name, (x, y, width, height) in pixels, ids merged into it)]}."""
+    aliases = _aliases(files / "object_alias.txt")
+
+    def parse(entry: dict) -> list[tuple]:
+        return [
+            (
+                _id(row, "object_id"),
+                _clean(row["names"][0] if row.get("names") else row.get("name", ""), aliases),
+                (row["x"], row["y"], *_sides(row)),
+                tuple(row.get("merged_object_ids", ())),
+            )
+            for row in entry["objects"]
+        ]
+
+    return _by_image(files / "objects.json", parse)
+
+
+def _sides(row: dict) -> tuple[float, float]:
+    return (row["w"], row["h"]) if "w" in row else (row["width"], row["height"])
+
+
+def _aliases(file: Path) -> dict[str, str]:
+    """{name: the name to use}, of lines "name to use,name,name..."; empty without the file."""
+    if not file.is_file():
+        return {}
+    aliases = {}
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+        first, *others = (_clean(name, {}) for name in line.split(","))
+        aliases.update(dict.fromkeys(others, first))
+    return aliases
+
+
+def _clean(name: str, aliases: dict[str, str]) -> str:
+    """A name in lower case with single spaces, in the spelling that its aliases share."""
+    plain = " ".join(name.lower().split())
+    return aliases.get(plain, plain)
+
+
+def _folders(files: Files) -> dict[str, str]:
+    """{picture's file: the folder it lies in}."""
+    there = [need.path for need in PICTURES if files.has(need.path)]
+    return {name: folder for folder in there for name in os.listdir(files / folder)}
+
+
+def _splits(files: Files, pictures: Iterable[int]) -> dict[str, list[int]]:
+    """{split: image ids} of sg2im's file; without it all of the pictures are "train".
+
+    Raises:
+      DataError: when it does not hold a training split of ids, or an id is in two.
+    """
+    if not files.has(SPLIT_FILE.path):
+        return {"train": list(pictures)}
+    file = files / SPLIT_FILE.path
+    content = read_json(file)
+    splits = {split: content[split] for split in SPLITS if split in content}
+    ids = [number for numbers in splits.values() for number in numbers]
+    if "train" not in splits or not all(isinstance(i, int) for i in ids):
+        raise DataError(
+            f'{file}: expected {{"train": [image ids], "val": ..., "test": ...}}, found '
+            f"{', '.join(content) or 'nothing'}; get it again from {SPLIT_FILE.where}, or remove it"
+        )
+    if len(set(ids)) < len(ids):
+        raise DataError(f"{file}: {len(ids) - len(set(ids))} ids are in it twice")
+    return splits

@@ -1,0 +1,117 @@
+"""One picture of many examples: captions, boxes, masks and classes of pixels, for a person."""
+
+import dataclasses
+import math
+import textwrap
+from pathlib import Path
+
+import numpy as np
+
+# Tableau's colours, which stay apart on photographs.
+COLOURS = (
+    *("#4e79a7", "#f28e2b", "#e15759", "#76b7b2", "#59a14f"),
+    *("#edc948", "#b07aa1", "#ff9da7", "#9c755f", "#bab0ac"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tile:
+    """One example to draw.
+
+    Attributes:
+      example: arrays of the schema, without a batch axis.
+      caption: its text, shown below.
+      title: shown above.
+      size: width and height to draw it at; only their ratio matters.
+      names: of the classes that `box_label` counts; a class without a name is its number.
+    """
+
+    example: dict[str, np.ndarray]
+    caption: str
+    title: str = ""
+    size: tuple[int, int] = (1, 1)
+    names: tuple[str, ...] = ()
+
+
+def draw(tiles: list[Tile], file: str | Path) -> None:
+    """Writes the examples as one PNG.
+
+    Args:
+      tiles: at least one.
+      file: to write.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    pixels = any("segmentation" in tile.example for tile in tiles)
+    columns = max(1, min(len(tiles), math.ceil(math.sqrt(len(tiles)))))
+    rows = math.ceil(len(tiles) / columns)
+    across = 2 if pixels else 1
+    figure = Figure(figsize=(2.6 * columns * across, 3.3 * rows), dpi=110, layout="constrained")
+    axes = figure.subplots(rows, columns * across, squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    for i, tile in enumerate(tiles):
+        row, column = divmod(i, columns)
+        _picture(axes[row, column * across], tile)
+        if "segmentation" in tile.example:
+            _classes(axes[row, column * across + 1], tile)
+    FigureCanvasAgg(figure)
+    figure.savefig(file)
+
+
+def _extent(tile: Tile) -> tuple[float, float, float, float]:
+    width, height = tile.size
+    return 0, width / max(tile.size), height / max(tile.size), 0
+
+
+def _picture(axis, tile: Tile) -> None:
+    from matplotlib.patches import Rectangle
+
+    example, (_, width, height, _) = tile.example, _extent(tile)
+    axis.imshow(example["image"], extent=_extent(tile), interpolation="nearest")
+    for i in np.flatnonzero(example.get("box_mask", ())).tolist():
+        colour = COLOURS[i % len(COLOURS)]
+        if "shape_masks" in example:
+            shape = example["shape_masks"][i] / 255
+            rgba = np.zeros((*shape.shape, 4))
+            rgba[..., :3] = [int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5)]
+            rgba[..., 3] = 0.55 * shape
+            axis.imshow(rgba, extent=_extent(tile), interpolation="nearest")
+        x, y, w, h = example["boxes"][i]
+        box = Rectangle(
+            (x * width, y * height),
+            w * width,
+            h * height,
+            fill=False,
+            edgecolor=colour,
+            linewidth=1.5,
+        )
+        axis.add_patch(box)
+        label = int(example["box_label"][i])
+        name = tile.names[label] if label < len(tile.names) else str(label)
+        axis.text(
+            x * width,
+            y * height,
+            name,
+            fontsize=6,
+            color="white",
+            va="top",
+            bbox={"facecolor": colour, "edgecolor": "none", "pad": 0.8},
+            clip_on=True,
+        )
+    axis.set_title(tile.title, fontsize=6)
+    below = "\n".join(textwrap.wrap(tile.caption, 42)[:5])
+    axis.text(0, height * 1.02, below, fontsize=6.5, va="top")
+
+
+def _classes(axis, tile: Tile) -> None:
+    classes = tile.example["segmentation"]
+    axis.imshow(
+        np.ma.masked_equal(classes, 0) % 20,
+        extent=_extent(tile),
+        cmap="tab20",
+        vmin=0,
+        vmax=19,
+        interpolation="nearest",
+    )

@@ -1,0 +1,339 @@
+"""python -m jaxt2i.prepare NAME --from DIR --to DIR
+
+Builds the records of a data set from its official files, packed or not, as a tfds data set that
+`--config.data.source=records --config.data.path=DIR` trains on and `tfds.load` reads. NAME is a
+data set, or NAME/CONFIG: ade20k, coco, coco_stuff, cub, fashiongen, flowers, multi30k,
+visual_genome.
+
+  --check                     reads everything and writes nothing
+  --beam ["--runner=..."]     by Apache Beam: here, or on Dataflow, Flink or Spark
+  --show 16                   one PNG of examples with captions, boxes and masks
+  --pipeline --config FILE[:preset] [--config.KEY=VALUE ...] --show 16
+                              the same of what a configuration's network really sees
+  --list 30000                a fixed list of pictures and captions for evaluation
+
+A data set that is there already is left as it is; one that was interrupted is built again from
+archives that stay unpacked. What cannot be used is skipped, counted, and listed in prepare.json
+beside the records.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import shlex
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+from jaxt2i.data import files, records, schema
+from jaxt2i.data import order as orders
+from jaxt2i.data.pictures import Framing
+
+# Side at which pictures are shown, pixels.
+SHOWN = 256
+# The lists of published evaluations.
+COCO_LIST = 30_000
+
+
+def arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The command line: what is ours, and the settings of a configuration."""
+    p = argparse.ArgumentParser(
+        prog="python -m jaxt2i.prepare",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    p.add_argument("name", nargs="?", metavar="NAME[/CONFIG]", help="the data set")
+    p.add_argument("--from", dest="source", metavar="DIR", help="its official files")
+    p.add_argument("--to", default="data", metavar="DIR", help="where data sets lie; default data")
+    p.add_argument("--check", action="store_true", help="read everything, write nothing")
+    p.add_argument(
+        "--beam", nargs="?", const="--runner=DirectRunner", metavar="OPTIONS", help="Beam's options"
+    )
+    p.add_argument("--shards", type=int, help="files of each split; default by size")
+    p.add_argument("--overwrite", action="store_true", help="build what is there already")
+    p.add_argument("--show", type=int, metavar="N", help="draw N examples")
+    p.add_argument("--split", help="the split to show or to list; default each one")
+    p.add_argument("--seed", type=int, default=0, help="of what is shown or listed")
+    p.add_argument("--list", type=int, metavar="N", help="draw a fixed list of N captions")
+    p.add_argument("--pipeline", action="store_true", help="show what a configuration sees")
+    p.add_argument("--png", metavar="FILE", help="where --show draws; default beside the records")
+    args, settings = p.parse_known_args(argv)
+    if not args.pipeline and settings:
+        p.error(f"unknown argument {settings[0]}")
+    if args.pipeline and not args.show:
+        p.error("--pipeline says what to show: add --show N")
+    if not args.pipeline and not args.name:
+        p.error("which data set? " + ", ".join(known()))
+    if args.check and not args.source:
+        p.error("--check needs --from DIR")
+    return args, settings
+
+
+def known() -> list[str]:
+    """The data sets, without loading what builds them."""
+    folder = Path(__file__).parent / "data" / "builders"
+    shared = ("__init__", "annotations", "base", "record", "regions")
+    return sorted(file.stem for file in folder.glob("*.py") if file.stem not in shared)
+
+
+def builder_of(name: str, to: str):
+    """The builder behind NAME[/CONFIG].
+
+    Raises:
+      DataError: for an unknown name; says which there are.
+    """
+    # TensorFlow tells of its build, tfds of its deprecations.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    logging.set_verbosity(logging.ERROR)
+    import tensorflow_datasets as tfds
+
+    from jaxt2i.data.builders import BUILDERS
+
+    tfds.disable_progress_bar()
+    name, _, config = name.partition("/")
+    if name not in BUILDERS:
+        raise schema.DataError(f"no data set {name!r}; known: {', '.join(BUILDERS)}")
+    made = BUILDERS[name]
+    if config and config not in made.builder_configs:
+        configs = ", ".join(f"{name}/{c}" for c in made.builder_configs) or f"{name} alone"
+        raise schema.DataError(f"no data set {name}/{config}; known: {configs}")
+    return made(data_dir=to, config=config or None)
+
+
+def check(builder, source: str) -> dict[str, Any]:
+    """Reads and decodes everything, and writes nothing but what archives hold, for a while."""
+    out = {}
+    with tempfile.TemporaryDirectory(prefix="jaxt2i-") as unpacked:
+        builder.unpacked = Path(unpacked)
+        official = builder.files(source)
+        for split, items in builder.whole(official).items():
+            start = time.monotonic()
+            seen = Seen()
+            for _, example in builder.generated(official, split, items):
+                seen.add(example)
+            out[split] = {**seen.facts(), "seconds": round(time.monotonic() - start, 1)}
+    return out
+
+
+class Seen:
+    """What there is in the examples of a split."""
+
+    def __init__(self):
+        self.captions, self.objects = [], 0
+
+    def add(self, example: dict[str, Any]) -> None:
+        """Counts an example."""
+        self.captions.append(len(example["captions"]))
+        self.objects += len(example["objects"])
+
+    def facts(self) -> dict[str, Any]:
+        """The counts."""
+        return {
+            "images": len(self.captions),
+            "captions_per_image": histogram(np.array(self.captions, np.int64)),
+            "objects": self.objects,
+        }
+
+
+def histogram(counts: np.ndarray) -> dict[str, int]:
+    """{value: how often} of whole numbers."""
+    values, often = np.unique(counts, return_counts=True)
+    return {str(value): int(n) for value, n in zip(values, often, strict=True)}
+
+
+def build(builder, args: argparse.Namespace) -> dict[str, Any]:
+    """Writes the records and their indices; returns what is in them."""
+    import tensorflow_datasets as tfds
+
+    start = time.monotonic()
+    target = Path(builder.data_dir)
+    if target.exists() and args.overwrite:
+        shutil.rmtree(target)
+    for unfinished in target.parent.glob(f"incomplete.*_{target.name}"):
+        print(f"prepare: {unfinished} was interrupted and is built again", file=sys.stderr)
+        shutil.rmtree(unfinished)
+    official = Path(args.source)
+    if not official.is_dir():
+        raise schema.DataError(
+            f"--from {official} is no folder. {builder.MANUAL_DOWNLOAD_INSTRUCTIONS}"
+        )
+    settings: dict[str, Any] = {"num_shards": args.shards} if args.shards else {}
+    if args.beam is not None:
+        from apache_beam.options.pipeline_options import PipelineOptions
+
+        builder.beam = True
+        # Else Beam reads our own command line.
+        settings["beam_options"] = PipelineOptions(shlex.split(args.beam))
+    config = tfds.download.DownloadConfig(
+        manual_dir=official, register_checksums=False, verify_ssl=True, **settings
+    )
+    with contextlib.redirect_stdout(io.StringIO()):  # tfds tells of sizes that it does not know
+        builder.download_and_prepare(download_config=config)
+    out = {}
+    about = records.describe(str(target))
+    for split, counts in about["splits"].items():
+        _, index = records.index_of(str(target), split, counts)
+        out[split] = {
+            "images": len(index.shard),
+            "captions_per_image": histogram(index.captions),
+            "languages": dict(
+                zip(index.language_names.tolist(), index.languages.sum(0).tolist(), strict=True)
+            ),
+            "objects": len(index.object_label),
+        }
+    report = {
+        "name": args.name,
+        "splits": out,
+        "skipped": dict(builder.skips.counts.most_common()),
+        "skipped_files": builder.skips.listed,
+        "seconds": round(time.monotonic() - start, 1),
+    }
+    (target / "prepare.json").write_text(json.dumps(report, indent=1) + "\n")
+    return report
+
+
+def summary(report: dict[str, Any], expected: dict[str, int]) -> list[str]:
+    """Lines for a person: what there is, and what differs from the published counts."""
+    lines = []
+    for split, facts in report["splits"].items():
+        captions = ", ".join(f"{n} with {k}" for k, n in facts["captions_per_image"].items())
+        line = f"  {split:10} {facts['images']:>8,} images; captions: {captions or 'none'}"
+        if facts["objects"]:
+            line += f"; {facts['objects']:,} objects"
+        if spoken := facts.get("languages"):
+            line += f"; {', '.join(f'{n:,} {name}' for name, n in spoken.items())}"
+        if expected.get(split, facts["images"]) != facts["images"]:
+            line += f"; published: {expected[split]:,}"
+        lines.append(line)
+    skipped = ", ".join(f"{n} {reason}" for reason, n in report["skipped"].items())
+    return [*lines, f"  skipped: {skipped or 'none'}", f"  {report['seconds']} s"]
+
+
+def write_list(folder: str, split: str, count: int, seed: int) -> Path:
+    """Draws `count` pictures of a split and one caption of each, once and for all.
+
+    Args:
+      folder: of the records.
+      split: of the data set.
+      count: pictures, all different.
+      seed: of the draw.
+
+    Returns:
+      The file, for `--config.data.list`: [[id, number of the caption], ...].
+
+    Raises:
+      DataError: when the split has fewer pictures.
+    """
+    source = records.Records(folder, split, Framing(16))
+    if source.size < count:
+        raise schema.DataError(f"{folder} has {source.size} pictures in {split!r}, not {count}")
+    # By id, so that the list does not depend on how the records were sorted into files.
+    by_id = sorted((source.name(i), len(source.captions(i))) for i in range(source.size))
+    key = orders.mix(seed, count)
+    pairs = []
+    for i in range(count):
+        name, captions = by_id[orders.permuted(i, len(by_id), key)]
+        pairs.append([name, orders.mix(seed, i) % captions])
+    file = Path(folder) / f"list-{split}-{count}.json"
+    file.write_text(json.dumps(pairs) + "\n")
+    return file
+
+
+def show(folder: str, split: str, args: argparse.Namespace) -> Path:
+    """Draws examples of a split as they are stored."""
+    from jaxt2i.data import show as drawings
+
+    wanted = records.Wanted(objects=30, around_box=False, mask_resolution=SHOWN)
+    source = records.Records(folder, split, Framing(SHOWN, "none"), wanted)
+    order = orders.Shuffled(source.size, args.seed)
+    tiles = []
+    for position in range(min(args.show, source.size)):
+        i = order(position)
+        example = source.example(i, source.gives)
+        label = example["label"]
+        name = source.class_names[label] if label < len(source.class_names) else ""
+        count = len(source.captions(i))
+        text = source.captions(i)[0] + (f"  (+{count - 1})" if count > 1 else "")
+        title = " · ".join(filter(None, (source.name(i).split("/", 2)[2], name)))
+        tiles.append(
+            drawings.Tile(example, text, title, source.shape(i), tuple(source.object_names))
+        )
+    file = Path(args.png or Path(folder) / f"show-{split}.png")
+    drawings.draw(tiles, file)
+    return file
+
+
+def show_pipeline(args: argparse.Namespace, settings: list[str]) -> Path:
+    """Draws what the network of a configuration sees, batch after batch."""
+    from jaxt2i import runs, train
+    from jaxt2i.data import show as drawings
+
+    train.parse(["prepare", *settings])
+    run = runs.open_run(train.CONFIG.value)
+    split = args.split or run.config.data.split
+    source = run.source(split)
+    extra = [k for k in ("boxes", "box_label", "box_mask", "shape_masks") if k in source.gives]
+    extra += ["segmentation"] if "segmentation" in source.gives else []
+    needs = tuple(dict.fromkeys((*run.method.needs, "image", "tokens", "token_mask", *extra)))
+    pipeline = run.pipeline(source, run.config.batch_size, needs)
+    names = tuple(getattr(source, "object_names", source.class_names))
+    tiles = []
+    for position in range(args.show):
+        example, text = pipeline.shown_at(position)
+        title = f"position {position}, {int(example['token_mask'].sum())} tokens"
+        tiles.append(drawings.Tile(example, text, title, (1, 1), names))
+    file = Path(args.png or "pipeline.png")
+    drawings.draw(tiles, file)
+    return file
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs the command line."""
+    args, settings = arguments(argv)
+    try:
+        if args.pipeline:
+            print(f"{show_pipeline(args, settings)}")
+            return
+        builder = builder_of(args.name, args.to)
+        if args.check:
+            report = {"splits": check(builder, args.source), "skipped": builder.skips.counts}
+            report["seconds"] = sum(facts["seconds"] for facts in report["splits"].values())
+            print(f"{args.name} at {args.source}:", *summary(report, builder.EXPECTED), sep="\n")
+            return
+        target = str(builder.data_dir)
+        there = files.exists(os.path.join(target, records.INFO))
+        if args.source and (args.overwrite or not there):
+            report = build(builder, args)
+            print(f"{args.name} in {target}:", *summary(report, builder.EXPECTED), sep="\n")
+            if (
+                args.name in ("coco", "coco/2014")
+                and report["splits"]["val"]["images"] >= COCO_LIST
+            ):
+                args.list, args.split = args.list or COCO_LIST, args.split or "val"
+        elif args.source:
+            print(f"{args.name} is in {target} already; --overwrite builds it again")
+        elif not there:
+            raise schema.DataError(f"{target} holds no records of {args.name}; give --from DIR")
+        splits = [args.split] if args.split else list(records.describe(target)["splits"])
+        for split in splits if args.list else ():
+            print(write_list(target, split, args.list, args.seed))
+        for split in splits if args.show else ():
+            print(show(target, split, args))
+        if not args.show and not args.list:
+            print(f"train on it: --config.data.source=records --config.data.path={target}")
+    except (schema.DataError, OSError, ImportError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
