@@ -22,6 +22,7 @@ import contextlib
 import io
 import json
 import os
+import posixpath
 import shlex
 import shutil
 import sys
@@ -65,12 +66,13 @@ def arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     p.add_argument("--seed", type=int, default=0, help="of what is shown or listed")
     p.add_argument("--list", type=int, metavar="N", help="draw a fixed list of N captions")
     p.add_argument("--pipeline", action="store_true", help="show what a configuration sees")
+    p.add_argument("--config", metavar="FILE[:preset]", help="the configuration of --pipeline")
     p.add_argument("--png", metavar="FILE", help="where --show draws; default beside the records")
     args, settings = p.parse_known_args(argv)
     if not args.pipeline and settings:
         p.error(f"unknown argument {settings[0]}")
-    if args.pipeline and not args.show:
-        p.error("--pipeline says what to show: add --show N")
+    if args.pipeline and not (args.show and args.config):
+        p.error("--pipeline needs --config FILE[:preset] and --show N")
     if not args.pipeline and not args.name:
         p.error("which data set? " + ", ".join(known()))
     if args.check and not args.source:
@@ -264,10 +266,9 @@ def show(folder: str, split: str, args: argparse.Namespace) -> Path:
         name = source.class_names[label] if label < len(source.class_names) else ""
         count = len(source.captions(i))
         text = source.captions(i)[0] + (f"  (+{count - 1})" if count > 1 else "")
-        title = " · ".join(filter(None, (source.name(i).split("/", 2)[2], name)))
-        tiles.append(
-            drawings.Tile(example, text, title, source.shape(i), tuple(source.object_names))
-        )
+        title = " · ".join(filter(None, (posixpath.basename(source.name(i)), name)))
+        names = tuple(source.object_names)
+        tiles.append(drawings.Tile(example, text, title, source.shape(i), names, source.subject(i)))
     file = Path(args.png or Path(folder) / f"show-{split}.png")
     drawings.draw(tiles, file)
     return file
@@ -278,7 +279,7 @@ def show_pipeline(args: argparse.Namespace, settings: list[str]) -> Path:
     from jaxt2i import runs, train
     from jaxt2i.data import show as drawings
 
-    train.parse(["prepare", *settings])
+    train.parse(["prepare", f"--config={args.config}", *settings])
     run = runs.open_run(train.CONFIG.value)
     split = args.split or run.config.data.split
     source = run.source(split)

@@ -394,6 +394,14 @@ class Records:
         row = self._row(index)
         return int(row.integers("image/width")[0]), int(row.integers("image/height")[0])
 
+    def subject(self, index: int) -> tuple[float, ...] | None:
+        """x, y, w, h of what a record's picture shows, fractions; None: all of it."""
+        row = self._row(index)
+        if not row.integers("has_bbox")[0]:
+            return None
+        top, left, bottom, right = row.floats("bbox").tolist()
+        return left, top, right - left, bottom - top
+
     def name(self, index: int) -> str:
         """The record's id, the same in every build of its data set."""
         return self._row(index).texts("id")[0]

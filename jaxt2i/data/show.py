@@ -24,6 +24,7 @@ class Tile:
       title: shown above.
       size: width and height to draw it at; only their ratio matters.
       names: of the classes that `box_label` counts; a class without a name is its number.
+      subject: x, y, w, h of what the picture shows, fractions; drawn dashed.
     """
 
     example: dict[str, np.ndarray]
@@ -31,6 +32,7 @@ class Tile:
     title: str = ""
     size: tuple[int, int] = (1, 1)
     names: tuple[str, ...] = ()
+    subject: tuple[float, float, float, float] | None = None
 
 
 def draw(tiles: list[Tile], file: str | Path) -> None:
@@ -100,7 +102,11 @@ def _picture(axis, tile: Tile) -> None:
             bbox={"facecolor": colour, "edgecolor": "none", "pad": 0.8},
             clip_on=True,
         )
-    axis.set_title(tile.title, fontsize=6)
+    if tile.subject:
+        x, y, w, h = tile.subject
+        style = {"fill": False, "edgecolor": "white", "linestyle": "--"}
+        axis.add_patch(Rectangle((x * width, y * height), w * width, h * height, **style))
+    axis.set_title(textwrap.shorten(tile.title, 44, placeholder="…"), fontsize=6)
     below = "\n".join(textwrap.wrap(tile.caption, 42)[:5])
     axis.text(0, height * 1.02, below, fontsize=6.5, va="top")
 
