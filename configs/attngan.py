@@ -14,6 +14,9 @@ work directory config.init_from names. The published presets start from the publ
 | cub | CUB-200-2011, 256 px | 20 | 600 | 4.36, 67.82 %, 23.98 (PyTorch) / 14.01 (TF) |
 | coco | COCO 2014, 256 px | 14 | 120 | 25.89, 85.47 %, 35.49 / 29.53 |
 | cub_dcgan | CUB-200-2011, 256 px | 30 | 400 | 4.12, -, - (AttnDCGAN) |
+
+Records of the data sets (cub and coco) come from python -m jaxt2i.prepare cub --from DIR --to
+data; then --config.data.path=data/jaxt2i_cub. A folder of yours: --config.data.source=folder.
 """
 
 from ml_collections import ConfigDict
@@ -34,7 +37,7 @@ def published(batch_size: int, epochs: int) -> ConfigDict:
     c.total_epochs = epochs
     c.seed = 100
     c.precision = "float32"
-    c.data.update(source="folder", tokens=18, resolution=256, crop="random")
+    c.data.update(source="records", tokens=18, resolution=256, crop="random")
     c.data.update(tokenizer="captions.pickle", resize="bilinear")
     adam = {"lr": 2e-4, "b1": 0.5, "b2": 0.999, "eps": 1e-8}
     c.optim = ConfigDict({"g": adam, "d": adam})

@@ -82,7 +82,7 @@ def vit_b32() -> ConfigDict:
     c = embedded()
     c.batch_size = 32_768
     c.total_steps = 390_000
-    c.data.update(source="folder", tokenizer="clip", tokens=77, resolution=224)
+    c.data.update(source="webdataset", tokenizer="clip", tokens=77, resolution=224)
     c.optim.update(lr=5e-4, weight_decay=0.2, warmup_steps=2000, decay_steps=390_000)
     c.model.update(
         joint=512,

@@ -4,7 +4,9 @@ The bare command trains `embedded`: the published structure at a size for two CP
 procedural flowers and birds, no download. The other presets are the published configurations;
 their perception (CLIP ViT-L/14 and DINO ViT-S/16) is fetched once, or read from
 --config.model.clip_weights=FILE and --config.model.feature_weights=FILE. Captioned images come from
---config.data.source=folder --config.data.path=DIR. Captions in German or in several languages:
+what img2dataset wrote: --config.data.path=DIR holds CC12M for the lite presets, and for the full
+ones the folders cc3m, cc12m, yfcc, redcaps and laion_aesthetic (config.data.web.mix). A folder of
+yours: --config.data.source=folder. Captions in German or in several languages:
 --config.model.perception=mclip_l14_dino_s16 with --config.data.tokenizer=DIR, which holds the
 tokenizer.json of M-CLIP/XLM-Roberta-Large-Vit-L-14.
 
@@ -23,6 +25,13 @@ Each growing phase starts from the one before: --config.init_from=WORKDIR_OF_THE
 from ml_collections import ConfigDict
 
 from configs import common
+
+# What the full model was trained on, 250 M pairs in all; weights are millions of pairs (sizes of
+# FLAVA's selections; LAION-aesthetic 6+ is the rest).
+MIX = (
+    *(("cc3m", 2.7), ("cc12m", 11.0), ("yfcc", 30.3), ("redcaps", 11.6)),
+    ("laion_aesthetic", 194.4),
+)
 
 
 def get_config(preset: str | None = None) -> ConfigDict:
@@ -87,7 +96,7 @@ def published(resolution: int, images: float) -> ConfigDict:
     c.checkpoint_every_steps = 500
     c.sample_every_steps = 500
     c.score_images = 256
-    c.data.update(source="folder", tokenizer="clip", tokens=77, resolution=resolution)
+    c.data.update(source="webdataset", tokenizer="clip", tokens=77, resolution=resolution)
     adam = {"lr": 0.002, "b1": 0.0, "b2": 0.99, "eps": 1e-8, "zero_nonfinite": True}
     c.optim = ConfigDict({"g": dict(adam), "d": dict(adam)})
     # Every key of jaxt2i.methods.stylegan_t.Model; the docstrings are there.
@@ -125,6 +134,7 @@ def full(resolution: int, iterations: int) -> ConfigDict:
     c = published(resolution, iterations * 2048)
     c.model.update(channel_base=65536, channel_max=2048, res_blocks=3)
     c.sharding = ((".", "fsdp"),)
+    c.data.web.mix = MIX
     return c
 
 

@@ -165,9 +165,10 @@ def build(builder, args: argparse.Namespace) -> dict[str, Any]:
         print(f"prepare: {unfinished} was interrupted and is built again", file=sys.stderr)
         shutil.rmtree(unfinished)
     official = Path(args.source)
-    if not official.is_dir():
+    if not official.is_dir() or not any(official.iterdir()):
         raise schema.DataError(
-            f"--from {official} is no folder. {builder.MANUAL_DOWNLOAD_INSTRUCTIONS}"
+            f"--from {official} is no folder, or an empty one; {args.name} is missing. "
+            f"{builder.MANUAL_DOWNLOAD_INSTRUCTIONS}"
         )
     settings: dict[str, Any] = {"num_shards": args.shards} if args.shards else {}
     if args.beam is not None:
