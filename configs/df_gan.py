@@ -19,8 +19,8 @@ M-CLIP/XLM-Roberta-Large-Vit-B-32.
 The repository's FID uses torchvision's Inception and 30,000 pictures of test captions; it cannot be
 compared with clean-fid or the TensorFlow original.
 
-Records of the data sets (cub, coco and flowers) come from python -m jaxt2i.prepare cub --from DIR --to
-data; then --config.data.path=data/jaxt2i_cub. A folder of yours: --config.data.source=folder.
+Records of the data sets (cub, coco and flowers) come from python -m jaxt2i.prepare cub --from DIR
+--to data; then --config.data.path=data/jaxt2i_cub. A folder of yours: --config.data.source=folder.
 """
 
 from ml_collections import ConfigDict

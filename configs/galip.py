@@ -23,8 +23,8 @@ with 32 reached 8.4 on COCO and 23 on CUB. FID is the repository's own protocol 
 Inception, 30,000 pictures). All hyper-parameters are those of the official scripts; CC3M, CC12M
 and Oxford-102 have no published configuration and take the same ones.
 
-Records of the data sets (cub, flowers and coco) come from python -m jaxt2i.prepare cub --from DIR --to
-data; then --config.data.path=data/jaxt2i_cub. A folder of yours: --config.data.source=folder.
+Records of the data sets (cub, flowers and coco) come from python -m jaxt2i.prepare cub --from DIR
+--to data; then --config.data.path=data/jaxt2i_cub. A folder of yours: --config.data.source=folder.
 CC3M and CC12M are read as img2dataset wrote them: --config.data.path=DIR.
 """
 

@@ -19,8 +19,8 @@ trained with a mixture of up to --config.data.captions of its captions.
 The published FID compares pictures of training captions with the training pictures, which is lower
 than the usual one against test pictures: say which one you report.
 
-Records of the data sets (cub, flowers and coco) come from python -m jaxt2i.prepare cub --from DIR --to
-data; then --config.data.path=data/jaxt2i_cub. A folder of yours: --config.data.source=folder.
+Records of the data sets (cub, flowers and coco) come from python -m jaxt2i.prepare cub --from DIR
+--to data; then --config.data.path=data/jaxt2i_cub. A folder of yours: --config.data.source=folder.
 """
 
 from ml_collections import ConfigDict

@@ -12,6 +12,7 @@ import io
 import json
 import posixpath
 import re
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -444,7 +445,7 @@ class Records:
             box = tuple(_pixels(row.floats("bbox"), size)[0])
         out: dict[str, np.ndarray] = {}
         if "image" in keys:
-            out["image"], view = self.framing.show(index, lambda: self._decode(row), chance, box)
+            out["image"], view = self.framing.show(index, self._opener(row), chance, box)
         else:
             view = self.framing.view(size, chance, box)
         if "id" in keys:
@@ -458,8 +459,9 @@ class Records:
             out["segmentation"] = _segmentation(row, size, view)
         return out
 
-    def _decode(self, row: tfrecords.Example):
-        return images.read_rgb(row.byte_strings("image")[0], name=row.texts("id")[0], upright=False)
+    def _opener(self, row: tfrecords.Example) -> Callable:
+        content, name = row.byte_strings("image")[0], row.texts("id")[0]
+        return lambda need: images.open_rgb(content, need, name=name, upright=False)
 
     def _objects(self, row: tfrecords.Example, size, view: View, keys) -> dict[str, np.ndarray]:
         boxes = view.boxes(_pixels(row.floats("objects/bbox"), size))

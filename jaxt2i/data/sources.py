@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxt2i.data.images import MAX_PIXELS, SUFFIXES, SYSTEM, Unreadable, read_rgb
+from jaxt2i.data.images import MAX_PIXELS, SUFFIXES, SYSTEM, Unreadable, open_rgb
 from jaxt2i.data.pictures import Framing
 from jaxt2i.data.progress import Progress
 from jaxt2i.data.schema import DataError
@@ -346,7 +346,7 @@ class Folder:
         """(file, reason) for a pair that cannot be used, else the number of its captions."""
         name = image
         try:
-            self._decode(image)
+            self._open(image)
             name = text if isinstance(text, str) else image
             return len(self._captions(text))
         except Unreadable as error:
@@ -390,9 +390,9 @@ class Folder:
                     yield verdict
         progress.close()
 
-    def _decode(self, image: str):
-        file = self.root / image
-        return read_rgb(file, min_side=self.min_side, max_pixels=self.max_pixels)
+    def _open(self, image: str, need=None):
+        limits = {"min_side": self.min_side, "max_pixels": self.max_pixels}
+        return open_rgb(self.root / image, need, **limits)
 
     def _captions(self, text: str | list[str]) -> list[str]:
         return text if isinstance(text, list) else read_sidecar(self.root / text)
@@ -431,7 +431,7 @@ class Folder:
         out = {}
         if "image" in keys:
             image = self._images[index]
-            out["image"], _ = self.framing.show(index, lambda: self._decode(image), chance)
+            out["image"], _ = self.framing.show(index, lambda need: self._open(image, need), chance)
         if "id" in keys:
             out["id"] = np.int64(index)
         return out
@@ -490,11 +490,11 @@ def split_folder(root: Path, split: str) -> str:
     )
 
 
-def framing(data_config, resolution: int, cache_mb: float | None = None) -> Framing:
-    """What part of a picture `config.data` shows."""
+def framing(data_config, resolution: int, split: str, cache_mb: float = 0) -> Framing:
+    """What part of a picture `config.data` shows; held-out pictures are always exact."""
     c = data_config
-    room = c.cache_mb if cache_mb is None else cache_mb
-    return Framing(resolution, c.crop, c.resize, c.margin, room)
+    draft = c.draft and split == "train"
+    return Framing(resolution, c.crop, c.resize, c.margin, cache_mb, draft)
 
 
 def make_source(data_config, resolution: int, split: str, workdir: str | Path | None = None):
@@ -539,7 +539,7 @@ def _folder(data_config, resolution: int, split: str, workdir):
     name = f"data_report_{part}.json" if part else "data_report.json"
     return Folder(
         data_config.path,
-        framing(data_config, resolution),
+        framing(data_config, resolution, split, data_config.cache_mb),
         report=Path(workdir) / name if workdir is not None else None,
         part=part,
     )
@@ -551,7 +551,7 @@ def _records(data_config, resolution: int, split: str, workdir):
     source = records.Records(
         data_config.path,
         records.nearest_split(data_config.path, split),
-        framing(data_config, resolution),
+        framing(data_config, resolution, split, data_config.cache_mb),
         records.Wanted(
             languages=tuple(data_config.languages),
             around_box=data_config.around_box,
@@ -571,7 +571,7 @@ def _records(data_config, resolution: int, split: str, workdir):
 def _webdataset(data_config, resolution: int, split: str, workdir):
     from jaxt2i.data import web
 
-    frame = framing(data_config, resolution, cache_mb=0)  # nothing comes again soon
+    frame = framing(data_config, resolution, split)  # nothing comes again soon: no cache
     source = web.Web(data_config, frame, split)
     if workdir is not None:
         _write(Path(workdir) / f"data_report_{split}.json", source.report)

@@ -544,7 +544,7 @@ class Web:
             name = f"{part.shelf.paths[file]}:{key}"
             content = part.picture(file, places)
             out["image"], _ = self.framing.show(
-                index, lambda: images.read_rgb(content, name=name), chance
+                index, lambda need: images.open_rgb(content, need, name=name), chance
             )
         if "id" in keys:
             out["id"] = np.int64(index)

@@ -318,7 +318,9 @@ def data_crop(golden, case) -> Arrays:
 
     frame = Framing(case.info["config"]["resolution"])
     return {
-        name.replace("in_", "out_"): nchw(frame.show(name, Image.fromarray(x).copy)[0][None])[0]
+        name.replace("in_", "out_"): nchw(
+            frame.view(x.shape[1::-1]).show(Image.fromarray(x), "lanczos")[None]
+        )[0]
         for name, x in case.inputs.items()
     }
 

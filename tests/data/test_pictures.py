@@ -106,14 +106,18 @@ def test_every_corner_of_the_margin_is_seen():
 def test_remembered_pictures_are_the_same(crop):
     rng = np.random.RandomState(0)
     image = Image.fromarray(rng.randint(0, 256, (40, 52, 3), np.uint8))
+
+    def read(need):
+        return image, image.size
+
     plain, keeping = Framing(16, crop), Framing(16, crop, cache_mb=1)
     for chance in (None, (0.1, 0.7, 0.2), (0.9, 0.0, 0.8), None):
-        expected, view = plain.show(3, lambda: image, chance)
+        expected, view = plain.show(3, read, chance)
         for _ in range(2):
-            shown, same = keeping.show(3, lambda: image, chance)
+            shown, same = keeping.show(3, read, chance)
             np.testing.assert_array_equal(shown, expected)
             assert same == view
-    seen = keeping.show(3, lambda: pytest.fail("decoded again"), (0.5, 0.5, 0.5))
+    seen = keeping.show(3, lambda need: pytest.fail("decoded again"), (0.5, 0.5, 0.5))
     assert seen[0].shape == (16, 16, 3)
 
 
@@ -123,7 +127,7 @@ def test_memory_is_bounded():
     decoded = []
     for _ in range(2):
         for key in range(9):
-            framing.show(key, lambda: decoded.append(1) or image)
+            framing.show(key, lambda need: decoded.append(1) or (image, image.size))
     assert len(decoded) == 9 + 6
 
 

@@ -51,7 +51,7 @@ def only(folder: Path, resolution=32, **kw) -> np.ndarray:
 def framed(image, resolution, resize="lanczos", crop="centre"):
     """The square of an array."""
     picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
-    return Framing(resolution, crop, resize).show(0, lambda: picture)[0]
+    return Framing(resolution, crop, resize).show(0, lambda need: (picture, picture.size))[0]
 
 
 # --- Pixels ------------------------------------------------------------------------------------
@@ -295,7 +295,7 @@ def test_unchanged_folders_are_not_decoded_again(tmp_path, monkeypatch):
     put(data, "bad.png", b"nothing")
     first = Folder(data, Framing(16), report=report)
     with monkeypatch.context() as patch:
-        patch.setattr(Folder, "_decode", lambda *_: pytest.fail("decoded again"))
+        patch.setattr(Folder, "_open", lambda *_: pytest.fail("decoded again"))
         second = Folder(data, Framing(16), report=report)
         with pytest.raises(pytest.fail.Exception):
             Folder(data, Framing(16), report=report, min_side=17)
