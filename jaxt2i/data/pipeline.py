@@ -7,6 +7,7 @@ seen, and any number of processes share one stream of global batches.
 import collections
 import contextlib
 import dataclasses
+import functools
 import importlib.util
 import itertools
 import queue
@@ -91,6 +92,8 @@ class Pipeline:
         self._tokenise = not {"tokens", "token_mask"}.isdisjoint(self.needs)
         self._tokenise_all = "all_tokens" in self.needs
         framing = getattr(source, "framing", None)
+        # A caption that comes again, in the next epoch of a small set, is not tokenised again.
+        self._encoded = functools.lru_cache(maxsize=2**17)(lambda text: self.tokenizer([text]))
         self._augments = caption == "random" and framing is not None and framing.by_chance
         self.order = _order(source, seed, sizes.batch) if shuffle else orders.InOrder(source.size)
         self.skipped: collections.Counter[str] = collections.Counter()
@@ -124,7 +127,7 @@ class Pipeline:
         example = dict(self.source.example(index, self._from_source, **chance))
         if self._tokenise:
             text = self._caption(index, position)
-            tokens, mask = self.tokenizer([text])
+            tokens, mask = self._encoded(text)
             example |= {"tokens": tokens[0], "token_mask": mask[0]}
         if self._tokenise_all:
             example |= self._all_captions(self.source.captions(index))
