@@ -5,6 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxt2i.losses.text import l2_normalize
+from jaxt2i.metrics.score import CountError, MetricError, Score, check_pairs, unit_rows
+
+# --- In a training run, float32 on the device --------------------------------------------------
 
 
 def mean_cosine(image: jax.Array, text: jax.Array) -> jax.Array:
@@ -67,3 +70,174 @@ def folds(hits: np.ndarray, count: int = 10, dropped: int = 0) -> np.ndarray:
     kept = np.reshape(hits[: count * size], (count, size))[:, : size - dropped]
     means = kept.mean(1, dtype=np.float64)
     return np.array([means.mean(), means.std()])
+
+
+# --- Published scores, in float64 on the host --------------------------------------------------
+
+# What papers print for a mean cosine c: c, 100 max(c, 0) (torchmetrics), and the mean of
+# 2.5 max(c, 0) over pairs (Hessel et al. 2021, arXiv 2104.08718).
+SCALES = ("cosine", "percent", "clipscore")
+# Cosines nearer than this are a tie: twice the same sentence.
+TIE = 1e-9
+
+
+def cosines(image: np.ndarray, text: np.ndarray) -> np.ndarray:
+    """Cosines [N] of matching rows, float64.
+
+    Raises:
+      CountError: for different numbers of rows.
+      FeatureError: for rows of zeros, or that are not finite.
+    """
+    check_pairs(image, text, "image and text features")
+    return (unit_rows(image, "image features") * unit_rows(text, "text features")).sum(1)
+
+
+def clip_score(image: np.ndarray, text: np.ndarray, *, scale: str = "cosine") -> Score:
+    """How well images fit their captions, in the space of one CLIP.
+
+    Args:
+      image: [N, D], features of the generated images, any length.
+      text: [N, D], of the captions they were drawn for.
+      scale: "cosine" (StyleGAN-T, GALIP: about 0.3), "percent" (about 30) or "clipscore" (2.5 times
+        the positive cosines).
+
+    Returns:
+      Score "clip_score"; only comparable for the same CLIP and the same preprocessing.
+
+    Raises:
+      MetricError: for an unknown scale, or features that do not fit.
+    """
+    if scale not in SCALES:
+        raise MetricError(f"scale={scale!r}; known: {', '.join(SCALES)}")
+    found = cosines(image, text)
+    value = {
+        "cosine": found.mean(),
+        "percent": max(100 * found.mean(), 0.0),
+        "clipscore": (2.5 * np.maximum(found, 0)).mean(),
+    }[scale]
+    return Score("clip_score", float(value), facts={"generated": len(found), "scale": scale})
+
+
+def negatives(label: np.ndarray, count: int = 99, seed: int = 0) -> np.ndarray:
+    """Other images' captions for every image, the same in every run.
+
+    Args:
+      label: [N], classes; captions come from images of another class. Where every image is its own
+        class (COCO) give np.arange(N), or the ids of the images.
+      count: for each image, drawn with replacement as DM-GAN's code does.
+      seed: of the draws.
+
+    Returns:
+      int64 [N, count], rows.
+
+    Raises:
+      CountError: where all images are of one class.
+    """
+    label = np.asarray(label)
+    order = np.argsort(label, kind="stable")
+    start = np.searchsorted(label[order], label, "left")
+    size = np.searchsorted(label[order], label, "right") - start
+    others = len(label) - size
+    if not len(label) or not others.all():
+        raise CountError(
+            f"{len(label)} images of one class have no captions of another class; give the ids of "
+            "the images as their classes"
+        )
+    # A draw among the others: in sorted order they are all rows but one's own class.
+    drawn = np.random.default_rng(seed).integers(0, others[:, None], (len(label), count))
+    return order[drawn + np.where(drawn >= start[:, None], size[:, None], 0)]
+
+
+def hits(
+    image: np.ndarray, text: np.ndarray, others: np.ndarray, pool: np.ndarray | None = None
+) -> np.ndarray:
+    """Whether each image finds its own caption among others.
+
+    Args:
+      image: [N, D], any length.
+      text: [N, D], their own captions.
+      others: [N, K], rows of `pool`.
+      pool: [M, D], captions to choose from; `text` itself by default.
+
+    Returns:
+      bool [N]. Another caption that is exactly as near (the same sentence) does not count against
+      it.
+
+    Raises:
+      CountError: for different numbers of rows.
+      FeatureError: for rows of zeros, or that are not finite.
+    """
+    check_pairs(image, others, "image features and their other captions")
+    own = cosines(image, text)
+    image = unit_rows(image, "image features")
+    pool = unit_rows(text if pool is None else pool, "text features")
+    best = [np.max(pool[rows] @ x) for x, rows in zip(image, others, strict=True)]
+    return own >= np.array(best) - TIE
+
+
+def retrieval_precision(
+    found: np.ndarray, *, count: int = 10, dropped: int = 0, seed: int | None = 0
+) -> Score:
+    """R-precision (R = 1), in percent, as papers print it: mean and deviation over folds.
+
+    Args:
+      found: [N], of `hits`.
+      count: of folds.
+      dropped: entries left out at the end of every fold; DM-GAN's code drops 1.
+      seed: of the shuffling; None for a set that is shuffled already.
+
+    Returns:
+      Score "r_precision"; `spread` is the population standard deviation over folds.
+
+    Raises:
+      CountError: for fewer images than the folds need.
+
+    Source: Xu et al. 2018 (AttnGAN), section 4.1.
+    """
+    found = np.asarray(found, np.float64)
+    if len(found) // count <= dropped:
+        raise CountError(
+            f"{len(found)} images are too few for {count} folds of which each leaves out "
+            f"{dropped}; draw {count * (dropped + 1)} or more, or ask for fewer folds"
+        )
+    if seed is not None:
+        found = np.random.default_rng(seed).permutation(found)
+    mean, std = 100 * folds(found, count, dropped)
+    return Score(
+        "r_precision", float(mean), float(std), facts={"generated": len(found), "folds": count}
+    )
+
+
+def pool_precision(image: np.ndarray, text: np.ndarray, *, pool: int = 100) -> Score:
+    """Obj-GAN's variant, in percent: nearest of a pool of consecutive samples, both directions.
+
+    Args:
+      image: [N, D], any length.
+      text: [N, D].
+      pool: samples that are compared with each other; a rest of N is left out.
+
+    Returns:
+      Score "pool_precision": images that find their caption and captions that find their image,
+      averaged; `spread` is the population standard deviation over pools.
+
+    Raises:
+      CountError: for fewer than one pool.
+    """
+    check_pairs(image, text, "image and text features")
+    if len(image) < pool or pool < 2:
+        raise CountError(
+            f"{len(image)} images make no pool of {pool}; draw more, or set a smaller pool (2 or "
+            "more)"
+        )
+    a, b = unit_rows(image, "image features"), unit_rows(text, "text features")
+    parts = []
+    for at in range(0, len(a) - pool + 1, pool):
+        table = a[at : at + pool] @ b[at : at + pool].T
+        own = table.diagonal() + TIE
+        parts.append((np.mean(own >= table.max(1)) + np.mean(own >= table.max(0))) / 2)
+    return Score(
+        "pool_precision",
+        float(100 * np.mean(parts)),
+        float(100 * np.std(parts)),
+        facts={"generated": len(a), "pool": pool},
+    )
