@@ -207,7 +207,7 @@ def restore(run: runs.Run, workdir: Path) -> tuple[states.State, dict, int]:
     Raises:
       ConfigError: when the run has no usable checkpoint.
     """
-    layout = loop.Layout(mesh.make(1, 1, 1, jax.devices()[:1]))
+    layout = loop.Layout(mesh.make(1, 1, 1, jax.local_devices()[:1]))
     shapes = states.shapes(run.method, run.batch_spec())
     shardings = tuple(map(layout.shardings, shapes))
     fields = ("step", "params", "extra", "ema")

@@ -120,11 +120,26 @@ TABLES: dict[str, tuple[Table, ...]] = {
 NETWORKS = {"text": "jaxt2i.encoders.clip:ClipText", "image": "jaxt2i.encoders.clip:ClipImage"}
 
 
+# Image width of open_clip's ViT-H, g and bigG: channels a head. All of them have GELU.
+HEADS = {1280: 80, 1408: 88, 1664: 104}
+
+
+def image_width(state_dict: Mapping[str, np.ndarray]) -> int:
+    """Channels of the image tower that a state dict holds, 0 where it holds none."""
+    for table in TABLES["image"]:
+        source = next(r.source for r in table.rules if r.target == "params/embed/class_token")
+        key = table.names(state_dict).get(source)
+        if key:
+            return len(state_dict[key])
+    return 0
+
+
 def infer(net: str, state_dict: Mapping[str, np.ndarray]) -> dict[str, int | float | str | None]:
     """The fields of a tower that a state dict was made by.
 
     Shapes do not show heads, activation and end token: these are OpenAI's here (quick-GELU, 64
-    channels per head, the largest id). `from_config` knows better.
+    channels per head, the largest id), save for open_clip's large networks, which are known by
+    their width. `from_config` knows better.
 
     Args:
       net: "text", "image" or "temperature".
@@ -145,13 +160,14 @@ def infer(net: str, state_dict: Mapping[str, np.ndarray]) -> dict[str, int | flo
     layer = next(r.source for r in table.rules if r.target == f"params/{BLOCKS}/norm1/scale")
     width = shape[f"params/{BLOCKS}/norm1/scale"][0]
     projection = shape["params/proj/kernel"]
+    large = image_width(state_dict) in HEADS
     out = {
         "width": width,
         "layers": sum(layer.replace("{i}", str(i)) in names for i in range(len(names))),
-        "heads": max(1, width // 64),
+        "heads": max(1, width // (HEADS.get(width, 64) if net == "image" else 64)),
         "joint": projection[0] if table in (HF_TEXT, HF_IMAGE) else projection[1],
         "mlp_ratio": shape[f"params/{BLOCKS}/fc1/kernel"][0] / width,
-        "act": "quick_gelu",
+        "act": "gelu" if large else "quick_gelu",
     }
     if net == "text":
         vocab, length = shape["params/tokens/embedding"][0], shape["params/positions"][0]
@@ -162,14 +178,21 @@ def infer(net: str, state_dict: Mapping[str, np.ndarray]) -> dict[str, int | flo
 
 
 def from_config(net: str, config: Mapping) -> dict[str, int | str | None]:
-    """What Hugging Face's config.json says beyond the shapes.
+    """What Hugging Face's config.json or open_clip's says beyond the shapes.
 
     Args:
       net: "text", "image" or "temperature".
-      config: content of the file.
+      config: content of the file; open_clip's is called open_clip_config.json.
     """
     if net == "temperature":
         return {}
+    config = config.get("model_cfg", config)
+    if "text_cfg" in config:
+        act = {"act": "quick_gelu" if config.get("quick_gelu") else "gelu"}
+        if net == "text":
+            return act | {"heads": config["text_cfg"]["heads"]}
+        part = config["vision_cfg"]
+        return act | {"heads": part["width"] // part.get("head_width", 64)}
     part = config["text_config" if net == "text" else "vision_config"]
     # The library leaves out of the file what equals its own defaults.
     defaults = {"text": 8, "image": 12}

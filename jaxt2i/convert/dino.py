@@ -1,4 +1,4 @@
-"""DINO under timm's names, DINOv2 under Hugging Face's."""
+"""DINO under timm's names, DINOv2 under its own (those of torch.hub) and Hugging Face's."""
 
 from collections.abc import Mapping
 
@@ -9,15 +9,17 @@ from jaxt2i.convert.rules import Rule, Table, pick
 
 
 def timm_blocks() -> list[Rule]:
-    """Blocks with fused query, key and value."""
+    """Blocks with fused query, key and value; only DINOv2's have factors."""
     block = "blocks.{i}."
     return [
         *norm(f"{block}norm1", f"{BLOCKS}/norm1", "i"),
         *linear(f"{block}attn.qkv.", f"{BLOCKS}/qkv", "i"),
         *linear(f"{block}attn.proj.", f"{BLOCKS}/proj", "i"),
+        Rule(f"{block}ls1.gamma", f"params/{BLOCKS}/scale1", stack="i"),
         *norm(f"{block}norm2", f"{BLOCKS}/norm2", "i"),
         *linear(f"{block}mlp.fc1.", f"{BLOCKS}/fc1", "i"),
         *linear(f"{block}mlp.fc2.", f"{BLOCKS}/fc2", "i"),
+        Rule(f"{block}ls2.gamma", f"params/{BLOCKS}/scale2", stack="i"),
     ]
 
 
@@ -54,8 +56,9 @@ def ends(token: str, positions: str, patch: str, last: str) -> list[Rule]:
 # The second prefix is that of StyleGAN-T's own snapshots; head.* and fc_norm.* classify.
 TIMM = Table(
     (*ends("cls_token", "pos_embed", "patch_embed.proj", "norm"), *timm_blocks()),
-    ("head.*", "fc_norm.*"),
+    ("head.*", "fc_norm.*", "mask_token"),
     ("module.", "dino.model.model.", "dino.model.", "dino.", "backbone."),
+    foreign="register_tokens",
 )
 
 
@@ -63,7 +66,8 @@ def _hf(*attention: str) -> Table:
     start = "embeddings."
     names = ("cls_token", "position_embeddings", "patch_embeddings.projection")
     rules = (*ends(*(start + name for name in names), "layernorm"), *hf_blocks(*attention))
-    return Table(rules, ("embeddings.mask_token",), ("module.", "dinov2."))
+    ignored, prefixes = ("embeddings.mask_token",), ("module.", "dinov2.")
+    return Table(rules, ignored, prefixes, foreign="embeddings.register_tokens")
 
 
 HF = _hf("q_proj", "k_proj", "v_proj", "o_proj")
@@ -82,7 +86,7 @@ def infer(net: str, state_dict: Mapping[str, np.ndarray]) -> dict:
 
     Returns:
       Keyword arguments of `DinoFeatures`: heads of 64 channels, taps at every quarter of the
-      depth.
+      depth, positions resized as the code does it whose names the file has.
     """
     table = pick(TABLES[net], state_dict)
     names = table.names(state_dict)
@@ -94,7 +98,8 @@ def infer(net: str, state_dict: Mapping[str, np.ndarray]) -> dict:
     layer = source[f"params/{BLOCKS}/norm1/scale"]
     width, patch = shape("norm/scale")[0], shape("embed/patch/kernel")[-1]
     layers = sum(layer.replace("{i}", str(i)) in names for i in range(len(names)))
-    scaled = f"params/{BLOCKS}/scale1" in source
+    scaled = source[f"params/{BLOCKS}/scale1"].replace("{i}", "0") in names
+    bicubic = "bicubic_hub" if table is TIMM else "bicubic"
     return {
         "resolution": round((shape("embed/positions")[1] - 1) ** 0.5) * patch,
         "patch": patch,
@@ -104,7 +109,7 @@ def infer(net: str, state_dict: Mapping[str, np.ndarray]) -> dict:
         "mlp_ratio": shape(f"{BLOCKS}/fc1/kernel")[0] / width,
         "taps": tuple(layers * k // 4 - 1 for k in (1, 2, 3, 4) if layers * k >= 4),
         "layer_scale": scaled,
-        "resize": "bicubic" if scaled else "bilinear",
+        "resize": bicubic if scaled else "bilinear",
     }
 
 

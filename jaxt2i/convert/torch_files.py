@@ -1,8 +1,8 @@
 """Reads state dicts from .safetensors, .npz and PyTorch's own files, without running their code.
 
 A PyTorch file is a pickle, and a pickle is a program. Two defences: every name a pickle refers to
-is compared with a short list before anything is executed, and the common (zip) format is then
-read by an unpickler of our own that knows only tensors, so it does not even need torch.
+is compared with a short list before anything is executed, and the file is then read by an
+unpickler of our own that knows only tensors, so it does not even need torch.
 """
 
 import collections
@@ -42,8 +42,10 @@ STORAGES = {
 # Names that a pickle of tensors and plain settings needs.
 ALLOWED = {
     "collections OrderedDict",
+    "torch._utils _rebuild_tensor",  # before 0.4, as torchvision's VGG16 of 2017
     "torch._utils _rebuild_tensor_v2",
     "torch._utils _rebuild_parameter",
+    "torch.nn.parameter Parameter",
     "torch Size",
     "torch device",
     "torch.serialization _get_layout",
@@ -109,11 +111,12 @@ def _tensors(found: Any) -> Iterable[tuple[str, np.ndarray]]:
     """Named arrays of a nested dictionary."""
     while isinstance(found, Mapping):
         inner = [found[k] for k in NESTED if isinstance(found.get(k), Mapping)]
-        if len(inner) != 1 or any(isinstance(x, np.ndarray) for x in found.values()):
+        if len(inner) != 1 or any(isinstance(x, np.ndarray | _Parameter) for x in found.values()):
             break
         found = inner[0]
     if isinstance(found, Mapping):
         for name, value in found.items():
+            value = value.data if isinstance(value, _Parameter) else value
             if isinstance(value, np.ndarray):
                 yield str(name), value
             else:
@@ -187,10 +190,20 @@ class _Unpickler(pickle.Unpickler):
         return _STAND_INS.get(name, _plain)
 
     def persistent_load(self, pid: tuple) -> np.ndarray:
-        kind, dtype, key, *_ = pid
+        kind, dtype, key, _, _, *part = pid
         if kind != "storage":
             raise UnreadableFileError(f"the pickle refers to a {kind!r}, only storages are known")
+        if part and part[0] is not None:
+            raise UnreadableFileError(f"storage {key!r} is part of another one. {EXPORT}")
         return self._storage(key, dtype)
+
+
+class _Scout(_Unpickler):
+    """Meets every storage a pickle refers to, and makes no tensor of it."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        found = super().find_class(module, name)
+        return _plain if found is _rebuild_tensor else found
 
 
 def _rebuild_tensor(storage: np.ndarray, offset: int, size: tuple, stride: tuple, *_) -> np.ndarray:
@@ -201,6 +214,22 @@ def _rebuild_tensor(storage: np.ndarray, offset: int, size: tuple, stride: tuple
     return np.lib.stride_tricks.as_strided(storage[offset:], size, steps).copy()
 
 
+class _Parameter:
+    """A tensor that is trained, as PyTorch pickled it before 0.4."""
+
+    def __init__(self, data: Any = None, *_):
+        self.data = data
+
+    def __new__(cls, *args):
+        made = super().__new__(cls)
+        made.__init__(*args)  # the pickle's NEWOBJ does not
+        return made
+
+    def __setstate__(self, state: tuple):
+        # (data, gradient, hooks, requires_grad, volatile), or the last three where data is given.
+        self.data = state[0] if len(state) == 5 else self.data
+
+
 def _plain(*parts: Any) -> str:
     """Stands in for settings (devices, dtypes, numpy scalars) that no weight depends on."""
     return repr(parts)
@@ -208,7 +237,9 @@ def _plain(*parts: Any) -> str:
 
 _STAND_INS: dict[str, Callable] = {
     "OrderedDict": collections.OrderedDict,
+    "_rebuild_tensor": _rebuild_tensor,
     "_rebuild_tensor_v2": _rebuild_tensor,
+    "Parameter": _Parameter,
     "_rebuild_parameter": lambda data, *_: data,
     "Size": tuple,
 }
@@ -243,8 +274,11 @@ def _read_zip(path: Path) -> Any:
 HUB_HINT = "https://huggingface.co/openai (model.safetensors)"
 
 
+MAGIC = 0x1950A86A20F9469CFC6C
+
+
 def _read_legacy(path: Path) -> Any:
-    """torch.save's format before 1.6: several pickles, then raw bytes. Needs torch."""
+    """torch.save's format before 1.6: five pickles, then the storages as raw bytes."""
     data = path.read_bytes()
     if not data.startswith(b"\x80"):
         raise UnreadableFileError(
@@ -253,20 +287,32 @@ def _read_legacy(path: Path) -> Any:
         )
     _refuse_code(path, data)
     try:
-        import torch
-    except ImportError as error:
+        return _legacy(data)
+    except (UnsafeFileError, UnreadableFileError):
+        raise
+    except (pickle.UnpicklingError, KeyError, EOFError, TypeError, IndexError, ValueError) as error:
         raise UnreadableFileError(
-            f"{path}: is in PyTorch's format from before version 1.6, which only PyTorch reads: "
-            f"pip install 'jaxt2i[convert]'"
+            f"{path}: damaged, or of a PyTorch from before 0.4 ({error}). {EXPORT}"
         ) from error
-    return _numpy(torch.load(path, map_location="cpu", weights_only=True))
 
 
-def _numpy(found: Any) -> Any:
-    """Torch tensors of a nested dictionary as numpy arrays."""
-    if isinstance(found, Mapping):
-        return {key: _numpy(value) for key, value in found.items()}
-    if hasattr(found, "detach"):
-        x = found.detach()
-        return (x.float() if x.is_floating_point() else x).numpy()
-    return found
+def _legacy(data: bytes) -> Any:
+    stream = io.BytesIO(data)
+
+    def one() -> bytes:
+        start = stream.tell()
+        collections.deque(pickletools.genops(stream), maxlen=0)
+        return data[start : stream.tell()]
+
+    magic, _, _, program, names = (one() for _ in range(5))
+    if _Unpickler(magic, None).load() != MAGIC:
+        raise ValueError("it does not begin as torch.save's files do")
+    kinds: dict[str, type] = {}
+    _Scout(program, lambda key, kind: kinds.setdefault(key, kind)).load()
+    storages, at = {}, stream.tell()
+    for key in _Unpickler(names, None).load():
+        # A storage is its number of entries, then the entries.
+        count, kind = int.from_bytes(data[at : at + 8], "little"), np.dtype(kinds[key])
+        storages[key] = np.frombuffer(data, kind, count, at + 8)
+        at += 8 + count * kind.itemsize
+    return _Unpickler(program, lambda key, _: storages[key]).load()

@@ -47,6 +47,13 @@ class Field:
     meaning: str
 
 
+# Columns of `box_attributes`: numbers of `jaxt2i.data.meaning.ATTRIBUTES`, -1 where a thing has no
+# such part; `order` is the painter's, higher is nearer.
+BOX_ATTRIBUTES = (
+    *("colour", "size", "texture", "accent", "center", "wing", "belly", "leaves"),
+    "order",
+)
+
 FIELDS: dict[str, Field] = {
     "image": Field("uint8", ("resolution", "resolution", 3), "RGB, 0..255"),
     "tokens": Field("int32", ("tokens",), "token ids of one caption, padded"),
@@ -60,6 +67,17 @@ FIELDS: dict[str, Field] = {
     "boxes": Field("float32", ("objects", 4), "x, y, w, h: top-left, fractions of the image"),
     "box_label": Field("int32", ("objects",), "class of each object"),
     "box_mask": Field("bool", ("objects",), "True where a box is an object"),
+    "box_attributes": Field(
+        "int32",
+        ("objects", len(BOX_ATTRIBUTES)),
+        "BOX_ATTRIBUTES of each object of a procedural corpus, -1 = has none",
+    ),
+    "setting": Field(
+        "int32",
+        (2,),
+        "place and colour of a procedural corpus' background: numbers of "
+        "data.meaning.PLACES and .ATTRIBUTES['colour'], -1 = no single colour",
+    ),
     "shape_masks": Field(
         "uint8",
         ("objects", "mask_resolution", "mask_resolution"),

@@ -10,11 +10,11 @@ import functools
 import numpy as np
 from PIL import Image
 
-from jaxt2i.data import blooms, blooms_art, scenes, scenes_art
+from jaxt2i.data import blooms, blooms_art, meaning, scenes, scenes_art
 from jaxt2i.data.drawing import FINEST, MARGIN, SLOT, Canvas, Chance, draw, shrink, split
 
 CORPORA = ("scenes", "blooms")
-SPLITS = ("train", "val", "test")
+SPLITS = ("train", "val", "test", "judge")
 # Drawings are kept at these sizes and reduced to the size at which they are seen.
 LEVELS = (32, 64, 128, 256, 512)
 # About this many bytes of drawings are kept per level; all of a corpus fits up to 128 pixels.
@@ -143,6 +143,8 @@ class Synthetic:
         "boxes",
         "box_label",
         "box_mask",
+        "box_attributes",
+        "setting",
         "shape_masks",
         "segmentation",
         "id",
@@ -164,7 +166,8 @@ class Synthetic:
           corpus: "scenes", "blooms", or "mixed": scenes at even indices, blooms at odd ones, whose
             classes count on from those of the scenes.
           resolution: height and width of the image, 16..512 pixels.
-          split: "train", "val" (other pictures) or "test" (blooms: other classes).
+          split: "train", "val" (other pictures), "test" (blooms: other classes), or "judge": again
+            other pictures, of all classes, to train what judges the other splits.
           seed: another seed is another corpus of the same kind.
           objects: padded number of objects; the smallest are dropped where there are more.
           mask_resolution: height and width of a shape mask, pixels.
@@ -210,7 +213,7 @@ class Synthetic:
             out = scenes.layout(chance, extents)
         else:
             known = len(blooms.CLASSES) - len(blooms.TEST_CLASSES)
-            part = slice(known, None) if self.split == "test" else slice(known)
+            part = {"test": slice(known, None), "judge": slice(None)}.get(self.split, slice(known))
             out = blooms.layout(chance, extents, blooms.CLASSES[part])
             if self.corpus == "mixed":
                 out["objects"][0]["label"] += len(scenes.CLASSES)
@@ -278,6 +281,12 @@ class Synthetic:
 
     def _box_mask(self, index: int, layout: dict) -> np.ndarray:
         return np.arange(self.objects) < len(layout["objects"])
+
+    def _box_attributes(self, index: int, layout: dict) -> np.ndarray:
+        return meaning.encode(layout, self.objects)[0]
+
+    def _setting(self, index: int, layout: dict) -> np.ndarray:
+        return meaning.encode(layout, self.objects)[1]
 
     def _image(self, index: int, layout: dict) -> np.ndarray:
         corpus, size = layout["corpus"], self.resolution

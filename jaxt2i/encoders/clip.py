@@ -1,5 +1,6 @@
 """CLIP's two towers (Radford et al. 2021, arXiv 2103.00020; code openai/CLIP, MIT)."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -9,6 +10,7 @@ import numpy as np
 
 from jaxt2i.encoders.text import Text
 from jaxt2i.encoders.vit import Embedding, Transformer, layer_norm, read_out
+from jaxt2i.nn.resample import resize, resize_bytes
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
@@ -36,6 +38,7 @@ PRESETS: dict[str, Preset] = {
     "vit_l14": Preset(768, 768, 12, 12, 224, 14, 1024, 24, 16),
     "vit_l14_336": Preset(768, 768, 12, 12, 336, 14, 1024, 24, 16),
     # open_clip's; mlp_ratio is the image tower's, the text tower's is 4.
+    "vit_h14": Preset(1024, 1024, 24, 16, 224, 14, 1280, 32, 16, 4.0, "gelu"),
     "vit_g14": Preset(1024, 1024, 24, 16, 224, 14, 1408, 40, 16, 4.3637, "gelu"),
 }
 
@@ -45,6 +48,55 @@ def normalize_image(x: jax.Array) -> jax.Array:
     mean, std = np.float32(MEAN), np.float32(STD)
     # ((x + 1) / 2 - mean) / std as one fused multiply-add.
     return x * (0.5 / std).astype(x.dtype) + ((0.5 - mean) / std).astype(x.dtype)
+
+
+def square(height: int, width: int, size: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """How torchvision makes a square: Resize(size) of the shorter side, CenterCrop(size).
+
+    Args:
+      height: of the picture, pixels.
+      width: of the picture, pixels.
+      size: of the square.
+
+    Returns:
+      ((height, width) resized, (top, left) of the crop). The longer side is cut to whole pixels,
+      offsets are rounded.
+    """
+    short = min(height, width)
+    tall, wide = int(size * height / short), int(size * width / short)
+    return (tall, wide), (round((tall - size) / 2), round((wide - size) / 2))
+
+
+def _resize_crop(levels: jax.Array, size: int) -> jax.Array:
+    shape, (top, left) = square(*levels.shape[1:3], size)
+    pixels = resize_bytes(levels, shape, "bicubic")
+    return pixels[:, top : top + size, left : left + size] / np.float32(255)
+
+
+def _crop_resize(levels: jax.Array, size: int) -> jax.Array:
+    short = min(levels.shape[1:3])
+    top, left = ((n - short) // 2 for n in levels.shape[1:3])
+    pixels = levels[:, top : top + short, left : left + short]
+    return resize_bytes(pixels, (size, size), "bicubic") / np.float32(255)
+
+
+def _galip(levels: jax.Array, size: int) -> jax.Array:
+    # The picture in [0, 1] is taken for one in [-1, 1].
+    return (resize(levels / np.float32(255), (size, size), "nearest") + 1) / 2
+
+
+# How evaluation codes make pictures in [0, 1] of the image tower's size from levels
+# [B, H, W, 3] 0..255; mean and deviation come behind.
+INPUTS: dict[str, Callable[[jax.Array, int], jax.Array]] = {
+    # OpenAI's: Pillow's bicubic on the shorter side, then a centre crop
+    "pillow_bicubic_crop": _resize_crop,
+    # CMMD's: a centre crop to a square, then Pillow's bicubic
+    "pillow_crop_bicubic": _crop_resize,
+    # StyleGAN-T's: PyTorch's bicubic without antialiasing, overshoot and all
+    "torch_bicubic": lambda levels, size: resize(levels / np.float32(255), (size, size), "bicubic"),
+    # GALIP's
+    "galip": _galip,
+}
 
 
 class ClipText(nn.Module):
@@ -263,3 +315,19 @@ class ClipFeatures(nn.Module):
         stages = self.image.stages(x)
         states = (stages["blocks"][k - 1] if k else stages["embedded"] for k in self.taps)
         return tuple(read_out(tokens) for tokens in states)
+
+
+def towers(size: Preset, dtype: jnp.dtype = jnp.float32) -> tuple[ClipText, ClipImage]:
+    """Both towers of a preset."""
+    common = {"joint": size.joint, "act": size.act, "dtype": dtype}
+    text = ClipText(width=size.text_width, layers=size.text_layers, heads=size.text_heads, **common)
+    image = ClipImage(
+        resolution=size.resolution,
+        patch=size.patch,
+        width=size.width,
+        layers=size.layers,
+        heads=size.heads,
+        mlp_ratio=size.mlp_ratio,
+        **common,
+    )
+    return text, image

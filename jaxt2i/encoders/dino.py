@@ -6,26 +6,31 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxt2i.encoders.vit import Embedding, Transformer, layer_norm, read_out
+from jaxt2i.nn.resample import resize_bytes
 
 # ImageNet's.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
+# Tuned at 518 pixels; the Frechet DINOv2 distance reads the large one's class token at 224.
+DINOV2 = {"resolution": 518, "patch": 14, "layer_scale": True, "resize": "bicubic"}
 PRESETS: dict[str, dict] = {
     "vit_s16": {},
     "vit_b16": {"width": 768, "heads": 12},
-    # Tuned at 518 pixels; the Frechet DINOv2 distance reads its class token at 224.
-    "dinov2_l14": {
-        "resolution": 518,
-        "patch": 14,
-        "width": 1024,
-        "layers": 24,
-        "heads": 16,
-        "taps": (5, 11, 17, 23),
-        "layer_scale": True,
-        "resize": "bicubic",
-    },
+    "dinov2_s14": DINOV2,
+    "dinov2_b14": DINOV2 | {"width": 768, "heads": 12},
+    "dinov2_l14": DINOV2 | {"width": 1024, "layers": 24, "heads": 16, "taps": (5, 11, 17, 23)},
 }
+
+
+def fdd_input(levels: jax.Array, size: int = 224) -> jax.Array:
+    """Levels [B, H, W, 3] 0..255 to the input [B, size, size, 3] of the Frechet DINOv2 distance.
+
+    Pillow's bicubic without a crop, so that the aspect is not kept, then ImageNet's mean and
+    deviation (Stein et al. 2023, arXiv 2306.04675; layer6ai-labs/dgm-eval).
+    """
+    pixels = resize_bytes(levels, (size, size), "bicubic") / np.float32(255)
+    return (pixels - np.float32(MEAN)) / np.float32(STD)
 
 
 def normalize_image(x: jax.Array) -> jax.Array:
@@ -44,7 +49,9 @@ class DinoFeatures(nn.Module):
       mlp_ratio: hidden width of the MLPs over `width`.
       taps: blocks that are read, counted from 0.
       layer_scale: DINOv2's learned factors on both branches of a block.
-      resize: "bilinear" (as StyleGAN-T's discriminator) or "bicubic" (DINOv2).
+      resize: how positions follow another image size: "bilinear" (StyleGAN-T's discriminator),
+        "bicubic" (DINOv2 in transformers) or "bicubic_hub" (DINOv2 in its own code). The last two
+        differ a little from each other, and so do the distances that are measured with them.
       eps: of the layer norms.
       dtype: of activations.
       unroll: see `Transformer`.

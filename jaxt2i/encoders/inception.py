@@ -1,16 +1,22 @@
-"""Inception-v3 (Szegedy et al. 2016, arXiv 1512.00567) as torchvision builds it, without its head.
+"""Inception-v3 (Szegedy et al. 2016, arXiv 1512.00567): DAMSM's trunk, and the eye of IS and FID.
 
 The network is data: `BLOCKS` lists every block's branches, an interpreter below plays them, and
-the names are those of the published state dicts.
+the names are those of the published state dicts. What is called Inception-v3 differs in its pools
+and its head (`PRESETS`), and evaluation codes differ in what they feed it (`INPUTS`).
 """
 
+import dataclasses
+from collections.abc import Callable
 from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxt2i.nn.norms import BatchNorm
+from jaxt2i.nn.precision import exact
+from jaxt2i.nn.resample import resize, resize_bytes
 
 
 class Unit(NamedTuple):
@@ -175,15 +181,30 @@ class ConvNorm(nn.Module):
         return jax.nn.relu(BatchNorm(eps=1e-3, name="bn")(conv(x), train=train))
 
 
+def _average(x: jax.Array, padded: bool) -> jax.Array:
+    return nn.avg_pool(x, (3, 3), padding="SAME", count_include_pad=padded)
+
+
+# Pools over 3 x 3 pixels that keep the size.
+POOLS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "padded": lambda x: _average(x, padded=True),
+    "average": lambda x: _average(x, padded=False),
+    "max": lambda x: nn.max_pool(x, (3, 3), padding="SAME"),
+}
+
+
 class Mixed(nn.Module):
     """Branches side by side, their outputs joined along the channels.
 
     Attributes:
       branches: an entry of `BLOCKS`.
+      pool: what `AVERAGE` stands for: "padded" counts the zeros at the border, "average" does not,
+        "max" takes the maximum.
       dtype: compute dtype.
     """
 
     branches: tuple[Branch, ...]
+    pool: str = "padded"
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -196,8 +217,8 @@ class Mixed(nn.Module):
         def play(step, h: jax.Array) -> jax.Array:
             if step == MAX:
                 return nn.max_pool(h, (3, 3), (2, 2))
-            if step == AVERAGE:  # zeros at the border count
-                return nn.avg_pool(h, (3, 3), padding="SAME")
+            if step == AVERAGE:
+                return POOLS[self.pool](h)
             if isinstance(step, Unit):
                 return conv(step, h)
             return jnp.concatenate([conv(part, h) for part in step], -1)
@@ -216,28 +237,163 @@ class InceptionV3(nn.Module):
 
     Attributes:
       dtype: compute dtype.
+      pool: of the blocks with branches, see `Mixed`; "padded" is torchvision's.
+      last_pool: the same in the last block.
     """
 
     dtype: jnp.dtype = jnp.float32
+    pool: str = "padded"
+    last_pool: str = "padded"
     resolution = 299
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool = False) -> tuple[jax.Array, jax.Array]:
-        """[B, 299, 299, 3] to ([B, 17, 17, 768], [B, 8, 8, 2048]); other sizes give other grids.
+    def stages(self, x: jax.Array, *, train: bool = False) -> dict[str, jax.Array]:
+        """The maps at four depths, by their channels; sizes are those of 299 pixels.
 
         Args:
-          x: pictures in the range that the weights were trained with.
+          x: [B, 299, 299, 3] in the range that the weights were trained with.
           train: normalise by the batch's statistics and move the running ones.
+
+        Returns:
+          "64" [B, 73, 73, 64], "192" [B, 35, 35, 192], "768" [B, 17, 17, 768] (Mixed_6e),
+          "2048" [B, 8, 8, 2048] (Mixed_7c).
         """
-        x = x.astype(self.dtype)
+        x, out = x.astype(self.dtype), {}
         for step in STEM:
             if step == MAX:
                 x = nn.max_pool(x, (3, 3), (2, 2))
+                out[str(x.shape[-1])] = x
             else:
                 padded = step.name not in UNPADDED
                 x = ConvNorm(step, padded, self.dtype, name=step.name)(x, train=train)
-        middle = x
         for name, branches in BLOCKS.items():
-            x = Mixed(branches, self.dtype, name=name)(x, train=train)
-            middle = x if name == "Mixed_6e" else middle
-        return middle, x
+            pool = self.last_pool if name == "Mixed_7c" else self.pool
+            x = Mixed(branches, pool, self.dtype, name=name)(x, train=train)
+            if name in ("Mixed_6e", "Mixed_7c"):
+                out[str(x.shape[-1])] = x
+        return out
+
+    def __call__(self, x: jax.Array, *, train: bool = False) -> tuple[jax.Array, jax.Array]:
+        """[B, 299, 299, 3] to ([B, 17, 17, 768], [B, 8, 8, 2048]); see `stages`."""
+        out = self.stages(x, train=train)
+        return out["768"], out["2048"]
+
+
+# --- The eye of evaluation -----------------------------------------------------------------------
+
+PRESETS: dict[str, dict] = {
+    # TensorFlow's of 2015-12-05, which IS, FID and KID are defined by; class 0 and those from 1001
+    # on are unused.
+    "2015": {"classes": 1008, "pool": "average", "last_pool": "max"},
+    # ImageNet's as torchvision has it, with which DM-GAN, DF-GAN and GALIP measure.
+    "torchvision": {"classes": 1000, "pool": "padded", "last_pool": "padded"},
+}
+
+
+class InceptionFeatures(nn.Module):
+    """Prepared pictures to the features that scores compare; float32, exact products.
+
+    Attributes:
+      classes: of the head.
+      pool, last_pool: see `InceptionV3`.
+    """
+
+    classes: int = 1008
+    pool: str = "average"
+    last_pool: str = "max"
+    resolution = InceptionV3.resolution
+
+    def setup(self):
+        self.trunk = InceptionV3(pool=self.pool, last_pool=self.last_pool)
+        self.fc = nn.Dense(self.classes, use_bias=False)
+        self.fc_bias = self.param("fc_bias", nn.initializers.zeros, (self.classes,))
+
+    def example(self) -> tuple[jax.ShapeDtypeStruct]:
+        """Inputs that `init` can be traced with."""
+        return (jax.ShapeDtypeStruct((1, self.resolution, self.resolution, 3), jnp.float32),)
+
+    @exact
+    def stages(self, x: jax.Array) -> dict[str, jax.Array]:
+        """The maps at four depths, see `InceptionV3.stages`."""
+        return self.trunk.stages(x)
+
+    @exact
+    def __call__(self, x: jax.Array) -> dict[str, jax.Array]:
+        """All features of pictures.
+
+        Args:
+          x: [B, 299, 299, 3], what a member of `INPUTS` made.
+
+        Returns:
+          "64" [B, 64], "192", "768" and "2048" (pool3): means of the maps; "logits_unbiased"
+          [B, classes], which the Inception score of the 2015 graph reads; "logits".
+        """
+        out = {name: maps.mean((1, 2)) for name, maps in self.trunk.stages(x).items()}
+        out["logits_unbiased"] = self.fc(out["2048"])
+        return out | {"logits": out["logits_unbiased"] + self.fc_bias}
+
+
+@dataclasses.dataclass(frozen=True)
+class Input:
+    """How an evaluation code feeds pictures to the network.
+
+    Attributes:
+      resize: [B, H, W, 3] to [B, 299, 299, 3].
+      scale: the result of that to the network's range.
+    """
+
+    resize: Callable[[jax.Array], jax.Array]
+    scale: Callable[[jax.Array], jax.Array]
+
+    def __call__(self, image: jax.Array) -> jax.Array:
+        """[B, H, W, 3] to the network's input [B, 299, 299, 3], float32."""
+        return self.scale(self.resize(image))
+
+
+SIZE = (InceptionV3.resolution,) * 2
+# ImageNet's.
+MEAN = np.float32((0.485, 0.456, 0.406))
+STD = np.float32((0.229, 0.224, 0.225))
+
+
+def levels(x: jax.Array) -> jax.Array:
+    """Levels 0..255 to [-1, 0.992], as the 2015 graph does it."""
+    return (x.astype(jnp.float32) - 128) / 128
+
+
+def misread(x: jax.Array) -> jax.Array:
+    """[0, 1] to what DM-GAN's wrapper feeds: ImageNet's normalisation undone where none was done.
+
+    Source: eval/FID/inception.py of MinfengZhu/DM-GAN, which DF-GAN and GALIP took over.
+    """
+    return x * (STD / 0.5) + (MEAN - 0.5) / 0.5
+
+
+def fractions(image: jax.Array, low: int = 0) -> jax.Array:
+    """[0, 1] of bytes, or of floats in [low, 1]."""
+    x = jnp.asarray(image)
+    if jnp.issubdtype(x.dtype, jnp.integer):
+        return x / np.float32(255)
+    return (x.astype(jnp.float32) - low) / (1 - low)
+
+
+# Levels 0..255 of any dtype go into all but two, which take bytes or floats of the range that
+# their codes have: "pytorch_fid" [0, 1], "galip" [-1, 1].
+INPUTS: dict[str, Input] = {
+    # torch-fidelity, and the original TensorFlow code
+    "tf1": Input(lambda x: resize(x, SIZE, "tf1_bilinear"), levels),
+    # StyleGAN2 and its successors
+    "stylegan": Input(lambda x: resize(x, SIZE, "nvidia_bilinear"), levels),
+    "pytorch_fid": Input(lambda x: resize(fractions(x), SIZE, "bilinear"), lambda x: 2 * x - 1),
+    # Clean-FID: Pillow's float pictures, so nothing is rounded
+    "clean": Input(lambda x: jnp.clip(resize(x, SIZE, "bicubic_pillow"), 0, 255), levels),
+    # Inception scores: DM-GAN's script for COCO, and for networks tuned to birds and flowers
+    "pillow_bilinear": Input(lambda x: resize_bytes(x, SIZE, "bilinear"), levels),
+    "pillow_bilinear_127.5": Input(
+        lambda x: resize_bytes(x, SIZE, "bilinear"), lambda x: x / np.float32(127.5) - 1
+    ),
+    # Files, as DM-GAN's eval/FID/fid_score.py reads them
+    "dmgan": Input(lambda x: fractions(resize_bytes(x, SIZE, "bilinear")), misread),
+    # What a generator draws, as GALIP and DF-GAN measure it during training: never rounded
+    "galip": Input(lambda x: resize(fractions(x, low=-1), SIZE, "bilinear"), misread),
+}

@@ -20,24 +20,68 @@ from safetensors.numpy import load_file, save_file
 from jaxt2i.convert import clip as clip_names
 from jaxt2i.convert import damsm as damsm_names
 from jaxt2i.convert import dino as dino_names
+from jaxt2i.convert import inception as inception_names
+from jaxt2i.convert import lpips as lpips_names
 from jaxt2i.convert import rules, torch_files
+from jaxt2i.convert import vgg16 as vgg16_names
 from jaxt2i.convert import xlm_r as xlm_r_names
 
 HUB = "https://huggingface.co"
 FILES = ("model.safetensors", "pytorch_model.bin")
+OPEN_CLIP_FILES = (*FILES, "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 # repository: (kind, files that may hold the weights, best first)
 KNOWN: dict[str, tuple[str, tuple[str, ...]]] = {
     **{
         f"openai/clip-vit-{size}": ("clip", FILES)
         for size in ("base-patch32", "base-patch16", "large-patch14", "large-patch14-336")
     },
+    **{
+        f"laion/CLIP-ViT-{name}": ("clip", OPEN_CLIP_FILES)
+        for name in (
+            *("B-32-laion2B-s34B-b79K", "L-14-laion2B-s32B-b82K"),
+            *("H-14-laion2B-s32B-b79K", "g-14-laion2B-s12B-b42K"),
+        )
+    },
+    "yuvalkirstain/PickScore_v1": ("clip", FILES),
     "timm/vit_small_patch16_224.dino": ("dino", FILES),
+    **{f"facebook/dinov2-{size}": ("dino", FILES) for size in ("small", "base", "large")},
     **{f"M-CLIP/XLM-Roberta-Large-Vit-{size}": ("xlm_r", FILES) for size in ("B-32", "L-14")},
+}
+TORCHVISION = "https://download.pytorch.org/models"
+LPIPS = "https://raw.githubusercontent.com/richzhang/PerceptualSimilarity/master/lpips/weights/v0.1"
+# name: (kinds, address, sha256 or its first digits, as PyTorch puts them into file names)
+ADDRESSES: dict[str, tuple[tuple[str, ...], str, str]] = {
+    "inception-2015-12-05": (
+        ("inception",),
+        "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
+        "weights-inception-2015-12-05-6726825d.pth",
+        "6726825d",
+    ),
+    **{
+        f"torchvision/{name}": (kinds, f"{TORCHVISION}/{file}-{digest}.pth", digest)
+        for name, kinds, file, digest in (
+            ("inception_v3", ("inception",), "inception_v3_google", "0cc3c7bd"),
+            ("vgg16", ("vgg16", "lpips"), "vgg16", "397923af"),
+            ("alexnet", ("lpips",), "alexnet-owt", "7be5be79"),
+            ("squeezenet1_1", ("lpips",), "squeezenet1_1", "b8a52dc0"),
+        )
+    },
+    **{
+        f"lpips/{net}": (("lpips",), f"{LPIPS}/{net}.pth", digest)
+        for net, digest in (
+            ("vgg", "a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868"),
+            ("alex", "df73285e35b22355a2df87cdb6b70b343713b667eddbda73e1977e0c860835c0"),
+            ("squeeze", "4a5350f23600cb79923ce65bb07cbf57dca461329894153e05a1346bd531cf76"),
+        )
+    },
 }
 NAMES: dict[str, ModuleType] = {
     "clip": clip_names,
     "damsm": damsm_names,
     "dino": dino_names,
+    "inception": inception_names,
+    "lpips": lpips_names,
+    "vgg16": vgg16_names,
     "xlm_r": xlm_r_names,
 }
 WEIGHT_FILES = ("*.safetensors", "*.bin", "*.pth", "*.pt", "*.npz")
@@ -105,7 +149,7 @@ def find(name: str, kind: str) -> Found:
     """The weights of that name, downloaded if need be.
 
     Args:
-      name: a file, a folder, or a repository of `KNOWN`.
+      name: a file, a folder, a repository of `KNOWN` or a key of `ADDRESSES`.
       kind: key of `NAMES`.
 
     Raises:
@@ -117,17 +161,22 @@ def find(name: str, kind: str) -> Found:
     if path.is_dir():
         return Found(_in_folder(path), _config(path))
     known = [repo for repo, (what, _) in KNOWN.items() if what == kind]
+    files = [file for file, (kinds, *_) in ADDRESSES.items() if kind in kinds]
+    if name in files:
+        return Found(fetch(*ADDRESSES[name][1:]), None)
     if name not in known:
         raise WeightsError(
             f"{name!r} is no file or folder here, and no known {kind} model; known: "
-            f"{', '.join(known)}"
+            f"{', '.join(known + files)}"
         )
     return _from_hub(name)
 
 
 def _config(folder: Path) -> dict | None:
-    file = folder / "config.json"
-    return json.loads(file.read_text()) if file.is_file() else None
+    for name in ("config.json", "open_clip_config.json"):
+        if (folder / name).is_file():
+            return json.loads((folder / name).read_text())
+    return None
 
 
 def _in_folder(folder: Path) -> Path:
@@ -181,9 +230,9 @@ def sha256(path: Path) -> str:
 
 
 def check(path: Path, expected: str) -> None:
-    """Raises `WeightsError` where the file's sha256 is another."""
+    """Raises `WeightsError` where the file's sha256 does not begin with `expected`."""
     seen = sha256(path)
-    if seen != expected:
+    if not seen.startswith(expected):
         raise WeightsError(
             f"{path}: sha256 is {seen}, expected {expected}; the download is damaged, delete the "
             "file and try again"
@@ -192,8 +241,10 @@ def check(path: Path, expected: str) -> None:
 
 def offline(repo: str, name: str, error: Exception) -> str:
     """What to do where the hub cannot be reached."""
-    place = f"name the file in the config, as in --config.model.clip_weights=PATH/{name}"
-    if KNOWN[repo][0] == "xlm_r":
+    kind = KNOWN[repo][0]
+    field = "feature_weights" if kind == "dino" else "clip_weights"
+    place = f"name the file in the config, as in --config.model.{field}=PATH/{name}"
+    if kind == "xlm_r":
         place = (
             "keep it in DIR/text, CLIP's image tower in DIR/image, and name the folder in the "
             "config: --config.model.clip_weights=DIR"
@@ -212,7 +263,7 @@ def fetch(url: str, digest: str, folder: str | Path | None = None) -> Path:
 
     Args:
       url: of the file.
-      digest: its sha256, hexadecimal.
+      digest: its sha256, hexadecimal, or the first digits of it.
       folder: of the cache; None is $JAXT2I_CACHE, else ~/.cache/jaxt2i.
 
     Raises:
@@ -233,7 +284,7 @@ def fetch(url: str, digest: str, folder: str | Path | None = None) -> Path:
         except OSError as error:
             raise WeightsError(
                 f"{url} could not be downloaded ({error}). Fetch it by other means and save it as "
-                f"{path}; its sha256 is {digest}"
+                f"{path}; its sha256 is {digest}{'...' if len(digest) < 64 else ''}"
             ) from error
         check(part, digest)
         part.replace(path)
@@ -273,11 +324,12 @@ def load(name: str, kind: str, net: str, shapes: Mapping[str, Any] | None = None
     Args:
       name: a file, a folder or a known repository, see `find`.
       kind: key of `NAMES`.
-      net: "text" or "image" of a clip, "text" of a damsm or an xlm_r, "features" of a dino.
+      net: "text" or "image" of a clip, "text" of a damsm or an xlm_r, "trunk" or "lin" of an
+        lpips, "features" of a dino, an inception or a vgg16.
       shapes: tree of shapes that must be met; None takes those of the file's own sizes.
 
     Returns:
-      {"params": tree of float32 arrays}.
+      {"params": tree of float32 arrays}, and "batch_stats" where the network has some.
 
     Raises:
       WeightsError: where the weights cannot be had.
@@ -285,7 +337,7 @@ def load(name: str, kind: str, net: str, shapes: Mapping[str, Any] | None = None
     """
     found = find(name, kind)
     if found.path.is_dir():
-        return load_variables(found.path / f"{net}.safetensors")
+        return fitting(load_variables(found.path / f"{net}.safetensors"), shapes, found.path)
     state = torch_files.read(found.path)
     names = NAMES[kind]
     table = rules.pick(names.TABLES[net], state)
@@ -299,6 +351,27 @@ def load(name: str, kind: str, net: str, shapes: Mapping[str, Any] | None = None
         shapes = template(build(names, net, state, found.config)[0])
     variables, report = rules.to_flax(table, state, shapes)
     report.require_all(str(found.path))
+    return variables
+
+
+def fitting(variables: dict, shapes: Mapping[str, Any] | None, path: Path) -> dict:
+    """The variables, if they have these shapes.
+
+    Raises:
+      ConversionError: where they do not; names the first array that differs.
+    """
+    if shapes is None:
+        return variables
+    seen, wanted = (
+        {k: x.shape for k, x in flatten_dict(dict(t), sep="/").items()} for t in (variables, shapes)
+    )
+    for name in sorted(seen.keys() | wanted.keys()):
+        if seen.get(name) != wanted.get(name):
+            raise rules.ConversionError(
+                f"{path}: {name} has shape {seen.get(name, 'none: it is absent')}, where the "
+                f"network has {wanted.get(name, 'no such array')}; it was converted for another "
+                "network or size"
+            )
     return variables
 
 

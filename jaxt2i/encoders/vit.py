@@ -159,7 +159,12 @@ class Transformer(nn.Module):
         return blocks(x) if prompts is None else blocks(x, prompts, reads)
 
 
-MATRICES = {"bicubic": bicubic_matrix, "bilinear": bilinear_matrix}
+def offset_matrix(out: int, size: int) -> np.ndarray:
+    """Bicubic by the factor (out + 0.1) / size, as DINOv2's own code has it (torch.hub)."""
+    return bicubic_matrix(out, size, step=size / (out + 0.1))
+
+
+MATRICES = {"bicubic": bicubic_matrix, "bicubic_hub": offset_matrix, "bilinear": bilinear_matrix}
 
 
 def resize_positions(table: jax.Array, grid: tuple[int, int], method: str) -> jax.Array:
@@ -168,7 +173,8 @@ def resize_positions(table: jax.Array, grid: tuple[int, int], method: str) -> ja
     Args:
       table: [1 + n * n, C], the class token's first, then row by row.
       grid: (rows, columns) wanted.
-      method: "bicubic" (a = -0.75) or "bilinear", both half-pixel and without antialiasing.
+      method: "bicubic" (a = -0.75), "bicubic_hub" (`offset_matrix`) or "bilinear", all half-pixel
+        and without antialiasing.
 
     Returns:
       [1 + rows * columns, C]; `table` itself where the grid is the same.

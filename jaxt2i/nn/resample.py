@@ -5,6 +5,7 @@ No variant builds a zero-inserted intermediate. Every variant of an operation gi
 numbers, borders included; `FASTEST` says which one a platform uses when the field says "auto".
 """
 
+import functools
 from collections.abc import Callable, Sequence
 
 import jax
@@ -385,6 +386,17 @@ def nearest_index(out: int, size: int) -> np.ndarray:
     return np.arange(out) * size // out
 
 
+def centre_index(out: int, size: int) -> np.ndarray:
+    """Source index [out] of every pixel's centre: PyTorch's "nearest-exact"."""
+    return (2 * np.arange(out) + 1) * size // (2 * out)
+
+
+def pillow_index(out: int, size: int) -> np.ndarray:
+    """`centre_index` as Pillow counts, adding step to step: a centre on a border may fall short."""
+    step = size / out
+    return np.cumsum([step / 2, *[step] * (out - 1)]).astype(int)
+
+
 def resize_nearest(x: jax.Array, out: int) -> jax.Array:
     """[B, H, W, C] to [B, out, out, C] by PyTorch's nearest rule."""
     for axis in (1, 2):
@@ -406,15 +418,35 @@ def area_matrix(out: int, size: int) -> np.ndarray:
     return (inside / inside.sum(1, keepdims=True)).astype(np.float32)
 
 
-def _tap_matrix(out: int, size: int, offsets: range, weight: Callable) -> np.ndarray:
+F32 = np.float32
+
+
+def _fma(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
+    """Multiplies and adds in float32, rounding once: a b + c.
+
+    PyTorch computes positions and weights so. Far from the corner the rounding moves a pixel by
+    4e-6, at an edge a thousandth of a level of 255.
+    """
+    return F32(np.multiply(a, b, dtype=np.float64) + c)
+
+
+def _positions(out: int, scale: float, half: float = 0.0) -> np.ndarray:
+    """(i + half) * scale - half for every pixel i, float32 [out]."""
+    return _fma(np.arange(out, dtype=F32) + F32(half), F32(scale), -half)
+
+
+def _tap_matrix(
+    out: int, size: int, offsets: range, weight: Callable, step: float | None = None
+) -> np.ndarray:
     """Half-pixel resampling without antialiasing; taps beyond the border read its pixel."""
-    centre = (np.arange(out) + 0.5) * size / out - 0.5
-    base = np.floor(centre).astype(int)
-    matrix = np.zeros((out, size))
+    centre = _positions(out, step or size / out, 0.5)
+    base = np.floor(centre)
+    matrix = np.zeros((out, size), F32)
     for offset in offsets:
-        at = np.clip(base + offset, 0, size - 1)
-        np.add.at(matrix, (np.arange(out), at), weight(np.abs(centre - base - offset)))
-    return matrix.astype(np.float32)
+        at = np.clip(base + offset, 0, size - 1).astype(int)
+        distance = np.abs(centre - base - F32(offset))
+        np.add.at(matrix, (np.arange(out), at), weight(distance))
+    return matrix
 
 
 def bilinear_matrix(out: int, size: int) -> np.ndarray:
@@ -422,47 +454,97 @@ def bilinear_matrix(out: int, size: int) -> np.ndarray:
     return _tap_matrix(out, size, range(2), lambda d: np.maximum(1 - d, 0))
 
 
-def reduce_bytes(image: jax.Array, out: int) -> jax.Array:
-    """Pillow's bilinear reduction: first across, then down, rounded to whole levels each time.
-
-    Args:
-      image: [B, H, H, C], 0..255.
-      out: new height and width, at most H.
-
-    Returns:
-      [B, out, out, C] float32, whole numbers.
-    """
-    matrix = triangle_matrix(out, image.shape[1])
-    for axes in ("bhwc,ow->bhoc", "bhwc,oh->bowc"):
-        image = jnp.einsum(axes, image.astype(jnp.float32), matrix, precision="highest")
-        image = jnp.floor(image + 0.5)
-    return image
-
-
-def triangle_matrix(out: int, size: int) -> np.ndarray:
-    """Bilinear reduction with antialiasing as a matrix [out, size], out <= size (Pillow's rule)."""
-    scale = size / out
-    centre = (np.arange(out)[:, None] + 0.5) * scale
-    weight = np.maximum(1 - np.abs(np.arange(size) + 0.5 - centre) / scale, 0)
-    return (weight / weight.sum(1, keepdims=True)).astype(np.float32)
-
-
 def corner_matrix(out: int, size: int) -> np.ndarray:
     """Bilinear resampling as a matrix [out, size], corner on corner (torch, align_corners=True)."""
-    at = np.arange(out) * ((size - 1) / max(out - 1, 1))
-    near = np.maximum(1 - np.abs(at[:, None] - np.arange(size)), 0)
-    return near.astype(np.float32)
+    return _between(_positions(out, (size - 1) / max(out - 1, 1)), size)
 
 
-def bicubic_matrix(out: int, size: int, a: float = -0.75) -> np.ndarray:
-    """Bicubic resampling as a matrix [out, size] (torch, align_corners=False, no antialias)."""
+def bicubic_matrix(out: int, size: int, a: float = -0.75, step: float | None = None) -> np.ndarray:
+    """Bicubic resampling as a matrix [out, size] (torch, align_corners=False, no antialias).
 
-    def weight(d: np.ndarray) -> np.ndarray:
-        near = ((a + 2) * d - (a + 3)) * d * d + 1
-        far = ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
-        return np.where(d <= 1, near, np.where(d < 2, far, 0))
+    Args:
+      out: length wanted.
+      size: length given.
+      a: of Keys' cubic.
+      step: from pixel to pixel; None fits size to out. PyTorch takes 1 / scale_factor where it is
+        given one.
+    """
+    return _tap_matrix(out, size, range(-1, 3), lambda d: _cubic(d, a), step)
 
-    return _tap_matrix(out, size, range(-1, 3), weight)
+
+def tf1_matrix(out: int, size: int) -> np.ndarray:
+    """TensorFlow 1's `resize_bilinear` as a matrix [out, size]: pixel i reads i * size / out.
+
+    No half pixel and no antialiasing, so pictures move by up to half a pixel and alias: part of
+    what the Inception scores of that time measure.
+    """
+    return _between(_positions(out, size / out), size)
+
+
+def grid_matrix(out: int, size: int) -> np.ndarray:
+    """`tf1_matrix` as `torch.nn.functional.grid_sample` computes it, rounding and all.
+
+    NVIDIA's Inception network of the StyleGAN family resizes so. Positions are float32 numbers
+    around 1, which moves pixels by 1e-5: 4e-4 levels of 255.
+    """
+    step, i, half = F32(2) / F32(out - 1), np.arange(out, dtype=F32), F32(size) / 2
+    line = np.where(i < out // 2, _fma(step, i, -1), _fma(-step, out - 1 - i, 1))
+    centres = line * F32(out - 1) / F32(out) + (F32(1) / F32(size) - F32(1) / F32(out))
+    return _between(np.clip(_fma(centres + F32(1), half, -0.5), 0, size - 1), size)
+
+
+def _between(at: np.ndarray, size: int) -> np.ndarray:
+    """Linear interpolation at positions [out] of an axis as a matrix [out, size]."""
+    low = np.minimum(at.astype(int), size - 1)
+    matrix, rows, part = np.zeros((len(at), size)), np.arange(len(at)), at - low
+    np.add.at(matrix, (rows, low), 1 - part)
+    np.add.at(matrix, (rows, np.minimum(low + 1, size - 1)), part)
+    return matrix.astype(np.float32)
+
+
+def _cubic(d: np.ndarray, a: float) -> np.ndarray:
+    """Keys' cubic of float32 distances d >= 0."""
+    near = _fma(_fma(a + 2, d, -(a + 3)) * d, d, 1)
+    far = _fma(_fma(_fma(a, d, -5 * a), d, 8 * a), d, -4 * a)
+    return np.where(d <= 1, near, np.where(d < 2, far, 0))
+
+
+def _keys(d: np.ndarray) -> np.ndarray:
+    """Keys' cubic with a = -0.5, in d's own dtype."""
+    d = np.abs(d)
+    near, far = (1.5 * d - 2.5) * d * d + 1, ((-0.5 * d + 2.5) * d - 4) * d + 2
+    return np.where(d <= 1, near, np.where(d < 2, far, 0))
+
+
+# Pillow's filters: (reach in pixels, weight at a signed distance).
+FILTERS: dict[str, tuple[float, Callable[[np.ndarray], np.ndarray]]] = {
+    "box": (0.5, lambda d: ((d > -0.5) & (d <= 0.5)).astype(float)),
+    "bilinear": (1.0, lambda d: np.maximum(1 - np.abs(d), 0)),
+    "bicubic": (2.0, _keys),
+    "lanczos": (3.0, lambda d: np.where(np.abs(d) < 3, np.sinc(d) * np.sinc(d / 3), 0)),
+}
+
+
+def filter_matrix(out: int, size: int, kind: str, dtype=np.float32) -> np.ndarray:
+    """Antialiased resampling as a matrix [out, size].
+
+    Args:
+      out: length wanted.
+      size: length given.
+      kind: key of `FILTERS`. Shrinking widens the filter, enlarging does not.
+      dtype: what it is computed in: float64 by Pillow, float32 by PyTorch's antialias=True.
+
+    Source: Pillow's `precompute_coeffs`.
+    """
+    reach, weight = FILTERS[kind]
+    scale = dtype(size / out)
+    wide = max(scale, dtype(1))
+    centre = (np.arange(out, dtype=dtype)[:, None] + dtype(0.5)) * scale
+    at = np.arange(size, dtype=dtype)
+    first = np.maximum((centre - reach * wide + 0.5).astype(int), 0)
+    last = np.minimum((centre + reach * wide + 0.5).astype(int), size)
+    taps = np.where((at >= first) & (at < last), weight((at - centre + 0.5) / wide), 0)
+    return taps / taps.sum(1, keepdims=True)
 
 
 def crop_matrix(offset: jax.Array, out: int, size: int) -> jax.Array:
@@ -495,3 +577,89 @@ def blur_matrix(sigma: jax.Array, size: int, max_sigma: float = 32.0) -> jax.Arr
     total = taps(np.arange(-every, every + 1, dtype=np.float32)).sum()
     at = np.arange(size, dtype=np.float32)
     return taps(at[:, None] - at[None, :]) / total
+
+
+# --- Resizing by name --------------------------------------------------------------------------
+
+MATRICES: dict[str, Callable[[int, int], np.ndarray]] = {
+    "tf1_bilinear": tf1_matrix,
+    "tf1_bilinear_corners": corner_matrix,
+    "nvidia_bilinear": grid_matrix,
+    "bilinear": bilinear_matrix,
+    "bilinear_corners": corner_matrix,
+    "bilinear_antialias": functools.partial(filter_matrix, kind="bilinear"),
+    "bicubic": bicubic_matrix,
+    "bicubic_antialias": functools.partial(filter_matrix, kind="bicubic"),
+    "bicubic_pillow": functools.partial(filter_matrix, kind="bicubic", dtype=np.float64),
+    "area": area_matrix,
+}
+INDICES: dict[str, Callable[[int, int], np.ndarray]] = {
+    "nearest": nearest_index,
+    "nearest_exact": centre_index,
+    "nearest_pillow": pillow_index,
+}
+
+
+def resize(x: jax.Array, size: tuple[int, int], kernel: str) -> jax.Array:
+    """Resizes pictures or features in float32.
+
+    Args:
+      x: [B, H, W, C], any range.
+      size: (height, width) wanted.
+      kernel: "tf1_bilinear" (`tf1_matrix`), "nvidia_bilinear" (`grid_matrix`); PyTorch's
+        "bilinear", "bilinear_corners" (align_corners=True, which TensorFlow 1 calls by the same
+        name), "bilinear_antialias", "bicubic" (a = -0.75), "bicubic_antialias" (a = -0.5), "area",
+        "nearest", "nearest_exact"; Pillow's "bicubic_pillow" (of float pictures) and
+        "nearest_pillow".
+
+    Returns:
+      [B, *size, C] float32. Cubic kernels overshoot the range of x.
+    """
+    if kernel in INDICES:
+        for axis, out in zip((1, 2), size, strict=True):
+            x = jnp.take(x, INDICES[kernel](out, x.shape[axis]), axis)
+        return x.astype(jnp.float32)
+    if kernel not in MATRICES:
+        known = ", ".join((*MATRICES, *INDICES))
+        raise ValueError(f"resize has no kernel {kernel!r}; choose from {known}")
+    rows, cols = (MATRICES[kernel](o, n) for o, n in zip(size, x.shape[1:3], strict=True))
+    return apply_matrices(x.astype(jnp.float32), rows, cols)
+
+
+PRECISION = 22  # bits behind the point of Pillow's weights
+
+
+def resize_bytes(x: jax.Array, size: tuple[int, int], kind: str) -> jax.Array:
+    """Resizes 8-bit pictures to Pillow's very levels: across, then down, rounded each time.
+
+    What `Image.resize`, torchvision's Resize of a Pillow picture and scipy.misc.imresize do. One
+    pass in float differs from it on a fifth of the pixels.
+
+    Args:
+      x: [B, H, W, C], whole numbers 0..255 of any dtype.
+      size: (height, width) wanted.
+      kind: key of `FILTERS`, or "nearest".
+
+    Returns:
+      uint8 [B, *size, C].
+    """
+    if kind == "nearest":
+        return resize(x, size, "nearest_pillow").astype(jnp.uint8)
+    for axes, out, axis in (("bhwc,ow->bhoc", size[1], 2), ("bhwc,oh->bowc", size[0], 1)):
+        weights = filter_matrix(out, x.shape[axis], kind, np.float64) * 2**PRECISION
+        whole = (weights + np.copysign(0.5, weights)).astype(np.int32)
+        # Two halves of 11 bits: their products with levels, and the sums, are exact in float32.
+        high = (whole + 2**10) >> 11
+        levels = x.astype(jnp.float32)
+        parts = [
+            jnp.einsum(axes, levels, half.astype(np.float32), precision=HIGHEST).astype(jnp.int32)
+            for half in (high, whole - (high << 11))
+        ]
+        total = (parts[0] << 11) + parts[1] + 2 ** (PRECISION - 1)
+        x = jnp.clip(total >> PRECISION, 0, 255)
+    return x.astype(jnp.uint8)
+
+
+def reduce_bytes(image: jax.Array, out: int) -> jax.Array:
+    """[B, H, W, C], 0..255, to [B, out, out, C] by Pillow's bilinear; whole numbers in float32."""
+    return resize_bytes(image, (out, out), "bilinear").astype(jnp.float32)

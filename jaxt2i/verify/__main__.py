@@ -40,6 +40,7 @@ RUNNERS = (
     ("galip/image_encoder", "clip"),
     ("dino_vits16/*", "dino"),
     ("df_gan/text_encoder", "damsm"),
+    ("metrics/resize", "resize"),
 )
 STATUSES = ("pass", "FAIL", "no runner")
 Runner = Callable[[Golden, Case], dict]

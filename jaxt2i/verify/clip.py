@@ -11,7 +11,6 @@ import instant_clip_tokenizer
 import jax
 import jax.numpy as jnp
 import numpy as np
-from PIL import Image
 
 from jaxt2i.convert import clip as tables
 from jaxt2i.convert import rules
@@ -54,14 +53,8 @@ def sizes(config: Mapping, net: str) -> dict:
       config: in the form of transformers, open_clip or OpenAI.
       net: "text" or "image".
     """
-    if "text_config" in config:
+    if "text_config" in config or "text_cfg" in config:
         return tables.from_config(net, config)
-    if "text_cfg" in config:
-        act = {"act": "quick_gelu" if config.get("quick_gelu", True) else "gelu"}
-        if net == "text":
-            return act | {"heads": config["text_cfg"]["heads"]}
-        part = config["vision_cfg"]
-        return act | {"heads": part["width"] // part.get("head_width", 64)}
     if net == "text":
         return {"heads": config["transformer_heads"]}
     return {"heads": config["vision_width"] // 64}
@@ -272,31 +265,12 @@ def image_encoder(golden: Golden, case: Case) -> Arrays:
     }
 
 
-def preprocess(image: np.ndarray, size: int = 224) -> np.ndarray:
-    """OpenAI's image preprocessing.
-
-    Args:
-      image: uint8 [H, W, 3].
-      size: of the result, pixels.
-
-    Returns:
-      float32 [size, size, 3]: the shorter side resized (bicubic, antialiased, 8 bit), centre
-      crop, mean and std.
-    """
-    h, w = image.shape[:2]
-    # torchvision truncates the longer side, and its crop offsets are rounded.
-    w, h = (size, int(size * h / w)) if w <= h else (int(size * w / h), size)
-    pixels = Image.fromarray(image).resize((w, h), Image.Resampling.BICUBIC)
-    left, top = round((w - size) / 2), round((h - size) / 2)
-    pixels = np.asarray(pixels.crop((left, top, left + size, top + size)), np.float32) / 255
-    return (pixels - np.float32(clip.MEAN)) / np.float32(clip.STD)
-
-
 def clip_preprocess(golden: Golden, case: Case) -> Arrays:
     """Preprocessing of pictures of odd sizes."""
     out = {}
     for name, image in case.inputs.items():
-        pixels = preprocess(image).transpose(2, 0, 1)
+        pixels = clip.INPUTS["pillow_bicubic_crop"](image[None], 224)
+        pixels = nchw((pixels - np.float32(clip.MEAN)) / np.float32(clip.STD))[0]
         out[name.replace("in_image", "out_pixel")] = pixels[:, 1::4, 2::4]
     return out
 

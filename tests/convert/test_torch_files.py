@@ -1,4 +1,5 @@
 import collections
+import copyreg
 import io
 import os
 import pickle
@@ -178,12 +179,59 @@ def test_torchscript_is_refused_with_a_hint(tmp_path):
         read(path)
 
 
-def test_the_legacy_format_asks_for_torch(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch", None)  # as where it is not installed
-    path = tmp_path / "old.pth"
-    path.write_bytes(pickle.dumps(collections.OrderedDict(a=1), 2))
-    with pytest.raises(UnreadableFileError, match=r"pip install 'jaxt2i\[convert\]'"):
-        read(path)
+def legacy(path, program, storages):
+    """A file as torch.save wrote it before 1.6: five pickles, then the storages."""
+    head = [torch_files.MAGIC, 1001, {"little_endian": True}]
+    data = b"".join(pickle.dumps(part, 2) for part in head) + program
+    data += pickle.dumps([key for key, _ in storages], 2)
+    for _, array in storages:
+        data += array.size.to_bytes(8, "little") + array.tobytes()
+    path.write_bytes(data)
+    return path
+
+
+def test_the_legacy_format(tmp_path, monkeypatch):
+    kernel, count = np.arange(6, dtype=np.float32).reshape(2, 3), np.int64([7])
+    half = np.float16([1.5, 2.5])
+    content = {
+        "state_dict": collections.OrderedDict(
+            kernel=Tensor("1", "FloatStorage", kernel),
+            turned=Tensor("1", "FloatStorage", kernel, size=(3, 2), stride=(1, 3)),
+            count=Tensor("2", "LongStorage", count),
+            half=Tensor("10", "HalfStorage", half),
+        )
+    }
+    program = torch_pickle(content, monkeypatch)
+    storages = [("10", half), ("1", kernel), ("2", count)]
+    found = read(legacy(tmp_path / "old.pth", program, storages))
+    np.testing.assert_array_equal(found["kernel"], kernel)
+    np.testing.assert_array_equal(found["turned"], kernel.T)
+    np.testing.assert_array_equal(found["count"], count)
+    np.testing.assert_array_equal(found["half"], half.astype(np.float32))
+    cut = tmp_path / "cut.pth"
+    cut.write_bytes((tmp_path / "old.pth").read_bytes()[:-4])
+    with pytest.raises(UnreadableFileError, match=r"cut\.pth: damaged"):
+        read(cut)
+
+
+@pytest.mark.parametrize("inside", [True, False], ids=["in the state", "as an argument"])
+def test_parameters_of_early_versions(tmp_path, monkeypatch, inside):
+    array = np.float32([1, 2])
+    module, kind = types.ModuleType("torch.nn.parameter"), type("Parameter", (), {})
+    kind.__module__, module.Parameter = "torch.nn.parameter", kind
+    monkeypatch.setitem(sys.modules, "torch.nn", types.ModuleType("torch.nn"))
+    monkeypatch.setitem(sys.modules, "torch.nn.parameter", module)
+    tensor, tail = Tensor("1", "FloatStorage", array), (collections.OrderedDict(), True, False)
+
+    def reduce(self, protocol):
+        given = ((), (tensor, None, *tail)) if inside else ((tensor,), tail)
+        return copyreg.__newobj__, (kind, *given[0]), given[1]
+
+    kind.__reduce_ex__ = reduce
+    program = torch_pickle({"w": kind()}, monkeypatch)
+    np.testing.assert_array_equal(
+        read(legacy(tmp_path / "o.pth", program, [("1", array)]))["w"], array
+    )
 
 
 def test_safetensors_and_npz(tmp_path):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from jaxt2i.nn import resample
 
@@ -136,3 +137,29 @@ def test_nearest_is_pytorchs(size, out):
     x = np.arange(size * size, dtype=np.float32).reshape(1, size, size, 1)
     got = resample.resize_nearest(jnp.asarray(x), out)
     np.testing.assert_array_equal(got[0, :, :, 0], x[0, :, :, 0][at][:, at])
+
+
+@settings(max_examples=3, deadline=None)
+@given(
+    size=st.tuples(st.integers(1, 80), st.integers(1, 80)),
+    out=st.tuples(st.integers(1, 60), st.integers(1, 60)),
+)
+@pytest.mark.parametrize("kind", ["bilinear", "bicubic", "lanczos", "box", "nearest"])
+def test_bytes_are_pillows_to_the_level(kind, size, out):
+    x = RANDOM.randint(0, 256, (*size, 3)).astype(np.uint8)
+    want = Image.fromarray(x).resize(out[::-1], Image.Resampling[kind.upper()])
+    np.testing.assert_array_equal(resample.resize_bytes(x[None], out, kind)[0], want)
+
+
+def test_an_unknown_kernel_is_refused_by_name():
+    with pytest.raises(ValueError, match=r"no kernel 'cubic'; choose from tf1_bilinear.*nearest"):
+        resample.resize(jnp.zeros((1, 4, 4, 1)), (2, 2), "cubic")
+
+
+def test_long_reductions_stay_exact():
+    """Sixteen to one in bicubic has 64 taps, the most whose sums float32 holds exactly."""
+    x = RANDOM.randint(0, 256, (512, 512, 1)).astype(np.uint8)
+    want = Image.fromarray(x[..., 0]).resize((32, 32), Image.Resampling.BICUBIC)
+    np.testing.assert_array_equal(
+        resample.resize_bytes(x[None], (32, 32), "bicubic")[0, ..., 0], want
+    )

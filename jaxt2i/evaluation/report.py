@@ -1,0 +1,246 @@
+"""What was measured, for a person: a table, JSON, curves over training, one HTML page."""
+
+import base64
+import dataclasses
+import html
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxt2i.metrics import published
+from jaxt2i.metrics.protocols import PARTS, Protocol, settings
+from jaxt2i.metrics.score import MetricError, Score
+
+LOWER_IS_BETTER = ("fid", "fid_inf", "kid", "cmmd", "memorised", "recognised_frechet")
+
+
+@dataclasses.dataclass
+class Result:
+    """Everything about one evaluation.
+
+    Attributes:
+      name: of what was judged.
+      step: of the run; None for folders.
+      scores: in the order they were asked for.
+      measured: how, the samples as they were.
+      breakdowns: {title: {row: {column: value}}}.
+      facts: images a second, what could not be read, ...
+      grid: pictures with captions, uint8 [N, H, W, 3].
+      captions: of the grid.
+      neighbours: (pictures, their nearest training pictures, distances); None: not looked for.
+    """
+
+    name: str
+    step: int | None
+    scores: list[Score]
+    measured: Protocol
+    breakdowns: dict[str, dict[str, dict[str, Any]]] = dataclasses.field(default_factory=dict)
+    facts: dict[str, Any] = dataclasses.field(default_factory=dict)
+    grid: np.ndarray | None = None
+    captions: Sequence[str] = ()
+    neighbours: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "name": self.name,
+            "step": self.step,
+            "scores": [score.as_dict() for score in self.scores],
+            "published": [dataclasses.asdict(x) for s in self.scores for x in beside(self, s)],
+            "protocol": settings(self.measured),
+            "breakdowns": self.breakdowns,
+            "facts": self.facts,
+        }
+
+
+def beside(result: Result, score: Score) -> tuple[published.Published, ...]:
+    """Published numbers that were measured in the same way, and no others."""
+    return published.beside(result.measured, score.metric) if score.metric in PARTS else ()
+
+
+def number(value: float | None) -> str:
+    """Four digits that count."""
+    if value is None:
+        return ""
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    digits = max(0, 3 - math.floor(math.log10(abs(value))))
+    return f"{value:.{min(digits, 6)}f}"
+
+
+def columns(result: Result, score: Score) -> list[str]:
+    """A score's row: name, value, spread, interval, network, published."""
+    interval = score.interval
+    between = f"{number(interval.low)} .. {number(interval.high)}" if interval else ""
+    fed = [str(score.facts[key]) for key in ("network", "preprocessing") if key in score.facts]
+    known = ", ".join(f"{x.model}: {number(x.value)}" for x in beside(result, score))
+    spread = number(score.spread)
+    return [score.metric, number(score.value), spread, between, " / ".join(fed), known]
+
+
+HEAD = (
+    "metric",
+    "value",
+    "+-",
+    "95 % interval",
+    "network / preprocessing",
+    "published, same protocol",
+)
+
+
+def show(result: Result) -> None:
+    """Prints the table and what to know about it."""
+    from rich.console import Console
+    from rich.table import Table
+
+    where = "" if result.step is None else f" at step {result.step:,}"
+    table = Table(title=f"{result.name}{where}, protocol {result.measured.name}")
+    for head in HEAD:
+        table.add_column(head)
+    for score in result.scores:
+        table.add_row(*columns(result, score))
+    console = Console(width=None if Console().is_terminal else 160)
+    console.print(table)
+    for warning in dict.fromkeys(w for score in result.scores for w in score.warnings):
+        console.print(f"note: {warning}")
+
+
+def write_json(file: Path, result: Result) -> None:
+    """Writes everything but the pictures."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(result.as_dict(), indent=1, default=float) + "\n")
+
+
+def history(folder: Path) -> list[dict[str, Any]]:
+    """{"step": ..., metric: value} of all evaluations of a run, by step.
+
+    Raises:
+      MetricError: for a file that is none of ours.
+    """
+    out = []
+    for file in sorted(folder.glob("step_*.json")):
+        try:
+            found = json.loads(file.read_text())
+            line = {"step": found["step"]}
+            line |= {score["metric"]: score["value"] for score in found["scores"]}
+        except (ValueError, KeyError, TypeError) as error:
+            raise MetricError(f"{file} is no evaluation ({error!r}); move it away") from error
+        out.append(line)
+    return sorted(out, key=lambda line: line["step"])
+
+
+def write_curves(file: Path, lines: Sequence[Mapping[str, Any]]) -> None:
+    """Draws every score over the steps of training."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    names = list(dict.fromkeys(name for line in lines for name in line if name != "step"))
+    across = min(3, len(names))
+    down = math.ceil(len(names) / across)
+    figure = Figure(figsize=(4 * across, 2.8 * down), dpi=100, layout="constrained")
+    axes = figure.subplots(down, across, squeeze=False).flat
+    for axis, name in zip(axes, names, strict=False):
+        points = [(line["step"], line[name]) for line in lines if name in line]
+        axis.plot(*zip(*points, strict=True), marker="o", markersize=3)
+        better = "lower" if name in LOWER_IS_BETTER else "higher"
+        axis.set_title(f"{name} ({better} is better)", fontsize=9)
+        axis.set_xlabel("step", fontsize=8)
+        axis.grid(alpha=0.3)
+    for axis in list(figure.axes)[len(names) :]:
+        axis.axis("off")
+    FigureCanvasAgg(figure)
+    figure.savefig(file)
+
+
+def picture_tag(pixels: np.ndarray, least: int = 96) -> str:
+    """A picture inside the page."""
+    from PIL import Image
+
+    image = Image.fromarray(pixels)
+    if max(image.size) < least:
+        times = -(-least // max(image.size))
+        image = image.resize([n * times for n in image.size], Image.Resampling.NEAREST)
+    out = io.BytesIO()
+    image.save(out, "PNG")
+    return f'<img src="data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}">'
+
+
+def rows_tag(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A table."""
+
+    def cell(kind: str, value: Any) -> str:
+        text = number(value) if isinstance(value, float) else "" if value is None else str(value)
+        return f"<{kind}>{html.escape(text)}</{kind}>"
+
+    lines = ["".join(cell("th", x) for x in head)]
+    lines += ["".join(cell("td", x) for x in row) for row in rows]
+    return "<table>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
+
+
+STYLE = """
+body { font: 14px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 72em; color: #222 }
+table { border-collapse: collapse; margin: .6em 0 } h2 { margin-top: 1.6em }
+th, td { text-align: left; padding: .25em .8em; border-bottom: 1px solid #ddd; vertical-align: top }
+figure { display: inline-block; margin: .4em; width: 10em; vertical-align: top }
+figcaption { font-size: 11px; color: #555 } img { width: 100%; image-rendering: pixelated }
+.note { color: #855; margin: .2em 0 } pre { background: #f6f6f6; padding: .8em; overflow-x: auto }
+"""
+
+
+def figure_tag(pixels: np.ndarray, caption: str) -> str:
+    """A picture with its caption."""
+    inside = f"{picture_tag(pixels)}<figcaption>{html.escape(caption)}</figcaption>"
+    return f"<figure>{inside}</figure>"
+
+
+def write_html(file: Path, result: Result, curves: Path | None = None) -> None:
+    """Writes one page that holds everything, and nothing from elsewhere.
+
+    Args:
+      file: the page.
+      result: what was measured.
+      curves: a PNG of `write_curves`.
+    """
+    step = "" if result.step is None else f" at step {result.step:,}"
+    title = f"{result.name}{step}"
+    parts = [f"<h1>{html.escape(title)}</h1>"]
+    parts += [
+        f"<p>Protocol <b>{html.escape(result.measured.name)}</b>. Numbers of papers stand "
+        "beside a score only where they were measured in the same way.</p>"
+    ]
+    parts += [rows_tag(HEAD, [columns(result, score) for score in result.scores])]
+    warnings = dict.fromkeys(w for score in result.scores for w in score.warnings)
+    parts += [f'<p class="note">{html.escape(w)}</p>' for w in warnings]
+    if curves is not None and curves.is_file():
+        picture = base64.b64encode(curves.read_bytes()).decode()
+        parts += ["<h2>Over training</h2>", f'<img src="data:image/png;base64,{picture}">']
+    if result.grid is not None:
+        parts += ["<h2>Pictures</h2>"]
+        said = list(result.captions) or [""] * len(result.grid)
+        parts += [figure_tag(x, text) for x, text in zip(result.grid, said, strict=True)]
+    for name, table in result.breakdowns.items():
+        heads = list(dict.fromkeys(key for row in table.values() for key in row))
+        rows = [[row, *(values.get(h) for h in heads)] for row, values in table.items()]
+        parts += [f"<h2>{html.escape(name)}</h2>", rows_tag(["", *heads], rows)]
+    if result.neighbours is not None:
+        parts += [
+            "<h2>Nearest training pictures</h2>",
+            "<p>Left what was drawn, right the training picture that lies nearest.</p>",
+        ]
+        for drawn, near, far in zip(*result.neighbours, strict=True):
+            parts += [figure_tag(drawn, ""), figure_tag(near, f"distance {number(float(far))}")]
+    described = json.dumps({"facts": result.facts, "protocol": settings(result.measured)}, indent=1)
+    every = [{"metric": s.metric, **s.facts} for s in result.scores]
+    parts += [
+        "<h2>How it was measured</h2>",
+        f"<pre>{html.escape(described)}</pre>",
+        f"<pre>{html.escape(json.dumps(every, indent=1, default=str))}</pre>",
+    ]
+    head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>'
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(f"<!doctype html><html><head>{head}</head><body>{''.join(parts)}</body></html>")

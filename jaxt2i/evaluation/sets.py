@@ -1,0 +1,322 @@
+"""Sets of pictures to be judged: of a folder, of a data source, or drawn by a run."""
+
+import collections
+import dataclasses
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxt2i import runs
+from jaxt2i.data import images, schema
+from jaxt2i.data.order import mix, permuted
+from jaxt2i.data.pictures import Framing
+from jaxt2i.data.schema import DataError
+from jaxt2i.data.sources import METADATA, Skips, list_files, metadata_captions, read_sidecar
+from jaxt2i.engine import state as states
+from jaxt2i.metrics import quantise
+from jaxt2i.metrics.statistics import fingerprint
+
+# (rows of the set, their pictures [n, H, W, 3]: uint8, or float32 0..255 where nothing is rounded).
+Batch = tuple[np.ndarray, np.ndarray]
+# Every size of picture is a program of its own.
+MOST_SIZES = 32
+# Pictures that are decoded before they are asked for.
+AHEAD = 128
+
+
+@dataclasses.dataclass(frozen=True)
+class Set:
+    """Pictures in batches.
+
+    Attributes:
+      name: for reports.
+      count: rows; a row whose picture cannot be read is never given.
+      batches: (at most so many pictures at once, which rows) -> batches, each of one size.
+      captions: of every row; None where there are none.
+      labels: class of every row; a row's own number where there are none.
+      class_names: names of the classes.
+      digest: of what the pictures are made of, for caches.
+      skipped: (name, reason) counts and lists of what could not be read; filled while reading.
+    """
+
+    name: str
+    count: int
+    batches: Callable[[int, Sequence[int]], Iterator[Batch]]
+    captions: tuple[str, ...] | None = None
+    labels: np.ndarray | None = None
+    class_names: tuple[str, ...] = ()
+    digest: str = ""
+    skipped: Skips = dataclasses.field(default_factory=Skips)
+
+    def pictures(self, rows: Sequence[int]) -> dict[int, np.ndarray]:
+        """{row: uint8 [H, W, 3]} of the rows that can be read, in their order."""
+        found = {}
+        for numbers, pixels in self.batches(min(len(rows), 32), rows):
+            rounded = np.asarray(np.clip(np.round(pixels), 0, 255), np.uint8)
+            found |= dict(zip(numbers.tolist(), rounded, strict=True))
+        return {row: found[row] for row in rows if row in found}
+
+
+def by_size(pictures: Iterator[tuple[int, np.ndarray]], batch: int) -> Iterator[Batch]:
+    """Batches of equal size from pictures of any.
+
+    Raises:
+      DataError: where there are too many sizes.
+    """
+    waiting: dict[tuple, list] = collections.defaultdict(list)
+    for row, picture in pictures:
+        group = waiting[picture.shape]
+        group.append((row, picture))
+        if len(waiting) > MOST_SIZES:
+            raise DataError(
+                f"the pictures have more than {MOST_SIZES} sizes, such as "
+                f"{', '.join(f'{w} x {h}' for h, w, _ in list(waiting)[:3])}, and each would be a "
+                "program of its own: give --resolution 256 to cut and resize them alike"
+            )
+        if len(group) == batch:
+            yield _stack(group)
+            group.clear()
+    for group in waiting.values():
+        if group:
+            yield _stack(group)
+
+
+def _stack(group: list) -> Batch:
+    rows, pictures = zip(*group, strict=True)
+    return np.array(rows), np.stack(pictures)
+
+
+def of_folder(path: str | Path, resolution: int = 0, resize: str = "lanczos") -> Set:
+    """All images below a folder, sorted by name, with their captions where there are any.
+
+    Args:
+      path: searched recursively; a.txt beside a.png, or metadata.jsonl / metadata.csv, as
+        `config.data.source=folder` reads them.
+      resolution: cut the centre square and resize it, pixels; 0 leaves pictures as they are.
+      resize: how.
+
+    Raises:
+      DataError: when there is no image.
+    """
+    root = Path(path)
+    if not root.is_dir():
+        raise DataError(f"{path} is no folder of images")
+    skipped = Skips()
+    files = list_files(root, skipped)
+    names = [name for name in files if name.lower().endswith(images.SUFFIXES)]
+    if not names:
+        raise DataError(f"{path} holds {len(files)} files and no image")
+    framing = Framing(resolution, "centre", resize) if resolution else None
+    has_metadata = any(name.rsplit("/", 1)[-1] in METADATA for name in files)
+    known = metadata_captions(root, files, skipped) if has_metadata else {}
+
+    def caption(name: str) -> str | None:
+        if name in known:
+            return known[name][0]
+        beside = root / (os.path.splitext(name)[0] + ".txt")
+        return read_sidecar(beside)[0] if beside.is_file() else None
+
+    def read(name: str) -> np.ndarray | images.Unreadable:
+        try:
+            picture = images.read_rgb(root / name)
+        except images.Unreadable as error:
+            return error
+        return framing.view(picture.size).show(picture, resize) if framing else np.asarray(picture)
+
+    def batches(batch: int, rows: Sequence[int]) -> Iterator[Batch]:
+        return by_size(_read_ahead([(r, names[r]) for r in rows], read, skipped), batch)
+
+    texts = [caption(name) for name in names]
+    described = all(text is not None for text in texts)
+    if not described and any(text is not None for text in texts):
+        lacking = [name for name, text in zip(names, texts, strict=True) if text is None]
+        raise DataError(
+            f"{path}: {len(lacking)} of {len(names)} images have no caption, such as "
+            f"{lacking[0]}; give all of them one, or none"
+        )
+    digest = fingerprint(f"{name} {files[name]}" for name in names)
+    return Set(
+        str(path),
+        len(names),
+        batches,
+        tuple(texts) if described else None,
+        digest=fingerprint([digest, f"{resolution} {resize}"]),
+        skipped=skipped,
+    )
+
+
+def _read_ahead(wanted: Sequence, read: Callable, skipped: Skips) -> Iterator:
+    """(row, picture) of what can be read, decoded by threads a little ahead."""
+
+    def taken(row: int, future: Future) -> Iterator:
+        picture = future.result()
+        if isinstance(picture, images.Unreadable):
+            skipped.add(picture.name, picture.reason)
+        else:
+            yield row, picture
+
+    with ThreadPoolExecutor((os.cpu_count() or 1) + 1, "decode") as pool:
+        pending: collections.deque = collections.deque()
+        for row, name in wanted:
+            pending.append((row, pool.submit(read, name)))
+            if len(pending) > AHEAD:
+                yield from taken(*pending.popleft())
+        while pending:
+            yield from taken(*pending.popleft())
+
+
+def of_source(
+    source, name: str, numbers: Sequence[int], captions: Sequence[str] | None = None
+) -> Set:
+    """Real pictures of a data source, as it shows held-out ones.
+
+    Args:
+      source: of `jaxt2i.data`.
+      name: for reports and caches.
+      numbers: the source's own of the pictures.
+      captions: of each; None: none are needed.
+    """
+    skipped = Skips()
+
+    def read(index: int) -> np.ndarray | images.Unreadable:
+        try:
+            return source.example(int(index), ("image",))["image"]
+        except images.Unreadable as error:
+            return error
+
+    def batches(batch: int, rows: Sequence[int]) -> Iterator[Batch]:
+        return by_size(_read_ahead([(r, numbers[r]) for r in rows], read, skipped), batch)
+
+    return Set(
+        name,
+        len(numbers),
+        batches,
+        None if captions is None else tuple(captions),
+        digest=fingerprint([name, *map(str, numbers)]),
+        skipped=skipped,
+    )
+
+
+def choose_captions(
+    counts: Sequence[int], kind: str, count: int, seed: int
+) -> list[tuple[int, int]]:
+    """Which captions pictures are drawn for, by a rule of `jaxt2i.metrics.protocols.CAPTIONS`.
+
+    Args:
+      counts: captions of every image.
+      kind: the rule.
+      count: pictures at most.
+      seed: of the draws, the same in every run.
+
+    Returns:
+      [(image, number of its caption)].
+    """
+    total, key = len(counts), mix(seed, 21)
+
+    def any_of(image: int, turn: int) -> int:
+        return mix(key, image, turn) % counts[image]
+
+    if kind == "first":
+        pairs = ((i, 0) for i in range(total))
+    elif kind == "all":
+        pairs = ((i, j) for i in range(total) for j in range(counts[i]))
+    elif kind == "one_pass":
+        pairs = ((i, any_of(i, 0)) for i in range(total))
+    elif kind == "passes":
+        pairs = ((p % total, any_of(p % total, p // total)) for p in range(count))
+    elif kind == "stored":
+        drawn = (mix(key, 7, p) % total for p in range(count))
+        pairs = ((i, any_of(i, 0)) for i in drawn)
+    else:  # distinct
+        pairs = ((permuted(p, total, key), 0) for p in range(min(count, total)))
+        pairs = ((i, any_of(i, 0)) for i, _ in pairs)
+    return [pair for _, pair in zip(range(count), pairs, strict=False)]
+
+
+def of_run(
+    run: runs.Run,
+    state: states.State,
+    frozen: dict,
+    captions: Sequence[str],
+    *,
+    name: str,
+    seed: int,
+    rule: str,
+    samples: int = 1,
+    use_ema: bool = True,
+    psi: float = 1.0,
+    labels: np.ndarray | None = None,
+    class_names: tuple[str, ...] = (),
+) -> Set:
+    """Pictures that a run draws for captions, `samples` in a row for each.
+
+    A picture depends on its caption and its place alone.
+
+    Args:
+      run: the run.
+      state: its weights.
+      frozen: its frozen weights.
+      captions: what to draw.
+      name: for reports.
+      seed: of the latents.
+      rule: of `jaxt2i.metrics.quantise`, from floats to pixels.
+      samples: of each caption.
+      use_ema: averaged weights where there are any.
+      psi: truncation, where the method has it.
+      labels: classes of the captions.
+      class_names: their names.
+    """
+    method = run.method
+    controls = {"psi": psi} if "psi" in method.controls else {}
+    said = [text for text in captions for _ in range(samples)]
+
+    @jax.jit
+    def draw(state, frozen, batch, seeds):
+        ctx = states.context(method, state, frozen, key=jax.random.key(0), use_ema=use_ema)
+        keys = jax.vmap(jax.random.key)(seeds)
+        return quantise.to_pixels(method.sample(ctx, batch, keys, **controls)["image"], rule)
+
+    def batches(batch: int, rows: Sequence[int]) -> Iterator[Batch]:
+        for first in range(0, len(rows), batch):
+            now = list(rows[first : first + batch])
+            full = now + now[-1:] * (batch - len(now))
+            seeds = np.array([mix(seed, 22, int(r)) & 0xFFFFFFFF for r in full], np.uint32)
+            pixels = draw(state, frozen, run.prompts([said[r] for r in full]), seeds)
+            yield np.array(now), np.asarray(pixels)[: len(now)]
+
+    each = None if labels is None else np.repeat(labels, samples)
+    digest = fingerprint([name, str(seed), rule, *said])
+    return Set(name, len(said), batches, tuple(said), each, class_names, digest)
+
+
+def dataset_of(config: Any) -> str:
+    """The name that protocols give to what a configuration trains on; else the source's own."""
+    data = config.data
+    if data.source == "synthetic":
+        return data.corpus
+    if data.source == "records":
+        from jaxt2i.data import records
+
+        name = records.find_dataset(data.path).replace(os.sep, "/")
+        for ours, theirs in PUBLISHED_NAMES.items():
+            if ours in name:
+                return theirs
+    return f"{data.source}:{data.path}"
+
+
+PUBLISHED_NAMES = {
+    "jaxt2i_coco/2014": "coco2014",
+    "jaxt2i_coco/2017": "coco2017",
+    "jaxt2i_cub": "cub",
+    "jaxt2i_flowers": "oxford102",
+}
+
+
+def unit(pixels: np.ndarray) -> np.ndarray:
+    """Pixels as floats in [-1, 1]."""
+    return np.asarray(schema.unit_range(np.asarray(pixels, np.float32)))
