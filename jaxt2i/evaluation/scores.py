@@ -175,6 +175,9 @@ def _kid(e: Evidence) -> list[Score]:
     fake, real = e.of_fake("kid", name), e.of_real("kid", name)
     size = min(how.size, len(fake), len(real))
     score = kernel.kid(fake, real, subsets=how.subsets, size=size)
+    if size < how.size:
+        note = f"KID in subsets of {size}, as there are no more images; published: {how.size}"
+        score = dataclasses.replace(score, warnings=(*score.warnings, note))
     if e.intervals and min(len(fake), len(real)) >= 40:
         score = score.with_interval(confidence.of_kid(fake, real, score.value))
     return [score]
@@ -184,7 +187,7 @@ def _balls(e: Evidence) -> list[Score]:
     how, name = e.protocol.balls, feature_of(e, "precision_recall")
     fake = e.of_fake("precision_recall", name)[: how.count]
     real = e.of_real("precision_recall", name)[: how.real]
-    found = manifold.manifold(fake, real, how.k, closed=how.closed, half=how.half)
+    found = manifold.manifold(fake, real, k=how.k, closed=how.closed, half=how.half)
     out = manifold.scores(found, how.k)
     if e.intervals:
         for key, values in found._asdict().items():

@@ -132,7 +132,10 @@ def test_the_page_stands_alone(monkeypatch, two):
         (("--images", "NONE"), "is no folder of images"),
         (("--workdir", "NONE"), "holds no run"),
         (("--images", "A", "--weights", "x"), "expected NETWORK=FILE"),
-        (("--images", "A", "--reference", "FEW"), "3 examples, at least 20 are needed"),
+        (
+            ("--images", "A", "--reference", "FEW", "--metrics", "precision_recall"),
+            "3 examples, at least 4 are needed",
+        ),
     ],
 )
 def test_what_is_wrong_is_said_in_a_line(monkeypatch, two, capsys, args, match):
