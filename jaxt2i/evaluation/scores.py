@@ -54,6 +54,8 @@ def looks_of(protocol: Protocol, metrics: Sequence[str]) -> dict[str, Look]:
             )
         if metric == "diversity" or getattr(part, "network", "") == "damsm":
             continue
+        if metric == "fid_inf":
+            out["fid"] = Look(part.network, part.input)
         if metric == "r_precision":
             out[metric] = Look(
                 f"openai_{part.network.removeprefix('clip_')}", "pillow_bicubic_crop"
@@ -153,13 +155,15 @@ def _fid(e: Evidence) -> list[Score]:
     score = frechet.fid(real, stats.gaussian(stats.of_rows(fake)), ddof=how.ddof)
     if e.intervals and len(fake) >= 40:
         score = score.with_interval(confidence.of_fid(real, fake, ddof=how.ddof, repeats=20))
-    return [score]
+    # Too few images for this many features: what infinitely many would give stands beside it.
+    extrapolated = e.intervals and score.warnings and len(fake) >= 40
+    return [score, *(_fid_inf(e) if extrapolated else ())]
 
 
 def _fid_inf(e: Evidence) -> list[Score]:
-    fake = e.of_fake("fid_inf", feature_of(e, "fid_inf"))
+    fake = e.of_fake("fid", feature_of(e, "fid"))
     smallest = min(5000, len(fake) // 2)
-    real = gaussian_of(e, "fid_inf")
+    real = gaussian_of(e, "fid")
     return [frechet.fid_infinity(real, fake, smallest=smallest, ddof=e.protocol.fid.ddof)]
 
 
@@ -268,7 +272,8 @@ def compute(metrics: Sequence[str], e: Evidence) -> list[Score]:
     out = []
     for metric in metrics:
         for score in COMPUTE[metric](e):
-            out.append(score.with_facts(**facts(metric, e)))
+            if score.metric not in [s.metric for s in out]:
+                out.append(score.with_facts(**facts(metric, e)))
     return out
 
 
