@@ -1,0 +1,84 @@
+#!/usr/bin/env bash
+# Starts a training run on a TPU slice of a GKE cluster: fills in launch/gke_jobset.yaml, applies it.
+#
+#   launch/gke.sh --name lite64 --image REGION-docker.pkg.dev/PROJECT/REPO/jaxt2i-tpu:TAG \
+#     --accelerator tpu-v5-lite-podslice --topology 4x4 --claim shared -- \
+#     --config configs/stylegan_t.py:lite64 --config.data.path=/mnt/shared/cc12m \
+#     --workdir /mnt/shared/lite64
+#
+#   --name N         of the run
+#   --image I        built from launch/docker/tpu.Dockerfile
+#   --accelerator A  GKE's name of the chips: tpu-v5-lite-podslice, tpu-v6e-slice, tpu-v5p-slice, ...
+#   --topology T     of the slice: 4x4, 2x2x4, ...
+#   --chips C        of a host (default 4)
+#   --claim V        persistent volume claim, becomes /mnt/shared in every pod
+#   --restarts R     how often a run may start again (default 100)
+#   --dry-run        prints the JobSet and applies nothing
+#
+# Then: kubectl logs -f -l jobset.sigs.k8s.io/jobset-name=N,batch.kubernetes.io/job-completion-index=0
+#       kubectl delete jobset N
+# The same run by XPK, whose clusters have all of this set up:
+#   xpk workload create --cluster C --workload lite64 --tpu-type v5litepod-16 --docker-image IMAGE \
+#     --max-restarts 100 --command "launch/preemptible.sh python -m jaxt2i.train ARGUMENTS"
+set -euo pipefail
+
+usage() {
+  sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0" >&2
+  echo "error: $1" >&2
+  exit 2
+}
+
+declare -A value=([CHIPS]=4 [RESTARTS]=100)
+dry=''
+while (($#)); do
+  case $1 in
+    --name | --image | --accelerator | --topology | --chips | --claim | --restarts)
+      key=${1#--}
+      # Only what cannot change the meaning of the YAML around it.
+      [[ ${2-} =~ ^[A-Za-z0-9][A-Za-z0-9._/:@-]*$ ]] || usage "$1 is '${2-}', which is no such name"
+      value[${key^^}]=$2
+      shift
+      ;;
+    --dry-run) dry=1 ;;
+    --) shift && break ;;
+    *) usage "unknown option '$1'; what jaxt2i.train is given stands behind --" ;;
+  esac
+  shift
+done
+for key in NAME IMAGE ACCELERATOR TOPOLOGY CLAIM; do
+  [[ ${value[$key]-} ]] || usage "--${key,,} is missing"
+done
+(($#)) || usage "nothing behind --; what jaxt2i.train is given stands there"
+[[ ${value[TOPOLOGY]} =~ ^[0-9]+(x[0-9]+){1,2}$ ]] ||
+  usage "--topology is '${value[TOPOLOGY]}', not of the form 4x4 or 2x2x4"
+[[ ${value[CHIPS]} =~ ^[1-9][0-9]*$ ]] || usage "--chips is '${value[CHIPS]}', not a number"
+slice=$((${value[TOPOLOGY]//x/*})) chips=${value[CHIPS]}
+((slice % chips == 0)) ||
+  usage "--topology ${value[TOPOLOGY]} has $slice chips, which --chips $chips does not divide"
+value[HOSTS]=$((slice / chips))
+
+# The arguments as a JSON list, which is YAML too.
+list=''
+for argument in "$@"; do
+  [[ $argument != *[[:cntrl:]]* ]] || usage "an argument holds a control character: ${argument@Q}"
+  argument=${argument//\\/\\\\}
+  list+=${list:+, }\"${argument//\"/\\\"}\"
+done
+value[ARGS]="[$list]"
+
+# Only these names are filled in, and what is filled in is not looked at again.
+filled=''
+while IFS= read -r line || [[ $line ]]; do
+  while [[ ! $line =~ ^[[:space:]]*# && $line =~ ^([^$]*)\$\{([A-Z]+)\}(.*)$ ]]; do
+    filled+=${BASH_REMATCH[1]}${value[${BASH_REMATCH[2]}]}
+    line=${BASH_REMATCH[3]}
+  done
+  filled+=$line$'\n'
+done <"$(dirname "${BASH_SOURCE[0]}")/gke_jobset.yaml"
+
+if [[ $dry ]]; then
+  printf %s "$filled"
+else
+  echo "+ kubectl apply -f -" >&2
+  printf %s "$filled" | kubectl apply -f -
+fi

@@ -1,0 +1,180 @@
+"""launch/local_processes.sh with real processes: they train as one, and none is left behind."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import psutil
+import pytest
+
+from jaxt2i.engine import checkpoint
+from tests.launch.stubs import ROOT
+
+TOY = ("--config", "tests/engine/toy_config.py")
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Starts the launcher; what a failed test leaves behind is ended."""
+    started = []
+
+    def call(count, *args, logs=tmp_path / "logs", python=sys.executable, **kw):
+        process = subprocess.Popen(
+            ["launch/local_processes.sh", str(count), "--logs", str(logs), *map(str, args)],
+            cwd=ROOT,
+            env={**os.environ, "PYTHON": str(python), "XLA_FLAGS": ""},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            **kw,
+        )
+        started.append(process)
+        return process
+
+    yield call
+    for process in started:
+        if process.poll() is None:
+            family = psutil.Process(process.pid).children(recursive=True)
+            for member in (process, *family):
+                member.kill()
+            process.wait()
+
+
+def finish(process, code, timeout=120):
+    out, _ = process.communicate(timeout=timeout)
+    assert process.returncode == code, out
+    return out
+
+
+def wait_for(path, process, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not (path.exists() and path.read_text()):
+        assert process.poll() is None, process.stdout.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_work_directory_and_agree_with_one(start, tmp_path):
+    for name, count, devices in (("two", 2, 1), ("one", 1, 2)):
+        run = ("--devices", devices, "--", *TOY, "--workdir", tmp_path / name)
+        out = finish(start(count, *run, logs=tmp_path / name / "logs"), 0)
+        assert f"{count} processes of {devices} devices" in out
+        assert "step 20/20" in out
+        logs = sorted(p.name for p in (tmp_path / name / "logs").iterdir())
+        assert logs == [f"process{i}.log" for i in range(count)]
+    runs = {}
+    for name in ("one", "two"):
+        lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+        assert [json.loads(line)["step"] for line in lines] == list(range(1, 21))
+        tree, where = checkpoint.latest(tmp_path / name)
+        assert where.endswith("/20")
+        runs[name] = checkpoint.named(tree)
+    for path, array in runs["one"].items():
+        np.testing.assert_allclose(runs["two"][path], array, rtol=1e-5, atol=1e-6, err_msg=path)
+
+
+@pytest.mark.slow
+def test_when_one_dies_the_others_are_ended_and_it_is_named(start, tmp_path):
+    more = ("--config.total_steps=1000000", "--config.checkpoint_every_steps=0")
+    process = start(2, "--", *TOY, *more, "--workdir", tmp_path / "run")
+    wait_for(tmp_path / "run" / "metrics.jsonl", process)
+    family = psutil.Process(process.pid).children(recursive=True)
+    pair = {p.environ().get("JAX_PROCESS_ID"): p for p in family if "jaxt2i.train" in p.cmdline()}
+    pair["1"].kill()
+    killed = time.monotonic()
+    out = finish(process, 128 + signal.SIGKILL, timeout=60)
+    assert time.monotonic() - killed < 60
+    assert "error: process 1 ended with exit code 137; its log:" in out
+    assert f"{tmp_path}/logs/process1.log" in out
+    assert not [p for p in family if p.is_running()]
+
+
+STAND_IN = """#!/usr/bin/env bash
+if [[ $1 == -c ]]; then echo 1234; exit; fi
+echo "process $JAX_PROCESS_ID of $JAX_NUM_PROCESSES at $JAX_COORDINATOR_ADDRESS: $*"
+echo "$JAX_PLATFORMS $XLA_FLAGS"
+"""
+
+
+@pytest.fixture
+def python(tmp_path):
+    def be(body):
+        file = tmp_path / "python"
+        file.write_text(STAND_IN + body)
+        file.chmod(0o755)
+        return file
+
+    return be
+
+
+def test_every_process_knows_its_place(start, tmp_path, python):
+    run = ("--devices", "4", "--", "--config", "a b")
+    out = finish(start(3, *run, python=python("exit 0")), 0)
+    texts = [(tmp_path / "logs" / f"process{i}.log").read_text() for i in range(3)]
+    for i, text in enumerate(texts):
+        place, flags = text.splitlines()
+        assert place == f"process {i} of 3 at 127.0.0.1:1234: -m jaxt2i.train --config a b"
+        assert flags.split() == ["cpu", "--xla_force_host_platform_device_count=4"]
+    assert texts[0] in out
+
+
+def test_a_process_that_fails_is_named_with_its_last_words(start, tmp_path, python):
+    body = 'if ((JAX_PROCESS_ID == 2)); then echo "error: no data"; exit 3; fi; exec sleep 60'
+    out = finish(start(4, "--", "--config", "x", python=python(body)), 3)
+    assert f"error: process 2 ended with exit code 3; its log: {tmp_path}/logs/process2.log" in out
+    assert "  | error: no data" in out
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_asked_to_stop_all_may_save_and_end(start, tmp_path, python, sent, code):
+    body = 'trap "sleep .5; echo saved; exit 0" TERM; echo up; while true; do sleep .1; done'
+    process = start(2, "--", "--config", "x", python=python(body), start_new_session=True)
+    for i in range(2):
+        file = tmp_path / "logs" / f"process{i}.log"
+        while not (file.exists() and "up" in file.read_text()):
+            time.sleep(0.05)
+    # As a terminal does: to the whole group.
+    os.killpg(process.pid, sent) if sent == signal.SIGINT else process.send_signal(sent)
+    out = finish(process, code, timeout=20)
+    assert "asked to stop: ending 2 processes" in out
+    for i in range(2):
+        assert "saved" in (tmp_path / "logs" / f"process{i}.log").read_text()
+
+
+def test_a_second_interrupt_does_not_wait(start, tmp_path, python):
+    body = 'trap "echo no" TERM; echo up; while true; do sleep .1; done'
+    process = start(2, "--", "--config", "x", python=python(body))
+    for i in range(2):
+        file = tmp_path / "logs" / f"process{i}.log"
+        while not (file.exists() and "up" in file.read_text()):
+            time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    time.sleep(1)
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    finish(process, 130, timeout=10)
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("none",), "N is 'none', not a number of processes"),
+        (("2", "--config", "x"), "unknown option '--config'; what jaxt2i.train is given"),
+        (("2", "--devices", "0", "--", "x"), "--devices is '0', not a number of devices"),
+        (("2", "--devices"), "--devices is '', not a number of devices"),
+        (("2",), "nothing behind --"),
+    ],
+)
+def test_a_wrong_command_line_is_explained(args, words):
+    done = subprocess.run(
+        ["launch/local_processes.sh", *args], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert f"error: {words}" in done.stderr
+    assert re.match(r"Trains as N real processes", done.stderr)
