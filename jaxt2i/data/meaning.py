@@ -135,7 +135,7 @@ _SCENES = re.compile(
     rf"|(?:is )?(?P<relation>{_either(_RELATIONS)}) (?=(?:an?|the) )"
     rf"|(?:(?P<number>an?|the|{_either(_NUMBERS)}) )?(?:(?P<size>{_SIZE}) )?"
     rf"(?:(?P<colour>{_COLOUR}) )?(?:(?P<texture>{_TEXTURE}) )?(?P<name>{_either(_NAMES)})\b"
-    r"|(?P<filler>one of them|a picture of|there (?:is|are)|we see|and\b|,|\.)"
+    r"|(?P<filler>one of them|a picture of|there (?:is|are)|we see|(?:and|an?|the|is|are)\b|,|\.)"
     r"|(?P<unread>[^\s,.]+)"
 )
 _COAT = "petals|feathers"
@@ -150,7 +150,7 @@ _BLOOMS = re.compile(
     rf"|(?P<leaves>green leaves)\b"
     rf"|(?:(?:an?|the|this) )?(?:(?P<size>{_SIZE}) )?(?:(?P<colour>{_COLOUR}) )?"
     rf"(?P<name>{_either((*blooms.CLASSES, 'bird', 'flower'))})\b"
-    r"|(?P<filler>a (?:picture|photo) of|this is|with\b|has\b|and\b|,|\.)"
+    r"|(?P<filler>a (?:picture|photo) of|this is|(?:with|has|and|an?|the|this|is|are)\b|,|\.)"
     r"|(?P<unread>[^\s,.]+)"
 )
 # Words that only sentences of the blooms have; "flower" alone is also a thing of the scenes.
@@ -233,10 +233,11 @@ def described(thing: Mapping[str, Any]) -> dict[str, str]:
     """What can be seen of an object of a layout: {key of `ATTRIBUTES`: value}."""
     out = {key: thing[key] for key in ("colour", "size", "texture")}
     out |= {key: thing[key] for key in ("center", "wing", "belly") if key in thing}
-    if thing["texture"] != "plain":
-        out["accent"] = thing["accent"]
     if thing.get("kind") == "flower":
         out["leaves"] = "yes" if thing["leaves"] else "no"
+        # Scenes have accents too, but captions do not speak of them.
+        if thing["texture"] != "plain":
+            out["accent"] = thing["accent"]
     return out
 
 

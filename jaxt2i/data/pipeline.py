@@ -8,7 +8,6 @@ import collections
 import contextlib
 import dataclasses
 import functools
-import importlib.util
 import itertools
 import queue
 import sys
@@ -20,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from jaxt2i.data import order as orders
-from jaxt2i.data import schema, sources
+from jaxt2i.data import schema
 from jaxt2i.data.images import Unreadable
 from jaxt2i.data.order import mix
 from jaxt2i.data.schema import DataError
@@ -191,13 +190,10 @@ class Pipeline:
     def iterate(self, start_step: int = 0) -> Iterator[dict[str, np.ndarray]]:
         """Yields `batch_at(start_step)`, `batch_at(start_step + 1)`, ... reading ahead.
 
-        A folder of files is read through tf.data where TensorFlow is installed, everything else
-        by plain threads; the batches are the same. Close the generator to stop the threads.
+        By plain threads: decoders release Python's lock, and a tf.data graph around them was a
+        third slower (benchmarks/data.py). Close the generator to stop the threads.
         """
-        files = isinstance(self.source, sources.Folder)
-        through_tf = files and importlib.util.find_spec("tensorflow") is not None
-        read = self._tf_batches if through_tf else self._batches
-        with contextlib.closing(read(start_step)) as batches:
+        with contextlib.closing(self._batches(start_step)) as batches:
             for batch in batches:
                 self._validate(batch, self.rows)
                 yield batch
@@ -215,50 +211,6 @@ class Pipeline:
             finally:
                 for future in pending:
                     future.cancel()
-
-    def _tf_batches(self, start: int) -> Iterator[dict[str, np.ndarray]]:
-        import tensorflow as tf
-
-        tf.config.set_visible_devices([], "GPU")  # the accelerator's memory is JAX's
-        keys = self.needs
-        shapes = {key: s.shape[1:] for key, s in schema.spec(self.sizes, keys).items()}
-        failures: list[Exception] = []
-
-        def load(number):
-            step, row = divmod(int(number), self.rows)
-            try:
-                batch = self._stack(
-                    [self.example_at(step * self.sizes.batch + self._first_row + row)]
-                )
-            except Exception as error:  # TensorFlow would keep its text and lose its type
-                failures.append(error)
-                raise
-            return [batch[key][0] for key in keys]
-
-        def read(number):
-            values = tf.numpy_function(load, [number], [self._dtypes[key] for key in keys])
-            for key, value in zip(keys, values, strict=True):
-                value.set_shape(shapes[key])
-            return values
-
-        options = tf.data.Options()
-        options.deterministic = True
-        options.autotune.enabled = False
-        options.threading.private_threadpool_size = self.workers
-        batches = (
-            tf.data.Dataset.range(start * self.rows, np.iinfo(np.int64).max)
-            .map(read, num_parallel_calls=self.workers, deterministic=True)
-            .batch(self.rows, drop_remainder=True)
-            .prefetch(2)
-            .with_options(options)
-        )
-        try:
-            for values in batches.as_numpy_iterator():
-                yield dict(zip(keys, values, strict=True))
-        except tf.errors.OpError:
-            if failures:
-                raise failures[0] from None
-            raise
 
 
 def _order(source, seed: int, batch: int):

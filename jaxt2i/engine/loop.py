@@ -92,13 +92,15 @@ def abstract(tree: Tree, shardings: Tree) -> Tree:
     )
 
 
-def compile_step(method: Method, rules: steps.Rules, layout: Layout, batch: Batch) -> Programs:
-    """Compiles every program of a step from shapes alone.
+def lower_step(
+    method: Method, rules: steps.Rules, layout: Layout, batch: Batch
+) -> Iterator[tuple[int, jax.stages.Lowered]]:
+    """Traces every program of a step from shapes alone: (every, program), see `step.make`.
 
     Args:
       method: the method.
       rules: how steps are played.
-      layout: where arrays live.
+      layout: where arrays live; its devices may be those of a machine that is not here.
       batch: ShapeDtypeStructs of the global batch.
     """
     state, frozen = states.shapes(method, batch)
@@ -106,12 +108,16 @@ def compile_step(method: Method, rules: steps.Rules, layout: Layout, batch: Batc
     rows = meshes.batch_sharding(layout.mesh)
     placed.append(abstract(batch, dict.fromkeys(batch, rows)))
     out = (layout.shardings(state), meshes.replicated(layout.mesh))
-    started, play, flops = time.monotonic(), {}, 0.0
     for every, program in steps.make(method, rules).items():
-        compiled = jax.jit(program, donate_argnums=0, out_shardings=out).lower(*placed).compile()
-        cost = compiled.cost_analysis() or {}
-        flops += cost.get("flops", 0.0) / every
-        play[every] = compiled
+        yield every, jax.jit(program, donate_argnums=0, out_shardings=out).lower(*placed)
+
+
+def compile_step(method: Method, rules: steps.Rules, layout: Layout, batch: Batch) -> Programs:
+    """Compiles every program of a step; arguments as for `lower_step`."""
+    started, play, flops = time.monotonic(), {}, 0.0
+    for every, lowered in lower_step(method, rules, layout, batch):
+        play[every] = lowered.compile()
+        flops += (play[every].cost_analysis() or {}).get("flops", 0.0) / every
     return Programs(play, flops, time.monotonic() - started)
 
 

@@ -186,7 +186,7 @@ def test_iterating_is_batch_at(size, workers):
 
 
 @pytest.mark.parametrize("share", [(0, 1), (1, 2)])
-def test_folders_iterate_through_tf_data(folder, share):
+def test_folders_iterate_without_tensorflow(folder, share):
     index, count = share
     pipe = Pipeline(
         Folder(folder, Framing(16)),
@@ -202,19 +202,9 @@ def test_folders_iterate_through_tf_data(folder, share):
         for step, batch in enumerate(itertools.islice(stream, 3), start):
             equal(batch, pipe.batch_at(step))
         stream.close()
-    assert "tensorflow" in sys.modules
 
 
-def test_folders_iterate_without_tensorflow(folder, monkeypatch):
-    pipe = Pipeline(Folder(folder, Framing(16)), Lengths(), SIZES, NEEDS, seed=3)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    monkeypatch.setattr(pipe, "_tf_batches", lambda start: pytest.fail("TensorFlow"))
-    stream = pipe.iterate(2)
-    equal(next(stream), pipe.batch_at(2))
-    stream.close()
-
-
-def test_other_sources_need_no_tensorflow():
+def test_no_source_needs_tensorflow():
     code = (
         "import sys; sys.path.insert(0, '.')\n"
         "from tests.data.test_pipeline import Fake, pipeline\n"

@@ -1,0 +1,284 @@
+"""Compiling a run's programs for a machine that is not here, from shapes alone."""
+
+import dataclasses
+import importlib.util
+import os
+import re
+import tempfile
+import time
+from pathlib import Path
+
+import jax
+from ml_collections import ConfigDict
+
+from jaxt2i.data import schema
+from jaxt2i.engine import loop, mesh
+from jaxt2i.engine import method as methods
+from jaxt2i.engine import state as states
+from jaxt2i.engine import step as steps
+from jaxt2i.engine.method import Batch, ConfigError, Method, Tree
+from jaxt2i.planning import hlo
+from jaxt2i.planning.chips import GIB, Target
+
+# Without them libtpu asks the network which machine it is on, and refuses a second process.
+QUIET = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
+# What the plan calls the parts of a state.
+HELD = {"parameters": "params", "optimiser": "opt", "averages": "ema", "statistics": "extra"}
+# A run's length only scales schedules; any number gives the same program.
+TOTAL_STEPS = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """One compiled program, counted; everything is per chip.
+
+    Attributes:
+      name: "train" for the players of every step, "train/16" for lazy ones, "sample".
+      every: steps between two runs.
+      seconds: that compiling took.
+      arguments: bytes of everything that comes in.
+      temporary: bytes of activations, gradients and other intermediate results.
+      code: bytes of the program.
+      peak: bytes in all; outputs that take their inputs' place count once.
+      flops: floating-point operations, loops in full.
+      traffic: bytes between the chip and its memory, loops in full.
+      accessed: bytes as the compiler counts them: on-chip ones too, loops once.
+      cycles: the compiler's estimate, 0 where it makes none.
+      collectives: messages between chips.
+      shortfall: why there is no program, mostly in the compiler's words that it does not fit,
+        else "". All else but `peak`, as the compiler puts it, is then 0.
+    """
+
+    name: str
+    every: int
+    seconds: float
+    arguments: int = 0
+    temporary: int = 0
+    code: int = 0
+    peak: int = 0
+    flops: float = 0.0
+    traffic: float = 0.0
+    accessed: float = 0.0
+    cycles: float = 0.0
+    collectives: tuple[hlo.Collective, ...] = ()
+    shortfall: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A configuration on a machine.
+
+    Attributes:
+      config: the configuration that was compiled.
+      target: the machine.
+      layout: the mesh and the rules on it.
+      method: the method.
+      state: shapes of the state.
+      frozen: shapes of the frozen weights.
+      batch: shapes of the global batch.
+    """
+
+    config: ConfigDict
+    target: Target
+    layout: loop.Layout
+    method: Method
+    state: states.State
+    frozen: dict[str, Tree]
+    batch: Batch
+
+    @property
+    def axes(self) -> dict[str, int]:
+        """{mesh axis: size}."""
+        return dict(self.layout.mesh.shape)
+
+    def held(self) -> dict[str, int]:
+        """Bytes on one chip between steps, by what they are for."""
+        # An array's path in the state is what the sharding rules read.
+        places = self.layout.shardings(self.state)
+        out = {
+            name: on_chip(getattr(self.state, field), getattr(places, field))
+            for name, field in HELD.items()
+        }
+        out["frozen"] = on_chip(self.frozen, self.layout.shardings(self.frozen))
+        rows = mesh.batch_sharding(self.layout.mesh)
+        return out | {"batch": on_chip(self.batch, dict.fromkeys(self.batch, rows))}
+
+
+def on_chip(tree: Tree, shardings: Tree) -> int:
+    """Bytes of a tree on one chip."""
+    sizes = jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(s.shard_shape(x.shape), x.dtype), tree, shardings
+    )
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(sizes))
+
+
+def devices(target: Target) -> list[jax.Device]:
+    """Stand-ins for the machine's chips.
+
+    Raises:
+      ConfigError: without libtpu; for a topology that it does not know; for more GPUs than
+        simulated devices.
+    """
+    if target.chip.platform == "gpu":
+        found = jax.devices("cpu")
+        if len(found) < target.count:
+            raise ConfigError(
+                f"--topology {target}: {target.count} GPUs are planned for on as many simulated "
+                f"devices, but this process has {len(found)}; set jax_num_cpu_devices before jax "
+                "is first used"
+            )
+        return found[: target.count]
+    if importlib.util.find_spec("libtpu") is None:
+        raise ConfigError(
+            f"--topology {target}: compiling for TPUs needs libtpu, on any Linux machine: "
+            "pip install libtpu"
+        )
+    for key, value in QUIET.items():
+        os.environ.setdefault(key, value)
+    from jax.experimental import topologies
+
+    try:
+        return list(topologies.get_topology_desc(str(target), "tpu").devices)
+    except jax.errors.JaxRuntimeError as error:
+        raise ConfigError(f"--topology {target}: the TPU compiler says: {error}") from None
+
+
+def prepared(config: ConfigDict, batch_size: int, shape: dict[str, int]) -> ConfigDict:
+    """A configuration as the plan compiles it: weights are shapes, so none are looked for.
+
+    Args:
+      config: the configuration; it is not changed.
+      batch_size: global batch; 0 keeps the configuration's.
+      shape: sizes of mesh axes that replace the configuration's.
+    """
+    c = config.copy_and_resolve_references()
+    c.batch_size = batch_size or c.batch_size
+    if c.precision == "auto":  # settled by the machine that plans otherwise
+        c.precision = "bfloat16"
+    if "weights" in c.model:
+        c.model.weights = "random"
+    c.mesh.update(shape)
+    if c.mesh.fsdp > 1 and not c.sharding:
+        c.sharding = ((".", "fsdp"),)
+    return c
+
+
+def open_plan(config: ConfigDict, target: Target) -> Plan:
+    """Lays a prepared configuration out on a machine.
+
+    Raises:
+      ConfigError: where batch, mesh and machine do not go together.
+    """
+    on = mesh.make(config.mesh.data, config.mesh.fsdp, config.mesh.tensor, devices(target))
+    mesh.check_batch(config.batch_size, config.accumulate, on)
+    method = methods.load(config)
+    data = config.data
+    sizes = schema.Sizes(
+        config.batch_size,
+        data.resolution,
+        data.tokens,
+        data.objects,
+        data.mask_resolution,
+        data.captions,
+    )
+    batch = schema.spec(sizes, method.needs)
+    layout = loop.Layout(on, tuple(map(tuple, config.sharding)), config.mesh.fsdp_min_mb)
+    return Plan(config, target, layout, method, *states.shapes(method, batch), batch)
+
+
+def training(plan: Plan) -> list[Program]:
+    """The programs of a training step, compiled and counted.
+
+    Nothing is compiled where what stays on a chip between steps is more than it has.
+    """
+    c, state = plan.config, sum(plan.held().values())
+    if state > plan.target.chip.hbm:
+        words = f"not compiled: {state / GIB:.2f} GiB stay on a chip between steps"
+        return [Program("train", 1, 0.0, peak=state, shortfall=words)]
+    rules = steps.Rules(c.seed, c.batch_size, TOTAL_STEPS, c.accumulate, c.skip_nonfinite)
+    lowered = loop.lower_step(plan.method, rules, plan.layout, plan.batch)
+    return [
+        count("train" if every == 1 else f"train/{every}", every, program, plan)
+        for every, program in lowered
+    ]
+
+
+def sampling(plan: Plan) -> Program | None:
+    """Drawing a batch of pictures, one row a prompt, split over the chips like a training batch."""
+    method, c = plan.method, plan.config
+    if method.sample is None:
+        return None
+    rows = mesh.batch_sharding(plan.layout.mesh)
+    sizes = schema.Sizes(c.batch_size, c.data.resolution, c.data.tokens)
+    prompts = schema.spec(sizes, method.sample_needs)
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), c.batch_size))
+    placed = [loop.abstract(t, plan.layout.shardings(t)) for t in (plan.state, plan.frozen)]
+    placed += [loop.abstract(t, jax.tree.map(lambda _: rows, t)) for t in (prompts, keys)]
+
+    def draw(state, frozen, prompts, keys):
+        ctx = states.context(method, state, frozen, key=jax.random.key(0))
+        return method.sample(ctx, prompts, keys)["image"]
+
+    return count("sample", 1, jax.jit(draw, out_shardings=rows).lower(*placed), plan)
+
+
+def count(name: str, every: int, lowered: jax.stages.Lowered, plan: Plan) -> Program:
+    """Compiles a program and reads off what it needs."""
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="jaxt2i-plan-") as folder:
+        options = {"xla_dump_to": folder, "xla_dump_hlo_as_text": True}
+        try:
+            compiled = lowered.compile(compiler_options=options)
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            words = str(error).splitlines()[0]
+            return Program(
+                name, every, time.monotonic() - started, peak=needed(words), shortfall=words
+            )
+        seconds = time.monotonic() - started
+        program = hlo.Program(text(compiled, Path(folder)))
+    cost, memory = compiled.cost_analysis() or {}, compiled.memory_analysis()
+    full, once = program.flops()
+    held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    return Program(
+        name,
+        every,
+        seconds,
+        memory.argument_size_in_bytes,
+        memory.temp_size_in_bytes,
+        memory.generated_code_size_in_bytes,
+        held + memory.temp_size_in_bytes + memory.generated_code_size_in_bytes,
+        cost.get("flops", 0.0) + full - once,
+        program.traffic(),
+        cost.get("bytes accessed", 0.0),
+        program.cycles(),
+        tuple(program.collectives(plan.axes)),
+    )
+
+
+def text(compiled: jax.stages.Compiled, folder: Path) -> str:
+    """The compiled program as text.
+
+    jaxlib cannot read back every program that a newer libtpu writes (asynchronous gathers on v5p
+    and v6e); the compiler's own file is then the one to read.
+    """
+    try:
+        return compiled.as_text()
+    except jax.errors.JaxRuntimeError:
+        files = sorted(folder.glob("*.after_optimizations.txt"))
+        if not files:
+            raise
+        return files[-1].read_text()
+
+
+def needed(words: str) -> int:
+    """Bytes that the compiler asks for where it says that memory ran out."""
+    unit = {"K": 2**10, "M": 2**20, "G": GIB, "T": 2**40}
+    found = re.findall(r"([\d.]+)([KMGT])\b", words)
+    return int(max((float(n) * unit[u] for n, u in found), default=0))

@@ -1,0 +1,367 @@
+"""Reading a compiled program: its collectives, and what its loops repeat.
+
+The compiler's own counts take the body of a loop once; here every computation knows how often it
+runs, so that collectives, products and memory traffic in loops can be counted in full.
+"""
+
+import dataclasses
+import functools
+import math
+import re
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
+WIDTH = {"pred": 1, "token": 0, "c64": 8, "c128": 16}
+# They move nothing: names for arrays that are there already, or results of what was counted.
+FREE = {
+    *("parameter", "get-tuple-element", "tuple", "bitcast", "constant", "while", "conditional"),
+    *("call", "iota", "after-all", "partition-id", "replica-id", "opt-barrier", "copy-done"),
+    *("async-update", "async-done", "all-reduce-done", "all-gather-done", "slice-done"),
+    *("collective-permute-done", "send-done", "recv-done", "optimization-barrier"),
+}
+INSTRUCTION = re.compile(r"\s+(ROOT )?%?([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\((.*)$")
+COMPUTATION = re.compile(r"(ENTRY )?%?([\w.\-]+) \(.*\{$")
+ARRAY = re.compile(r"\b([a-z]\w*)\[([\d,<=]*)\](\{[^}]*\})?")
+CALLED = re.compile(r"(?:calls|to_apply|body|condition|branch_computations)=(\{[^}]*\}|%?[\w.\-]+)")
+MESH_GROUPS = re.compile(
+    r"replica_groups=mesh\[([^\]]+)\]"
+    r"(?:, device_ids=\(\[([\d,]+)\](?:T\(([\d,]+)\))?\))? \{([^}]*)\}"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Instruction:
+    """One line.
+
+    Attributes:
+      name: without the percent sign.
+      result: the type's text.
+      op: the opcode.
+      rest: operands and attributes.
+      root: whether it is what the computation returns.
+    """
+
+    name: str
+    result: str
+    op: str
+    rest: str
+    root: bool
+
+    def attribute(self, name: str) -> str:
+        """The text of an attribute up to the next one; "" where there is none."""
+        match = re.search(rf"[ ,]{name}=(.*?)(?:, [a-z_]+=|$)", self.rest)
+        return match[1] if match else ""
+
+    @functools.cached_property
+    def operands(self) -> list[str]:
+        """Names of the operands."""
+        depth, end = 1, len(self.rest)
+        for i, c in enumerate(self.rest):
+            depth += (c == "(") - (c == ")")
+            if not depth:
+                end = i
+                break
+        return re.findall(r"%([\w.\-]+)", self.rest[:end])
+
+    @property
+    def called(self) -> list[str]:
+        """Names of the computations it runs."""
+        return [n for text in CALLED.findall(self.rest) for n in re.findall(r"[\w.\-]+", text)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Collective:
+    """A message between chips.
+
+    Attributes:
+      kind: one of `KINDS`.
+      dtype: of its elements; several are joined by "+".
+      bytes: payload on one chip: what is reduced, what has been gathered, what is exchanged.
+      group: chips that take part with each other.
+      axes: mesh axes along which they lie, such as "data" or "data+fsdp".
+      whole: whether a group fills its axes; grouped statistics need a part alone.
+      where: the operation of the model that it belongs to.
+      times: how often a step sends it.
+    """
+
+    kind: str
+    dtype: str
+    bytes: int
+    group: int
+    axes: str
+    whole: bool
+    where: str
+    times: int
+
+    @property
+    def gradient(self) -> bool:
+        """Whether it belongs to a backward pass."""
+        return "transpose(" in self.where
+
+
+class Program:
+    """A compiled program's text, taken apart.
+
+    Args:
+      text: HLO after optimisation.
+    """
+
+    def __init__(self, text: str):
+        self.computations: dict[str, list[Instruction]] = {}
+        self.entry = ""
+        current: list[Instruction] = []
+        for line in text.splitlines():
+            if line[:1] not in (" ", "}", ""):
+                head = COMPUTATION.match(line)
+                if head:
+                    current = self.computations.setdefault(head[2], [])
+                    self.entry = head[2] if head[1] else self.entry
+            elif found := INSTRUCTION.match(line):
+                root, *parts = found.groups()
+                current.append(Instruction(*parts, bool(root)))
+
+    @functools.cached_property
+    def times(self) -> dict[str, tuple[int, int]]:
+        """{computation: (runs a step, runs a step if every loop went round once)}."""
+        out = dict.fromkeys(self.computations, (0, 0))
+        out[self.entry] = (1, 1)
+        # Callees are written before their callers.
+        for name in reversed(self.computations):
+            full, once = out[name]
+            for instruction in self.computations[name]:
+                trips = self.trips(instruction) if instruction.op == "while" else 1
+                for callee in instruction.called:
+                    a, b = out.get(callee, (0, 0))
+                    out[callee] = (a + full * trips, b + once)
+        return out
+
+    def trips(self, loop: Instruction) -> int:
+        """Turns of a loop: what the compiler noted, else the bound that its counter meets."""
+        if known := re.search(r'known_trip_count"?:\{"?n"?:"?(\d+)', loop.rest):
+            return int(known[1])
+        inside = self.computations[loop.attribute("condition").strip("%")]
+        root = next(i for i in inside if i.root)
+        # The comparison may be wrapped in a fusion that takes the bound as an operand.
+        bounds = [
+            int(i.rest.partition(")")[0])
+            for i in inside
+            if i.op == "constant" and i.name in root.operands and i.result.startswith("s32[]")
+        ]
+        return bounds[0] if len(bounds) == 1 else 1
+
+    @functools.cached_property
+    def loops(self) -> dict[str, int]:
+        """{body of a loop: its turns}."""
+        return {
+            i.attribute("body").strip("%"): self.trips(i)
+            for instructions in self.computations.values()
+            for i in instructions
+            if i.op == "while"
+        }
+
+    @functools.cached_property
+    def sequential(self) -> set[str]:
+        """Computations whose instructions run one by one, instead of inside a fusion."""
+        out, todo = set(), [self.entry]
+        while todo:
+            name = todo.pop()
+            out.add(name)
+            for i in self.computations[name]:
+                if i.op in ("while", "conditional", "call"):
+                    todo += [c for c in i.called if c in self.computations and c not in out]
+        return out
+
+    def collectives(self, mesh: dict[str, int]) -> list[Collective]:
+        """Every message of a step.
+
+        Args:
+          mesh: {axis: size} in the order in which chips are numbered.
+        """
+        out, seen = [], set()
+        for name, instructions in self.computations.items():
+            for i in instructions:
+                kind = i.op.removesuffix("-start")
+                # Several computations may hold steps of one message; the channel says so.
+                channel = i.attribute("channel_id") or i.name
+                if kind not in KINDS or not self.times[name][0] or (kind, channel) in seen:
+                    continue
+                seen.add((kind, channel))
+                out.append(self._collective(i, kind, mesh, self.times[name][0]))
+        return out
+
+    def _collective(self, i, kind, mesh, times) -> Collective:
+        ids = pairs(i) if kind == "collective-permute" else groups(i, math.prod(mesh.values()))[0]
+        group = len(ids)
+        size = sum(n for _, n in arrays(i.result))
+        started = i.op.endswith("-start")
+        if started and kind in ("all-gather", "reduce-scatter"):
+            size = size * group // (group + 1)  # the result names the operands too
+        elif started and kind == "collective-permute":
+            size //= 2
+        elif kind == "reduce-scatter":
+            size *= group
+        place = re.search(r'op_name="([^"]*)"', i.rest)
+        dtypes = dict.fromkeys(t for t, n in arrays(i.result) if n)
+        axes = along(ids, mesh)
+        return Collective(
+            kind,
+            "+".join(dtypes),
+            size,
+            group,
+            "+".join(axes) or "none",
+            group == math.prod(mesh[a] for a in axes),
+            place[1] if place else "",
+            times,
+        )
+
+    def flops(self) -> tuple[float, float]:
+        """FLOPs of all products: (a step, a step if every loop went round once)."""
+        total = np.zeros(2)
+        for name, instructions in self.computations.items():
+            found = {i.name: i.result for i in instructions}
+            count = sum(product(i, found) for i in instructions if i.op in ("dot", "convolution"))
+            total += count * np.array(self.times[name])
+        return float(total[0]), float(total[1])
+
+    def traffic(self) -> float:
+        """Bytes a step between a chip and its memory.
+
+        Every instruction outside of fusions reads its operands and writes its result; arrays in
+        on-chip memory (space 1) cost nothing.
+        """
+        total = 0.0
+        for name in self.sequential:
+            instructions, turns = self.computations[name], self.loops.get(name, 0)
+            found = {i.name: i.result for i in instructions}
+            for i in instructions:
+                if i.op not in FREE:
+                    texts = [i.result, *(found.get(o, "") for o in i.operands)]
+                    total += self.times[name][0] * sum(moved(t, turns) for t in texts)
+        return total
+
+    def cycles(self) -> float:
+        """The compiler's estimate of the step, in cycles; 0 where it makes none."""
+        total = 0.0
+        for name in self.sequential:
+            found = (
+                re.search(r'"estimated_cycles":"(\d+)"', i.rest) for i in self.computations[name]
+            )
+            total += self.times[name][0] * sum(int(m[1]) for m in found if m)
+        return total
+
+
+def arrays(text: str) -> Iterator[tuple[str, int]]:
+    """(dtype, bytes) of every array in a type."""
+    for dtype, dims, _ in ARRAY.findall(text):
+        yield dtype, int(math.prod(shape(dims)) * width(dtype))
+
+
+def shape(dims: str) -> tuple[int, ...]:
+    """Sizes from "2,3"; a bounded dimension counts in full."""
+    return tuple(int(d.removeprefix("<=")) for d in dims.split(",") if d)
+
+
+def width(dtype: str) -> float:
+    """Bytes of an element."""
+    if dtype in WIDTH:
+        return WIDTH[dtype]
+    return int(re.search(r"\d+", dtype)[0]) / 8
+
+
+def moved(text: str, turns: int) -> float:
+    """Bytes of the arrays of a type that are not on the chip.
+
+    Args:
+      text: the type.
+      turns: of the loop around it; arrays stacked over its turns are read one slice a turn.
+    """
+    total = 0.0
+    for dtype, dims, layout in ARRAY.findall(text):
+        if "S(1)" not in layout:
+            sizes = shape(dims)
+            sliced = turns > 1 and len(sizes) > 1 and sizes[0] == turns
+            total += math.prod(sizes) * width(dtype) / (turns if sliced else 1)
+    return total
+
+
+def product(i: Instruction, found: dict[str, str]) -> float:
+    """FLOPs of a dot or a convolution."""
+    out = math.prod(shape(ARRAY.search(i.result)[2]))
+    sides = [shape(ARRAY.search(found[o])[2]) for o in i.operands[:2]]
+    if i.op == "dot":
+        axes = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", i.rest)
+        return 2.0 * out * math.prod(sides[0][int(a)] for a in axes[1].split(",") if a)
+    kernel = re.search(r"dim_labels=\w+_(\w+)->", i.rest)[1]
+    # Of a dilated input only one position in so many holds a value.
+    dilation = re.search(r"lhs_dilate=([\dx]+)", i.rest)
+    holes = math.prod(map(int, dilation[1].split("x"))) if dilation else 1
+    return 2.0 * out * math.prod(sides[1]) / sides[1][kernel.index("o")] / holes
+
+
+# --- Who talks to whom -------------------------------------------------------------------------
+
+
+def groups(i: Instruction, count: int) -> np.ndarray:
+    """Replica groups [groups, members] of a collective, from any of the three notations.
+
+    Args:
+      i: the instruction.
+      count: chips in all.
+
+    Raises:
+      ValueError: for a notation that is not known.
+    """
+    if found := MESH_GROUPS.search(i.rest):
+        return mesh_groups(*found.groups())
+    text = i.attribute("replica_groups")
+    if text in ("", "{}"):
+        return np.arange(count)[None]
+    if text.startswith("{{"):
+        return np.array([[int(n) for n in g.split(",")] for g in re.findall(r"\{([\d,]+)\}", text)])
+    if found := re.fullmatch(r"\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", text):
+        return iota(found[2], found[3]).reshape(shape(found[1]))
+    raise ValueError(f"replica groups in an unknown notation: {text}")
+
+
+def iota(sizes: str, order: str | None) -> np.ndarray:
+    """Chip numbers from "2,4" and "1,0": counted in one order of axes, read in another."""
+    ids = np.arange(math.prod(shape(sizes))).reshape(shape(sizes))
+    return ids.transpose(shape(order)) if order else ids
+
+
+def mesh_groups(sizes: str, start: str | None, order: str | None, chosen: str) -> np.ndarray:
+    """Groups along axes of a mesh that the compiler made for itself.
+
+    Args:
+      sizes: of its axes, "'a'=2,'b'=8".
+      start: with `order`, how chips are placed on it, see `iota`; None: one after the other.
+      order: as above.
+      chosen: axes that form a group, "'a','b':(2)4": 4 of b's places, 2 before them.
+    """
+    axes = {name: int(n) for name, n in re.findall(r"'(\w+)'=(\d+)", sizes)}
+    parts = {
+        name: (int(before), int(size)) if size else (1, axes[name])
+        for name, before, size in re.findall(r"'(\w+)'(?::\((\d+)\)(\d+))?", chosen)
+    }
+    fine, along_, across = [], [], []
+    for name, n in axes.items():
+        before, size = parts.get(name, (n, 1))
+        across += [len(fine), len(fine) + 2]
+        along_.append(len(fine) + 1)
+        fine += [before, size, n // before // size]
+    ids = iota(start or str(math.prod(axes.values())), order).reshape(fine)
+    return ids.transpose(across + along_).reshape(-1, math.prod(s for _, s in parts.values()))
+
+
+def pairs(i: Instruction) -> list[int]:
+    """The two chips of the first pair of a permutation that are not the same."""
+    found = re.findall(r"\{(\d+),(\d+)\}", i.attribute("source_target_pairs"))
+    return next(([int(a), int(b)] for a, b in found if a != b), [0])
+
+
+def along(ids: Sequence[int], mesh: dict[str, int]) -> list[str]:
+    """The mesh axes along which some chips differ."""
+    places = np.unravel_index(np.asarray(ids), tuple(mesh.values()))
+    return [a for a, at in zip(mesh, places, strict=True) if len(set(at.tolist())) > 1]
