@@ -32,7 +32,7 @@ from jaxt2i.engine import checkpoint, log
 from jaxt2i.engine import state as states
 from jaxt2i.evaluation import report, scores, sets
 from jaxt2i.evaluation.reading import Reader
-from jaxt2i.metrics import nearest, protocols
+from jaxt2i.metrics import confidence, nearest, protocols
 from jaxt2i.metrics import statistics as stats
 from jaxt2i.metrics.score import MetricError, Score
 
@@ -384,21 +384,26 @@ def by_recogniser(args, run: runs.Run, fake: sets.Set, result: report.Result) ->
 
 def recognised_scores(found: dict, best: dict, facts: dict[str, Any]) -> list[Score]:
     """The headline numbers of a recogniser, real pictures' beside them."""
-    out = []
-    for name, value, real in (
-        ("recognised_frechet", found["frechet"], best["frechet"]),
-        ("recognised_promises", found["promises"], best["promises"]),
-        ("recognised_all", found["all"], best["all"]),
-        *(
-            (f"recognised_{kind}", tally["right"], best["kinds"].get(kind, {}).get("right"))
-            for kind, tally in found["kinds"].items()
-        ),
-        ("recognised_rare", found["rare"]["right"], best["rare"]["right"]),
-    ):
-        if value is not None:
-            known = {} if real is None else {"real_pictures": round(float(real), 4)}
-            out.append(Score(name, float(value), facts={**facts, **known}))
+    shares = {"all": (found["all"], facts["generated"], best["all"])}
+    shares["promises"] = found["promises"], promises(found), best["promises"]
+    for kind, tally in {**found["kinds"], "rare": found["rare"]}.items():
+        real = best["rare"] if kind == "rare" else best["kinds"].get(kind, {})
+        shares[kind] = tally["right"], tally["said"], real.get("right")
+    known = {**facts, "real_pictures": round(float(best["frechet"]), 4)}
+    out = [Score("recognised_frechet", float(found["frechet"]), facts=known)]
+    for name, (value, said, real) in shares.items():
+        if value is None:
+            continue
+        known = {} if real is None else {"real_pictures": round(float(real), 4)}
+        score = Score(f"recognised_{name}", float(value), facts={**facts, "said": said, **known})
+        kept = np.arange(said) < round(value * said)
+        out.append(score.with_interval(confidence.of_mean(kept)))
     return out
+
+
+def promises(found: dict) -> int:
+    """How many promises all captions make."""
+    return sum(tally["said"] for tally in found["kinds"].values())
 
 
 # --- The command -------------------------------------------------------------------------------

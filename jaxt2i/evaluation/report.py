@@ -78,6 +78,8 @@ def columns(result: Result, score: Score) -> list[str]:
     interval = score.interval
     between = f"{number(interval.low)} .. {number(interval.high)}" if interval else ""
     fed = [str(score.facts[key]) for key in ("network", "preprocessing") if key in score.facts]
+    if "real_pictures" in score.facts:
+        fed.append(f"real pictures: {number(score.facts['real_pictures'])}")
     known = ", ".join(f"{x.model}: {number(x.value)}" for x in beside(result, score))
     spread = number(score.spread)
     return [score.metric, number(score.value), spread, between, " / ".join(fed), known]
@@ -224,6 +226,8 @@ def write_html(file: Path, result: Result, curves: Path | None = None) -> None:
         said = list(result.captions) or [""] * len(result.grid)
         parts += [figure_tag(x, text) for x, text in zip(result.grid, said, strict=True)]
     for name, table in result.breakdowns.items():
+        if not table:
+            continue
         heads = list(dict.fromkeys(key for row in table.values() for key in row))
         rows = [[row, *(values.get(h) for h in heads)] for row, values in table.items()]
         parts += [f"<h2>{html.escape(name)}</h2>", rows_tag(["", *heads], rows)]

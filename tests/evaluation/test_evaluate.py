@@ -225,3 +225,41 @@ def test_published_numbers_stand_beside_equal_protocols_alone(monkeypatch):
     other = report.Result("x", None, [score], dataclasses.replace(theirs, samples=fewer))
     assert report.beside(other, score) == ()
     assert isinstance(report.beside(same, score)[0], published.Published)
+
+
+def test_a_recogniser_judges_runs_on_drawn_corpora(monkeypatch, workdir, tmp_path):
+    """The real one has tests of its own; here it says what a good one might."""
+    from jaxt2i import recognise
+
+    tally = {"right": 0.5, "of_found": 0.6, "said": 40}
+    summary = {
+        "kinds": {"class": tally, "colour": {**tally, "right": 0.25}},
+        "promises": 0.375,
+        "all": 0.1,
+        "rare": {"right": None, "of_found": None, "said": 0},
+        "classes": {"owl": {"class": tally}},
+        "relations": {},
+        "numbers": {1: {"all": 0.1, "pictures": 40}},
+        "frechet": 2.0,
+    }
+    seen = []
+
+    def judge(pixels, captions, corpus, **kw):
+        seen.append((pixels.shape, len(captions), corpus))
+        return summary
+
+    monkeypatch.setattr(recognise, "judge", judge)
+    monkeypatch.setattr(recognise, "ceiling", lambda corpus, **kw: {**summary, "promises": 0.9})
+    run(monkeypatch, "--workdir", workdir, "--num", 40, "--out", tmp_path)
+    assert seen == [((40, 16, 16, 3), 40, "blooms")]
+    found = json.loads((tmp_path / "step_00000004.json").read_text())
+    scores = values(found)
+    assert scores["recognised_promises"] == 0.375
+    assert scores["recognised_colour"] == 0.25
+    assert "recognised_rare" not in scores, "nothing was promised"
+    share = next(s for s in found["scores"] if s["metric"] == "recognised_promises")
+    assert share["facts"]["real_pictures"] == 0.9
+    assert share["interval"]["low"] < 0.375 < share["interval"]["high"]
+    page = (tmp_path / "step_00000004.html").read_text()
+    assert "By class, the rarest first" in page
+    assert "owl" in page
