@@ -72,8 +72,11 @@ def read_rgb(
     Raises:
       Unreadable: when it cannot be used.
     """
+    from PIL import Image
+
     limits = {"min_side": min_side, "max_pixels": max_pixels, "upright": upright}
-    return open_rgb(file, name=name, **limits)[0]
+    rgb, _ = open_rgb(file, name=name, **limits)
+    return Image.fromarray(rgb) if isinstance(rgb, np.ndarray) else rgb
 
 
 def open_rgb(
@@ -94,7 +97,8 @@ def open_rgb(
       limits: the other arguments of `read_rgb`.
 
     Returns:
-      (PIL image in mode RGB, width and height of the whole picture).
+      (PIL image in mode RGB or uint8 [H, W, 3], whichever is there without a copy; width and height
+      of the whole picture).
 
     Raises:
       Unreadable: when it cannot be used.
@@ -119,8 +123,6 @@ def _fast_jpeg(content: bytes, need, *, min_side=1, max_pixels=MAX_PIXELS, uprig
     The same library decodes it to the same pixels, a quarter faster. None: not that case, or
     something is wrong with it, which Pillow then says.
     """
-    from PIL import Image
-
     if not content.startswith(JPEG) or (upright and b"Exif" in content[:EXIF_WITHIN]):
         return None
     try:
@@ -133,7 +135,7 @@ def _fast_jpeg(content: bytes, need, *, min_side=1, max_pixels=MAX_PIXELS, uprig
         if need is not None:
             wanted = need((width, height))
             least = {"min_width": wanted[0], "min_height": wanted[1], "min_factor": 2}
-        return Image.fromarray(simplejpeg.decode_jpeg(content, "RGB", **least)), (width, height)
+        return simplejpeg.decode_jpeg(content, "RGB", **least), (width, height)
     except ValueError:
         return None
 

@@ -45,21 +45,27 @@ class View:
         """The part that is used, resized: what a cache may keep, as it knows no chance.
 
         Args:
-          image: a PIL image.
+          image: a PIL image, or uint8 [H, W, 3].
           resize: a key of `RESIZE`.
           size: width and height of the picture where `image` is a smaller copy of it.
         """
         from PIL import Image
 
         method = Image.Resampling[RESIZE[resize]]
-        if size is not None and size != image.size:
-            across, down = (have / full for have, full in zip(image.size, size, strict=True))
+        have = image.shape[1::-1] if isinstance(image, np.ndarray) else image.size
+        if size is not None and size != have:
+            across, down = (there / full for there, full in zip(have, size, strict=True))
             left, top, right, bottom = self.cut
             box = left * across, top * down, right * across, bottom * down
-            return image.resize(self.scaled, method, box)
-        if self.cut != (0, 0, *image.size):
+            return _pillow(image).resize(self.scaled, method, box)
+        if isinstance(image, np.ndarray):
+            left, top, right, bottom = self.cut
+            image = image[top:bottom, left:right]
+            have = image.shape[1::-1]
+        elif self.cut != (0, 0, *have):
             image = image.crop(self.cut)
-        return image if image.size == self.scaled else image.resize(self.scaled, method)
+            have = image.size
+        return image if have == self.scaled else _pillow(image).resize(self.scaled, method)
 
     def enough(self, size: tuple[int, int]) -> tuple[int, int]:
         """Width and height of a smaller copy from which the square still comes out well.
@@ -136,6 +142,13 @@ class View:
     def _resampled(self, image, side: int, method) -> np.ndarray:
         out = np.asarray(image.resize((side, side), method, box=self.shown()))
         return out[:, ::-1] if self.mirrored else out
+
+
+def _pillow(image):
+    """A PIL image of either form of a picture."""
+    from PIL import Image
+
+    return Image.fromarray(image) if isinstance(image, np.ndarray) else image
 
 
 def whole(size: tuple[int, int]) -> tuple[int, int, int, int]:
@@ -275,7 +288,7 @@ class Framing:
 
         Args:
           key: what the picture is remembered by.
-          read: need -> (PIL image in mode RGB, size), as `images.open_rgb` does.
+          read: need -> (picture, size), as `images.open_rgb` does.
           chance: three numbers in [0, 1), see `random`; None shows the centre.
           box: x, y, width, height in pixels; the view is confined to its surroundings.
 

@@ -39,8 +39,9 @@ def test_pixels_are_pillows(kw):
     with Image.open(io.BytesIO(content)) as image:
         expected = np.asarray(image.convert("RGB"))
     rgb, size = images.open_rgb(content, name="a")
-    assert size == rgb.size == (45, 38)
+    assert size == (45, 38)
     np.testing.assert_array_equal(np.asarray(rgb), expected)
+    np.testing.assert_array_equal(np.asarray(images.read_rgb(content, name="a")), expected)
 
 
 def test_less_is_decoded_where_less_is_enough():
@@ -54,8 +55,7 @@ def test_less_is_decoded_where_less_is_enough():
     }.items():
         rgb, size = images.open_rgb(content, lambda _, need=need: need, name="a")
         assert size == (200, 120)
-        assert all(have >= want for have, want in zip(rgb.size, need, strict=True))
-        assert rgb.size == got
+        assert rgb.shape[1::-1] == got
 
 
 @pytest.mark.parametrize("crop", ["centre", "random", "none", "random_stretched"])
@@ -65,7 +65,7 @@ def test_drafts_are_nearly_exact(crop):
 
     def read(need):
         rgb, size = images.open_rgb(content, need, name="a")
-        calls.append(rgb.size)
+        calls.append(rgb.shape[1::-1])
         return rgb, size
 
     for chance in (None, (0.3, 0.8, 0.1)):
