@@ -107,7 +107,8 @@ def tiny() -> ConfigDict:
     c.score_images = 200
     c.data.resolution = 16
     c.model.update(embed=16, width=16, base=8)
-    c.promise.update(steps=300, margin=ConfigDict({"r_precision": 0.05}))
+    # Measured over two seeds: 0.095 gained; after 300 steps 0.03 to 0.055, near the noise.
+    c.promise.update(steps=600, margin=ConfigDict({"r_precision": 0.05}))
     return c
 
 
