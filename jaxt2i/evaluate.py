@@ -28,7 +28,7 @@ import numpy as np
 
 from jaxt2i import runs, sample
 from jaxt2i.data.schema import DataError
-from jaxt2i.engine import checkpoint, log
+from jaxt2i.engine import checkpoint, log, optim
 from jaxt2i.engine import state as states
 from jaxt2i.evaluation import report, scores, sets
 from jaxt2i.evaluation.reading import Reader
@@ -254,7 +254,7 @@ def by_networks(args, run, state, frozen, protocol, metrics, source, size, fake,
         if set(compared) <= {"fid", "fid_inf"}:
             look = next(iter(compared.values()))
             cache = args.cache or args.workdir / "references"
-            file, reference = scores.cached_reference(real, look, protocol, cache)
+            file, reference = scores.cached_reference(real, look, cache)
         if args.reference is not None and args.reference.suffix == ".npz":
             reference = stats.load(args.reference).gaussian
         if reference is None:
@@ -441,8 +441,11 @@ def newest(workdir: Path) -> int | None:
 
 def watch(args: argparse.Namespace) -> None:
     """Judges every new checkpoint until the run has reached its last step."""
+    config = runs.read_config(args.workdir)
+    # The run's length may be given in steps, pictures or epochs.
+    epoch = runs.open_run(config).source(config.data.split).size
+    total = optim.steps(config, "total", batch_size=config.batch_size, epoch_images=epoch)
     done = None
-    total = 0
     while done is None or done < total:
         step = newest(args.workdir)
         if step is None or step == done:
@@ -450,7 +453,7 @@ def watch(args: argparse.Namespace) -> None:
             continue
         result = judge_run(args)
         finish(args, result)
-        done, total = result.step, runs.read_config(args.workdir).total_steps
+        done = result.step
 
 
 def main(argv: Sequence[str]) -> None:

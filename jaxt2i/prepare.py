@@ -73,6 +73,8 @@ def arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         p.error(f"unknown argument {settings[0]}")
     if args.pipeline and not (args.show and args.config):
         p.error("--pipeline needs --config FILE[:preset] and --show N")
+    if args.png and not args.pipeline and not args.split:
+        p.error("--png names one file: say of which --split")
     if not args.pipeline and not args.name:
         p.error("which data set? " + ", ".join(known()))
     if args.check and not args.source:

@@ -31,8 +31,6 @@ METRICS = {
 }
 NEEDS_REAL = ("fid", "fid_inf", "kid", "precision_recall", "cmmd", "memorised")
 NEEDS_TEXT = ("clip_score", "r_precision")
-# Examples behind an interval of FID: features of 20 groups are summed.
-INTERVALS = {"fid": confidence.of_fid, "kid": confidence.of_kid}
 
 
 def looks_of(protocol: Protocol, metrics: Sequence[str]) -> dict[str, Look]:
@@ -326,7 +324,7 @@ def by_class(e: Evidence, values: np.ndarray) -> dict[str, tuple[float, int]]:
 
 
 def cached_reference(
-    real: Set, look: Look, protocol: Protocol, cache: Path | None
+    real: Set, look: Look, cache: Path | None
 ) -> tuple[Path | None, stats.Gaussian | None]:
     """Where moments of a reference are kept, and those that are there already."""
     if cache is None:
