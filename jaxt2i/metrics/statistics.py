@@ -342,7 +342,10 @@ def load(path: str | Path, *, spatial: bool = False, digest: str = "") -> Refere
     except FileNotFoundError as error:
         raise StatisticsError(f"{path}: no such file; compute the reference first") from error
     except (OSError, EOFError, ValueError, AttributeError, zipfile.BadZipFile) as error:
-        raise StatisticsError(f"{path}: not a readable .npz of arrays ({error})") from error
+        # numpy's own text would advise to execute what the file holds.
+        raise StatisticsError(
+            f"{path}: not a readable .npz of arrays; copy it again, or give --reference a folder"
+        ) from error
     if mu not in found or sigma not in found:
         raise StatisticsError(
             f"{path}: has the arrays {', '.join(keys) or 'none'}, expected {mu!r} and {sigma!r}"
