@@ -1,1 +1,1 @@
-"""PyTorch state dicts to Flax variables and back, by one rename table per network."""
+"""Published weights to Flax variables and back, by one rename table per network."""

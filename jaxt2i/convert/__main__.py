@@ -1,4 +1,4 @@
-"""`python -m jaxt2i.convert METHOD --from FILE --to DIR`: PyTorch weights to jaxt2i's own files.
+"""`python -m jaxt2i.convert METHOD --from FILE --to DIR`: published weights to jaxt2i's own files.
 
 With a training run's work directory behind --from, writes its newest weights instead, and a
 card.json that says how they were made.
@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxt2i import convert
-from jaxt2i.convert import rules, torch_files
+from jaxt2i.convert import files, rules, torch_files
 from jaxt2i.encoders import pretrained
 
 ERRORS = (
@@ -116,7 +116,8 @@ def main(argv: list[str] | None = None) -> int:
         type=Path,
         required=True,
         metavar="FILE",
-        help="a PyTorch state dict: .safetensors, .npz, .pth, .pt, .bin; or a work directory",
+        help="a PyTorch state dict: .safetensors, .npz, .pth, .pt, .bin; a TensorFlow checkpoint: "
+        "model.ckpt; Keras' .h5; or a work directory",
     )
     parser.add_argument("--to", type=Path, required=True, metavar="DIR")
     parser.add_argument("--net", action="append", help="only this network; may be repeated")
@@ -133,7 +134,7 @@ def main(argv: list[str] | None = None) -> int:
     if unknown:
         parser.error(f"--net {', '.join(unknown)}: {args.method} has {', '.join(module.TABLES)}")
     try:
-        state = select(torch_files.read(args.source), args.prefix)
+        state = select(files.read(args.source), args.prefix)
         file = args.source.parent / "config.json"
         config = json.loads(file.read_text()) if file.is_file() else None
         nets = args.net or list(module.TABLES)
@@ -155,10 +156,12 @@ def main(argv: list[str] | None = None) -> int:
     if missing and not args.allow_missing:
         print("arrays are missing: nothing written (--allow-missing writes what there is)")
         return 1
+    # Of a checkpoint this is the index, which has a hash of every array.
+    source = files.find(args.source)
     about = {
         "method": args.method,
-        "source": args.source.name,
-        "sha256": pretrained.sha256(args.source),
+        "source": source.name,
+        "sha256": pretrained.sha256(source),
         "prefix": args.prefix,
         "unused": left,
     }

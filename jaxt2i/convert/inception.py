@@ -1,10 +1,15 @@
-"""Inception-v3 under torchvision's names, which the PyTorch ports of the 2015 network share."""
+"""Inception-v3 under the names of torchvision, TF-slim and Keras.
 
+The PyTorch ports of the 2015 network have torchvision's.
+"""
+
+import collections
+import re
 from collections.abc import Mapping
 
 import numpy as np
 
-from jaxt2i.convert.rules import Rule, Table
+from jaxt2i.convert.rules import Rule, Table, pick
 
 # Paths of Inception-v3's units, as torchvision names them.
 UNITS = (
@@ -68,22 +73,107 @@ FEATURES = Table(
     marker=MARKER,
 )
 
-TABLES: dict[str, tuple[Table, ...]] = {"features": (FEATURES,)}
+# TF-slim's scopes of 2016, by torchvision's blocks.
+SLIM = {
+    **{name: f"conv{i}" for i, name in enumerate(UNITS[:5])},
+    **{
+        f"Mixed_5{block}": f"mixed_35x35x{scope}"
+        for block, scope in zip("bcd", ("256a", "288a", "288b"), strict=True)
+    },
+    **{f"Mixed_6{block}": f"mixed_17x17x768{block}" for block in "abcde"},
+    "Mixed_7a": "mixed_17x17x1280a",
+    "Mixed_7b": "mixed_8x8x2048a",
+    "Mixed_7c": "mixed_8x8x2048b",
+}
+AVERAGED = "/ExponentialMovingAverage"
+
+
+def slim_scopes() -> dict[str, str]:
+    """{torchvision's unit: TF-slim's scope}; a branch's convolutions are numbered as they come."""
+    out, count = {}, collections.Counter()
+    for unit in UNITS:
+        block, _, name = unit.partition(".")
+        if not name:
+            out[unit] = SLIM[block]
+            continue
+        branch = f"{SLIM[block]}/{re.sub(r'_[0-9][ab]?$', '', name)}"
+        out[unit] = f"{branch}/Conv_{count[branch]}"
+        count[branch] += 1
+    return out
+
+
+def unscaled(unit: str, kernel: str, norm: str, suffix: str = "") -> list[Rule]:
+    """A unit whose norm has no scale, by the names of its kernel and of its norm's scope."""
+    at = f"trunk/{unit.replace('.', '/')}"
+    return [
+        Rule(f"{kernel}{suffix}", f"params/{at}/conv/kernel"),
+        Rule(f"{norm}/beta{suffix}", f"params/{at}/bias"),
+        Rule(f"{norm}/moving_mean{suffix}", f"batch_stats/{at}/bn/mean"),
+        Rule(f"{norm}/moving_variance{suffix}", f"batch_stats/{at}/bn/var"),
+    ]
+
+
+def slim(suffix: str) -> Table:
+    """TF-slim's checkpoint.
+
+    Source: inception/slim/inception_model.py and ops.py of hanzhanggit/StackGAN-inception-model.
+    Convolutions of a branch have no names there; TensorFlow's scopes number them as they are made.
+
+    Args:
+      suffix: of the values that are read: `AVERAGED`, or "" for those of the last step.
+    """
+    rules = [
+        rule
+        for unit, scope in slim_scopes().items()
+        for rule in unscaled(unit, f"{scope}/weights", f"{scope}/BatchNorm", suffix)
+    ]
+    rules += [
+        Rule(f"logits/logits/weights{suffix}", "params/fc/kernel"),
+        Rule(f"logits/logits/biases{suffix}", "params/fc_bias"),
+    ]
+    # Beside the averages lie the last step's values; the optimiser's, and a head that only trained.
+    last = (rule.source.removesuffix(suffix) for rule in rules if suffix)
+    unread = (*last, "*/RMSProp*", "aux_logits/*", "global_step")
+    marker = f"mixed_8x8x2048b/branch_pool/Conv_0/weights{suffix}"
+    return Table(tuple(rules), unread, marker=marker, counted=("Conv",))
+
+
+def keras() -> Table:
+    """Keras' .h5: layers numbered as they are made, which is the order of `UNITS`."""
+    rules = [
+        rule
+        for i, unit in enumerate(UNITS)
+        for rule in unscaled(unit, f"conv2d_{i}/kernel", f"batch_normalization_{i}")
+    ]
+    head = [
+        Rule("predictions/kernel", "params/fc/kernel"),
+        Rule("predictions/bias", "params/fc_bias"),
+    ]
+    counted = ("conv2d", "batch_normalization")
+    return Table((*rules, *head), marker="conv2d_93/kernel", counted=counted)
+
+
+# Evaluation restores the averages; a checkpoint without them holds what was restored from some.
+TABLES: dict[str, tuple[Table, ...]] = {"features": (FEATURES, slim(AVERAGED), slim(""), keras())}
 NETWORKS = {"features": "jaxt2i.encoders.inception:InceptionFeatures"}
 
 
-def infer(net: str, state_dict: Mapping[str, np.ndarray]) -> dict[str, int | str]:
+def infer(net: str, state_dict: Mapping[str, np.ndarray]) -> dict[str, int | str | bool]:
     """Fields of `InceptionFeatures` that a state dict was made with.
 
-    The pools leave no trace in a file, so they follow the classes: 1008 is the network of 2015,
-    everything else torchvision's.
+    The pools leave no trace in a file. TF-slim's and Keras' names tell theirs; under torchvision's
+    names they follow the classes: 1008 is the network of 2015, everything else torchvision's.
 
     Args:
       net: "features".
-      state_dict: under torchvision's names.
+      state_dict: under one of the namings.
     """
-    names = FEATURES.names(state_dict)
-    classes = len(state_dict[names["fc.bias"]]) if "fc.bias" in names else 1000
+    table = pick(TABLES[net], state_dict)
+    names = table.names(state_dict)
+    bias = next(rule.source for rule in table.rules if rule.target == "params/fc_bias")
+    classes = len(state_dict[names[bias]]) if bias in names else 1000
+    if table is not FEATURES:
+        return {"classes": classes, "pool": "average", "last_pool": "average", "scaled": False}
     if classes == 1008:
-        return {"classes": classes, "pool": "average", "last_pool": "max"}
-    return {"classes": classes, "pool": "padded", "last_pool": "padded"}
+        return {"classes": classes, "pool": "average", "last_pool": "max", "scaled": True}
+    return {"classes": classes, "pool": "padded", "last_pool": "padded", "scaled": True}

@@ -53,6 +53,9 @@ class Table:
         file holds nothing of this network.
       foreign: a key of a larger network, which has all of this one's; a file with it holds nothing
         of this network.
+      counted: layers that a framework numbers as it makes them: Conv, Conv_1, ... in every scope.
+        Where a count begins depends on what was made before, so the rules count from Conv_0, and a
+        file's numbers are read as an order.
     """
 
     rules: Sequence[Rule]
@@ -61,6 +64,7 @@ class Table:
     part: str = ""
     marker: str = ""
     foreign: str = ""
+    counted: tuple[str, ...] = ()
 
     def names(self, keys: Iterable[str]) -> dict[str, str]:
         """{name in this network: key} of a file's keys; a prefix counts only if all have it."""
@@ -70,8 +74,29 @@ class Table:
         for prefix in self.prefixes:
             if out and all(name.startswith(prefix) for name in out):
                 out = {name.removeprefix(prefix): key for name, key in out.items()}
+        for layer in self.counted:
+            out = recount(out, layer)
         ours = (not self.marker or self.marker in out) and self.foreign not in out
         return out if ours else {}
+
+
+def recount(names: Mapping[str, str], layer: str) -> dict[str, str]:
+    """The names with every `layer`, `layer`_1, ... of a scope numbered anew, from 0 in order.
+
+    Args:
+      names: {name: anything}, scopes divided by "/".
+      layer: the framework's name of a kind of layer.
+    """
+    part = re.compile(rf"(.*/|){re.escape(layer)}(?:_(\d+))?(/.*)")
+    found = {name: m for name in names if (m := part.fullmatch(name))}
+    numbers: dict[str, set[int]] = {}
+    for m in found.values():
+        numbers.setdefault(m[1], set()).add(int(m[2] or 0))
+    rank = {scope: {n: i for i, n in enumerate(sorted(of))} for scope, of in numbers.items()}
+    return {
+        f"{m[1]}{layer}_{rank[m[1]][int(m[2] or 0)]}{m[3]}" if (m := found.get(name)) else name: key
+        for name, key in names.items()
+    }
 
 
 @dataclasses.dataclass

@@ -1,11 +1,11 @@
-"""VGG16 as torchvision publishes it, up to its second linear layer."""
+"""VGG16 up to its second linear layer, as torchvision and as NVIDIA publish it."""
 
 from collections.abc import Mapping
 
 import numpy as np
 
 from jaxt2i.convert.clip import linear
-from jaxt2i.convert.lpips import trunk
+from jaxt2i.convert.lpips import SLICES, conv, trunk
 from jaxt2i.convert.rules import Table
 
 FEATURES = Table(
@@ -17,7 +17,21 @@ FEATURES = Table(
     ("classifier.6.*",),
     marker="classifier.3.weight",
 )
-TABLES: dict[str, tuple[Table, ...]] = {"features": (FEATURES,)}
+# The detector of StyleGAN's metrics: the same layers, numbered from 1, and LPIPS's besides.
+DETECTOR = Table(
+    (
+        *(
+            rule
+            for k, i in enumerate((i for part in SLICES["vgg"] for i in part), 1)
+            for rule in conv(f"layers.conv{k}", f"trunk/conv{i}")
+        ),
+        *linear("layers.fc1.", "fc1"),
+        *linear("layers.fc2.", "fc2"),
+    ),
+    ("layers.fc3.*", "lpips*"),
+    marker="layers.fc2.weight",
+)
+TABLES: dict[str, tuple[Table, ...]] = {"features": (FEATURES, DETECTOR)}
 NETWORKS = {"features": "jaxt2i.encoders.trunks:Vgg16"}
 
 

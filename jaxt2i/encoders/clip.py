@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxt2i.encoders.text import Text
 from jaxt2i.encoders.vit import Embedding, Transformer, layer_norm, read_out
+from jaxt2i.nn.remat import Policy
 from jaxt2i.nn.resample import resize, resize_bytes
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -113,7 +114,7 @@ class ClipText(nn.Module):
         largest id, which is OpenAI's rule.
       eps: of the layer norms.
       dtype: of activations.
-      unroll: see `Transformer`.
+      unroll, remat: see `Transformer`.
     """
 
     vocab: int = 49408
@@ -128,6 +129,7 @@ class ClipText(nn.Module):
     eps: float = 1e-5
     dtype: jnp.dtype = jnp.float32
     unroll: int = 1
+    remat: Policy = None
 
     def setup(self):
         normal = nn.initializers.normal
@@ -142,6 +144,7 @@ class ClipText(nn.Module):
             causal=True,
             dtype=self.dtype,
             unroll=self.unroll,
+            remat=self.remat,
         )
         self.norm = layer_norm(self.eps, self.dtype)
         self.proj = nn.Dense(
@@ -206,7 +209,7 @@ class ClipImage(nn.Module):
       patch: size of a patch, pixels.
       width, layers, heads: of the transformer.
       joint: width of the space shared with text, S.
-      mlp_ratio, act, eps, dtype, unroll: as in `ClipText`.
+      mlp_ratio, act, eps, dtype, unroll, remat: as in `ClipText`.
     """
 
     resolution: int = 224
@@ -220,6 +223,7 @@ class ClipImage(nn.Module):
     eps: float = 1e-5
     dtype: jnp.dtype = jnp.float32
     unroll: int = 1
+    remat: Policy = None
 
     def setup(self):
         self.embed = Embedding(
@@ -234,6 +238,7 @@ class ClipImage(nn.Module):
             eps=self.eps,
             dtype=self.dtype,
             unroll=self.unroll,
+            remat=self.remat,
         )
         self.post_norm = layer_norm(self.eps, self.dtype)
         self.proj = nn.Dense(

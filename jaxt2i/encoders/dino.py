@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxt2i.encoders.vit import Embedding, Transformer, layer_norm, read_out
+from jaxt2i.nn.remat import Policy
 from jaxt2i.nn.resample import resize_bytes
 
 # ImageNet's.
@@ -54,7 +55,7 @@ class DinoFeatures(nn.Module):
         differ a little from each other, and so do the distances that are measured with them.
       eps: of the layer norms.
       dtype: of activations.
-      unroll: see `Transformer`.
+      unroll, remat: see `Transformer`.
     """
 
     resolution: int = 224
@@ -69,6 +70,7 @@ class DinoFeatures(nn.Module):
     eps: float = 1e-6
     dtype: jnp.dtype = jnp.float32
     unroll: int = 1
+    remat: Policy = None
 
     def setup(self):
         self.embed = Embedding(
@@ -88,6 +90,7 @@ class DinoFeatures(nn.Module):
             layer_scale=self.layer_scale,
             dtype=self.dtype,
             unroll=self.unroll,
+            remat=self.remat,
         )
         self.norm = layer_norm(self.eps, self.dtype)
 

@@ -21,7 +21,7 @@ import numpy as np
 from jaxt2i.convert import rules
 from jaxt2i.encoders import clip, dino, inception, pretrained
 from jaxt2i.encoders.lpips import Lpips
-from jaxt2i.encoders.trunks import Vgg16, vgg_input
+from jaxt2i.encoders.trunks import VGG_INPUTS, Vgg16, vgg_input
 from jaxt2i.nn.precision import exact
 
 Images = jax.Array
@@ -32,7 +32,7 @@ class Part(NamedTuple):
     """Weights that come from one file.
 
     Attributes:
-      source: where they are published: a repository or address that `pretrained.find` knows.
+      source: where they are published: a name that `pretrained.find` knows.
       kind: key of `pretrained.NAMES`.
       net: the network in that file.
       under: path of the submodule that they belong to; "" is the whole module.
@@ -65,9 +65,9 @@ def _inception(preset: str, source: str) -> dict[str, Net]:
     return {"features": Net(module, parts, inception.INPUTS)}
 
 
-def _vgg16() -> dict[str, Net]:
-    parts = (Part("torchvision/vgg16", "vgg16", "features"),)
-    return {"features": Net(Vgg16(), parts, {"tf1_224_imagenet": vgg_input})}
+def _vgg16(source: str) -> dict[str, Net]:
+    inputs = {name: functools.partial(vgg_input, name=name) for name in VGG_INPUTS}
+    return {"features": Net(Vgg16(), (Part(source, "vgg16", "features"),), inputs)}
 
 
 def _lpips(net: str, trunk: str) -> dict[str, Net]:
@@ -108,7 +108,11 @@ OPENAI, LAION = "openai/clip-vit", "laion/CLIP-ViT"
 NETWORKS: dict[str, Callable[[], dict[str, Net]]] = {
     "inception_2015": lambda: _inception("2015", "inception-2015-12-05"),
     "inception_torchvision": lambda: _inception("torchvision", "torchvision/inception_v3"),
-    "vgg16_fc2": _vgg16,
+    "inception_slim_cub": lambda: _inception("slim_cub", "stackgan/birds"),
+    "inception_slim_oxford102": lambda: _inception("slim_oxford102", "stackgan/flowers"),
+    "inception_keras": lambda: _inception("keras", "keras/inception_v3"),
+    "vgg16_fc2": lambda: _vgg16("torchvision/vgg16"),
+    "vgg16_nvidia": lambda: _vgg16("nvidia/vgg16"),
     "lpips_vgg": lambda: _lpips("vgg", "vgg16"),
     "lpips_alex": lambda: _lpips("alex", "alexnet"),
     "lpips_squeeze": lambda: _lpips("squeeze", "squeezenet1_1"),

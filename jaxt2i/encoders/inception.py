@@ -1,8 +1,8 @@
 """Inception-v3 (Szegedy et al. 2016, arXiv 1512.00567): DAMSM's trunk, and the eye of IS and FID.
 
 The network is data: `BLOCKS` lists every block's branches, an interpreter below plays them, and
-the names are those of the published state dicts. What is called Inception-v3 differs in its pools
-and its head (`PRESETS`), and evaluation codes differ in what they feed it (`INPUTS`).
+the names are those of the published state dicts. What is called Inception-v3 differs in its pools,
+its norms and its head (`PRESETS`), and evaluation codes differ in what they feed it (`INPUTS`).
 """
 
 import dataclasses
@@ -158,11 +158,14 @@ class ConvNorm(nn.Module):
     Attributes:
       unit: what it is.
       padded: keep the size; a stride of 2 never does.
+      scaled: the norm learns a scale besides its bias; before a ReLU and another convolution it
+        needs none, and TF-slim's and Keras' have none.
       dtype: compute dtype.
     """
 
     unit: Unit
     padded: bool = True
+    scaled: bool = True
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -178,7 +181,11 @@ class ConvNorm(nn.Module):
             dtype=self.dtype,
             name="conv",
         )
-        return jax.nn.relu(BatchNorm(eps=1e-3, name="bn")(conv(x), train=train))
+        x = BatchNorm(eps=1e-3, affine=self.scaled, name="bn")(conv(x), train=train)
+        if not self.scaled:
+            bias = self.param("bias", nn.initializers.zeros, (self.unit.features,))
+            x = x + bias.astype(x.dtype)
+        return jax.nn.relu(x)
 
 
 def _average(x: jax.Array, padded: bool) -> jax.Array:
@@ -200,11 +207,13 @@ class Mixed(nn.Module):
       branches: an entry of `BLOCKS`.
       pool: what `AVERAGE` stands for: "padded" counts the zeros at the border, "average" does not,
         "max" takes the maximum.
+      scaled: see `ConvNorm`.
       dtype: compute dtype.
     """
 
     branches: tuple[Branch, ...]
     pool: str = "padded"
+    scaled: bool = True
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -212,7 +221,8 @@ class Mixed(nn.Module):
         """[B, H, W, C] to [B, H', W', C']."""
 
         def conv(step: Unit, h: jax.Array) -> jax.Array:
-            return ConvNorm(step, dtype=self.dtype, name=step.name)(h, train=train)
+            module = ConvNorm(step, scaled=self.scaled, dtype=self.dtype, name=step.name)
+            return module(h, train=train)
 
         def play(step, h: jax.Array) -> jax.Array:
             if step == MAX:
@@ -239,11 +249,13 @@ class InceptionV3(nn.Module):
       dtype: compute dtype.
       pool: of the blocks with branches, see `Mixed`; "padded" is torchvision's.
       last_pool: the same in the last block.
+      scaled: see `ConvNorm`.
     """
 
     dtype: jnp.dtype = jnp.float32
     pool: str = "padded"
     last_pool: str = "padded"
+    scaled: bool = True
     resolution = 299
 
     @nn.compact
@@ -265,10 +277,11 @@ class InceptionV3(nn.Module):
                 out[str(x.shape[-1])] = x
             else:
                 padded = step.name not in UNPADDED
-                x = ConvNorm(step, padded, self.dtype, name=step.name)(x, train=train)
+                conv = ConvNorm(step, padded, self.scaled, self.dtype, name=step.name)
+                x = conv(x, train=train)
         for name, branches in BLOCKS.items():
             pool = self.last_pool if name == "Mixed_7c" else self.pool
-            x = Mixed(branches, pool, self.dtype, name=name)(x, train=train)
+            x = Mixed(branches, pool, self.scaled, self.dtype, name=name)(x, train=train)
             if name in ("Mixed_6e", "Mixed_7c"):
                 out[str(x.shape[-1])] = x
         return out
@@ -281,12 +294,20 @@ class InceptionV3(nn.Module):
 
 # --- The eye of evaluation -----------------------------------------------------------------------
 
+# The pools of Google's own code, in TF-slim and in Keras.
+TENSORFLOW = {"pool": "average", "last_pool": "average", "scaled": False}
 PRESETS: dict[str, dict] = {
     # TensorFlow's of 2015-12-05, which IS, FID and KID are defined by; class 0 and those from 1001
     # on are unused.
-    "2015": {"classes": 1008, "pool": "average", "last_pool": "max"},
+    "2015": {"classes": 1008, "pool": "average", "last_pool": "max", "scaled": True},
     # ImageNet's as torchvision has it, with which DM-GAN, DF-GAN and GALIP measure.
-    "torchvision": {"classes": 1000, "pool": "padded", "last_pool": "padded"},
+    "torchvision": {"classes": 1000, "pool": "padded", "last_pool": "padded", "scaled": True},
+    # StackGAN's fine-tuned ones: TF-slim's of 2016, a background that is never used, then the
+    # classes of the test split. The Inception Scores of CUB and Oxford-102 are theirs.
+    "slim_cub": {"classes": 1 + 50, **TENSORFLOW},
+    "slim_oxford102": {"classes": 1 + 20, **TENSORFLOW},
+    # ImageNet's as Keras has it, with which XMC-GAN measures.
+    "keras": {"classes": 1000, **TENSORFLOW},
 }
 
 
@@ -295,16 +316,17 @@ class InceptionFeatures(nn.Module):
 
     Attributes:
       classes: of the head.
-      pool, last_pool: see `InceptionV3`.
+      pool, last_pool, scaled: see `InceptionV3`.
     """
 
     classes: int = 1008
     pool: str = "average"
     last_pool: str = "max"
+    scaled: bool = True
     resolution = InceptionV3.resolution
 
     def setup(self):
-        self.trunk = InceptionV3(pool=self.pool, last_pool=self.last_pool)
+        self.trunk = InceptionV3(pool=self.pool, last_pool=self.last_pool, scaled=self.scaled)
         self.fc = nn.Dense(self.classes, use_bias=False)
         self.fc_bias = self.param("fc_bias", nn.initializers.zeros, (self.classes,))
 
@@ -369,16 +391,12 @@ def misread(x: jax.Array) -> jax.Array:
     return x * (STD / 0.5) + (MEAN - 0.5) / 0.5
 
 
-def fractions(image: jax.Array, low: int = 0) -> jax.Array:
-    """[0, 1] of bytes, or of floats in [low, 1]."""
-    x = jnp.asarray(image)
-    if jnp.issubdtype(x.dtype, jnp.integer):
-        return x / np.float32(255)
-    return (x.astype(jnp.float32) - low) / (1 - low)
+def fractions(levels: jax.Array) -> jax.Array:
+    """Levels 0..255 to [0, 1]."""
+    return levels / np.float32(255)
 
 
-# Levels 0..255 of any dtype go into all but two, which take bytes or floats of the range that
-# their codes have: "pytorch_fid" [0, 1], "galip" [-1, 1].
+# All take levels 0..255: bytes, or floats where nothing was rounded.
 INPUTS: dict[str, Input] = {
     # torch-fidelity, and the original TensorFlow code
     "tf1": Input(lambda x: resize(x, SIZE, "tf1_bilinear"), levels),
@@ -395,5 +413,10 @@ INPUTS: dict[str, Input] = {
     # Files, as DM-GAN's eval/FID/fid_score.py reads them
     "dmgan": Input(lambda x: fractions(resize_bytes(x, SIZE, "bilinear")), misread),
     # What a generator draws, as GALIP and DF-GAN measure it during training: never rounded
-    "galip": Input(lambda x: resize(fractions(x, low=-1), SIZE, "bilinear"), misread),
+    "galip": Input(lambda x: resize(fractions(x), SIZE, "bilinear"), misread),
+    # XMC-GAN's, never rounded either: jax.image.resize, then the range
+    "jax_bilinear_antialias": Input(
+        lambda x: resize(fractions(x), SIZE, "bilinear_antialias"),
+        lambda x: jnp.clip(2 * x - 1, -1, 1),
+    ),
 }

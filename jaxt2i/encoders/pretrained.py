@@ -20,9 +20,9 @@ from safetensors.numpy import load_file, save_file
 from jaxt2i.convert import clip as clip_names
 from jaxt2i.convert import damsm as damsm_names
 from jaxt2i.convert import dino as dino_names
+from jaxt2i.convert import files, rules, torch_files
 from jaxt2i.convert import inception as inception_names
 from jaxt2i.convert import lpips as lpips_names
-from jaxt2i.convert import rules, torch_files
 from jaxt2i.convert import vgg16 as vgg16_names
 from jaxt2i.convert import xlm_r as xlm_r_names
 
@@ -49,7 +49,9 @@ KNOWN: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 TORCHVISION = "https://download.pytorch.org/models"
 LPIPS = "https://raw.githubusercontent.com/richzhang/PerceptualSimilarity/master/lpips/weights/v0.1"
-# name: (kinds, address, sha256 or its first digits, as PyTorch puts them into file names)
+KERAS = "https://storage.googleapis.com/tensorflow/keras-applications"
+# name: (kinds, address, sha256 or its first digits, as PyTorch puts them into file names; Keras
+# gives md5, of 32 digits)
 ADDRESSES: dict[str, tuple[tuple[str, ...], str, str]] = {
     "inception-2015-12-05": (
         ("inception",),
@@ -66,6 +68,11 @@ ADDRESSES: dict[str, tuple[tuple[str, ...], str, str]] = {
             ("squeezenet1_1", ("lpips",), "squeezenet1_1", "b8a52dc0"),
         )
     },
+    "keras/inception_v3": (
+        ("inception",),
+        f"{KERAS}/inception_v3/inception_v3_weights_tf_dim_ordering_tf_kernels.h5",
+        "9a0d58056eeedaa3f26cb7ebd46da564",
+    ),
     **{
         f"lpips/{net}": (("lpips",), f"{LPIPS}/{net}.pth", digest)
         for net, digest in (
@@ -74,6 +81,25 @@ ADDRESSES: dict[str, tuple[tuple[str, ...], str, str]] = {
             ("squeeze", "4a5350f23600cb79923ce65bb07cbf57dca461329894153e05a1346bd531cf76"),
         )
     },
+}
+STACKGAN = (
+    "is in inception_finetuned_models.zip, which the README of "
+    "https://github.com/hanzhanggit/StackGAN-inception-model links to, on Google Drive: "
+    "https://drive.google.com/file/d/0B3y_msrWZaXLMzNMNWhWdW0zVWs/view"
+    "?resourcekey=0-gBxxw4fU6ikmNtkfFSQALw. Fetch it with a browser and name {file}"
+)
+NVIDIA = (
+    "is https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/vgg16.pt (sha256 "
+    "b437eb095feaeb0b83eb3fa11200ebca4548ee39a07fb944a417ddc516cc07c3), a program. Export its "
+    "weights where PyTorch is:\n    import torch\n    from safetensors.torch import save_file\n"
+    "    net = torch.jit.load('vgg16.pt')\n    save_file({k: v.contiguous() for k, v in "
+    "net.state_dict().items()}, 'vgg16.safetensors')\nand name that file"
+)
+# name: (kinds, where it is and what to do), for weights that no program can fetch.
+BY_HAND: dict[str, tuple[tuple[str, ...], str]] = {
+    "stackgan/birds": (("inception",), STACKGAN.format(file="birds_valid299/model.ckpt")),
+    "stackgan/flowers": (("inception",), STACKGAN.format(file="flowers_valid299/model.ckpt")),
+    "nvidia/vgg16": (("vgg16",), NVIDIA),
 }
 NAMES: dict[str, ModuleType] = {
     "clip": clip_names,
@@ -84,7 +110,7 @@ NAMES: dict[str, ModuleType] = {
     "vgg16": vgg16_names,
     "xlm_r": xlm_r_names,
 }
-WEIGHT_FILES = ("*.safetensors", "*.bin", "*.pth", "*.pt", "*.npz")
+WEIGHT_FILES = ("*.safetensors", "*.bin", "*.pth", "*.pt", "*.npz", "*.h5", "*.ckpt", "*.index")
 
 
 class WeightsError(RuntimeError):
@@ -149,25 +175,32 @@ def find(name: str, kind: str) -> Found:
     """The weights of that name, downloaded if need be.
 
     Args:
-      name: a file, a folder, a repository of `KNOWN` or a key of `ADDRESSES`.
+      name: a file, a TensorFlow checkpoint, a folder, a repository of `KNOWN`, or a key of
+        `ADDRESSES` or `BY_HAND`.
       kind: key of `NAMES`.
 
     Raises:
       WeightsError: for an unknown name, and where nothing is there and nothing can be downloaded.
     """
     path = Path(name).expanduser()
-    if path.is_file():
-        return Found(path, _config(path.parent))
+    file = files.find(path)
+    if file:
+        return Found(file, _config(file.parent))
     if path.is_dir():
         return Found(_in_folder(path), _config(path))
     known = [repo for repo, (what, _) in KNOWN.items() if what == kind]
-    files = [file for file, (kinds, *_) in ADDRESSES.items() if kind in kinds]
-    if name in files:
+    addresses, by_hand = (
+        [name for name, (kinds, *_) in table.items() if kind in kinds]
+        for table in (ADDRESSES, BY_HAND)
+    )
+    if name in addresses:
         return Found(fetch(*ADDRESSES[name][1:]), None)
+    if name in by_hand:
+        raise WeightsError(f"{name} cannot be downloaded by a program: it {BY_HAND[name][1]}")
     if name not in known:
         raise WeightsError(
             f"{name!r} is no file or folder here, and no known {kind} model; known: "
-            f"{', '.join(known + files)}"
+            f"{', '.join(known + addresses + by_hand)}"
         )
     return _from_hub(name)
 
@@ -225,16 +258,26 @@ def _download(repo: str, name: str) -> Path:
 
 def sha256(path: Path) -> str:
     """Hash of a file, as 64 hexadecimal digits."""
+    return _hash(path, "sha256")
+
+
+def _hash(path: Path, kind: str) -> str:
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(file, kind).hexdigest()
 
 
 def check(path: Path, expected: str) -> None:
-    """Raises `WeightsError` where the file's sha256 does not begin with `expected`."""
-    seen = sha256(path)
+    """Raises `WeightsError` where a file's hash is not the expected one.
+
+    Args:
+      path: the file.
+      expected: its sha256, or the first digits of that; 32 digits are its md5.
+    """
+    kind = "md5" if len(expected) == 32 else "sha256"
+    seen = _hash(path, kind)
     if not seen.startswith(expected):
         raise WeightsError(
-            f"{path}: sha256 is {seen}, expected {expected}; the download is damaged, delete the "
+            f"{path}: {kind} is {seen}, expected {expected}; the download is damaged, delete the "
             "file and try again"
         )
 
@@ -263,7 +306,7 @@ def fetch(url: str, digest: str, folder: str | Path | None = None) -> Path:
 
     Args:
       url: of the file.
-      digest: its sha256, hexadecimal, or the first digits of it.
+      digest: of it, see `check`.
       folder: of the cache; None is $JAXT2I_CACHE, else ~/.cache/jaxt2i.
 
     Raises:
@@ -284,7 +327,7 @@ def fetch(url: str, digest: str, folder: str | Path | None = None) -> Path:
         except OSError as error:
             raise WeightsError(
                 f"{url} could not be downloaded ({error}). Fetch it by other means and save it as "
-                f"{path}; its sha256 is {digest}{'...' if len(digest) < 64 else ''}"
+                f"{path}; its hash is {digest}{'...' if len(digest) < 32 else ''}"
             ) from error
         check(part, digest)
         part.replace(path)
@@ -322,7 +365,7 @@ def load(name: str, kind: str, net: str, shapes: Mapping[str, Any] | None = None
     """Variables of one network.
 
     Args:
-      name: a file, a folder or a known repository, see `find`.
+      name: see `find`.
       kind: key of `NAMES`.
       net: "text" or "image" of a clip, "text" of a damsm or an xlm_r, "trunk" or "lin" of an
         lpips, "features" of a dino, an inception or a vgg16.
@@ -338,7 +381,7 @@ def load(name: str, kind: str, net: str, shapes: Mapping[str, Any] | None = None
     found = find(name, kind)
     if found.path.is_dir():
         return fitting(load_variables(found.path / f"{net}.safetensors"), shapes, found.path)
-    state = torch_files.read(found.path)
+    state = files.read(found.path)
     names = NAMES[kind]
     table = rules.pick(names.TABLES[net], state)
     if not rules.to_flax(table, state, None)[1].used:

@@ -180,10 +180,22 @@ class Vgg16(nn.Module):
         return jax.nn.relu(self.fc2(jax.nn.relu(self.fc1(flat))))
 
 
-def vgg_input(image: jax.Array) -> jax.Array:
-    """Pictures of levels 0..255, [B, H, W, 3], as torch-fidelity feeds them to VGG16.
+# How evaluation codes resize for VGG16; the range is ImageNet's in all of them.
+VGG_INPUTS: dict[str, str] = {
+    "tf1_224_imagenet": "tf1_bilinear",  # torch-fidelity
+    # StyleGAN's metrics, as a port of NVIDIA's program reads it (genforce's, not NVIDIA's own text)
+    "stylegan_224": "nvidia_bilinear",
+}
+
+
+def vgg_input(image: jax.Array, name: str = "tf1_224_imagenet") -> jax.Array:
+    """Pictures as evaluation codes feed them to VGG16.
+
+    Args:
+      image: levels 0..255, [B, H, W, 3].
+      name: key of `VGG_INPUTS`.
 
     Returns:
-      [B, 224, 224, 3] float32: TensorFlow 1's bilinear resize, ImageNet's mean and deviation.
+      [B, 224, 224, 3] float32: resized, ImageNet's mean and deviation.
     """
-    return (resize(image, (Vgg16.resolution,) * 2, "tf1_bilinear") / 255 - MEAN) / STD
+    return (resize(image, (Vgg16.resolution,) * 2, VGG_INPUTS[name]) / 255 - MEAN) / STD

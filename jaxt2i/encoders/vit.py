@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxt2i.nn.remat import Policy
 from jaxt2i.nn.resample import bicubic_matrix, bilinear_matrix
 
 
@@ -112,6 +113,7 @@ class Transformer(nn.Module):
       unroll: how many consecutive layers one turn of the compiled loop holds. 1 is the fastest
         on CPUs (ViT-B/32, 4 images: forward 0.70 s against 0.74 s with 12, gradient 1.5 s against
         2.5 s) and compiles four times as fast.
+      remat: what a block keeps for the backward pass, see `jaxt2i.nn.remat.recomputed`.
       heads, mlp, act, eps, causal, layer_scale, dtype: see `Block`.
     """
 
@@ -124,6 +126,7 @@ class Transformer(nn.Module):
     layer_scale: bool = False
     dtype: jnp.dtype = jnp.float32
     unroll: int = 1
+    remat: Policy = None
 
     @nn.compact
     def __call__(
@@ -138,8 +141,9 @@ class Transformer(nn.Module):
           prompts: [L, B, C], one more token for each block; None: there are none.
           reads: bool [L], False for blocks that read none; their row of `prompts` is padding.
         """
+        block = nn.remat(Block, prevent_cse=False, policy=self.remat) if self.remat else Block
         scan = nn.scan(
-            Block,
+            block,
             variable_axes={"params": 0, "intermediates": 0},
             split_rngs={"params": True},
             length=self.layers,

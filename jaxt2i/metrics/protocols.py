@@ -50,8 +50,8 @@ class Fid:
     """The Frechet distance.
 
     Attributes:
-      network: "inception_2015" (the graph that FID is defined by), "inception_torchvision"
-        (ImageNet weights), "inception_keras", "dinov2_l14".
+      network: "inception_2015" (the graph that FID is defined by), "inception_torchvision" or
+        "inception_keras" (ImageNet weights), "dinov2_l14".
       input: how images reach it: resize and range.
       reference: whose moments.
       ddof: covariances are divided by N - ddof.
@@ -70,13 +70,14 @@ class Inception:
     """The Inception Score.
 
     Attributes:
-      network: "inception_2015", or a TF-slim Inception that was fine-tuned on the test classes.
+      network: "inception_2015"; or StackGAN's TF-slim Inception, fine-tuned on the test classes of
+        CUB ("inception_slim_cub") or Oxford-102 ("inception_slim_oxford102").
       input: how images reach it.
       output: "logits_unbiased" (the head without its bias) or "logits".
       first: classes before this one are left out.
       splits: how many.
       order: "file" or "shuffled".
-      whole_batches: see `Fid`.
+      whole_batches: see `Fid`; the images are put into their order first.
     """
 
     network: str = "inception_2015"
@@ -148,7 +149,7 @@ class Balls:
     """Precision and recall, density and coverage.
 
     Attributes:
-      network: whose features.
+      network: "vgg16_fc2" (torchvision's weights) or "vgg16_nvidia" (the StyleGAN family's).
       input: how images reach it.
       k: neighbours.
       closed: a ball contains its surface.
@@ -352,7 +353,8 @@ def stylegan_t(resolution: int) -> Protocol:
         Samples(resolution=resolution, captions="stored", truncation="psi 1"),
         Fid(input="stylegan", reference=reference, ddof=0),
         clip=Clip("open_clip_vit_g14_laion2b_s12b_b42k", "torch_bicubic", "cosine"),
-        balls=Balls(half=True, count=50_000, real=200_000, input="stylegan_224"),
+        balls=Balls("vgg16_nvidia", "stylegan_224", half=True, count=50_000, real=200_000),
+        note="precision and recall: what NVIDIA's VGG16 does to pictures was read in a port of it",
     )
 
 
@@ -459,7 +461,7 @@ _ALL = (
     ),
     Protocol(
         "xmcgan_coco128",
-        dataclasses.replace(COCO30K, resolution=128, captions="stored"),
+        dataclasses.replace(COCO30K, resolution=128, captions="stored", quantise="none"),
         Fid("inception_keras", "jax_bilinear_antialias", "30,000 random images of val2014"),
         note="mean of three runs",
     ),

@@ -6,6 +6,7 @@ Images are NCHW in the folders, NHWC here.
 from collections.abc import Callable
 
 import jax
+import numpy as np
 
 from jaxt2i.convert import inception as tables
 from jaxt2i.encoders.inception import INPUTS, InceptionFeatures
@@ -57,16 +58,19 @@ def clean(golden: Golden, case: Case) -> Arrays:
     return {"out_resized": nchw(resized)[:, :, ::7, ::7], "out_2048": found["2048"]}
 
 
-def means(name: str) -> Callable[[Golden, Case], Arrays]:
+def means(name: str, low: float = 0, high: float = 255) -> Callable[[Golden, Case], Arrays]:
     """A runner: the four means, two maps and the resized picture.
 
     Args:
       name: key of `INPUTS`.
+      low: of the range that the case's pictures have.
+      high: the same.
     """
 
     def run(golden: Golden, case: Case) -> Arrays:
         module, variables = network(golden)
-        resized = jax.jit(INPUTS[name].resize)(pixels(case))
+        levels = (pixels(case) - np.float32(low)) * np.float32(255 / (high - low))
+        resized = jax.jit(INPUTS[name].resize)(levels)
 
         @jax.jit
         def both(variables, x):
@@ -86,7 +90,7 @@ def means(name: str) -> Callable[[Golden, Case], Arrays]:
 CASES: dict[str, Callable[[Golden, Case], Arrays]] = {
     "torchfidelity_*": torch_fidelity,
     "cleanfid_*": clean,
-    "pytorchfid_*": means("pytorch_fid"),
+    "pytorchfid_*": means("pytorch_fid", 0, 1),
     "dmgan_files_*": means("dmgan"),
-    "galip_generator_*": means("galip"),
+    "galip_generator_*": means("galip", -1, 1),
 }

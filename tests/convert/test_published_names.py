@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from jaxt2i.convert import clip, dino, rules
+from jaxt2i.convert import clip, dino, rules, vgg16
 from jaxt2i.encoders import features
 from jaxt2i.encoders.pretrained import template
 
@@ -77,3 +77,14 @@ def test_dinov2():
     assert placed(dino.TABLES["features"], file, module["features"].module) == set()
     found = dino.infer("features", file)
     assert found == {field: getattr(module["features"].module, field) for field in found}
+
+
+def test_vgg16_of_nvidia():
+    wide = (3, 64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512)
+    shapes = {f"layers.conv{k}": (wide[k], wide[k - 1], 3, 3) for k in range(1, 14)}
+    fc = enumerate(((4096, 25088), (4096, 4096), (1000, 4096)), 1)
+    shapes |= {f"layers.fc{k}": shape for k, shape in fc}
+    file = {f"{layer}.weight": np.broadcast_to(np.int8(0), of) for layer, of in shapes.items()}
+    file |= {f"{layer}.bias": np.zeros(of[0], np.int8) for layer, of in shapes.items()}
+    module = features.make("vgg16_nvidia")["features"].module
+    assert placed(vgg16.TABLES["features"], file, module) == set()

@@ -14,7 +14,8 @@ RANDOM = np.random.RandomState(0)
 def test_every_network_has_known_sources_and_networks(name):
     for net in features.make(name).values():
         for part in net.parts:
-            kinds = pretrained.ADDRESSES.get(part.source, pretrained.KNOWN.get(part.source))[0]
+            known = pretrained.ADDRESSES | pretrained.KNOWN | pretrained.BY_HAND
+            kinds = known[part.source][0]
             assert part.kind in ((kinds,) if isinstance(kinds, str) else kinds)
             assert part.net in pretrained.NAMES[part.kind].TABLES
         shapes = pretrained.template(net.module)
@@ -81,9 +82,25 @@ def test_offline_says_which_file_from_where_and_how_to_name_it(name, said, monke
     assert f"--weights {name}=FILE" in message
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("inception_slim_cub", "StackGAN-inception-model.*name birds_valid299/model.ckpt"),
+        ("inception_slim_oxford102", "drive.google.com.*name flowers_valid299/model.ckpt"),
+        ("vgg16_nvidia", r"metrics/vgg16.pt .*torch.jit.load\('vgg16.pt'\)"),
+    ],
+)
+def test_what_no_program_can_fetch_says_how_a_person_does(name, said):
+    with pytest.raises(WeightsError, match=rf"(?s){said}.*--weights {name}=FILE"):
+        features.load(name)
+
+
 def test_a_hash_may_be_known_by_its_first_digits(tmp_path):
     source = tmp_path / "w.pth"
     source.write_bytes(b"abc")
+    pretrained.check(source, "900150983cd24fb0d6963f7d28e17f72")  # md5
+    with pytest.raises(WeightsError, match="md5 is 900150983cd24fb0d6963f7d28e17f72, expected 0"):
+        pretrained.check(source, 32 * "0")
     digest = pretrained.sha256(source)[:8]
     path = pretrained.fetch(source.as_uri(), digest, tmp_path / "cache")
     assert path.name == f"{digest}-w.pth"

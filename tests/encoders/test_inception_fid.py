@@ -10,18 +10,21 @@ from jaxt2i.convert import rules
 from jaxt2i.convert.rules import ConversionError
 from jaxt2i.encoders import features, pretrained
 from jaxt2i.encoders.inception import INPUTS, POOLS, PRESETS, InceptionFeatures, misread
+from jaxt2i.metrics.quantise import to_pixels
 
 pytestmark = pytest.mark.xdist_group("inception_fid")
 
 
 def test_published_sizes():
     counts = {}
-    for name, fields in PRESETS.items():
-        shapes = pretrained.template(InceptionFeatures(**fields))
+    for name in ("2015", "torchvision", "keras"):
+        shapes = pretrained.template(InceptionFeatures(**PRESETS[name]))
         counts[name] = sum(x.size for x in jax.tree.leaves(shapes))
     # 566 tensors, of which 94 are counters.
     assert counts["2015"] == 23_885_486 - 94
     assert counts["torchvision"] == counts["2015"] - 8 * 2049
+    # As Keras' documentation counts, and a scale for every channel of a norm less than torchvision.
+    assert counts["keras"] == 23_851_784 == counts["torchvision"] - 34_432 // 2
 
 
 def test_pools_differ_at_the_border_alone():
@@ -35,17 +38,19 @@ def test_pools_differ_at_the_border_alone():
 
 
 def test_inputs_of_the_networks_own_size():
-    """At 299 pixels nothing is resized, and what remains is the range."""
+    """At 299 pixels nothing is resized, and what remains is the range.
+
+    A generator's levels that nothing rounded are floats, and the same levels.
+    """
     x = np.random.RandomState(0).randint(0, 256, (1, 299, 299, 3)).astype(np.uint8)
     f = x / np.float32(255)
     for name in ("tf1", "stylegan", "clean", "pillow_bilinear"):
         np.testing.assert_allclose(INPUTS[name](x), (x - np.float32(128)) / 128, atol=1e-4)
-    np.testing.assert_allclose(INPUTS["pytorch_fid"](x), 2 * f - 1, atol=1e-6)
-    np.testing.assert_allclose(INPUTS["pytorch_fid"](f), 2 * f - 1, atol=1e-6)
-    np.testing.assert_allclose(INPUTS["pillow_bilinear_127.5"](x), 2 * f - 1, atol=1e-6)
-    np.testing.assert_allclose(INPUTS["dmgan"](x), misread(f), atol=1e-6)
-    for same in (x, 2 * f - 1):  # of a file, of a generator
-        np.testing.assert_allclose(INPUTS["galip"](same), misread(f), atol=1e-6)
+    for same in (x, to_pixels(2 * f - 1, "none")):
+        for name in ("pytorch_fid", "jax_bilinear_antialias", "pillow_bilinear_127.5"):
+            np.testing.assert_allclose(INPUTS[name](same), 2 * f - 1, atol=1e-6)
+        for name in ("dmgan", "galip"):
+            np.testing.assert_allclose(INPUTS[name](same), misread(f), atol=1e-6)
 
 
 def test_the_wrong_range_of_dmgan_is_kept():
@@ -87,6 +92,13 @@ def test_files_with_counters_without_and_with_an_auxiliary_head(drawn, tmp_path,
 
 
 def test_pools_follow_the_classes():
-    for name, fields in PRESETS.items():
+    for name in ("2015", "torchvision"):
+        fields = PRESETS[name]
         state = {names.MARKER: np.zeros(()), "fc.bias": np.zeros(fields["classes"])}
         assert names.infer("features", state) == fields, name
+
+
+def test_xmc_gans_resize_is_that_of_jax():
+    x = np.random.RandomState(0).uniform(0, 255, (1, 400, 128, 3)).astype(np.float32)
+    want = 2 * jax.image.resize(x / 255, (1, 299, 299, 3), "bilinear") - 1
+    np.testing.assert_allclose(INPUTS["jax_bilinear_antialias"](x), want, atol=2e-5)

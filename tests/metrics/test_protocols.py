@@ -1,11 +1,15 @@
 """Published numbers stand beside a score only where it was measured alike."""
 
 import dataclasses
+import functools
 import json
 
+import jax
+import numpy as np
 import pytest
 
-from jaxt2i.encoders.inception import INPUTS
+from jaxt2i.encoders import features
+from jaxt2i.evaluation import scores
 from jaxt2i.metrics import protocols, published, quantise, retrieval
 from jaxt2i.metrics.inception_score import ORDERS
 from jaxt2i.metrics.score import MetricError
@@ -33,10 +37,38 @@ def test_protocols_name_what_exists(name):
     assert told["samples.count"] == protocol.samples.count
 
 
-def test_inputs_of_the_2015_network_are_those_of_the_encoder():
-    for protocol in protocols.PROTOCOLS.values():
-        if protocol.fid and protocol.fid.network in ("inception_2015", "inception_torchvision"):
-            assert protocol.fid.input in INPUTS
+@functools.cache
+def prepared(network, input, resolution):
+    """(size that the network is fed, sizes that it takes)."""
+    nets = features.make(network)
+    net = nets.get("image") or nets["features"]
+    pixels = jax.ShapeDtypeStruct((1, resolution, resolution, 3), np.uint8)
+    fed = jax.eval_shape(net.inputs[input], pixels)
+    assert fed.shape[:1] + fed.shape[3:] == (1, 3)
+    # DINOv2 takes whatever its patches fill.
+    whole = range(0, 1000, net.module.patch) if network.startswith("dinov2") else ()
+    return fed.shape[1], whole or (net.module.example()[0].shape[1],)
+
+
+@pytest.mark.parametrize("name", protocols.PROTOCOLS)
+def test_every_protocol_can_be_measured(name):
+    """Its networks and what they are fed exist, and fit."""
+    protocol = protocols.get(name)
+    metrics = [m for m, part in scores.METRICS.items() if getattr(protocol, part)]
+    for metric, look in scores.looks_of(protocol, metrics).items():
+        if look.network == "damsm":  # that of a run
+            continue
+        fed, taken = prepared(look.network, look.input, protocol.samples.resolution)
+        assert fed in taken, look
+        if metric in scores.NEEDS_TEXT:
+            assert "text" in features.make(look.network)
+    if protocol.perceptual:
+        assert f"lpips_{protocol.perceptual.network}" in features.NETWORKS
+    if protocol.inception:
+        classes = features.make(protocol.inception.network)["features"].module.classes
+        # The classes of the test split, or the 1008 of the graph.
+        used = {"cub": 50, "oxford102": 20}.get(protocol.samples.dataset, 1008)
+        assert classes - protocol.inception.first == used
 
 
 def test_published_numbers_belong_to_protocols_that_measure_them():
