@@ -30,6 +30,13 @@ def base() -> ConfigDict:
     c.skip_nonfinite = False
     # Activations: "float32", "bfloat16", or "auto" (bfloat16 on TPU and GPU).
     c.precision = "auto"
+    # Ordered (regular expression on a network's name, "full" | "products" | "dots_no_batch"): its
+    # blocks keep nothing for the backward pass, or the results of products with weights alone.
+    c.remat = ()
+    # "bfloat16": parameters are rounded to it, their gradients too. The state keeps them in float32
+    # all the same, or without masters in bfloat16, every update rounded stochastically.
+    c.param_dtype = "float32"
+    c.masters = True
     c.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1, "fsdp_min_mb": 4.0})
     # Ordered (regular expression on an array's path, "replicate" | "fsdp" | "tensor").
     c.sharding = ()
@@ -93,6 +100,9 @@ def base() -> ConfigDict:
     )
     # Grids of samples: how many prompts, which ones (none: held-out captions).
     c.grid = ConfigDict({"count": 16, "prompts": ()})
+    # Steps recorded for XProf, with a summary in WORKDIR/profile; the first one, counted from 1
+    # (0: none), how many, and whether Python's calls are recorded too.
+    c.profile = ConfigDict({"start_step": 0, "steps": 10, "python_tracer": False})
     # Held-out examples behind each score.
     c.score_images = 256
     # What this configuration promises to improve, by how much, in how many steps; tests hold it

@@ -6,6 +6,10 @@ can be at most, how it scales, what the run costs. TPUs need libtpu (pip install
 TPU). GPUs (h100:32) are planned for from the program that the CPU's compiler makes, whose fusions
 are not a GPU's: take their memory and traffic for estimates.
 
+Memory, messages and traffic are settled before the TPU compiler generates code, which is most of
+its work: compiling stops there unless --until code asks for the program's size and the compiler's
+own estimate of the time.
+
 --batch N, --mesh and --config.KEY=VALUE change the run; --search ranks meshes, micro-batches and
 recomputation; --json FILE keeps everything; --plot FILE draws efficiency against chips.
 """
@@ -25,6 +29,7 @@ MESH = flags.DEFINE_string("mesh", "", "axis sizes, such as data=-1,fsdp=4; defa
 BATCH = flags.DEFINE_integer("batch", 0, "global batch; default config.batch_size", lower_bound=0)
 SEARCH = flags.DEFINE_boolean("search", False, "rank meshes, micro-batches and recomputation")
 TRIALS = flags.DEFINE_integer("trials", 8, "compilations of --search", lower_bound=1)
+UNTIL = flags.DEFINE_enum("until", "buffers", ["buffers", "code"], "how far TPUs' programs go")
 SAMPLE = flags.DEFINE_boolean("sample", True, "plan for sampling too")
 EPOCH = flags.DEFINE_integer("epoch_images", 0, "examples of an epoch, for lengths in epochs")
 JSON = flags.DEFINE_string("json", None, "file for everything that was found")
@@ -57,16 +62,20 @@ def main(argv: list[str]) -> None:
     import jax
 
     from jaxt2i import runs
+    from jaxt2i.engine import cache
     from jaxt2i.planning import chips, compiled, report, search
 
     try:
         target = chips.target(TOPOLOGY.value)
+        cache.use(cache.home())
         if target.chip.platform == "gpu":
             jax.config.update("jax_num_cpu_devices", target.count)
+        else:  # what was compiled for a TPU cannot be read back without one
+            jax.config.update("jax_enable_compilation_cache", False)
         config = compiled.prepared(train.CONFIG.value, BATCH.value, mesh_sizes(MESH.value))
         if SEARCH.value:
             trials = []
-            for trial in search.search(config, target, TRIALS.value):
+            for trial in search.search(config, target, TRIALS.value, UNTIL.value):
                 trials.append(trial)
                 print(f"{trial.setting.lines()}: {trial.memory.verdict()}", flush=True)
             print(report.search_text(search.ranked(trials)))
@@ -74,9 +83,9 @@ def main(argv: list[str]) -> None:
             return
         plan = compiled.open_plan(config, target)
         print(report.opening(plan), flush=True)  # compiling takes minutes
-        programs = compiled.training(plan)
+        programs = compiled.training(plan, UNTIL.value)
         possible = SAMPLE.value and not any(p.shortfall for p in programs)
-        sample = compiled.sampling(plan) if possible else None
+        sample = compiled.sampling(plan, UNTIL.value) if possible else None
     except (*runs.USER_ERRORS, ValueError) as error:
         runs.fail(error)
     found = report.report(plan, programs, sample, EPOCH.value)

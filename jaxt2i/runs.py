@@ -8,7 +8,6 @@ import functools
 import hashlib
 import importlib.util
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -21,7 +20,18 @@ from ml_collections import ConfigDict
 
 from jaxt2i.data import pipeline, schema, sources, tokenize
 from jaxt2i.encoders import pretrained
-from jaxt2i.engine import checkpoint, log, loop, mesh, optim, step
+from jaxt2i.engine import (
+    cache,
+    checkpoint,
+    flags,
+    log,
+    loop,
+    mesh,
+    optim,
+    processes,
+    profile,
+    step,
+)
 from jaxt2i.engine import method as methods
 from jaxt2i.engine.method import ConfigError, Method
 
@@ -37,31 +47,23 @@ USER_ERRORS = (
 MINI_CLIP = Path(__file__).parent / "encoders" / "mini_clip"
 CORPUS_WORDS = Path(__file__).parent / "data" / "corpus_words.json"
 # Fields that may change between an attempt and its continuation without a word.
-FREE = ("log_every_steps", "checkpoint_every_steps", "sample_every_steps", "keep_checkpoints")
+FREE = (
+    *("log_every_steps", "checkpoint_every_steps", "sample_every_steps", "keep_checkpoints"),
+    *("profile.start_step", "profile.steps", "profile.python_tracer"),
+)
 
 
 def prepare_jax() -> None:
-    """Joins the other processes where there are any, and turns the compilation cache on."""
+    """Sets what XLA reads, joins the other processes where there are any, turns the cache on.
+
+    To be called before anything is computed; `jaxt2i.engine.flags` holds the flags.
+    """
     logging.set_verbosity(logging.WARNING)  # orbax tells its whole life at INFO
-    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "jaxt2i" / "xla"
-        jax.config.update("jax_compilation_cache_dir", str(cache))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
-    address = os.environ.get("JAX_COORDINATOR_ADDRESS")
-    if address or several_hosts():
-        if os.environ.get("JAX_PLATFORMS") == "cpu":
-            jax.config.update("jax_cpu_collectives_implementation", "gloo")
-        jax.config.update("jax_enable_preemption_service", True)
-        # jax finds its place in a pod or a SLURM job by itself, but reads the address alone.
-        named = {"num_processes": "JAX_NUM_PROCESSES", "process_id": "JAX_PROCESS_ID"}
-        given = {k: int(os.environ[v]) for k, v in named.items() if v in os.environ}
-        jax.distributed.initialize(address, **given)
-
-
-def several_hosts() -> bool:
-    """Whether a TPU pod or a SLURM job says that this process has company."""
-    tpu_hosts = os.environ.get("TPU_WORKER_HOSTNAMES", "").split(",")
-    return len(tpu_hosts) > 1 or int(os.environ.get("SLURM_NTASKS", "1")) > 1
+    several = processes.expected()
+    flags.apply(several=several)
+    cache.use(cache.home())
+    if several:
+        processes.join()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,17 +102,16 @@ class Run:
         return sources.make_source(self.config.data, self.sizes.resolution, split, workdir)
 
     def pipeline(self, source, batch_size: int, needs: tuple[str, ...], **kw) -> pipeline.Pipeline:
-        """Batches of a source for this process."""
+        """Batches of a source for this process; `process_index` and `process_count` may differ."""
+        place = {"process_index": jax.process_index(), "process_count": jax.process_count()}
         return pipeline.Pipeline(
             source,
             self.tokenizer,
             dataclasses.replace(self.sizes, batch=batch_size),
             needs,
             seed=self.config.data.seed,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
             workers=self.config.data.workers,
-            **kw,
+            **place | kw,
         )
 
     def prompts(self, captions: list[str]) -> dict[str, np.ndarray]:
@@ -258,6 +259,8 @@ def train(config: ConfigDict, workdir: Path, command: str) -> None:
       ValueError, OSError: for unusable data, before anything is compiled.
     """
     workdir.mkdir(parents=True, exist_ok=True)
+    if jax.process_count() > 1:
+        cache.use(workdir / "xla")
     run = open_run(config)
     method, layout = run.method, run.layout()
     source = run.source(config.data.split, workdir)
@@ -271,6 +274,7 @@ def train(config: ConfigDict, workdir: Path, command: str) -> None:
         config.sample_every_steps,
         config.keep_checkpoints,
         config.keep_period_steps,
+        profile.Window(**config.profile),
     )
     rules = step.Rules(
         config.seed, config.batch_size, total, config.accumulate, config.skip_nonfinite
@@ -298,7 +302,7 @@ def train(config: ConfigDict, workdir: Path, command: str) -> None:
             workdir=workdir,
             config=plain(config),
             picture=grid_of(run, held_out) if method.sample else None,
-            score_batch=score_data.batch_at(0) if method.score and score_rows else None,
+            score_batch=(lambda: score_data.batch_at(0)) if score_rows else None,
             init_from=fresh_start(config, method),
         )
     except checkpoint.Mismatch as error:

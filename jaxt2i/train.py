@@ -64,6 +64,7 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}; settings are --config.KEY=VALUE")
     from jaxt2i import runs
+    from jaxt2i.engine import processes
 
     runs.prepare_jax()
     config = CONFIG.value
@@ -72,11 +73,12 @@ def main(argv: list[str]) -> None:
     name = f"{Path(file).stem}-{preset or 'default'}"
     workdir = WORKDIR.value and Path(WORKDIR.value)
     command = shlex.join(["python", "-m", "jaxt2i.train", *sys.argv[1:]])
-    try:
-        workdir = workdir or runs.default_workdir(config, runs.preset(file, preset), name)
-        runs.train(config, workdir, command)
-    except runs.USER_ERRORS as error:
-        runs.fail(error)
+    with processes.together():
+        try:
+            workdir = workdir or runs.default_workdir(config, runs.preset(file, preset), name)
+            runs.train(config, workdir, command)
+        except runs.USER_ERRORS as error:
+            runs.fail(error)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Trains as N real processes on this machine, each with simulated CPU devices: a pod in small.
 #
-#   launch/local_processes.sh N [--devices D] [--logs DIR] -- ARGUMENTS OF jaxt2i.train
+#   launch/local_processes.sh N [--devices D] [--logs DIR] [--module M] -- ARGUMENTS OF M
 #   launch/local_processes.sh 2 --devices 2 -- --config configs/stylegan_t.py:tiny --workdir runs/two
 #
 #   --devices D   devices of each process; N x D must divide config.batch_size. Default 1
+#   --module M    what runs; default jaxt2i.train, also jaxt2i.evaluate
 #   --logs DIR    where process0.log ... go; default: a new folder in the temporary directory
 #
 # Process 0's log is shown as it grows. If a process dies, the others are ended and the exit code is
@@ -27,18 +28,19 @@ fi
 count=${1-}
 [[ $count =~ ^[1-9][0-9]*$ ]] || usage "N is '$count', not a number of processes"
 shift
-devices=1 logs=''
+devices=1 logs='' module=jaxt2i.train
 while (($#)); do
   case $1 in
     --devices) devices=${2-} && shift ;;
     --logs) logs=${2-} && shift ;;
+    --module) module=${2-} && shift ;;
     --) break ;;
-    *) usage "unknown option '$1'; what jaxt2i.train is given stands behind --" ;;
+    *) usage "unknown option '$1'; what $module is given stands behind --" ;;
   esac
   shift || true
 done
 [[ $devices =~ ^[1-9][0-9]*$ ]] || usage "--devices is '$devices', not a number of devices"
-(($# > 1)) || usage "nothing behind --; what jaxt2i.train is given stands there"
+(($# > 1)) || usage "nothing behind --; what $module is given stands there"
 shift
 
 python=${PYTHON:-python}
@@ -47,8 +49,6 @@ mkdir -p "$logs" || exit
 port=$("$python" -c 'import socket; s = socket.create_server(("127.0.0.1", 0)); print(s.getsockname()[1])') || exit
 export JAX_PLATFORMS=cpu JAX_NUM_PROCESSES=$count JAX_COORDINATOR_ADDRESS=127.0.0.1:$port
 export XLA_FLAGS="${XLA_FLAGS-} --xla_force_host_platform_device_count=$devices"
-# Collectives that run at once hold a thread a device each; the default pool can then stand still.
-export PJRT_NPROC=${PJRT_NPROC:-64}
 
 declare -A number=() # of the living, by process id
 signal=0 asked=0 # the exit code that a signal asks for; how many there were
@@ -80,7 +80,7 @@ show_end() {
 
 for ((i = 0; i < count; i++)); do
   : >"$logs/process$i.log"
-  JAX_PROCESS_ID=$i "$python" -m jaxt2i.train "$@" >"$logs/process$i.log" 2>&1 </dev/null &
+  JAX_PROCESS_ID=$i "$python" -m "$module" "$@" >"$logs/process$i.log" 2>&1 </dev/null &
   number[$!]=$i
 done
 echo "$count processes of $devices devices; logs: $logs/process*.log"

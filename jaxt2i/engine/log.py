@@ -17,22 +17,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxt2i.engine import events
 from jaxt2i.engine.mesh import path_name
 from jaxt2i.engine.method import Method, Tree
 from jaxt2i.engine.state import State, count
-
-# Datasheet peaks in bfloat16 matrix FLOP/s for one device, by jax's `device_kind`.
-PEAK_FLOPS = {
-    "TPU v4": 275e12,
-    "TPU v5 lite": 197e12,
-    "TPU v5": 459e12,
-    "TPU v5p": 459e12,
-    "TPU v6 lite": 918e12,
-    "NVIDIA A100-SXM4-40GB": 312e12,
-    "NVIDIA A100-SXM4-80GB": 312e12,
-    "NVIDIA H100 80GB HBM3": 989e12,
-    "NVIDIA H200": 989e12,
-}
 
 
 def say(*lines: str) -> None:
@@ -84,8 +72,7 @@ class Records:
             f.write(json.dumps(line) + "\n")
         if self._tensorboard:
             numbers = {k: v for k, v in line.items() if isinstance(v, (int, float)) and k != "step"}
-            self._tensorboard.write_scalars(step, numbers)
-            self._tensorboard.flush()
+            self._tensorboard.scalars(step, numbers)
 
     def grid(self, step: int, images: np.ndarray, captions: Sequence[str]) -> Path | None:
         """A captioned grid as samples/STEP.png; called in the thread."""
@@ -94,7 +81,7 @@ class Records:
         path = self.workdir / "samples" / f"{step:08d}.png"
         save_grid(path, images, captions)
         if self._tensorboard:
-            self._tensorboard.write_images(step, {"samples": images[:16]})
+            self._tensorboard.images(step, "samples", images[:16])
         return path
 
     def curves(self) -> None:
@@ -117,11 +104,9 @@ class Records:
 
     def _open_tensorboard(self) -> None:
         try:
-            from clu import metric_writers
+            self._tensorboard = events.Events(self.workdir / "tensorboard")
         except ImportError:
-            say("TensorBoard files are off: clu needs tensorflow and tensorboard, not found here.")
-            return
-        self._tensorboard = metric_writers.SummaryWriter(str(self.workdir / "tensorboard"))
+            say("TensorBoard files are off: tensorboard is not installed here.")
 
 
 def tidy(value: Any) -> Any:
@@ -233,6 +218,8 @@ class Progress:
         losses = " ".join(f"{k} {v:.3f}" for k, v in scalars.items() if k.endswith("loss"))
         rate = scalars["images_per_second"]
         text = f"{scalars['images']:,.0f} img {rate:.1f} img/s {losses}"
+        if scalars["input_wait"] > 0.1:
+            text += f" waiting for data {scalars['input_wait']:.0%}"
         if self._live:
             self._bar.set_postfix_str(text)
         else:

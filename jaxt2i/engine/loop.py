@@ -5,6 +5,8 @@ the source of every random draw. Restarting is therefore exact by construction.
 """
 
 import collections
+import concurrent.futures
+import contextlib
 import dataclasses
 import signal
 import threading
@@ -18,7 +20,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from jaxt2i.engine import checkpoint, log
+from jaxt2i.engine import cache, checkpoint, chips, log, profile
 from jaxt2i.engine import mesh as meshes
 from jaxt2i.engine import state as states
 from jaxt2i.engine import step as steps
@@ -37,6 +39,7 @@ class Schedule:
       sample_every_steps: a grid of samples, and the scores.
       keep_checkpoints: newest checkpoints kept.
       keep_period_steps: checkpoints at multiples of this are kept for good.
+      recorded: steps whose time is looked into.
     """
 
     total_steps: int
@@ -45,12 +48,14 @@ class Schedule:
     sample_every_steps: int = 1000
     keep_checkpoints: int = 3
     keep_period_steps: int = 0
+    recorded: profile.Window = profile.NOTHING
 
     def __post_init__(self):
         if self.total_steps <= 0:
             raise ConfigError(
                 "the run has no length: set config.total_steps or config.total_images"
             )
+        self.recorded.check(self.total_steps)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +88,7 @@ class Programs:
     play: dict[int, Callable]
     flops: float
     compile_seconds: float
+    cached: bool = False
 
 
 def abstract(tree: Tree, shardings: Tree) -> Tree:
@@ -93,7 +99,11 @@ def abstract(tree: Tree, shardings: Tree) -> Tree:
 
 
 def lower_step(
-    method: Method, rules: steps.Rules, layout: Layout, batch: Batch
+    method: Method,
+    rules: steps.Rules,
+    layout: Layout,
+    batch: Batch,
+    shapes: tuple[State, dict[str, Tree]] | None = None,
 ) -> Iterator[tuple[int, jax.stages.Lowered]]:
     """Traces every program of a step from shapes alone: (every, program), see `step.make`.
 
@@ -102,23 +112,33 @@ def lower_step(
       rules: how steps are played.
       layout: where arrays live; its devices may be those of a machine that is not here.
       batch: ShapeDtypeStructs of the global batch.
+      shapes: `states.shapes` of them, where it is at hand.
     """
-    state, frozen = states.shapes(method, batch)
+    state, frozen = shapes or states.shapes(method, batch)
     placed = [abstract(t, layout.shardings(t)) for t in (state, frozen)]
     rows = meshes.batch_sharding(layout.mesh)
     placed.append(abstract(batch, dict.fromkeys(batch, rows)))
     out = (layout.shardings(state), meshes.replicated(layout.mesh))
     for every, program in steps.make(method, rules).items():
+        program.__name__ = "train" if every == 1 else f"train_{every}"  # as profiles show it
         yield every, jax.jit(program, donate_argnums=0, out_shardings=out).lower(*placed)
 
 
-def compile_step(method: Method, rules: steps.Rules, layout: Layout, batch: Batch) -> Programs:
+def compile_step(
+    method: Method,
+    rules: steps.Rules,
+    layout: Layout,
+    batch: Batch,
+    shapes: tuple[State, dict[str, Tree]] | None = None,
+) -> Programs:
     """Compiles every program of a step; arguments as for `lower_step`."""
-    started, play, flops = time.monotonic(), {}, 0.0
-    for every, lowered in lower_step(method, rules, layout, batch):
-        play[every] = lowered.compile()
+    started, play, flops, cached = time.monotonic(), {}, 0.0, True
+    for every, lowered in lower_step(method, rules, layout, batch, shapes):
+        with cache.hits() as hits:
+            play[every] = lowered.compile()
+        cached = cached and bool(hits)
         flops += (play[every].cost_analysis() or {}).get("flops", 0.0) / every
-    return Programs(play, flops, time.monotonic() - started)
+    return Programs(play, flops, time.monotonic() - started, cached)
 
 
 class Preemption:
@@ -189,7 +209,7 @@ def train(
     workdir: Path,
     config: Mapping[str, Any],
     picture: Picture | None = None,
-    score_batch: dict[str, np.ndarray] | None = None,
+    score_batch: Callable[[], dict[str, np.ndarray]] | None = None,
     init_from: Callable[[], tuple[dict, str]] | None = None,
 ) -> State:
     """Plays a method to the end of its schedule, from its newest checkpoint if it has one.
@@ -204,7 +224,7 @@ def train(
       workdir: where everything is written.
       config: the whole configuration as plain data, kept with every checkpoint.
       picture: what sample grids show.
-      score_batch: this process's rows of the held-out batch for the scores.
+      score_batch: makes this process's rows of the held-out batch for the scores.
       init_from: loads an earlier run's arrays for a fresh start.
 
     Returns:
@@ -214,41 +234,52 @@ def train(
       NonFinite: names the player and the first bad network; the last good checkpoint stays.
       checkpoint.Mismatch: the work directory holds a run of other networks.
     """
-    programs = compile_step(method, rules, layout, batch)
     keeper = checkpoint.Checkpoints(workdir, schedule.keep_checkpoints, schedule.keep_period_steps)
-    state, frozen = start(method, rules, layout, batch, keeper, init_from)
+    shapes = states.shapes(method, batch)
+    # The compiler leaves Python free: meanwhile the state is made or read, and what is pictured.
+    with concurrent.futures.ThreadPoolExecutor(1, "compile") as pool:
+        compiling = pool.submit(compile_step, method, rules, layout, batch, shapes)
+        state, frozen = start(method, rules, layout, batch, shapes, keeper, init_from)
+        studio = Studio(method, rules, layout, frozen, picture, score_batch)
+        programs = compiling.result()
     first = int(state.step)
     log.say(log.parameter_table(method, state, frozen))
     log.say(
         f"step program: {programs.flops / 1e9:,.1f} GFLOP a step and device, compiled in "
-        f"{programs.compile_seconds:.1f} s; starting at step {first} of {schedule.total_steps}"
+        f"{programs.compile_seconds:.1f} s{' (from the cache)' * programs.cached}; "
+        f"starting at step {first} of {schedule.total_steps}"
     )
     if jax.process_index() == 0:
         (workdir / "parameters.txt").write_text(log.parameter_list(state))
     records = log.Records(workdir, first, method.better)
     progress = log.Progress(first, schedule.total_steps, rules.batch_size)
     preemption = Preemption()
-    studio = Studio(method, rules, layout, frozen, picture, score_batch)
     meta = {"config": dict(config), "seed": rules.seed}
-    loop = Loop(method, rules, schedule, programs, frozen, records, progress, keeper, studio, meta)
+    recorder = profile.Recorder(schedule.recorded, workdir)
+    if 0 < schedule.recorded.start_step <= first:
+        log.say(
+            f"config.profile.start_step={schedule.recorded.start_step} has been played already, so "
+            f"nothing is recorded; steps from {first + 1} on can be"
+        )
+    parts = (records, progress, keeper, studio, recorder)
+    loop = Loop(method, rules, schedule, programs, frozen, *parts, meta)
     source = batches(first)
     try:
-        return loop.play(state, first, source, layout.mesh, preemption)
+        return loop.play(state, first, source, preemption)
     finally:
-        for part in (source, progress, records, preemption):
+        for part in (source, progress, recorder, records, preemption):
             getattr(part, "close", lambda: None)()
         keeper.close()
 
 
-def start(method, rules, layout, batch, keeper, init_from) -> tuple[State, dict[str, Tree]]:
+def start(method, rules, layout, batch, shapes, keeper, init_from) -> tuple[State, dict[str, Tree]]:
     """The state to begin with: the newest checkpoint, an earlier run's weights, or fresh ones."""
-    shapes = states.shapes(method, batch)
     shardings = tuple(layout.shardings(t) for t in shapes)
-    state, frozen = states.create(method, batch, rules.seed, shardings)
     restored = keeper.restore(abstract(shapes[0], shardings[0])) if keeper.steps() else None
     if restored:
         log.say(f"resuming from {keeper.folder / str(int(restored[0].step))}")
-        return restored[0], frozen
+        return restored[0], states.create_frozen(method, batch, rules.seed, shardings[1])
+    state, frozen = states.create(method, batch, rules.seed, shardings)
     if init_from:
         state, report = checkpoint.transfer(method, state, *init_from())
         log.say(str(report))
@@ -281,7 +312,7 @@ class Studio:
                 out_shardings=everywhere,
             )
         if score_batch and method.score:
-            self._held_out = meshes.put_batch(score_batch, layout.mesh)
+            self._held_out = meshes.put_batch(score_batch(), layout.mesh)
             self._score = jax.jit(
                 lambda state, frozen, batch: method.score(ctx(state, frozen, "score"), batch),
                 out_shardings=everywhere,
@@ -294,6 +325,41 @@ class Studio:
     def score(self, state: State) -> dict[str, jax.Array] | None:
         """The scores, still on the device."""
         return self._score and self._score(state, self._frozen, self._held_out)
+
+
+class Clock:
+    """Times the loop: steps, and the seconds that they waited for their input.
+
+    Args:
+      step: steps played so far.
+    """
+
+    def __init__(self, step: int):
+        self.restart(step)
+
+    def restart(self, step: int) -> None:
+        """Forgets everything before now."""
+        self._started, self._step, self._waited = time.monotonic(), step, 0.0
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Around waiting for a batch."""
+        started = time.monotonic()
+        with jax.profiler.TraceAnnotation(profile.INPUT):
+            yield
+        self._waited += time.monotonic() - started
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Around what is not stepping."""
+        started = time.monotonic()
+        yield
+        self._started += time.monotonic() - started
+
+    def read(self, step: int) -> tuple[float, float]:
+        """(steps a second, share of the time that waited for input) since the last restart."""
+        seconds = max(time.monotonic() - self._started, 1e-9)
+        return (step - self._step) / seconds, self._waited / seconds
 
 
 @dataclasses.dataclass
@@ -309,22 +375,30 @@ class Loop:
     progress: log.Progress
     keeper: checkpoint.Checkpoints
     studio: Studio
+    recorder: profile.Recorder
     meta: dict[str, Any]
 
-    def play(self, state, first, source, mesh, preemption) -> State:
+    def play(self, state, first, source, preemption) -> State:
         """Steps from `first` to the end, or to a preemption."""
         watch, flight = Watch(self.method), collections.deque()
-        self._clock, self._clock_step = time.monotonic(), first
+        self._clock = Clock(first)
         plan, number = self.schedule, first
         while number < plan.total_steps:
-            batch = next(source)
-            state, metrics = self._step(state, batch, number, watch)
-            number += 1
-            self.progress.step()
-            # Two steps in flight keep the device busy; more would only pile up batches.
-            flight.append(metrics)
-            if len(flight) > 2:
-                jax.block_until_ready(flight.popleft())
+            if self.recorder.starts(number + 1):
+                self._land(flight, 0)
+                self.recorder.start()
+            with jax.profiler.StepTraceAnnotation(profile.STEP, step_num=number + 1):
+                with self._clock.waiting():
+                    batch = next(source)
+                state, metrics = self._step(state, batch, number, watch)
+                number += 1
+                self.progress.step()
+                flight.append(metrics)
+                # Two steps in flight keep the device busy; more would only pile up batches. A
+                # recording ends with the device's work.
+                self._land(flight, 0 if self.recorder.ends(number) else 2)
+            if self.recorder.ends(number):
+                self._profile()
             last = number == plan.total_steps
             stop = preemption.reached(number)
             if number == first + 1 or due(number, plan.log_every_steps) or last or stop:
@@ -344,6 +418,12 @@ class Loop:
         self.records.drain()
         self._raise(self.records.failure, state)
         return state
+
+    def _land(self, flight: collections.deque, allowed: int) -> None:
+        """Waits until no more than so many steps are in flight."""
+        with jax.profiler.TraceAnnotation(profile.DEVICE):
+            while len(flight) > allowed:
+                jax.block_until_ready(flight.popleft())
 
     def _step(self, state, batch, number, watch):
         with jax.transfer_guard("disallow"):
@@ -381,14 +461,13 @@ class Loop:
         )
 
     def _log(self, number, metrics, first_bad) -> None:
-        now = time.monotonic()
-        seconds, played = now - self._clock, number - self._clock_step
-        self._clock, self._clock_step = now, number
-        rate = played / max(seconds, 1e-9)
-        facts = {"images": number * self.rules.batch_size}
+        rate, waited = self._clock.read(number)
+        self._clock.restart(number)
+        facts = {"images": number * self.rules.batch_size, "time": int(time.time())}
         speed = {
             "images_per_second": rate * self.rules.batch_size,
             "steps_per_second": rate,
+            "input_wait": waited,
             "tflops_per_second": rate * self.programs.flops / 1e12,
             **self._peak_share(rate),
         }
@@ -399,7 +478,7 @@ class Loop:
         def write():
             values = {k: float(v) for k, v in jax.device_get(metrics).items()}
             bad = first_bad()
-            values = {**facts, **speed, **log.peak_memory(), "time": time.time(), **values}
+            values = {**facts, **speed, **log.peak_memory(), **values}
             self.records.write(number, values)
             self.progress.show(number, values)
             if bad and not self.rules.skip_nonfinite:
@@ -408,15 +487,37 @@ class Loop:
         self.records.submit(write)
 
     def _peak_share(self, rate: float) -> dict[str, float]:
-        peak = log.PEAK_FLOPS.get(jax.devices()[0].device_kind)
+        peak = chips.peak_flops(jax.devices()[0])
         return {"share_of_peak": rate * self.programs.flops / peak} if peak else {}
+
+    def _profile(self) -> None:
+        """Ends a recording; a thread reads it and says where the time went."""
+        with self._clock.paused():
+            trace = self.recorder.stop()
+        device, window = jax.devices()[0], self.recorder.window
+
+        def write():
+            summary = profile.summarise(
+                profile.ProfileData.from_file(str(trace)),
+                profile.texts(self.programs.play.values()),
+            )
+            text = summary.text(
+                f"steps {window.start_step} to {window.last} on {device.device_kind}: {trace}",
+                self.rules.batch_size,
+                self.programs.flops,
+                chips.peak_flops(device),
+            )
+            (self.recorder.folder / "summary.txt").write_text(text + "\n")
+            self.progress.say(text)
+
+        self.records.submit(write)
 
     def _pictures(self, state: State, number: int) -> None:
         pictures, scores = self.studio.draw(state), self.studio.score(state)
         picture = self.studio.picture
         # Drawing is not stepping: the rate must not pay for it.
         jax.block_until_ready((pictures, scores))
-        self._clock, self._clock_step = time.monotonic(), number
+        self._clock.restart(number)
 
         def write():
             if pictures is not None:

@@ -7,6 +7,7 @@ import dataclasses
 import math
 import re
 
+from jaxt2i.engine.chips import PEAK_FLOPS
 from jaxt2i.engine.method import ConfigError
 
 GIB = 2**30
@@ -24,7 +25,6 @@ class Chip:
       name: as in a topology's name.
       platform: "tpu" or "gpu".
       hbm: bytes that a program may use; for TPUs what their compiler grants.
-      flops: dense bfloat16 FLOP/s.
       hbm_rate: bytes/s of its memory.
       link_rate: bytes/s of one link of the fast network, one way.
       links: links of a chip.
@@ -39,7 +39,6 @@ class Chip:
     name: str
     platform: str
     hbm: float
-    flops: float
     hbm_rate: float
     link_rate: float
     links: int
@@ -50,6 +49,11 @@ class Chip:
     clock: float
     source: str
 
+    @property
+    def flops(self) -> float:
+        """Dense bfloat16 FLOP/s."""
+        return PEAK_FLOPS[self.name]
+
 
 # TPU links: the sheet's bidirectional bandwidth of a chip, halved, over its ports. Data-centre
 # network: a pod's over its chips. GPUs: NVLink one way, and one 400 Gb/s (A100: 200) adapter each.
@@ -58,12 +62,12 @@ class Chip:
 CHIPS = {
     chip.name: chip
     for chip in (
-        Chip("v5e", "tpu", 15.75 * GIB, 197e12, 819e9, 50e9, 4, 2, 256, 8, 3.125e9, 1.5e9, V5E),
-        Chip("v5p", "tpu", 95.73 * GIB, 459e12, 2765e9, 100e9, 6, 3, 6144, 4, 6.25e9, 1.75e9, V5P),
-        Chip("v6e", "tpu", 31.24 * GIB, 918e12, 1638e9, 100e9, 4, 2, 256, 8, 12.5e9, 1.75e9, V6E),
-        Chip("a100", "gpu", 80e9, 312e12, 2039e9, 25e9, 12, 0, 8, 8, 25e9, 0.0, NVIDIA + "a100"),
-        Chip("h100", "gpu", 80e9, 989e12, 3350e9, 25e9, 18, 0, 8, 8, 50e9, 0.0, NVIDIA + "h100"),
-        Chip("h200", "gpu", 141e9, 989e12, 4800e9, 25e9, 18, 0, 8, 8, 50e9, 0.0, NVIDIA + "h200"),
+        Chip("v5e", "tpu", 15.75 * GIB, 819e9, 50e9, 4, 2, 256, 8, 3.125e9, 1.5e9, V5E),
+        Chip("v5p", "tpu", 95.73 * GIB, 2765e9, 100e9, 6, 3, 6144, 4, 6.25e9, 1.75e9, V5P),
+        Chip("v6e", "tpu", 31.24 * GIB, 1638e9, 100e9, 4, 2, 256, 8, 12.5e9, 1.75e9, V6E),
+        Chip("a100", "gpu", 80e9, 2039e9, 25e9, 12, 0, 8, 8, 25e9, 0.0, NVIDIA + "a100"),
+        Chip("h100", "gpu", 80e9, 3350e9, 25e9, 18, 0, 8, 8, 50e9, 0.0, NVIDIA + "h100"),
+        Chip("h200", "gpu", 141e9, 4800e9, 25e9, 18, 0, 8, 8, 50e9, 0.0, NVIDIA + "h200"),
     )
 }
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import gc
+import io
 import itertools
 import json
 import re
@@ -13,8 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
+from PIL import Image
+from tensorboard.compat.proto import event_pb2
 
-from jaxt2i.data import schema
+from jaxt2i.data import schema, tfrecords
+from jaxt2i.data.files import Shelf
 from jaxt2i.engine import checkpoint, loop, mesh, optim
 from jaxt2i.engine import state as states
 from jaxt2i.engine import step as steps
@@ -175,13 +179,25 @@ def train(workdir, cfg=None, total=12, every=4, **kw):
         workdir=workdir,
         config={"lr": 0.05},
         picture=loop.Picture(prompts, captions, {}, schema.to_uint8),
-        score_batch=host_batch(98),
+        score_batch=lambda: host_batch(98),
     )
 
 
 def equal(a, b):
     for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
         np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
+
+
+def shown_by_tensorboard(folder: Path):
+    """{(tag, step): value} of each event file, every checksum looked at."""
+    for path in folder.iterdir():
+        shelf = Shelf([path])
+        places, whole = tfrecords.scan(shelf, 0)
+        assert whole
+        records = [tfrecords.read(shelf, 0, *map(int, place)) for place in places]
+        events = [event_pb2.Event.FromString(record) for record in records]
+        assert events[0].file_version == "brain.Event:2"
+        yield {(v.tag, e.step): v for e in events for v in e.summary.value}
 
 
 def test_loop_leaves_its_records_and_resumes_bit_for_bit(tmp_path):
@@ -196,7 +212,10 @@ def test_loop_leaves_its_records_and_resumes_bit_for_bit(tmp_path):
         "00000012.png",
     ]
     assert (tmp_path / "a" / "curves.png").stat().st_size > 1000
-    assert list((tmp_path / "a" / "tensorboard").iterdir())
+    (shown,) = shown_by_tensorboard(tmp_path / "a" / "tensorboard")
+    assert shown["g/loss", 12].simple_value == pytest.approx(lines[-2]["g/loss"])
+    picture = Image.open(io.BytesIO(shown["samples/1", 12].image.encoded_image_string))
+    assert picture.size == (16, 16)
 
     train(tmp_path / "b", total=8)
     continued = jax.device_get(train(tmp_path / "b"))

