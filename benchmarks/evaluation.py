@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -175,11 +176,12 @@ def main() -> None:
     torch = importlib.util.find_spec("torch_fidelity") is not None
     if not torch:
         print("torch-fidelity is not here: measuring ours alone", file=sys.stderr)
+    packages = ("torch", "torchvision", "torch-fidelity") if torch else ()
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
         a, b = write(root / "a", args.images, 0), write(root / "b", args.images, 10_000)
         lines = [show(measure(root, a, b, args, torch)) for measure in (inception, clip)]
-    report(lines, args.save)
+    report([{**line, **{name: version(name) for name in packages}} for line in lines], args.save)
 
 
 if __name__ == "__main__":

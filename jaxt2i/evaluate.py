@@ -8,11 +8,15 @@ number stands there only where it was measured in the same way.
   --images DIR --reference DIR        two folders; or --reference FILE.npz with published statistics
   --protocol NAME                     how a paper measured: dmgan_cub, galip_coco, ...
   --metrics A,B                       fid, fid_inf, inception_score, kid, precision_recall, cmmd,
-                                      clip_score, r_precision, diversity, memorised, recognised
-  --weights NETWORK=FILE              networks from files; else from the cache, or downloaded
+                                      clip_score, r_precision, diversity, lpips, memorised,
+                                      recognised
+  --weights NETWORK=FILE              networks from files; else from the cache, or downloaded;
+                                      damsm=RUN for R-precision by a DAMSM
 
 Runs on the procedural corpora are judged by a recogniser that is trained on the spot
-(`recognised`), which needs no download.
+(`recognised`), which needs no download. Edited pictures are held against their originals of the
+same name by --images EDITED --reference ORIGINALS --metrics lpips. Several processes, started as
+those of a training, judge a run or a folder together.
 """
 
 import argparse
@@ -25,13 +29,18 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from jaxt2i import runs, sample
+from jaxt2i.convert.rules import ConversionError
+from jaxt2i.convert.torch_files import UnreadableFileError, UnsafeFileError
 from jaxt2i.data.schema import DataError
-from jaxt2i.engine import checkpoint, log, optim
+from jaxt2i.encoders import features
+from jaxt2i.encoders.damsm import DamsmImage
+from jaxt2i.engine import checkpoint, log, optim, processes
 from jaxt2i.engine import state as states
-from jaxt2i.evaluation import report, scores, sets
-from jaxt2i.evaluation.reading import Reader
+from jaxt2i.evaluation import perceptual, report, scores, sets
+from jaxt2i.evaluation.reading import Reader, Seen, share_of, together
 from jaxt2i.metrics import confidence, nearest, protocols
 from jaxt2i.metrics import statistics as stats
 from jaxt2i.metrics.score import MetricError, Score
@@ -44,6 +53,13 @@ TRAIN = 10_000
 DIVERSE, SAMPLES = 100, 10
 SYNTHETIC_COUNT = 2048
 WATCH_SECONDS = 20
+# What a person can mend.
+USER_ERRORS = (
+    *(MetricError, DataError, ConversionError, UnreadableFileError, UnsafeFileError),
+    *runs.USER_ERRORS,
+)
+# What the metrics of pairs compare, in the words of protocols.
+BETWEEN = {"diversity": "pairs of samples of one caption", "lpips": "the picture and its edit"}
 
 
 def arguments(argv: Sequence[str]) -> argparse.Namespace:
@@ -65,6 +81,7 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     p.add_argument("--raw", action="store_true", help="weights as trained, not averaged")
     p.add_argument("--resolution", type=int, default=0, help="cut and resize folders' pictures")
     p.add_argument("--batch", type=int, default=32, help="pictures at once")
+    p.add_argument("--lpips-net", choices=perceptual.NETS, help="default the protocol's, or alex")
     p.add_argument(
         "--weights", nargs="*", default=[], metavar="NETWORK=FILE", help="or NETWORK=random"
     )
@@ -77,10 +94,11 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
         p.error("give --workdir RUN, or --images DIR with --reference DIR")
     if args.watch and not args.workdir:
         p.error("--watch needs --workdir RUN")
-    bad = [w for w in args.weights if "=" not in w]
-    if bad:
-        p.error(f"--weights {bad[0]}: expected NETWORK=FILE")
-    args.weights = dict(w.split("=", 1) for w in args.weights)
+    if args.batch < 1 or args.num < 0 or args.resolution < 0:
+        p.error("--batch is 1 or more, --num and --resolution are 0 (the default) or more")
+    if args.out and args.out.exists() and not args.out.is_dir():
+        p.error(f"--out {args.out}: a file of that name is there; give a folder")
+    args.weights = weights_of(p, args.weights)
     args.metrics = [name for name in args.metrics.split(",") if name]
     known = (*scores.METRICS, "recognised")
     strange = [name for name in args.metrics if name not in known]
@@ -89,94 +107,202 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     return args
 
 
-# --- Folders -----------------------------------------------------------------------------------
+def weights_of(p: argparse.ArgumentParser, given: Sequence[str]) -> dict[str, str]:
+    """{network: file} of --weights."""
+    bad = [w for w in given if "=" not in w]
+    if bad:
+        p.error(f"--weights {bad[0]}: expected NETWORK=FILE")
+    found = dict(w.split("=", 1) for w in given)
+    known = ("damsm", *features.NETWORKS)
+    strange = [name for name in found if name not in known]
+    if strange:
+        p.error(f"--weights {strange[0]}=...: no such network; known: {', '.join(known)}")
+    return found
 
 
-def default_metrics(protocol: protocols.Protocol, has_text: bool) -> list[str]:
+def protocol_of(args: argparse.Namespace, metrics: Sequence[str]) -> protocols.Protocol:
+    """The asked for protocol; where pairs are compared it says which, and by which network."""
+    protocol = protocols.get(args.protocol)
+    for metric in scores.PAIRED:
+        if metric in metrics:
+            how = protocol.perceptual or protocols.Perceptual()
+            net = args.lpips_net or how.network
+            how = dataclasses.replace(how, network=net, between=BETWEEN[metric])
+            protocol = dataclasses.replace(protocol, perceptual=how)
+    return protocol
+
+
+def default_metrics(protocol: protocols.Protocol, has_text: bool, edits: bool) -> list[str]:
     """What a protocol measures, but for what takes special pictures or networks."""
     out = []
     for metric, part in scores.METRICS.items():
-        special = metric in ("fid_inf", "diversity", "memorised", "cmmd", "precision_recall")
+        special = metric in ("fid_inf", "memorised", "cmmd", "precision_recall", *scores.PAIRED)
         if (
             getattr(protocol, part)
             and not special
             and (has_text or metric not in scores.NEEDS_TEXT)
         ):
             out.append(metric)
+    if edits and protocol.perceptual and protocol.perceptual.between == BETWEEN["lpips"]:
+        out.append("lpips")
     return out
+
+
+# --- Folders -----------------------------------------------------------------------------------
 
 
 def judge_folders(args: argparse.Namespace) -> report.Result:
     """Judges --images against --reference."""
     protocol = protocols.get(args.protocol)
     fake = sets.of_folder(args.images, args.resolution)
-    metrics = args.metrics or default_metrics(protocol, fake.captions is not None)
-    if "recognised" in metrics or "diversity" in metrics or "memorised" in metrics:
+    has_text = fake.captions is not None
+    metrics = args.metrics or default_metrics(protocol, has_text, edits=True)
+    protocol = protocol_of(args, metrics)
+    if any(m in metrics for m in ("recognised", "diversity", "memorised")):
         raise MetricError("recognised, diversity and memorised need a run: give --workdir")
-    looks = scores.looks_of(protocol, metrics)
-    real, reference = None, None
-    if any(m in scores.NEEDS_REAL for m in metrics):
-        if args.reference is None:
-            asked = ", ".join(m for m in metrics if m in scores.NEEDS_REAL)
-            raise MetricError(
-                f"{asked} compare with real pictures: give --reference DIR or FILE.npz"
-            )
-        if args.reference.suffix == ".npz":
-            reference = stats.load(args.reference).gaussian
-        else:
-            real = sets.of_folder(args.reference, args.resolution)
+    real, reference = reference_of(args, metrics)
     reader = Reader(args.weights, args.batch)
-    seen = reader.read(fake, looks.values())
-    compared = [looks[m] for m in metrics if m in scores.NEEDS_REAL and m in looks]
-    seen_real = reader.read(real, compared) if real else None
-    evidence = scores.Evidence(
-        protocol, fake, seen, looks, reader, real, seen_real, reference, intervals=args.intervals
-    )
-    found = scores.compute(metrics, evidence)
+    networks = [m for m in metrics if m not in scores.PAIRED]
+    name = str(args.images)
+    result, count, shown = report.Result(name, None, [], protocol), fake.count, range(fake.count)
+    if networks:
+        looks = scores.looks_of(protocol, networks)
+        lend_damsm(args, reader, looks)
+        seen = reader.read(fake, looks.values())
+        compared = [looks[m] for m in networks if m in scores.NEEDS_REAL]
+        seen_real = reader.read(real, compared) if real and compared else None
+        evidence = scores.Evidence(
+            protocol,
+            fake,
+            seen,
+            looks,
+            reader,
+            real,
+            seen_real,
+            reference,
+            intervals=args.intervals,
+        )
+        result.scores += scores.compute(networks, evidence)
+        result.facts |= {
+            "images_per_s": round(seen.images_per_s, 1),
+            "skipped": seen.skipped,
+            "skipped_reference": seen_real.skipped if seen_real else {},
+        }
+        result.notes += odd(seen, seen_real, (name, str(args.reference)))
+        count, shown = len(seen.rows), seen.rows.tolist()
+    if "lpips" in metrics:
+        net = protocol.perceptual.network
+        result.scores.append(perceptual.of_edits(reader, fake, real, net))
+        count = min(count, result.scores[-1].facts["generated"])
+    result.notes += fewer(protocol, count)
     samples = dataclasses.replace(
         protocol.samples,
         dataset=f"folder {args.reference or args.images}",
-        count=len(seen.rows),
+        count=count,
         resolution=args.resolution,
     )
-    shown = fake.pictures(seen.rows[:GRID].tolist())
-    return report.Result(
-        str(args.images),
-        None,
-        found,
-        dataclasses.replace(protocol, samples=samples),
-        facts={
-            "images_per_s": round(seen.images_per_s, 1),
-            "skipped": dict(fake.skipped.counts),
-            "skipped_reference": dict(real.skipped.counts) if real else {},
-        },
-        grid=stacked(list(shown.values())),
-        captions=[fake.captions[r] for r in shown] if fake.captions else (),
-    )
+    result.measured = dataclasses.replace(protocol, samples=samples)
+    pictures = fake.pictures(shown[:GRID])
+    result.grid = list(pictures.values())
+    result.captions = [fake.captions[r] for r in pictures] if fake.captions else ()
+    return result
 
 
-def stacked(pictures: list[np.ndarray]) -> np.ndarray | None:
-    """Pictures of one size as one array; those of another size are left out."""
-    same = [x for x in pictures if x.shape == pictures[0].shape]
-    return np.stack(same) if same else None
+def odd(judged: Seen, real: Seen | None, names: tuple[str, str]) -> list[str]:
+    """What to know about pictures that cannot be read, and about sizes."""
+    out = []
+    for seen, name in zip((judged, real), names, strict=True):
+        if seen and seen.skipped:
+            reasons = ", ".join(f"{n} {reason}" for reason, n in seen.skipped.items())
+            out.append(f"left out of {name}: {reasons}")
+    if real and judged.sizes.keys() != real.sizes.keys():
+        sizes = (
+            f"{name} are {' and '.join(list(seen.sizes)[:3])}"
+            for seen, name in zip((judged, real), names, strict=True)
+        )
+        out.append(
+            f"pictures of {', those of '.join(sizes)}: scores tell sizes apart, give --resolution "
+            "256 to cut and resize folders alike"
+        )
+    return out
+
+
+def reference_of(
+    args: argparse.Namespace, metrics: Sequence[str]
+) -> tuple[sets.Set | None, stats.Gaussian | None]:
+    """(pictures of --reference, or moments of it), where a metric compares with it."""
+    asked = [m for m in metrics if m in (*scores.NEEDS_REAL, "lpips")]
+    if not asked:
+        return None, None
+    if args.reference is None:
+        raise MetricError(
+            f"{', '.join(asked)} compare with real pictures: give --reference DIR or FILE.npz"
+        )
+    if args.reference.suffix != ".npz":
+        return sets.of_folder(args.reference, args.resolution), None
+    if "lpips" in metrics:
+        raise MetricError(
+            f"lpips compares pictures with pictures, and {args.reference} holds none: give "
+            "--reference DIR with the originals, under the same names"
+        )
+    return None, stats.load(args.reference).gaussian
+
+
+def fewer(protocol: protocols.Protocol, count: int) -> list[str]:
+    """What to know where fewer pictures are judged than the protocol asks for."""
+    wanted = protocol.samples.count
+    if count >= wanted:
+        return []
+    return [
+        f"{count:,} pictures were judged, and numbers under {protocol.name} are of {wanted:,}: not "
+        "to be compared"
+    ]
 
 
 # --- Runs --------------------------------------------------------------------------------------
 
 
+@dataclasses.dataclass(frozen=True)
+class Opened:
+    """A run at its newest checkpoint.
+
+    Attributes:
+      run: the run.
+      state: its weights.
+      frozen: its frozen weights.
+      step: of the checkpoint.
+    """
+
+    run: runs.Run
+    state: states.State
+    frozen: dict
+    step: int
+
+
+def opened(workdir: Path) -> Opened:
+    """Opens a run; processes that see different checkpoints look again until they agree."""
+    run = runs.open_run(runs.read_config(workdir))
+    while True:
+        state, frozen, step = sample.restore(run, workdir)
+        if len(np.unique(together(np.array([step])))) == 1:
+            return Opened(run, state, frozen, step)
+
+
 def judge_run(args: argparse.Namespace) -> report.Result:
     """Judges the newest checkpoint of --workdir."""
-    config = runs.read_config(args.workdir)
-    run = runs.open_run(config)
-    if run.method.sample is None:
-        raise MetricError(f"{args.workdir}: {config.method} draws nothing that could be judged")
-    state, frozen, step = sample.restore(run, args.workdir)
-    state = sample.settled(run, state, frozen)
-    log.say(f"judging {args.workdir} at step {step:,}")
+    of = opened(args.workdir)
+    run, config = of.run, of.run.config
+    check_run(args, run)
+    state = sample.settled(run, of.state, of.frozen)
+    # Once on every device of this process, for all that is drawn.
+    state, frozen = jax.device_put((state, of.frozen), sets.on_local_devices()[1])
+    of = dataclasses.replace(of, state=state, frozen=frozen)
+    log.say(f"judging {args.workdir} at step {of.step:,}")
     protocol = protocols.get(args.protocol)
     synthetic = config.data.source == "synthetic"
     metrics = args.metrics
-    metrics = metrics or (["recognised"] if synthetic else default_metrics(protocol, True))
+    metrics = metrics or (["recognised"] if synthetic else default_metrics(protocol, True, False))
+    protocol = protocol_of(args, metrics)
     source = run.source(config.data.eval_split)
     size = source.size or args.num or SYNTHETIC_COUNT
     pairs = captions_of(args, protocol, source, size, synthetic)
@@ -184,19 +310,14 @@ def judge_run(args: argparse.Namespace) -> report.Result:
     labels = None
     if "label" in source.gives and not synthetic:
         labels = np.array([int(source.example(i, ("label",))["label"]) for i, _ in pairs])
-    name = f"{args.workdir} step {step}"
-    draw = {"seed": args.seed, "use_ema": not args.raw, "psi": args.psi}
-    fake = sets.of_run(
-        run,
-        state,
-        frozen,
-        said,
-        name=name,
-        rule=protocol.samples.quantise,
-        labels=labels,
-        class_names=tuple(source.class_names),
-        **draw,
-    )
+    name = f"{args.workdir} step {of.step}"
+
+    def drawn(captions: Sequence[str], **kw: Any) -> sets.Set:
+        how = {"seed": args.seed, "use_ema": not args.raw, "psi": args.psi}
+        rule = protocol.samples.quantise
+        return sets.of_run(run, state, frozen, captions, name=name, rule=rule, **how, **kw)
+
+    fake = drawn(said, labels=labels, class_names=tuple(source.class_names))
     measured = dataclasses.replace(
         protocol,
         samples=dataclasses.replace(
@@ -208,29 +329,39 @@ def judge_run(args: argparse.Namespace) -> report.Result:
             truncation="none" if args.psi == 1 else f"psi {args.psi}",
         ),
     )
-    result = report.Result(name, step, [], measured)
+    result = report.Result(str(args.workdir), of.step, [], measured)
+    reader = Reader(args.weights, args.batch)
     networks = [m for m in metrics if m not in ("recognised", "diversity")]
     if networks:
-        by_networks(args, run, state, frozen, protocol, networks, source, size, fake, result)
+        by_networks(args, of, protocol, networks, source, size, fake, reader, result)
+        result.notes += fewer(protocol, fake.count)
     if "diversity" in metrics:
-        several = sets.of_run(
-            run,
-            state,
-            frozen,
-            said[:DIVERSE],
-            name=name,
-            rule=protocol.samples.quantise,
-            samples=SAMPLES,
-            **draw,
-        )
-        net = (protocol.perceptual or protocols.Perceptual()).network
-        reader = Reader(args.weights, args.batch)
-        result.scores.append(scores.lpips_diversity(reader, several, SAMPLES, net))
+        several = drawn(said[:DIVERSE], samples=SAMPLES)
+        net = protocol.perceptual.network
+        result.scores.append(perceptual.of_samples(reader, several, SAMPLES, net))
     if "recognised" in metrics:
         by_recogniser(args, run, fake, result)
     shown = fake.pictures(range(min(GRID, fake.count)))
-    result.grid, result.captions = stacked(list(shown.values())), [said[r] for r in shown]
+    result.grid, result.captions = list(shown.values()), [said[r] for r in shown]
     return result
+
+
+def check_run(args: argparse.Namespace, run: runs.Run) -> None:
+    """Refuses what a run cannot do.
+
+    Raises:
+      MetricError: says what.
+    """
+    method = run.config.method
+    if run.method.sample is None:
+        raise MetricError(f"{args.workdir}: {method} draws nothing that could be judged")
+    if args.psi != 1 and "psi" not in run.method.controls:
+        raise MetricError(f"--psi {args.psi}: {method} has no truncation")
+    if "lpips" in args.metrics:
+        raise MetricError(
+            "lpips compares edited pictures with their originals: give --images DIR --reference "
+            "DIR; of the samples of a run diversity is measured"
+        )
 
 
 def captions_of(args, protocol, source, size: int, synthetic: bool) -> list[tuple[int, int]]:
@@ -242,11 +373,11 @@ def captions_of(args, protocol, source, size: int, synthetic: bool) -> list[tupl
     return sets.choose_captions(counts, how.captions, args.num or how.count, args.seed)
 
 
-def by_networks(args, run, state, frozen, protocol, metrics, source, size, fake, result) -> None:
+def by_networks(args, of: Opened, protocol, metrics, source, size, fake, reader, result) -> None:
     """Adds scores that feature networks make."""
-    looks = scores.looks_of(protocol, metrics)
-    reader = Reader(args.weights, args.batch)
-    compared = {m: looks[m] for m in metrics if m in scores.NEEDS_REAL and m in looks}
+    run, looks = of.run, scores.looks_of(protocol, metrics)
+    lend_damsm(args, reader, looks, of)
+    compared = {m: looks[m] for m in metrics if m in scores.NEEDS_REAL}
     real = seen_real = reference = file = None
     if compared:
         name = f"{sets.dataset_of(run.config)}-{run.config.data.eval_split}-{run.sizes.resolution}"
@@ -269,21 +400,11 @@ def by_networks(args, run, state, frozen, protocol, metrics, source, size, fake,
         train = reader.read(training, [look]).features[look][key]
     seen = reader.read(fake, looks.values())
     evidence = scores.Evidence(
-        protocol,
-        fake,
-        seen,
-        looks,
-        reader,
-        real,
-        seen_real,
-        reference,
-        damsm_judge(args, run, state, frozen),
-        train,
-        args.intervals,
+        protocol, fake, seen, looks, reader, real, seen_real, reference, train, args.intervals
     )
     result.scores += scores.compute(metrics, evidence)
     result.facts |= {"images_per_s": round(seen.images_per_s, 1)}
-    if file is not None and reference is None:
+    if file is not None and reference is None and jax.process_index() == 0:
         scores.keep_reference(
             file, scores.gaussian_of(evidence, next(iter(compared))), protocol, real
         )
@@ -314,38 +435,46 @@ def cosines(evidence: scores.Evidence) -> np.ndarray:
 def paired(fake: sets.Set, rows, train: sets.Set, index, distance):
     """Pictures beside their nearest training pictures."""
     drawn, near = fake.pictures([int(r) for r in rows]), train.pictures([int(i) for i in index])
-    left = stacked([drawn[int(r)] for r in rows])
-    right = stacked([near[int(i)] for i in index])
-    return left, right, np.asarray(distance)
+    return [
+        (drawn[int(r)], near[int(i)], float(far))
+        for r, i, far in zip(rows, index, distance, strict=True)
+    ]
 
 
-def damsm_judge(args, run: runs.Run, state, frozen):
-    """What R-precision by a DAMSM asks: of the run itself, or of --weights damsm=RUN."""
+def lend_damsm(args, reader: Reader, looks: dict, own: Opened | None = None) -> None:
+    """Gives the reader the DAMSM of --weights damsm=RUN, else of the judged run, if one is asked.
+
+    Raises:
+      MetricError: where there is none.
+    """
+    if "damsm" not in [look.network for look in looks.values()]:
+        return
     place = args.weights.get("damsm")
-    if place is None and not {"text", "image"} <= set(run.method.borrowed):
-        return None
     if place is not None:
-        run = runs.open_run(runs.read_config(Path(place)))
-        state, frozen, _ = sample.restore(run, Path(place))
-    method, tokenizer = run.method, run.tokenizer
+        own = opened(Path(place))
+        if not isinstance(own.run.method.nets.get("image"), DamsmImage):
+            raise MetricError(
+                f"--weights damsm={place}: a run of {own.run.config.method} has no DAMSM; give one "
+                "of configs/damsm.py, or one that borrowed its encoders from there"
+            )
+    elif own is None or not {"text", "image"} <= set(own.run.method.borrowed):
+        raise MetricError(
+            f"the R-precision of {args.protocol} is a DAMSM's, which only runs that borrowed one "
+            "carry: give --weights damsm=RUN, or measure r_precision under another --protocol"
+        )
+    method = own.run.method
 
-    @jax.jit
-    def look(state, frozen, pixels, tokens, mask):
-        ctx = states.context(method, state, frozen, key=jax.random.key(0))
-        text = ctx("text", tokens, mask, train=False)
-        return ctx("image", pixels, train=False)[1], text.sentence
+    def seen(weights, net: str, *given: jax.Array) -> Any:
+        ctx = states.context(method, *weights, key=jax.random.key(0))
+        return ctx(net, *given, train=False)
 
-    def pair(pictures: sets.Set) -> tuple[np.ndarray, np.ndarray]:
-        out: tuple[list, list] = ([], [])
-        for rows, pixels in pictures.batches(args.batch, range(pictures.count)):
-            tokens, mask = tokenizer([pictures.captions[r] for r in rows])
-            for part, found in zip(
-                out, look(state, frozen, sets.unit(pixels), tokens, mask), strict=True
-            ):
-                part.append(np.asarray(found))
-        return np.concatenate(out[0]), np.concatenate(out[1])
-
-    return pair
+    reader.lend(
+        "damsm",
+        lambda weights, pixels: seen(weights, "image", pixels)[1],
+        lambda weights, tokens, mask: seen(weights, "text", tokens, mask).sentence,
+        (own.state, own.frozen),
+        own.run.tokenizer,
+    )
 
 
 def by_recogniser(args, run: runs.Run, fake: sets.Set, result: report.Result) -> None:
@@ -358,7 +487,9 @@ def by_recogniser(args, run: runs.Run, fake: sets.Set, result: report.Result) ->
             "recognised judges drawings of the procedural corpora; this run was trained on "
             f"config.data.source={data.source}: choose other --metrics"
         )
-    pixels = np.stack(list(fake.pictures(range(fake.count)).values()))
+    size = (run.sizes.resolution,) * 2
+    own = fake.pictures(share_of(fake.count).tolist())
+    pixels = together(np.stack([np.zeros((*size, 3), np.uint8), *own.values()])[1:])
     found = recognise.judge(
         pixels, fake.captions, data.corpus, split=data.eval_split, cache=args.cache
     )
@@ -384,26 +515,20 @@ def by_recogniser(args, run: runs.Run, fake: sets.Set, result: report.Result) ->
 
 def recognised_scores(found: dict, best: dict, facts: dict[str, Any]) -> list[Score]:
     """The headline numbers of a recogniser, real pictures' beside them."""
-    shares = {"all": (found["all"], facts["generated"], best["all"])}
-    shares["promises"] = found["promises"], promises(found), best["promises"]
-    for kind, tally in {**found["kinds"], "rare": found["rare"]}.items():
-        real = best["rare"] if kind == "rare" else best["kinds"].get(kind, {})
-        shares[kind] = tally["right"], tally["said"], real.get("right")
     known = {**facts, "real_pictures": round(float(best["frechet"]), 4)}
-    out = [Score("recognised_frechet", float(found["frechet"]), facts=known)]
-    for name, (value, said, real) in shares.items():
-        if value is None:
+    interval = found["frechet_interval"]
+    out = [Score("recognised_frechet", float(found["frechet"]), interval=interval, facts=known)]
+    for name, counts in found["by_picture"].items():
+        right, said = counts.T
+        if not said.sum():
             continue
-        known = {} if real is None else {"real_pictures": round(float(real), 4)}
-        score = Score(f"recognised_{name}", float(value), facts={**facts, "said": said, **known})
-        kept = np.arange(said) < round(value * said)
-        out.append(score.with_interval(confidence.of_mean(kept)))
+        known = {**facts, "said": int(said.sum())}
+        real = best["by_picture"].get(name)
+        if real is not None and real[:, 1].any():
+            known["real_pictures"] = round(float(real[:, 0].sum() / real[:, 1].sum()), 4)
+        score = Score(f"recognised_{name}", float(right.sum() / said.sum()), facts=known)
+        out.append(score.with_interval(confidence.of_share(right, said)))
     return out
-
-
-def promises(found: dict) -> int:
-    """How many promises all captions make."""
-    return sum(tally["said"] for tally in found["kinds"].values())
 
 
 # --- The command -------------------------------------------------------------------------------
@@ -436,7 +561,11 @@ def newest(workdir: Path) -> int | None:
     """The step of the newest checkpoint; None: there is none yet."""
     folder = workdir / checkpoint.FOLDER
     steps = [int(p.name) for p in folder.iterdir() if p.name.isdigit()] if folder.is_dir() else []
-    return max(steps, default=None)
+    found = max(steps, default=-1)
+    if jax.process_count() > 1:
+        # The first process says what there is: others may look a moment later.
+        found = int(multihost_utils.broadcast_one_to_all(np.int32(found)))
+    return None if found < 0 else found
 
 
 def watch(args: argparse.Namespace) -> None:
@@ -460,15 +589,16 @@ def main(argv: Sequence[str]) -> None:
     """Runs the command line."""
     args = arguments(argv)
     runs.prepare_jax()
-    try:
-        if args.watch:
-            watch(args)
-        else:
-            finish(args, judge_run(args) if args.workdir else judge_folders(args))
-    except (MetricError, DataError, *runs.USER_ERRORS) as error:
-        runs.fail(error)
-    except KeyboardInterrupt:
-        sys.exit("stopped")
+    with processes.together():
+        try:
+            if args.watch:
+                watch(args)
+            else:
+                finish(args, judge_run(args) if args.workdir else judge_folders(args))
+        except USER_ERRORS as error:
+            runs.fail(error)
+        except KeyboardInterrupt:
+            sys.exit("stopped")
 
 
 if __name__ == "__main__":

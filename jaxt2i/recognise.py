@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image
@@ -33,13 +32,17 @@ from jaxt2i.encoders import pretrained
 from jaxt2i.engine import log
 from jaxt2i.engine.method import fields
 from jaxt2i.methods import recogniser
-from jaxt2i.metrics import recognised
-from jaxt2i.metrics.frechet import frechet_distance
+from jaxt2i.metrics import confidence, recognised
+from jaxt2i.metrics import statistics as stats
+from jaxt2i.metrics.frechet import fid
+from jaxt2i.metrics.score import MetricError
 
 # Pictures read at once.
 CHUNK = 256
 # Held-out pictures behind the Frechet distance and the ceiling.
 REAL = 2048
+# Pictures from which on the Frechet distance has an interval.
+GROUPED = 40
 # Examples whose captions and pixels stand for a corpus in the name of what was trained on it.
 SAMPLED = 4
 
@@ -111,6 +114,7 @@ def eye(
 
     Raises:
       ValueError: for another corpus.
+      MetricError: where several processes would have to train one.
     """
     if corpus not in ("scenes", "blooms"):
         raise ValueError(
@@ -121,6 +125,11 @@ def eye(
     config.data.resolution = resolution
     folder = (cache or default_cache()) / name_of(config)
     if not (folder / "eye.safetensors").is_file():
+        if jax.process_count() > 1:
+            raise MetricError(
+                f"there is no recogniser of {corpus} in {folder.parent} yet, and it is trained by "
+                "one process: judge the run once without the others, which keeps it there"
+            )
         train(config, folder)
     network = runs.open_run(config).method.nets["eye"]
     model = fields(recogniser.Model, config.model, "config.model")
@@ -214,9 +223,11 @@ def judge(
 
     Returns:
       `jaxt2i.metrics.recognised.summary`, and "unread": captions with words that the grammar does
-      not know; "frechet": distance of the recogniser's features from those of `REAL` real pictures.
+      not know; "frechet": distance of the recogniser's features from those of `REAL` real pictures;
+      "frechet_interval": its interval, None for too few pictures.
 
     Raises:
+      MetricError: for a single picture.
       ValueError: for arrays of another kind, or not one caption a picture.
     """
     if len(images) != len(captions):
@@ -224,8 +235,17 @@ def judge(
     reader = eye(corpus, resolution, cache, preset)
     seen = readings(reader, images)
     truth, _ = real(reader, split, REAL)
-    distance = frechet_distance(jnp.asarray(truth["features"]), jnp.asarray(seen["features"]))
-    return held_against(reader, seen, captions) | {"frechet": float(distance)}
+    wanted = gaussian(truth["features"])
+    distance = fid(wanted, gaussian(seen["features"])).value
+    enough = len(images) >= GROUPED
+    interval = confidence.of_fid(wanted, seen["features"]) if enough else None
+    found = {"frechet": distance, "frechet_interval": interval}
+    return held_against(reader, seen, captions) | found
+
+
+def gaussian(features: np.ndarray) -> stats.Gaussian:
+    """Moments of features [N, D]."""
+    return stats.gaussian(stats.of_rows(features))
 
 
 def ceiling(
@@ -250,6 +270,5 @@ def ceiling(
     """
     reader = eye(corpus, resolution, cache, preset)
     seen, captions = real(reader, split, REAL)
-    features = jnp.asarray(seen["features"])
-    distance = frechet_distance(features[::2], features[1::2])
-    return held_against(reader, seen, captions) | {"frechet": float(distance)}
+    halves = (gaussian(seen["features"][first::2]) for first in (0, 1))
+    return held_against(reader, seen, captions) | {"frechet": fid(*halves).value}

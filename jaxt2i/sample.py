@@ -269,9 +269,9 @@ def settled(run: runs.Run, state: states.State, frozen: dict) -> states.State:
     method = run.method
     if not method.settle:
         return state
-    rows = run.pipeline(
-        run.source(run.config.data.split), run.config.batch_size, method.sample_needs
-    )
+    source, size = run.source(run.config.data.split), run.config.batch_size
+    # All rows, in each of several processes: all must settle alike.
+    rows = run.pipeline(source, size, method.sample_needs, process_index=0, process_count=1)
 
     @jax.jit
     def turn(state, frozen, batch, key):

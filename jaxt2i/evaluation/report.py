@@ -16,7 +16,7 @@ from jaxt2i.metrics import published
 from jaxt2i.metrics.protocols import PARTS, Protocol, settings
 from jaxt2i.metrics.score import MetricError, Score
 
-LOWER_IS_BETTER = ("fid", "fid_inf", "kid", "cmmd", "memorised", "recognised_frechet")
+LOWER_IS_BETTER = ("fid", "fid_inf", "kid", "cmmd", "lpips", "memorised", "recognised_frechet")
 
 
 @dataclasses.dataclass
@@ -30,9 +30,10 @@ class Result:
       measured: how, the samples as they were.
       breakdowns: {title: {row: {column: value}}}.
       facts: images a second, what could not be read, ...
-      grid: pictures with captions, uint8 [N, H, W, 3].
-      captions: of the grid.
-      neighbours: (pictures, their nearest training pictures, distances); None: not looked for.
+      notes: what else to know about all scores.
+      grid: pictures, uint8 [H, W, 3] of any size.
+      captions: of the grid; none where there are none.
+      neighbours: (a picture, its nearest training picture, their distance) of a few.
     """
 
     name: str
@@ -41,9 +42,10 @@ class Result:
     measured: Protocol
     breakdowns: dict[str, dict[str, dict[str, Any]]] = dataclasses.field(default_factory=dict)
     facts: dict[str, Any] = dataclasses.field(default_factory=dict)
-    grid: np.ndarray | None = None
+    notes: list[str] = dataclasses.field(default_factory=list)
+    grid: Sequence[np.ndarray] = ()
     captions: Sequence[str] = ()
-    neighbours: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+    neighbours: Sequence[tuple[np.ndarray, np.ndarray, float]] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -55,7 +57,13 @@ class Result:
             "protocol": settings(self.measured),
             "breakdowns": self.breakdowns,
             "facts": self.facts,
+            "notes": self.said(),
         }
+
+    def said(self) -> list[str]:
+        """Notes and the warnings of all scores, each once."""
+        warnings = [w for score in self.scores for w in score.warnings]
+        return list(dict.fromkeys([*self.notes, *warnings]))
 
 
 def beside(result: Result, score: Score) -> tuple[published.Published, ...]:
@@ -74,15 +82,25 @@ def number(value: float | None) -> str:
 
 
 def columns(result: Result, score: Score) -> list[str]:
-    """A score's row: name, value, spread, interval, network, published."""
+    """A score's row, under `HEAD`."""
     interval = score.interval
     between = f"{number(interval.low)} .. {number(interval.high)}" if interval else ""
     fed = [str(score.facts[key]) for key in ("network", "preprocessing") if key in score.facts]
     if "real_pictures" in score.facts:
         fed.append(f"real pictures: {number(score.facts['real_pictures'])}")
-    known = ", ".join(f"{x.model}: {number(x.value)}" for x in beside(result, score))
+    counts = [score.facts[key] for key in ("generated", "real") if key in score.facts]
+    pictures = " / ".join(f"{n:,}" if isinstance(n, int) else str(n) for n in counts)
+    known = "; ".join(map(quoted, beside(result, score)))
     spread = number(score.spread)
-    return [score.metric, number(score.value), spread, between, " / ".join(fed), known]
+    row = [score.metric, number(score.value), spread, between, pictures, " / ".join(fed)]
+    return [*row, known]
+
+
+def quoted(known: published.Published) -> str:
+    """A published number, and why it should be looked up where there is a doubt."""
+    spread = "" if known.spread is None else f" +- {number(known.spread)}"
+    doubt = f" (in doubt: {known.doubt})" if known.doubt else ""
+    return f"{known.model}: {number(known.value)}{spread}{doubt}"
 
 
 HEAD = (
@@ -90,9 +108,17 @@ HEAD = (
     "value",
     "+-",
     "95 % interval",
+    "pictures / real",
     "network / preprocessing",
     "published, same protocol",
 )
+
+
+def scores_table(result: Result) -> tuple[list[str], list[list[str]]]:
+    """(head, a row for every score), without columns that would be empty."""
+    rows = [columns(result, score) for score in result.scores]
+    kept = [i for i, _ in enumerate(HEAD) if i < 2 or any(row[i] for row in rows)]
+    return [HEAD[i] for i in kept], [[row[i] for i in kept] for row in rows]
 
 
 def show(result: Result) -> None:
@@ -102,14 +128,15 @@ def show(result: Result) -> None:
 
     where = "" if result.step is None else f" at step {result.step:,}"
     table = Table(title=f"{result.name}{where}, protocol {result.measured.name}")
-    for head in HEAD:
+    heads, rows = scores_table(result)
+    for head in heads:
         table.add_column(head)
-    for score in result.scores:
-        table.add_row(*columns(result, score))
+    for row in rows:
+        table.add_row(*row)
     console = Console(width=None if Console().is_terminal else 160)
     console.print(table)
-    for warning in dict.fromkeys(w for score in result.scores for w in score.warnings):
-        console.print(f"note: {warning}")
+    for note in result.said():
+        console.print(f"note: {note}")
 
 
 def write_json(file: Path, result: Result) -> None:
@@ -119,7 +146,7 @@ def write_json(file: Path, result: Result) -> None:
 
 
 def history(folder: Path) -> list[dict[str, Any]]:
-    """{"step": ..., metric: value} of all evaluations of a run, by step.
+    """{"step", "intervals": {metric: [low, high]}, metric: value} of a run's evaluations, by step.
 
     Raises:
       MetricError: for a file that is none of ours.
@@ -130,6 +157,8 @@ def history(folder: Path) -> list[dict[str, Any]]:
             found = json.loads(file.read_text())
             line = {"step": found["step"]}
             line |= {score["metric"]: score["value"] for score in found["scores"]}
+            known = {s["metric"]: s.get("interval") for s in found["scores"]}
+            line["intervals"] = {k: [x["low"], x["high"]] for k, x in known.items() if x}
         except (ValueError, KeyError, TypeError) as error:
             raise MetricError(f"{file} is no evaluation ({error!r}); move it away") from error
         out.append(line)
@@ -137,11 +166,12 @@ def history(folder: Path) -> list[dict[str, Any]]:
 
 
 def write_curves(file: Path, lines: Sequence[Mapping[str, Any]]) -> None:
-    """Draws every score over the steps of training."""
+    """Draws every score over the steps of training, and what other examples may have made it."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    names = list(dict.fromkeys(name for line in lines for name in line if name != "step"))
+    metrics = (name for line in lines for name in line if name not in ("step", "intervals"))
+    names = list(dict.fromkeys(metrics))
     across = min(3, len(names))
     down = math.ceil(len(names) / across)
     figure = Figure(figsize=(4 * across, 2.8 * down), dpi=100, layout="constrained")
@@ -149,6 +179,9 @@ def write_curves(file: Path, lines: Sequence[Mapping[str, Any]]) -> None:
     for axis, name in zip(axes, names, strict=False):
         points = [(line["step"], line[name]) for line in lines if name in line]
         axis.plot(*zip(*points, strict=True), marker="o", markersize=3)
+        bands = [(x["step"], *x["intervals"][name]) for x in lines if name in x["intervals"]]
+        if bands:
+            axis.fill_between(*zip(*bands, strict=True), alpha=0.2, linewidth=0)
         better = "lower" if name in LOWER_IS_BETTER else "higher"
         axis.set_title(f"{name} ({better} is better)", fontsize=9)
         axis.set_xlabel("step", fontsize=8)
@@ -190,6 +223,9 @@ table { border-collapse: collapse; margin: .6em 0 } h2 { margin-top: 1.6em }
 th, td { text-align: left; padding: .25em .8em; border-bottom: 1px solid #ddd; vertical-align: top }
 figure { display: inline-block; margin: .4em; width: 10em; vertical-align: top }
 figcaption { font-size: 11px; color: #555 } img { width: 100%; image-rendering: pixelated }
+td:nth-child(-n+5) { white-space: nowrap }
+.pair { display: inline-block; margin: 0 1.2em .6em 0; white-space: nowrap }
+.curves { image-rendering: auto }
 .note { color: #855; margin: .2em 0 } pre { background: #f6f6f6; padding: .8em; overflow-x: auto }
 """
 
@@ -215,13 +251,15 @@ def write_html(file: Path, result: Result, curves: Path | None = None) -> None:
         f"<p>Protocol <b>{html.escape(result.measured.name)}</b>. Numbers of papers stand "
         "beside a score only where they were measured in the same way.</p>"
     ]
-    parts += [rows_tag(HEAD, [columns(result, score) for score in result.scores])]
-    warnings = dict.fromkeys(w for score in result.scores for w in score.warnings)
-    parts += [f'<p class="note">{html.escape(w)}</p>' for w in warnings]
+    parts += [rows_tag(*scores_table(result))]
+    parts += [f'<p class="note">{html.escape(note)}</p>' for note in result.said()]
     if curves is not None and curves.is_file():
         picture = base64.b64encode(curves.read_bytes()).decode()
-        parts += ["<h2>Over training</h2>", f'<img src="data:image/png;base64,{picture}">']
-    if result.grid is not None:
+        parts += [
+            "<h2>Over training</h2>",
+            f'<img class="curves" src="data:image/png;base64,{picture}">',
+        ]
+    if result.grid:
         parts += ["<h2>Pictures</h2>"]
         said = list(result.captions) or [""] * len(result.grid)
         parts += [figure_tag(x, text) for x, text in zip(result.grid, said, strict=True)]
@@ -231,13 +269,14 @@ def write_html(file: Path, result: Result, curves: Path | None = None) -> None:
         heads = list(dict.fromkeys(key for row in table.values() for key in row))
         rows = [[row, *(values.get(h) for h in heads)] for row, values in table.items()]
         parts += [f"<h2>{html.escape(name)}</h2>", rows_tag(["", *heads], rows)]
-    if result.neighbours is not None:
+    if result.neighbours:
         parts += [
             "<h2>Nearest training pictures</h2>",
             "<p>Left what was drawn, right the training picture that lies nearest.</p>",
         ]
-        for drawn, near, far in zip(*result.neighbours, strict=True):
-            parts += [figure_tag(drawn, ""), figure_tag(near, f"distance {number(float(far))}")]
+        for drawn, near, far in result.neighbours:
+            pair = figure_tag(drawn, "") + figure_tag(near, f"distance {number(far)}")
+            parts += [f'<span class="pair">{pair}</span>']
     described = json.dumps({"facts": result.facts, "protocol": settings(result.measured)}, indent=1)
     every = [{"metric": s.metric, **s.facts} for s in result.scores]
     parts += [

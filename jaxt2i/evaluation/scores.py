@@ -5,16 +5,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from jaxt2i.evaluation.reading import Look, Reader, Seen
-from jaxt2i.evaluation.sets import Set, unit
-from jaxt2i.metrics import confidence, diversity, frechet, kernel, manifold, nearest, retrieval
+from jaxt2i.evaluation.sets import Set
+from jaxt2i.metrics import confidence, frechet, kernel, manifold, nearest, retrieval
 from jaxt2i.metrics import inception_score as inception
 from jaxt2i.metrics import statistics as stats
 from jaxt2i.metrics.protocols import Protocol, settings
-from jaxt2i.metrics.score import MetricError, Score
+from jaxt2i.metrics.score import Interval, MetricError, Score
 
 # What may be asked for, and the part of a protocol that says how.
 METRICS = {
@@ -27,10 +26,15 @@ METRICS = {
     "r_precision": "retrieval",
     "cmmd": "cmmd",
     "diversity": "perceptual",
+    "lpips": "perceptual",
     "memorised": "fid",
 }
+# Judged by pairs of pictures, not by what networks see in each.
+PAIRED = ("diversity", "lpips")
 NEEDS_REAL = ("fid", "fid_inf", "kid", "precision_recall", "cmmd", "memorised")
 NEEDS_TEXT = ("clip_score", "r_precision")
+# Intervals of FID, KID and CMMD deal the images to 20 groups of two or more.
+GROUPED = 40
 
 
 def looks_of(protocol: Protocol, metrics: Sequence[str]) -> dict[str, Look]:
@@ -50,11 +54,13 @@ def looks_of(protocol: Protocol, metrics: Sequence[str]) -> dict[str, Look]:
                 f"{', '.join(m for m, p in METRICS.items() if getattr(protocol, p))}. Choose "
                 "another --protocol, or other --metrics"
             )
-        if metric == "diversity" or getattr(part, "network", "") == "damsm":
+        if metric in PAIRED:
             continue
         if metric == "fid_inf":
             out["fid"] = Look(part.network, part.input)
-        if metric == "r_precision":
+        if metric == "r_precision" and part.network == "damsm":
+            out[metric] = Look("damsm", "unit_range")
+        elif metric == "r_precision":
             out[metric] = Look(
                 f"openai_{part.network.removeprefix('clip_')}", "pillow_bicubic_crop"
             )
@@ -76,7 +82,6 @@ class Evidence:
       seen_real: what was seen in it.
       reference: moments of the reference that were computed elsewhere.
       reader: for captions.
-      pair: judge of R-precision by a DAMSM: (pixels, captions) -> (image, text vectors).
       train: features of training pictures by the look of FID, for "memorised".
       intervals: whether to resample.
     """
@@ -89,7 +94,6 @@ class Evidence:
     real: Set | None = None
     seen_real: Seen | None = None
     reference: stats.Gaussian | None = None
-    pair: Callable[[Set], tuple[np.ndarray, np.ndarray]] | None = None
     train: np.ndarray | None = None
     intervals: bool = True
 
@@ -138,7 +142,8 @@ def gaussian_of(e: Evidence, metric: str) -> stats.Gaussian:
     """Moments of the reference."""
     if e.reference is not None:
         return e.reference
-    return stats.gaussian(stats.of_rows(e.of_real(metric, feature_of(e, metric))))
+    rows = stats.of_rows(e.of_real(metric, feature_of(e, metric)))
+    return stats.gaussian(rows, "pictures of the reference")
 
 
 def feature_of(e: Evidence, metric: str) -> str:
@@ -150,26 +155,54 @@ def _fid(e: Evidence) -> list[Score]:
     how = e.protocol.fid
     fake = whole(e.of_fake("fid", feature_of(e, "fid")), how.whole_batches)
     real = gaussian_of(e, "fid")
-    score = frechet.fid(real, stats.gaussian(stats.of_rows(fake)), ddof=how.ddof)
-    if e.intervals and len(fake) >= 40:
-        score = score.with_interval(confidence.of_fid(real, fake, ddof=how.ddof, repeats=20))
+    moments = stats.gaussian(stats.of_rows(fake), "pictures to judge")
+    score = frechet.fid(real, moments, ddof=how.ddof)
+    if not e.intervals:
+        return [score]
+    if len(fake) < GROUPED:
+        return [warned(score, without_interval(len(fake)))]
+    score = score.with_interval(interval_of_fid(e, real, fake))
     # Too few images for this many features: what infinitely many would give stands beside it.
-    extrapolated = e.intervals and score.warnings and len(fake) >= 40
-    return [score, *(_fid_inf(e) if extrapolated else ())]
+    return [score, *(_fid_inf(e, score.interval) if score.warnings else ())]
 
 
-def _fid_inf(e: Evidence) -> list[Score]:
+def interval_of_fid(e: Evidence, real: stats.Gaussian, fake: np.ndarray) -> Interval:
+    """As many resamples as take a minute of 2048 features."""
+    return confidence.of_fid(real, fake, ddof=e.protocol.fid.ddof, repeats=20)
+
+
+def without_interval(count: int) -> str:
+    """Why there is none."""
+    return f"{count} images are too few for an interval of FID, KID or CMMD; draw {GROUPED} or more"
+
+
+def warned(score: Score, *notes: str) -> Score:
+    """The same score with more to know about it."""
+    return dataclasses.replace(score, warnings=(*score.warnings, *notes))
+
+
+def _fid_inf(e: Evidence, of_fid: Interval | None = None) -> list[Score]:
     fake = e.of_fake("fid", feature_of(e, "fid"))
     smallest = min(5000, len(fake) // 2)
     real = gaussian_of(e, "fid")
-    return [frechet.fid_infinity(real, fake, smallest=smallest, ddof=e.protocol.fid.ddof)]
+    score = frechet.fid_infinity(real, fake, smallest=smallest, ddof=e.protocol.fid.ddof)
+    if e.intervals and len(fake) >= GROUPED:
+        of_fid = of_fid or interval_of_fid(e, real, fake)
+        subsets = frechet.subsets(len(fake), smallest)
+        fid = score.facts["fid"]
+        score = score.with_interval(confidence.of_fid_infinity(score.value, fid, of_fid, subsets))
+    return [score]
 
 
 def _inception(e: Evidence) -> list[Score]:
     how = e.protocol.inception
-    logits = whole(e.of_fake("inception_score", how.output), how.whole_batches)
-    options: dict[str, Any] = {"order": how.order, "first": how.first, "splits": how.splits}
-    return [inception.inception_score(logits, **options)]
+    logits = e.of_fake("inception_score", how.output)
+    names = ("order", "first", "splits", "whole_batches")
+    options: dict[str, Any] = {name: getattr(how, name) for name in names}
+    score = inception.inception_score(logits, **options)
+    if e.intervals and len(logits) >= 2 * how.splits:
+        score = score.with_interval(confidence.of_inception_score(logits, **options))
+    return [score]
 
 
 def _kid(e: Evidence) -> list[Score]:
@@ -179,10 +212,20 @@ def _kid(e: Evidence) -> list[Score]:
     score = kernel.kid(fake, real, subsets=how.subsets, size=size)
     if size < how.size:
         note = f"KID in subsets of {size}, as there are no more images; published: {how.size}"
-        score = dataclasses.replace(score, warnings=(*score.warnings, note))
-    if e.intervals and min(len(fake), len(real)) >= 40:
-        score = score.with_interval(confidence.of_kid(fake, real, score.value))
-    return [score]
+        score = warned(score, note)
+    return [grouped(e, score, fake, real)]
+
+
+def grouped(e: Evidence, score: Score, fake: np.ndarray, real: np.ndarray, **kw: Any) -> Score:
+    """The score of a kernel with its interval, where there are images enough for one."""
+    if not e.intervals:
+        return score
+    if min(len(fake), len(real)) < GROUPED:
+        return warned(score, without_interval(min(len(fake), len(real))))
+    return score.with_interval(confidence.of_kid(fake, real, score.value, **kw))
+
+
+SHARES = ("precision", "recall", "coverage")
 
 
 def _balls(e: Evidence) -> list[Score]:
@@ -192,8 +235,10 @@ def _balls(e: Evidence) -> list[Score]:
     found = manifold.manifold(fake, real, k=how.k, closed=how.closed, half=how.half)
     out = manifold.scores(found, how.k)
     if e.intervals:
-        for key, values in found._asdict().items():
-            out[key] = out[key].with_interval(confidence.of_mean(values))
+        intervals = {k: confidence.of_share(getattr(found, k)) for k in SHARES}
+        intervals["density"] = confidence.of_mean(found.density)
+        intervals["f_score"] = confidence.of_f_score(found.precision, found.recall)
+        out = {key: score.with_interval(intervals[key]) for key, score in out.items()}
     return list(out.values())
 
 
@@ -202,26 +247,22 @@ def _clip(e: Evidence) -> list[Score]:
     image = e.of_fake("clip_score", "embedding")
     text = e.reader.texts(how.network, captions)
     score = retrieval.clip_score(image, text, scale=how.scale)
-    if e.intervals:
-        scale = {"cosine": 1.0, "percent": 100.0, "clipscore": 2.5}[how.scale]
-        score = score.with_interval(confidence.of_mean(scale * retrieval.cosines(image, text)))
+    if e.intervals and len(image) > 1:
+        values = retrieval.scaled(retrieval.cosines(image, text), how.scale)
+        score = score.with_interval(confidence.of_mean(values))
     return [score]
 
 
 def _retrieval(e: Evidence) -> list[Score]:
     how, captions = e.protocol.retrieval, e.captions()
-    if how.network == "damsm":
-        if e.pair is None:
-            raise MetricError(
-                "this protocol's R-precision is a DAMSM's, which only a run of AttnGAN's family "
-                "carries: give --weights damsm=RUN, or measure r_precision under another protocol"
-            )
-        image, text = e.pair(e.fake)
-    else:
-        image = e.of_fake("r_precision", "embedding")
-        text = e.reader.texts(e.looks["r_precision"].network, captions)
+    image = e.of_fake("r_precision", "embedding")
+    text = e.reader.texts(e.looks["r_precision"].network, captions)
     if how.rule == "pool":
-        return [retrieval.pool_precision(image, text, pool=how.candidates)]
+        score = retrieval.pool_precision(image, text, pool=how.candidates)
+        if e.intervals:
+            values = 100 * retrieval.pool_hits(image, text, how.candidates)
+            score = score.with_interval(confidence.of_mean(values))
+        return [score]
     label = (
         e.labels()
         if how.negatives == "other_class"
@@ -231,7 +272,7 @@ def _retrieval(e: Evidence) -> list[Score]:
     found = retrieval.hits(image, text, others)
     score = retrieval.retrieval_precision(found, count=how.folds, dropped=how.dropped)
     if e.intervals:
-        score = score.with_interval(confidence.of_mean(100.0 * found))
+        score = score.with_interval(confidence.of_share(found, scale=100))
     return [score]
 
 
@@ -240,7 +281,9 @@ def _cmmd(e: Evidence) -> list[Score]:
         x / np.linalg.norm(x, axis=1, keepdims=True)
         for x in (e.of_fake("cmmd", "embedding"), e.of_real("cmmd", "embedding"))
     )
-    return [kernel.cmmd(fake, real, sigma=e.protocol.cmmd.sigma)]
+    sigma = e.protocol.cmmd.sigma
+    score = kernel.cmmd(fake, real, sigma=sigma)
+    return [grouped(e, score, fake, real, kernel=kernel.gaussian_rbf(sigma), scale=1000)]
 
 
 def _memorised(e: Evidence) -> list[Score]:
@@ -249,7 +292,11 @@ def _memorised(e: Evidence) -> list[Score]:
     name = feature_of(e, "memorised")
     fake, real = e.of_fake("memorised", name), e.of_real("memorised", name)
     share = max(0.01, 1 / len(real))
-    return [nearest.memorised(fake, real, e.train, share=share)[0]]
+    found = nearest.memorised(fake, real, e.train, share=share)
+    if not e.intervals:
+        return [found.score]
+    interval = confidence.of_memorised(found.near.distance[:, 0], found.held_out, share)
+    return [found.score.with_interval(interval)]
 
 
 COMPUTE: dict[str, Callable[[Evidence], list[Score]]] = {
@@ -269,9 +316,9 @@ def compute(metrics: Sequence[str], e: Evidence) -> list[Score]:
     """The scores, each with the facts that it must be read with."""
     out = []
     for metric in metrics:
-        for score in COMPUTE[metric](e):
-            if score.metric not in [s.metric for s in out]:
-                out.append(score.with_facts(**facts(metric, e)))
+        # FID may have brought the extrapolated one along.
+        if metric not in [score.metric for score in out]:
+            out += [score.with_facts(**facts(metric, e)) for score in COMPUTE[metric](e)]
     return out
 
 
@@ -284,30 +331,6 @@ def facts(metric: str, e: Evidence) -> dict[str, Any]:
     if metric in NEEDS_REAL:
         out["reference"] = e.real.name if e.real is not None else "statistics of a file"
     return out
-
-
-def lpips_diversity(reader: Reader, pictures: Set, samples: int, net: str) -> Score:
-    """How far samples of one caption are apart.
-
-    Args:
-      reader: for the network.
-      pictures: `samples` rows for each caption, one after the other.
-      samples: of each caption.
-      net: "alex", "vgg" or "squeeze".
-    """
-    network = reader.network(f"lpips_{net}")
-    read = jax.jit(network.reader("distance"))
-    rows = range(pictures.count)
-    table = np.stack([unit(pixels) for pixels in pictures.pictures(rows).values()])
-    table = table.reshape(-1, samples, *table.shape[1:])
-
-    def distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        return np.asarray(read(network.variables["distance"], a, b))
-
-    found = diversity.by_caption(table, distance, batch=min(reader.batch, 16))
-    score = diversity.diversity(found, samples)
-    interval = confidence.of_mean(found)
-    return score.with_interval(interval).with_facts(network=f"lpips_{net}", images=pictures.name)
 
 
 def by_class(e: Evidence, values: np.ndarray) -> dict[str, tuple[float, int]]:

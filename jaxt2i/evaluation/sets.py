@@ -10,9 +10,11 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from jaxt2i import runs
-from jaxt2i.data import images, schema
+from jaxt2i.data import images
 from jaxt2i.data.order import mix, permuted
 from jaxt2i.data.pictures import Framing
 from jaxt2i.data.schema import DataError
@@ -42,6 +44,7 @@ class Set:
       class_names: names of the classes.
       digest: of what the pictures are made of, for caches.
       skipped: (name, reason) counts and lists of what could not be read; filled while reading.
+      names: of the files, below their folder; none where there are no files.
     """
 
     name: str
@@ -52,6 +55,7 @@ class Set:
     class_names: tuple[str, ...] = ()
     digest: str = ""
     skipped: Skips = dataclasses.field(default_factory=Skips)
+    names: tuple[str, ...] = ()
 
     def pictures(self, rows: Sequence[int]) -> dict[int, np.ndarray]:
         """{row: uint8 [H, W, 3]} of the rows that can be read, in their order."""
@@ -147,6 +151,7 @@ def of_folder(path: str | Path, resolution: int = 0, resize: str = "lanczos") ->
         tuple(texts) if described else None,
         digest=fingerprint([digest, f"{resolution} {resize}"]),
         skipped=skipped,
+        names=tuple(names),
     )
 
 
@@ -238,6 +243,12 @@ def choose_captions(
     return [pair for _, pair in zip(range(count), pairs, strict=False)]
 
 
+def on_local_devices() -> tuple[NamedSharding, NamedSharding]:
+    """(rows split over the devices of this process, everything on each of them)."""
+    mesh = Mesh(np.array(jax.local_devices()), ("data",))
+    return NamedSharding(mesh, P("data")), NamedSharding(mesh, P())
+
+
 def of_run(
     run: runs.Run,
     state: states.State,
@@ -255,11 +266,12 @@ def of_run(
 ) -> Set:
     """Pictures that a run draws for captions, `samples` in a row for each.
 
-    A picture depends on its caption and its place alone.
+    A picture depends on its caption and its place alone. Each process draws with its own devices
+    what it is asked for.
 
     Args:
       run: the run.
-      state: its weights.
+      state: its weights, wherever they lie.
       frozen: its frozen weights.
       captions: what to draw.
       name: for reports.
@@ -274,6 +286,8 @@ def of_run(
     method = run.method
     controls = {"psi": psi} if "psi" in method.controls else {}
     said = [text for text in captions for _ in range(samples)]
+    split, whole = on_local_devices()
+    state, frozen = jax.device_put((state, frozen), whole)
 
     @jax.jit
     def draw(state, frozen, batch, seeds):
@@ -284,9 +298,11 @@ def of_run(
     def batches(batch: int, rows: Sequence[int]) -> Iterator[Batch]:
         for first in range(0, len(rows), batch):
             now = list(rows[first : first + batch])
-            full = now + now[-1:] * (batch - len(now))
+            size = batch + -batch % jax.local_device_count()
+            full = now + now[-1:] * (size - len(now))
             seeds = np.array([mix(seed, 22, int(r)) & 0xFFFFFFFF for r in full], np.uint32)
-            pixels = draw(state, frozen, run.prompts([said[r] for r in full]), seeds)
+            given = run.prompts([said[r] for r in full]), seeds
+            pixels = draw(state, frozen, *jax.device_put(given, split))
             yield np.array(now), np.asarray(pixels)[: len(now)]
 
     each = None if labels is None else np.repeat(labels, samples)
@@ -315,8 +331,3 @@ PUBLISHED_NAMES = {
     "jaxt2i_cub": "cub",
     "jaxt2i_flowers": "oxford102",
 }
-
-
-def unit(pixels: np.ndarray) -> np.ndarray:
-    """Pixels as floats in [-1, 1]."""
-    return np.asarray(schema.unit_range(np.asarray(pixels, np.float32)))

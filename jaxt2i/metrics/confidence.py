@@ -1,15 +1,23 @@
 """Intervals of scores: how far they would move if other examples had been drawn.
 
-All are bootstraps. A resample holds about a third of its examples twice or more, and scores with
-a bias in the number of examples (FID, Inception Score) move further that way: the interval is
-therefore the spread of the repetitions about their own mean, laid around the score.
+Means, FID and kernel distances are resampled (bootstrap). A resample holds about a third of its
+examples twice or more, and scores with a bias in the number of examples move further that way: the
+interval is therefore the spread of the repetitions about their own mean, laid around the score.
+
+Other scores have their own ways. Shares near 0 or 1 have lopsided intervals, and one of 0 from few
+examples is no certainty: Wilson's, with promises of one picture counted as the clusters that they
+are. The Inception Score leaves one image out at a time (jackknife): the entropy of a thousand
+classes, from images of which some are there twice, moves by a quarter too little. The FID of
+infinitely many images takes the interval of FID, widened by what the extrapolation costs.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from statistics import NormalDist
 
 import numpy as np
 
 from jaxt2i.metrics.frechet import distance, square_root
+from jaxt2i.metrics.inception_score import bounds, log_softmax
 from jaxt2i.metrics.kernel import Kernel, polynomial
 from jaxt2i.metrics.score import CountError, Interval, check_features
 from jaxt2i.metrics.statistics import Gaussian, Moments, covariance, gaussian, merge, of_rows
@@ -18,7 +26,12 @@ LEVEL = 0.95
 
 
 def around(
-    value: float, repeated: np.ndarray, level: float, method: str, scale: float = 1.0
+    value: float,
+    repeated: np.ndarray,
+    level: float,
+    method: str,
+    scale: float = 1.0,
+    least: float = -np.inf,
 ) -> Interval:
     """The interval of a score, from its repetitions.
 
@@ -28,10 +41,11 @@ def around(
       level: share of repetitions inside.
       method: in words.
       scale: factor of the spread.
+      least: what the score cannot be below.
     """
     gap = (np.asarray(repeated) - np.mean(repeated)) * scale
     low, high = np.quantile(gap, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(value + low), float(value + high), level, method)
+    return Interval(max(float(value + low), least), float(value + high), level, method)
 
 
 def of_statistic(
@@ -65,10 +79,10 @@ def of_statistic(
 def of_mean(
     values: np.ndarray, *, repeats: int = 1000, level: float = LEVEL, seed: int = 0
 ) -> Interval:
-    """The interval of a mean of per-example values: CLIP score, R-precision, precision, LPIPS.
+    """The interval of a mean of per-example values: CLIP score, density, LPIPS.
 
     Args:
-      values: [N]; for precision and its kin the balls are held fixed.
+      values: [N]; for density the balls are held fixed.
       repeats: resamples.
       level: share of them inside.
       seed: of the draws.
@@ -81,6 +95,186 @@ def of_mean(
         level=level,
         seed=seed,
     )
+
+
+def of_share(
+    right: np.ndarray, said: np.ndarray | int = 1, *, scale: float = 1.0, level: float = LEVEL
+) -> Interval:
+    """The interval of a share: R-precision, precision, recall, coverage, kept promises.
+
+    Args:
+      right: [N], how much of every picture is right; for precision and its kin the balls are held
+        fixed, for R-precision the other captions.
+      said: [N], out of how much; pictures are drawn whole, with everything that is said of them.
+      scale: 100 for percent.
+      level: confidence.
+
+    Raises:
+      CountError: where nothing is said.
+
+    Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference"; the
+      number of examples is the effective one of a ratio of sums (Cochran 1977, section 3.12).
+    """
+    right = np.asarray(right, np.float64)
+    said = np.broadcast_to(np.asarray(said, np.float64), right.shape)
+    total, pictures = said.sum(), np.count_nonzero(said)
+    if not total:
+        raise CountError("the interval of a share needs something that could be right or wrong")
+    p = right.sum() / total
+    moved = np.square(right - p * said).sum() * pictures / max(pictures - 1, 1) / total**2
+    # Where all is right, or nothing, a picture counts once, however much is said of it.
+    n = p * (1 - p) / moved if moved > 0 else pictures
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    middle, half = p + z * z / (2 * n), z * np.sqrt(p * (1 - p) / n + (z / (2 * n)) ** 2)
+    # The share itself is inside but for rounding, and so is nothing below 0 or above 1.
+    low, high = ((middle + side * half) / (1 + z * z / n) for side in (-1, 1))
+    low, high = min(max(low, 0), p), max(min(high, 1), p)
+    method = f"Wilson's, of {pictures} pictures"
+    return Interval(float(scale * low), float(scale * high), level, method)
+
+
+def _plausible(right: np.ndarray | float, count: int, rng: np.random.Generator, repeats: int):
+    """Shares that may lie behind `right` of `count` examples, [repeats]; Jeffreys' prior."""
+    return rng.beta(right + 0.5, count - right + 0.5, repeats)
+
+
+def of_f_score(
+    precision: np.ndarray,
+    recall: np.ndarray,
+    *,
+    repeats: int = 2000,
+    level: float = LEVEL,
+    seed: int = 0,
+) -> Interval:
+    """The interval of the harmonic mean of precision and recall, the balls held fixed.
+
+    Args:
+      precision: bool [N].
+      recall: bool [M].
+      repeats: draws of both.
+      level: share of them inside.
+      seed: of the draws.
+    """
+    rng = np.random.default_rng(seed)
+    p, r = (_plausible(x.sum(), len(x), rng, repeats) for x in (precision, recall))
+    value = 2 * precision.mean() * recall.mean() / max(1e-5, precision.mean() + recall.mean())
+    low, high = np.quantile(2 * p * r / (p + r), [(1 - level) / 2, (1 + level) / 2])
+    method = f"{repeats} draws of precision and recall, seed {seed}"
+    return Interval(min(float(low), value), max(float(high), value), level, method)
+
+
+def of_memorised(
+    fake: np.ndarray,
+    held_out: np.ndarray,
+    share: float,
+    *,
+    repeats: int = 1000,
+    level: float = LEVEL,
+    seed: int = 0,
+) -> Interval:
+    """The interval of `memorised`, generated and held-out images both drawn anew.
+
+    Of a few held-out images the threshold is as uncertain as the count below it.
+
+    Args:
+      fake: [N], distances of generated images from their nearest training image.
+      held_out: [M], of held-out images.
+      share: of them below the threshold.
+      repeats: resamples of the held-out images.
+      level: share of them inside.
+      seed: of the draws.
+    """
+    rng = np.random.default_rng(seed)
+    again = rng.choice(held_out, (repeats, len(held_out)))
+    below = np.searchsorted(np.sort(fake), np.quantile(again, share, axis=1))
+    low, high = np.quantile(
+        _plausible(below, len(fake), rng, repeats), [(1 - level) / 2, (1 + level) / 2]
+    )
+    value = float(np.mean(fake < np.quantile(held_out, share)))
+    method = f"{repeats} resamples of {len(held_out)} held-out images, seed {seed}"
+    return Interval(min(float(low), value), max(float(high), value), level, method)
+
+
+def of_inception_score(
+    logits: np.ndarray,
+    *,
+    splits: int = 10,
+    split_size: int = 0,
+    order: str = "file",
+    seed: int = 2020,
+    first: int = 0,
+    whole_batches: int = 1,
+    level: float = LEVEL,
+) -> Interval:
+    """The interval of `inception_score`, each image left out once.
+
+    Args:
+      logits: [N, C].
+      splits: as there, like all that follow.
+      split_size: as there.
+      order: as there.
+      seed: as there.
+      first: as there.
+      whole_batches: as there.
+      level: confidence.
+
+    Raises:
+      CountError: for splits of fewer than two images.
+
+    Source: Efron and Stein 1981, "The jackknife estimate of variance".
+    """
+    count = len(logits)
+    rows = np.random.RandomState(seed).permutation(count) if order == "shuffled" else slice(None)
+    used = count // whole_batches * whole_batches or count
+    log_p = log_softmax(np.asarray(logits)[rows][:used], first)
+    cut, scores, variance = bounds(used, splits, split_size), [], 0.0
+    for start, stop in cut:
+        n = stop - start
+        if n < 2:
+            raise CountError(
+                f"{used} images in {len(cut)} splits leave {n} in one of them; an interval of the "
+                "Inception Score needs two in each"
+            )
+        part = log_p[start:stop]
+        p = np.exp(part)
+        own = (p * part).sum(1)
+
+        def score(own: np.ndarray, marginal: np.ndarray) -> np.ndarray:
+            return np.exp(own - (marginal * np.log(np.maximum(marginal, 1e-300))).sum(-1))
+
+        scores.append(score(own.mean(), p.mean(0)))
+        without = score((own.sum() - own) / (n - 1), np.maximum(p.sum(0) - p, 0) / (n - 1))
+        variance += (n - 1) / n * np.square(without - without.mean()).sum()
+    value = float(np.mean(scores))
+    half = NormalDist().inv_cdf((1 + level) / 2) * float(np.sqrt(variance)) / len(cut)
+    method = f"jackknife over {used} images in {len(cut)} splits"
+    return Interval(max(value - half, 1.0), value + half, level, method)
+
+
+def of_fid_infinity(
+    value: float, fid: float, of_all: Interval, subsets: Sequence[np.ndarray]
+) -> Interval:
+    """The interval of `fid_infinity`: that of the FID, widened by what extrapolating costs.
+
+    To first order a FID moves with the mean of one number for each of its images. The value of the
+    fitted line at 1 / N = 0 then moves with a weighted mean of the same numbers, in which an image
+    weighs what the subsets that hold it weigh in the fit.
+
+    Args:
+      value: FID of infinitely many images.
+      fid: of all there are.
+      of_all: its interval.
+      subsets: rows behind every point of the line.
+    """
+    at = np.array([1 / len(rows) for rows in subsets])
+    gap = at - at.mean()
+    share = 1 / len(at) - gap * at.mean() / np.square(gap).sum()
+    weight = np.zeros(max(map(len, subsets)))
+    for part, rows in zip(share, subsets, strict=True):
+        weight[rows] += part / len(rows)
+    wider = float(np.sqrt(len(weight) * np.square(weight).sum()))
+    ends = (value + wider * (end - fid) for end in (of_all.low, of_all.high))
+    return Interval(*ends, of_all.level, f"{of_all.method}, {wider:.2f} times as wide as of FID")
 
 
 def _groups(count: int, groups: int, rng: np.random.Generator) -> list[np.ndarray]:
@@ -137,7 +331,7 @@ def of_fid(
     value = (_fid_by_rows if by_rows else _fid_by_moments)(real, fake, dealt, ddof)
     found = np.array([value(w) for w in _weights(groups, repeats, rng)])
     method = f"{repeats} resamples of {groups} groups of generated images, seed {seed}"
-    return around(value(np.ones(groups, int)), found, level, method, _spread(groups))
+    return around(value(np.ones(groups, int)), found, level, method, _spread(groups), least=0)
 
 
 def _fid_by_moments(
@@ -197,12 +391,13 @@ def of_kid(
     value: float,
     *,
     kernel: Kernel = polynomial,
+    scale: float = 1.0,
     groups: int = 20,
     repeats: int = 1000,
     level: float = LEVEL,
     seed: int = 0,
 ) -> Interval:
-    """The interval of `kid`, both sets resampled.
+    """The interval of `kid` and `cmmd`, both sets resampled.
 
     Its published "+-" is the spread over subsets that share images, and says how large the subsets
     were. Here the sums of the kernel over all pairs of groups are taken once (all N^2 values, block
@@ -212,7 +407,9 @@ def of_kid(
       fake: [N, D].
       real: [M, D].
       value: the score that the interval is for.
-      kernel: of all pairs; `gaussian_rbf(10)` for CMMD, whose interval is then 1000 times this.
+      kernel: of all pairs; `gaussian_rbf(10)` for CMMD. That CMMD counts pairs of an image with
+        itself adds the same to every resample.
+      scale: of the score; 1000 for CMMD.
       groups: of each set.
       repeats: resamples.
       level: share of them inside.
@@ -235,6 +432,9 @@ def of_kid(
         total, number = np.zeros((2, groups, groups))
         for i, one in enumerate(a):
             for j, other in enumerate(b):
+                if same and j < i:
+                    total[i, j], number[i, j] = total[j, i], number[j, i]
+                    continue
                 table = kernel(one, other)
                 own = same and i == j
                 total[i, j] = table.sum() - (np.trace(table) if own else 0)
@@ -254,4 +454,4 @@ def of_kid(
     draws = zip(_weights(groups, repeats, rng), _weights(groups, repeats, rng), strict=True)
     found = np.array([mmd2(a, b) for a, b in draws])
     method = f"{repeats} resamples of {groups} groups of both sets, seed {seed}"
-    return around(value, found, level, method, _spread(groups))
+    return around(value, found, level, method, scale * _spread(groups))

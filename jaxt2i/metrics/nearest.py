@@ -127,9 +127,23 @@ def neighbours(
     return Neighbours(distance**2 / 2 if metric == "cosine" else distance, index)
 
 
+class Memorised(NamedTuple):
+    """What `memorised` finds.
+
+    Attributes:
+      score: "memorised".
+      near: the nearest training image of every generated one.
+      held_out: [M], distances of held-out images from theirs.
+    """
+
+    score: Score
+    near: Neighbours
+    held_out: np.ndarray
+
+
 def memorised(
     fake: np.ndarray, held_out: np.ndarray, train: np.ndarray, *, share: float = 0.01, **kw
-) -> tuple[Score, Neighbours]:
+) -> Memorised:
     """The share of generated images that lie suspiciously near to a training image.
 
     Held-out images were never trained on: the distance that only `share` of them undercut is the
@@ -143,9 +157,6 @@ def memorised(
       share: of held-out images below the threshold.
       **kw: `metric` and `block` of `neighbours`.
 
-    Returns:
-      Score "memorised", and the nearest training image of every generated one.
-
     Raises:
       CountError: where there are fewer than 1 / share held-out images.
     """
@@ -154,9 +165,10 @@ def memorised(
             f"{len(held_out)} held-out images cannot say what {share:.2%} of them undercut; give "
             f"{int(np.ceil(1 / share))} or more, or a larger share"
         )
-    limit = float(np.quantile(neighbours(held_out, train, **kw).distance[:, 0], share))
+    apart = neighbours(held_out, train, **kw).distance[:, 0]
+    limit = float(np.quantile(apart, share))
     near = neighbours(fake, train, **kw)
-    return Score(
+    score = Score(
         "memorised",
         float((near.distance[:, 0] < limit).mean()),
         facts={
@@ -166,4 +178,5 @@ def memorised(
             "threshold": limit,
             "expected": share,
         },
-    ), near
+    )
+    return Memorised(score, near, apart)

@@ -1,10 +1,11 @@
 """How much of what captions promise is recognised in pictures."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 # Boxes that share less of their union than this are not of the same object.
 LEAST_OVERLAP = 0.3
@@ -99,6 +100,8 @@ def summary(
       "rare": `tally` of the classes among the rarest quarter;
       "classes": {class: {kind: `tally`}} of promises about things of a class, the rarest first;
       "relations": {words: `tally`};
+      "by_picture": {"all", "promises", "rare" and every kind: int [N, 2], how many promises each
+      picture keeps and how many its caption makes; of "all" it makes one};
       "numbers": {objects that a caption asks for: {"all": share of pictures, "pictures": number}}.
     """
     everything = [v for those in verdicts for v in those]
@@ -108,10 +111,22 @@ def summary(
     rare = set(rarest[: max(1, round(RARE * len(rarest)))])
     asked = {n: [w for w, m in zip(whole, numbers, strict=True) if m == n] for n in set(numbers)}
     relations = _by(kinds.get("relation", ()), lambda v: v.of)
+
+    def counted(wanted: Callable[[Any], bool]) -> np.ndarray:
+        kept = [[v.right for v in those if wanted(v)] for those in verdicts]
+        return np.array([(sum(right), len(right)) for right in kept])
+
+    by_picture = {
+        "all": np.stack([whole, np.ones(len(whole), int)], 1),
+        "promises": counted(lambda v: True),
+        "rare": counted(lambda v: v.kind == "class" and v.of in rare),
+        **{kind: counted(lambda v, kind=kind: v.kind == kind) for kind in kinds},
+    }
     return {
         "kinds": {kind: tally(those) for kind, those in kinds.items()},
         "promises": _mean([v.right for v in everything]),
         "all": _mean(whole),
+        "by_picture": by_picture,
         "rare": tally([v for v in kinds.get("class", ()) if v.of in rare]),
         "classes": {
             name: {

@@ -110,12 +110,18 @@ def clip_score(image: np.ndarray, text: np.ndarray, *, scale: str = "cosine") ->
     if scale not in SCALES:
         raise MetricError(f"scale={scale!r}; known: {', '.join(SCALES)}")
     found = cosines(image, text)
-    value = {
-        "cosine": found.mean(),
-        "percent": max(100 * found.mean(), 0.0),
-        "clipscore": (2.5 * np.maximum(found, 0)).mean(),
+    value = float(scaled(found, scale).mean())
+    value = max(value, 0.0) if scale == "percent" else value
+    return Score("clip_score", value, facts={"generated": len(found), "scale": scale})
+
+
+def scaled(found: np.ndarray, scale: str) -> np.ndarray:
+    """What every pair [N] of cosines adds to `clip_score`."""
+    return {
+        "cosine": found,
+        "percent": 100 * found,
+        "clipscore": 2.5 * np.maximum(found, 0),
     }[scale]
-    return Score("clip_score", float(value), facts={"generated": len(found), "scale": scale})
 
 
 def negatives(label: np.ndarray, count: int = 99, seed: int = 0) -> np.ndarray:
@@ -223,6 +229,17 @@ def pool_precision(image: np.ndarray, text: np.ndarray, *, pool: int = 100) -> S
     Raises:
       CountError: for fewer than one pool.
     """
+    parts = pool_hits(image, text, pool).reshape(-1, pool).mean(1)
+    return Score(
+        "pool_precision",
+        float(100 * np.mean(parts)),
+        float(100 * np.std(parts)),
+        facts={"generated": len(image), "pool": pool},
+    )
+
+
+def pool_hits(image: np.ndarray, text: np.ndarray, pool: int = 100) -> np.ndarray:
+    """What every sample of whole pools adds to `pool_precision`: 0, 1/2 or 1; arguments of it."""
     check_pairs(image, text, "image and text features")
     if len(image) < pool or pool < 2:
         raise CountError(
@@ -234,10 +251,5 @@ def pool_precision(image: np.ndarray, text: np.ndarray, *, pool: int = 100) -> S
     for at in range(0, len(a) - pool + 1, pool):
         table = a[at : at + pool] @ b[at : at + pool].T
         own = table.diagonal() + TIE
-        parts.append((np.mean(own >= table.max(1)) + np.mean(own >= table.max(0))) / 2)
-    return Score(
-        "pool_precision",
-        float(100 * np.mean(parts)),
-        float(100 * np.std(parts)),
-        facts={"generated": len(a), "pool": pool},
-    )
+        parts.append(((own >= table.max(1)).astype(float) + (own >= table.max(0))) / 2)
+    return np.concatenate(parts)

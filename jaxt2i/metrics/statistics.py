@@ -105,14 +105,18 @@ def merge(a: Moments, b: Moments) -> Moments:
     return Moments(count, a.mean + gap * (b.count / count), a.scatter + b.scatter + between)
 
 
-def gaussian(moments: Moments) -> Gaussian:
+def gaussian(moments: Moments, what: str = "examples") -> Gaussian:
     """Mean and covariance.
+
+    Args:
+      moments: of the rows.
+      what: their name in messages.
 
     Raises:
       CountError: for fewer than two rows.
     """
     if moments.count < 2:
-        raise CountError(f"a covariance needs two examples, there are {moments.count}; draw more")
+        raise CountError(f"a covariance needs two {what}, there are {moments.count}; draw more")
     return Gaussian(moments.mean, moments.scatter / (moments.count - 1), moments.count)
 
 

@@ -6,8 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
+from jaxt2i import runs
 from jaxt2i.data.synthetic import Synthetic
-from jaxt2i.encoders import features
+from jaxt2i.encoders import clip, dino, features
+from jaxt2i.engine import checkpoint
+from jaxt2i.engine import state as states
 from jaxt2i.metrics import protocols
 
 
@@ -47,6 +50,31 @@ def use(monkeypatch):
     return small
 
 
+class Row(Eye):
+    """Pictures to one vector."""
+
+    def __call__(self, x):
+        return super().__call__(x)["2048"]
+
+
+STAND_INS = ("inception_2015", "vgg16_fc2", "openai_vit_b32", "openai_vit_l14_336", "dinov2_l14")
+
+
+def stand_ins(monkeypatch):
+    """Networks of published names that compile in seconds, fed as the published ones are."""
+    for name, module in (("inception_2015", Eye()), ("vgg16_fc2", Row())):
+        inputs = features.make(name)["features"].inputs
+        net = {"features": features.Net(module, (), inputs)}
+        monkeypatch.setitem(features.NETWORKS, name, lambda net=net: net)
+    for preset in ("vit_b32", "vit_l14_336"):
+        size = clip.PRESETS[preset]._replace(joint=8, text_width=16, text_layers=1, text_heads=1)
+        size = size._replace(width=16, layers=1, heads=1, patch=size.resolution // 2)
+        monkeypatch.setitem(clip.PRESETS, preset, size)
+    little = {"width": 16, "layers": 1, "heads": 1, "taps": (0,)}
+    monkeypatch.setitem(dino.PRESETS, "dinov2_l14", dino.DINOV2 | little)
+
+
+RANDOM = tuple(f"{name}=random" for name in STAND_INS)
 WEIGHTS = ("--weights", "inception_small=random")
 
 
@@ -59,4 +87,26 @@ def pictures(folder, count=48, start=0, size=16, captions=True):
         Image.fromarray(np.asarray(source.example(start + i)["image"])).save(file)
         if captions:
             file.with_suffix(".txt").write_text(source.captions(start + i)[0] + "\n")
+    return folder
+
+
+def untrained(folder, file="configs/df_gan.py", steps=(2, 4), init_from="", **model):
+    """A run of the tiny preset as training would leave it, but for its weights: they are random.
+
+    Only the initialisation is compiled, not a training step.
+    """
+    config = runs.preset(file, "tiny")
+    config.total_steps = steps[-1]
+    config.init_from = init_from
+    config.model.update(model)
+    folder.mkdir(parents=True)
+    runs.write_config(folder, config, "a test")
+    run = runs.open_run(config)
+    spec, device = run.batch_spec(), jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    shardings = jax.tree.map(lambda _: device, states.shapes(run.method, spec))
+    state, _ = states.create(run.method, spec, config.seed, shardings)
+    keeper = checkpoint.Checkpoints(folder)
+    for step in steps:
+        keeper.save(state.replace(step=jnp.int32(step)), {"config": runs.plain(config)}, step)
+    keeper.close()
     return folder

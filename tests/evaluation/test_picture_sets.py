@@ -9,7 +9,7 @@ from jaxt2i.data import images
 from jaxt2i.data.schema import DataError
 from jaxt2i.evaluation import sets
 from tests.data.builders.pictures import cut
-from tests.evaluation.small import pictures
+from tests.evaluation.small import pictures, untrained
 
 
 def together(found, batch=5, rows=None):
@@ -109,11 +109,7 @@ def test_every_rule_chooses_as_it_says():
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("run")
-    config = runs.preset("configs/df_gan.py", "tiny")
-    config.total_steps = 1
-    config.score_images = 0
-    runs.train(config, folder, "a test")
+    folder = untrained(tmp_path_factory.mktemp("run") / "df_gan", steps=(1,))
     run = runs.open_run(runs.read_config(folder))
     state, frozen, _ = sample.restore(run, folder)
 

@@ -77,19 +77,99 @@ def test_a_group_never_meets_itself_as_a_copy_of_its_rows():
     assert width(found) < abs(value)
 
 
-def test_any_score_has_an_interval():
-    logits = 3 * normal(300, 5)
+def test_inception_score_intervals_where_resamples_would_be_too_narrow():
+    head = normal(16, 100, seed=99)
 
-    def statistic(rows):
-        return inception_score(logits[rows], splits=1).value
+    def logits(seed):
+        return normal(200, 16, seed=seed) @ head
 
-    found = confidence.of_statistic(statistic, 300, repeats=100)
-    assert found.low < statistic(np.arange(300)) < found.high
+    how = {"splits": 2, "order": "shuffled", "first": 1}
 
     def value(seed):
-        return inception_score(3 * normal(300, 5, seed=seed), splits=1).value
+        return inception_score(logits(seed), **how).value
 
-    assert width(found) == pytest.approx(NORMAL * moved(value), rel=0.35)
+    widths = [width(confidence.of_inception_score(logits(s), **how)) for s in range(1, 6)]
+    # A jackknife errs on the wide side, never below.
+    assert 0.95 < np.mean(widths) / (NORMAL * moved(value)) < 1.3
+    one = {"splits": 1}
+    resampled = confidence.of_statistic(
+        lambda rows: inception_score(logits(1)[rows], **one).value, 200, repeats=100
+    )
+    assert width(resampled) < 0.95 * width(confidence.of_inception_score(logits(1), **one))
+    found = confidence.of_inception_score(logits(1), **how)
+    assert (found.low + found.high) / 2 == pytest.approx(value(1))
+    assert confidence.of_inception_score(np.zeros((40, 3)))[:2] == (1, 1)
+
+
+def test_intervals_of_the_fid_of_infinitely_many():
+    real = gaussian(of_rows(normal(5000, 6)))
+
+    def fake(seed):
+        return normal(300, 6, seed=seed) * 1.2 + 0.3
+
+    def value(seed):
+        return frechet.fid_infinity(real, fake(seed), smallest=100, seed=seed).value
+
+    def interval(seed):
+        score = frechet.fid_infinity(real, fake(seed), smallest=100)
+        of_all = confidence.of_fid(real, fake(seed), seed=seed)
+        subsets = frechet.subsets(300, 100)
+        return confidence.of_fid_infinity(score.value, score.facts["fid"], of_all, subsets), of_all
+
+    found = [interval(seed) for seed in range(1, 9)]
+    assert np.mean([width(x) for x, _ in found]) == pytest.approx(NORMAL * moved(value), rel=0.2)
+    assert all(width(x) > width(of_all) for x, of_all in found)
+
+
+def test_cmmd_intervals():
+    def unit(seed):
+        x = normal(120, 8, seed=seed) + 0.4
+        return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+    def value(seed):
+        return kernel.cmmd(unit(seed), -unit(1000 + seed), sigma=1).value
+
+    kw = {"kernel": kernel.gaussian_rbf(1), "scale": 1000}
+    found = [confidence.of_kid(unit(s), -unit(1000 + s), value(s), **kw) for s in range(1, 6)]
+    assert np.mean([width(x) for x in found]) == pytest.approx(NORMAL * moved(value), rel=0.2)
+
+
+def test_shares_are_never_certain_and_clusters_are_no_crowds():
+    none, half = confidence.of_share(np.zeros(50)), confidence.of_share(np.arange(100) < 50)
+    assert none[:2] == (0, pytest.approx(0.071, abs=0.002))  # the rule of three and a little
+    assert confidence.of_share(np.ones(50), scale=100)[:2] == (pytest.approx(92.9, abs=0.2), 100)
+    assert width(half) == pytest.approx(NORMAL * 0.05, rel=0.05)
+    # Eight promises that are kept or broken together are as good as one.
+    together = confidence.of_share(8 * (np.arange(100) < 50), np.full(100, 8))
+    assert together[:2] == pytest.approx(half[:2])
+    rng = np.random.default_rng(0)
+    inside = 0
+    for _ in range(300):
+        said = rng.integers(0, 5, 60)
+        right = rng.binomial(said, rng.beta(18, 2, 60))
+        found = confidence.of_share(right, said)
+        inside += found.low <= 0.9 <= found.high
+    assert 0.91 <= inside / 300 <= 0.98
+
+
+def test_f_scores_and_memorised_shares():
+    p, r = np.arange(100) < 80, np.arange(400) < 120
+    found = confidence.of_f_score(p, r)
+    assert found.low < 2 * 0.8 * 0.3 / 1.1 < found.high
+    assert width(found) == pytest.approx(NORMAL * 0.027, rel=0.2)
+    assert confidence.of_f_score(np.ones(9, bool), np.ones(9, bool)).high == 1
+
+    def distances(seed):
+        return np.abs(normal(300, seed=seed)), np.abs(normal(200, seed=1000 + seed))
+
+    def value(seed):
+        fake, held_out = distances(seed)
+        return np.mean(fake < np.quantile(held_out, 0.1))
+
+    widths = [width(confidence.of_memorised(*distances(s), 0.1)) for s in range(1, 6)]
+    assert np.mean(widths) == pytest.approx(NORMAL * moved(value), rel=0.25)
+    none = confidence.of_memorised(np.ones(100), np.zeros(100), 0.01)
+    assert none.low == 0 < none.high < 0.05
 
 
 def test_scores_carry_their_interval():

@@ -68,11 +68,11 @@ def test_neighbours_refuse():
 
 def test_memorised_images_stand_out():
     train, held_out = normal(600, 8), normal(400, 8, seed=1)
-    fair, _ = nearest.memorised(normal(500, 8, seed=2), held_out, train, share=0.05)
+    fair = nearest.memorised(normal(500, 8, seed=2), held_out, train, share=0.05).score
     assert fair.value == pytest.approx(0.05, abs=0.03)
     copies = train[100:160] + 0.01 * normal(60, 8, seed=4)
     mixed = np.concatenate([normal(140, 8, seed=3), copies])
-    found, near = nearest.memorised(mixed, held_out, train, share=0.05)
+    found, near, _ = nearest.memorised(mixed, held_out, train, share=0.05)
     assert found.value == pytest.approx(0.3 + 0.7 * 0.05, abs=0.03)
     np.testing.assert_array_equal(near.index[140:, 0], np.arange(100, 160))
     assert found.facts["expected"] == 0.05

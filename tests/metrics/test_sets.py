@@ -57,6 +57,12 @@ def test_inception_score_splits():
     parts = [score(logits[a:b], splits=1).value for a, b in ((0, 50), (50, 100), (100, 110))]
     assert found.value == pytest.approx(np.mean(parts))
     assert found.spread == pytest.approx(np.std(parts))
+    # Whole batches of 64, once the images are in their order.
+    order = np.random.RandomState(2020).permutation(110)
+    found = score(logits, order="shuffled", whole_batches=64)
+    assert found.value == score(logits[order[:64]]).value
+    assert found.facts["generated"] == 64
+    assert score(logits[:60], whole_batches=64).facts["generated"] == 60
 
 
 def test_inception_score_without_the_background_class():
