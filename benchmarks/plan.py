@@ -1,13 +1,15 @@
 """Full configurations, compiled for TPUs that are not here: python benchmarks/plan.py [CASE ...].
 
 Writes what `python -m jaxt2i.plan` finds, one file a case, as results/plan_CASE.json; without
-arguments all of them, which takes hours on two cores. Every case says what it is there to show;
-`checks` holds the answers.
+arguments all of them, some minutes each on two cores; --until code takes ten times as long and
+writes results/plan_CASE_code.json. Every case says what it is there to show; `checks` holds the
+answers.
 """
 
 import argparse
 import dataclasses
 import os
+import re
 
 from machine import report, show
 
@@ -24,6 +26,16 @@ SYSTEMS = {
     "stylegan_t_full64": ("configs/stylegan_t.py", "full64", 0),
     "stylegan_t_full512": ("configs/stylegan_t.py", "full512", 0),
 }
+# Operations whose messages the maths asks for beside gradients, in data-parallel runs: statistics
+# of the whole batch, negatives from it (DAMSM), captions of other pictures, means of losses; for
+# full512 also those of StyleGAN-T's groups of 8, which lie on two chips where each has 4 images.
+ASKED = {
+    "galip_coco": r"roll|reduce_sum",
+    "dm_gan_coco": r"norm|/up\d|/refine|Damsm|token_mask|select_n|diagonal|reduce_max"
+    r"|Critic\.together|softplus",
+    "stylegan_t_full64": r"reduce_sum",
+    "stylegan_t_full512": r"reduce_sum|DiscriminatorHeads",
+}
 TOPOLOGIES = ("v5e:4x4", "v5p:2x2x4", "v6e:16x16")
 
 
@@ -36,12 +48,14 @@ class Case:
       topology: the machine.
       batch: global batch; 0: the configured one, or one row a chip where that is less.
       fsdp: chips over which the state is split.
+      fits: whether it should.
     """
 
     system: str
     topology: str
     batch: int = 0
     fsdp: int = 1
+    fits: bool = True
 
     @property
     def name(self) -> str:
@@ -50,13 +64,13 @@ class Case:
         return f"{self.system}_{self.topology.replace(':', '_')}{split}"
 
 
-# The 1 B generator's state is 20 GB: on v5e it needs fsdp, and fewer images a chip.
+# The 1 B generator leaves 16.3 GiB on a chip between steps: on v5e it needs fsdp, and fewer images.
 CASES = {
     case.name: case
     for case in (
         *(Case(s, t) for s in ("dm_gan_coco", "galip_coco") for t in TOPOLOGIES),
         Case("galip_coco", "v5e:4x4", 0, 16),
-        Case("stylegan_t_full64", "v5e:4x4", 128),
+        Case("stylegan_t_full64", "v5e:4x4", 128, fits=False),
         Case("stylegan_t_full64", "v5e:4x4", 128, 16),
         Case("stylegan_t_full64", "v5p:2x2x4", 128),
         Case("stylegan_t_full64", "v6e:16x16", 2048, 4),
@@ -67,12 +81,12 @@ CASES = {
 }
 
 
-def opened(case: Case, settings: dict) -> compiled.Plan:
-    """The plan of one case, not yet compiled."""
+def opened(case: Case, remat: str = "") -> compiled.Plan:
+    """The plan of one case, not yet compiled; `remat` is a policy for all networks."""
     file, preset, _ = SYSTEMS[case.system]
     target = chips.target(case.topology)
     config = runs.preset(file, preset)
-    config.model.update(settings)
+    config.remat = compiled.remat(remat)
     batch = case.batch or max(config.batch_size, target.count)
     config = compiled.prepared(config, batch, {"data": -1, "fsdp": case.fsdp})
     return compiled.open_plan(config, target)
@@ -80,19 +94,19 @@ def opened(case: Case, settings: dict) -> compiled.Plan:
 
 def state_line(case: Case) -> dict:
     """Bytes that stay on a chip between steps: no compiling needed."""
-    plan = opened(case, {})
+    plan = opened(case)
     held, limit = plan.held(), plan.target.chip.hbm
     line = {"case": case.name, "mesh": plan.axes, "held": held, "state": sum(held.values())}
     return show(line | {"limit": limit, "left": limit - line["state"]})
 
 
-def measure(case: Case, sample: bool, settings: dict) -> dict:
+def measure(case: Case, sample: bool, remat: str = "", until: str = "buffers") -> dict:
     """The report of one case, and whether it shows what it should."""
     file, preset, epoch = SYSTEMS[case.system]
-    plan = opened(case, settings)
-    programs = compiled.training(plan)
+    plan = opened(case, remat)
+    programs = compiled.training(plan, until)
     possible = sample and not any(p.shortfall for p in programs)
-    drawn = compiled.sampling(plan) if possible else None
+    drawn = compiled.sampling(plan, until) if possible else None
     found = reports.report(plan, programs, drawn, epoch)
     return {"case": case.name, "preset": f"{file}:{preset}", "checks": checks(found, case), **found}
 
@@ -102,13 +116,17 @@ def checks(found: dict, case: Case) -> dict:
     sent = [c for p in found["programs"] for c in p["collectives"]]
     kinds = sorted({c["kind"] for c in sent})
     others = sorted({f"{c['kind']} {c['where']}" for c in sent if c["where"] != "gradient"})
-    summed = sum(c["bytes"] for c in sent if c["where"] == "gradient" and c["kind"] == "all-reduce")
+    summed = [c for c in sent if c["where"] == "gradient" and c["kind"] == "all-reduce"]
     out = {"fits": found["memory"]["fits"], "kinds": kinds, "beside gradients": others}
-    # 1 where every gradient is summed once, in float32.
-    out["gradient sums over parameters"] = summed / 4 / sum(found["parameters"].values())
+    # Where every gradient is summed once, 1 in float32, 0.5 in bfloat16.
+    size = 4 * sum(found["parameters"].values())
+    out["gradient bytes over parameters'"] = sum(c["bytes"] for c in summed) / size
+    out["gradients travel as"] = sorted({c["dtype"] for c in summed})
     if case.fsdp > 1:
         out["gathers"] = bool({"all-gather", "reduce-scatter"} & set(kinds))
-    return out
+        return out | {"as expected": out["fits"] == case.fits and out["gathers"]}
+    out["not asked for"] = [x for x in others if not re.search(ASKED[case.system], x)]
+    return out | {"as expected": out["fits"] == case.fits and not out["not asked for"]}
 
 
 def main() -> None:
@@ -116,15 +134,16 @@ def main() -> None:
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument("case", nargs="*", choices=[*CASES, []], help="default: all")
     p.add_argument("--no-sample", dest="sample", action="store_false")
-    p.add_argument("--remat", action="store_true", help="recompute activations")
+    p.add_argument("--until", choices=compiled.UNTIL, default="buffers", help="code: hours")
+    p.add_argument("--remat", default="", help="policy of config.remat for all networks")
     p.add_argument("--state", action="store_true", help="what stays between steps; seconds")
     args = p.parse_args()
     if args.state:
         report([state_line(CASES[name]) for name in args.case or CASES], "plan_state")
         return
     for name in args.case or CASES:
-        line = measure(CASES[name], args.sample, {"remat": True} if args.remat else {})
-        report([line], f"plan_{name}")
+        line = measure(CASES[name], args.sample, args.remat, args.until)
+        report([line], f"plan_{name}{'_code' if args.until == 'code' else ''}")
         show({k: line[k] for k in ("case", "checks")} | {"memory": line["memory"]["verdict"]})
         print(reports.text(line), flush=True)
 

@@ -1,10 +1,12 @@
 """Train step and sampling: python benchmarks/step.py --preset embedded --batch 8 16 [--save NAME].
 
+--batch, --precision and --remat take several values each, and every combination makes a line.
 Weights are random (speed does not depend on them). A window is a few steps with one wait at its
 end; the median of the windows counts.
 """
 
 import argparse
+import itertools
 import statistics
 import time
 
@@ -12,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from machine import report, show
+from ml_collections import ConfigDict
 
 from jaxt2i import runs
 from jaxt2i.engine import loop, mesh
@@ -31,21 +34,47 @@ def windows(function, count: int, length: int) -> list[float]:
     return out
 
 
-def measure(args, preset: str, batch_size: int) -> list[dict]:
-    """Lines for one preset at one batch size."""
-    config = runs.preset(args.config, preset)
-    config.batch_size = batch_size
+def rules_of(text: str) -> tuple[tuple[str, str], ...]:
+    """config.remat of the command line: "none", "full" or "g=full,d=products"."""
+    if text == "none":
+        return ()
+    pairs = (part.rpartition("=") for part in text.split(","))
+    return tuple((net or ".*", policy) for net, _, policy in pairs)
+
+
+def opened(config: ConfigDict) -> runs.Run:
+    """A configuration's run on synthetic pictures and random weights."""
     config.data.source = "synthetic"
     if "weights" in config.model:
         config.model.weights = "random"
     if "micro_batch" in config.model:
-        config.model.micro_batch = min(config.model.micro_batch, batch_size)
-    if args.remat:
-        config.model.remat = True
-    run = runs.open_run(config)
-    layout = run.layout()
-    spec = run.batch_spec()
-    rules = steps.Rules(0, batch_size, 1000)
+        config.model.micro_batch = min(config.model.micro_batch, config.batch_size)
+    return runs.open_run(config)
+
+
+def measure(args, preset: str, batch_size: int, precision: str, remat: str) -> list[dict]:
+    """Lines for one preset at one batch size, precision and recomputation."""
+    config = runs.preset(args.config, preset)
+    config.batch_size, config.remat = batch_size, rules_of(remat)
+    config.precision = precision or config.precision
+    run = opened(config)
+    common = {
+        "preset": preset,
+        "batch": batch_size,
+        "precision": config.precision,
+        "remat": remat,
+    }
+    line, *drawing = train(run, args)
+    lines = [show({"what": "train step", **common, **line})]
+    if run.method.sample:
+        lines.append(sampling(run, *drawing, common, args))
+    return lines
+
+
+def train(run: runs.Run, args) -> tuple[dict, states.State, dict, dict]:
+    """What a step takes, then (the last state, frozen weights, the batch on the host)."""
+    batch_size, layout, spec = run.config.batch_size, run.layout(), run.batch_spec()
+    rules = steps.Rules(0, batch_size, 1000, run.config.accumulate)
     programs = loop.compile_step(run.method, rules, layout, spec)
     shapes = states.shapes(run.method, spec)
     state, frozen = states.create(run.method, spec, 0, tuple(map(layout.shardings, shapes)))
@@ -58,31 +87,17 @@ def measure(args, preset: str, batch_size: int) -> list[dict]:
         return metrics
 
     jax.block_until_ready(play())
-    common = {
-        "preset": preset,
-        "batch": batch_size,
-        "precision": config.precision,
-        "remat": args.remat,
+    times = windows(play, args.windows, args.length)
+    median = statistics.median(times)
+    line = {
+        "compile_s": round(programs.compile_seconds, 2),
+        "ms": round(median * 1e3, 1),
+        "ms_min_max": [round(min(times) * 1e3, 1), round(max(times) * 1e3, 1)],
+        "images_per_s": round(batch_size / median, 2),
+        "gflop": round(programs.flops / 1e9, 1),
+        "gflop_per_s": round(programs.flops / 1e9 / median, 1),
     }
-    train = windows(play, args.windows, args.length)
-    median = statistics.median(train)
-    lines = [
-        show(
-            {
-                "what": "train step",
-                **common,
-                "compile_s": round(programs.compile_seconds, 2),
-                "ms": round(median * 1e3, 1),
-                "ms_min_max": [round(min(train) * 1e3, 1), round(max(train) * 1e3, 1)],
-                "images_per_s": round(batch_size / median, 2),
-                "gflop": round(programs.flops / 1e9, 1),
-                "gflop_per_s": round(programs.flops / 1e9 / median, 1),
-            }
-        )
-    ]
-    if run.method.sample:
-        lines.append(sampling(run, held["state"], frozen, rows, common, args))
-    return lines
+    return line, held["state"], frozen, rows
 
 
 def sampling(run, state, frozen, rows, common, args) -> dict:
@@ -120,14 +135,16 @@ def main() -> None:
     p.add_argument("--batch", nargs="+", type=int, default=[8, 16])
     p.add_argument("--windows", type=int, default=3)
     p.add_argument("--length", type=int, default=3, help="steps a window")
-    p.add_argument("--remat", action="store_true", help="recompute activations, for memory")
+    p.add_argument("--precision", nargs="+", default=[""], help="default: the preset's")
+    p.add_argument(
+        "--remat", nargs="+", default=["none"], help="none, full, products, g=full,d=products"
+    )
     p.add_argument("--save", help="name of the file in benchmarks/results")
     args = p.parse_args()
     lines = []
-    for preset in args.preset:
-        for batch in args.batch:
-            lines += measure(args, preset, batch)
-            report(lines, args.save)
+    for case in itertools.product(args.preset, args.batch, args.precision, args.remat):
+        lines += measure(args, *case)
+        report(lines, args.save)
 
 
 if __name__ == "__main__":

@@ -43,7 +43,9 @@ def embedded() -> ConfigDict:
     """Two CPU cores, procedural `blooms` at 32 px, shipped mini CLIP; about 12 minutes.
 
     The Frechet distance to held-out pictures in mini-CLIP features falls from 1.5 to 0.12 after
-    8,000 images and to about 0.05 at the end.
+    8,000 images and to about 0.05 at the end. After 8,000 images
+    python -m jaxt2i.evaluate recognises 15 % of what captions promise (real pictures: 90 %):
+    recognised_promises 0.150 (0.138 to 0.163), recognised_frechet 4.24 (real: 0.12).
     What differs from the published recipe buys speed at this size: four times G's learning rate,
     plain means of the hinge terms (the guidance would drown them in so short a run), no blur, no
     colour augmentation, and one latent batch for both players.
@@ -111,7 +113,6 @@ def published(resolution: int, images: float) -> ConfigDict:
             "channel_max": 512,
             "res_blocks": 2,
             "low_precision_blocks": 4,
-            "remat": False,
             "train_mode": "all",
             "micro_batch": 8,
             "hinge_over_micro_batch": True,

@@ -16,7 +16,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from jaxt2i.engine.mesh import path_name
-from jaxt2i.engine.method import ConfigError, Method, Tree
+from jaxt2i.engine.method import ConfigError, Method, Tree, cast
 from jaxt2i.engine.state import State
 
 FOLDER = "checkpoints"
@@ -113,7 +113,7 @@ class Checkpoints:
         for step in reversed(self.steps()):
             try:
                 meta = self.meta(step)
-                differing = mismatch(meta["fingerprints"], self._shapes(step), named(like), partial)
+                differing = mismatch(meta["fingerprints"], self._kinds(step), named(like), partial)
             except Exception as error:
                 self._passed_over(step, error)
                 continue
@@ -133,9 +133,9 @@ class Checkpoints:
         restored = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))
         return restored["meta"]
 
-    def _shapes(self, step: int) -> dict[str, tuple[int, ...]]:
+    def _kinds(self, step: int) -> dict[str, tuple[list[int], str]]:
         tree = self._manager.item_metadata(step)["state"]
-        return {name: tuple(leaf.shape) for name, leaf in named(tree).items()}
+        return {name: (list(leaf.shape), str(leaf.dtype)) for name, leaf in named(tree).items()}
 
     def _passed_over(self, step: int, error: Exception) -> None:
         first = (str(error).splitlines() or [""])[0][:200]
@@ -184,15 +184,17 @@ def check(state: Tree, sums: Mapping[str, int]) -> None:
 
 
 def mismatch(
-    sums: Mapping[str, int], shapes: Mapping[str, tuple], like: Mapping[str, Any], partial: bool
+    sums: Mapping[str, int], kinds: Mapping[str, tuple], like: Mapping[str, Any], partial: bool
 ) -> list[str]:
     """Sentences on arrays that a checkpoint and a state do not share."""
     out = [f"{name} is not in the checkpoint" for name in like if name not in sums]
     if not partial:
         out += [f"{name} is only in the checkpoint" for name in sums if name not in like]
     for name, leaf in like.items():
-        if name in shapes and shapes[name] != tuple(leaf.shape):
-            out.append(f"{name} is {list(shapes[name])} there, {list(leaf.shape)} here")
+        own = list(leaf.shape), str(leaf.dtype)
+        for there, here in zip(kinds.get(name, own), own, strict=True):
+            if there != here:
+                out.append(f"{name} is {there} there, {here} here")
     return out
 
 
@@ -252,12 +254,19 @@ def latest(folder: str | Path) -> tuple[dict[str, Tree], str]:
                         )
                     ),
                 )
-                return restored["state"], f"{root / str(step)}"
+                # Parameters may be bfloat16, which few readers know.
+                tree = jax.tree.map(widened, restored["state"])
+                return tree, f"{root / str(step)}"
     raise ConfigError(
         f"config.init_from={str(folder)!r}: no checkpoint there; expected the work directory of a "
         "run (it has a folder checkpoints/ with numbered steps) or a folder of converted weights "
         "(NET.safetensors files written by python -m jaxt2i.convert)"
     )
+
+
+def widened(x: np.ndarray) -> np.ndarray:
+    """Bfloat16 as float32, anything else as it is."""
+    return x.astype(np.float32) if x.dtype == jnp.bfloat16 else x
 
 
 def transfer(
@@ -291,5 +300,7 @@ def transfer(
 
     filled = jax.tree_util.tree_map_with_path(fill, {"params": state.params, "extra": state.extra})
     # A copy each: donated buffers must not be shared between parameters and their averages.
-    ema = {net: jax.tree.map(jnp.copy, filled["params"][net]) for net in method.ema}
+    ema = {
+        net: jax.tree.map(jnp.copy, cast(filled["params"][net], "float32")) for net in method.ema
+    }
     return state.replace(params=filled["params"], extra=filled["extra"], ema=ema), report

@@ -70,6 +70,19 @@ class Layout:
         """Shardings of a tree of arrays or shapes."""
         return meshes.tree_shardings(self.mesh, tree, self.rules, self.min_mb)
 
+    def gather(self, tree: Tree) -> Tree:
+        """In a program: weights as networks use them, see `mesh.in_use`."""
+        if self.mesh.shape["fsdp"] == 1:
+            return tree
+        places = jax.tree.map(meshes.in_use, self.shardings(tree))
+        return jax.lax.with_sharding_constraint(tree, places)
+
+    def scatter(self, tree: Tree) -> Tree:
+        """In a program: gradients to where the parameters of the same paths are."""
+        if self.mesh.shape["fsdp"] == 1:
+            return tree
+        return jax.lax.with_sharding_constraint(tree, self.shardings(tree))
+
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
@@ -119,7 +132,7 @@ def lower_step(
     rows = meshes.batch_sharding(layout.mesh)
     placed.append(abstract(batch, dict.fromkeys(batch, rows)))
     out = (layout.shardings(state), meshes.replicated(layout.mesh))
-    for every, program in steps.make(method, rules).items():
+    for every, program in steps.make(method, rules, layout.gather, layout.scatter).items():
         program.__name__ = "train" if every == 1 else f"train_{every}"  # as profiles show it
         yield every, jax.jit(program, donate_argnums=0, out_shardings=out).lower(*placed)
 
@@ -295,6 +308,7 @@ class Studio:
         self._draw = self._score = None
 
         def ctx(state, frozen, name):
+            state, frozen = layout.gather(state), layout.gather(frozen)
             key = jax.random.fold_in(states.init_key(rules.seed), len(name))
             return states.context(method, state, frozen, key=key, batch_size=rules.batch_size)
 

@@ -114,6 +114,16 @@ def tree_shardings(
     return jax.tree_util.tree_map_with_path(place, tree)
 
 
+def in_use(sharding: NamedSharding) -> NamedSharding:
+    """Where an array is while networks compute with it: whole over `fsdp`.
+
+    Without being told so, the compiler lets the split of the weights spread to the activations,
+    which are then traded between chips and held many times over.
+    """
+    spec = (None if axis == "fsdp" else axis for axis in sharding.spec)
+    return NamedSharding(sharding.mesh, PartitionSpec(*spec))
+
+
 def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> Batch:
     """This process's rows to a global batch on the devices."""
     sharding = batch_sharding(mesh)

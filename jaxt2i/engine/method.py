@@ -8,8 +8,9 @@ import copy
 import dataclasses
 import difflib
 import importlib
+import re
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -20,6 +21,17 @@ import optax
 
 Batch = dict[str, jax.Array]
 Tree = Any
+
+# What a block of a network keeps for the backward pass; the rest is computed again.
+POLICIES = {
+    # nothing: its inputs are enough
+    "full": jax.checkpoint_policies.nothing_saveable,
+    # results of convolutions and matrix products: what is cheap is computed again
+    "products": jax.checkpoint_policies.dots_saveable,
+    # of matrix products without a batch axis alone: of dense layers, not of attention
+    "dots_no_batch": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+DTYPES = ("float32", "bfloat16")
 
 
 class ConfigError(ValueError):
@@ -95,6 +107,10 @@ class Method:
       score: (Ctx, Batch) -> {name: scalar} on a held-out batch; what a short run improves.
       better: {score name: "higher" | "lower"}, the direction of improvement.
       notes: lines printed when a run starts (which perception, what a real run needs).
+      param_dtype: "float32", or "bfloat16": losses then get trained parameters that are rounded to
+        it, and their gradients have it; networks compute with them as ever.
+      masters: the state holds these parameters in float32 all the same. False: in `param_dtype`,
+        and an update of bfloat16 is rounded stochastically; see `optim.apply_updates`.
     """
 
     nets: Mapping[str, nn.Module]
@@ -117,8 +133,14 @@ class Method:
     score: Callable[["Ctx", Batch], dict[str, jax.Array]] | None = None
     better: Mapping[str, str] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    param_dtype: str = "float32"
+    masters: bool = True
 
     def __post_init__(self):
+        if self.param_dtype not in DTYPES:
+            raise ConfigError(
+                f"config.param_dtype={self.param_dtype!r}; expected one of {', '.join(DTYPES)}"
+            )
         for player in self.players:
             for net in player.nets:
                 if net not in self.nets or net in self.frozen:
@@ -132,6 +154,11 @@ class Method:
     def trained(self) -> tuple[str, ...]:
         """The networks whose weights are part of the state."""
         return tuple(n for n in self.nets if n not in self.frozen)
+
+    @property
+    def stored_dtype(self) -> str:
+        """The dtype of trained parameters in the state."""
+        return "float32" if self.masters else self.param_dtype
 
 
 class Ctx:
@@ -167,7 +194,8 @@ class Ctx:
         if net in self._frozen:
             return module.apply(self._frozen[net], *args, rngs=rngs, **kw)
         extra = self.extra.get(net, {})
-        variables = {"params": self._params[net], **extra}
+        # A rounded parameter is a float32 one with few digits: nothing else is less precise.
+        variables = {"params": cast(self._params[net], "float32"), **extra}
         if not (kw.get("train") and extra):
             return module.apply(variables, *args, rngs=rngs, **kw)
         out, changed = module.apply(variables, *args, rngs=rngs, mutable=list(extra), **kw)
@@ -224,6 +252,11 @@ class Ctx:
         return jnp.asarray(self.step, jnp.float32) / max(self._total_steps, 1)
 
 
+def cast(tree: Tree, dtype: str) -> Tree:
+    """A tree of floating-point arrays in another dtype."""
+    return jax.tree.map(lambda x: x.astype(dtype), tree)
+
+
 def fields(cls: type, mapping: Mapping[str, Any], where: str) -> Any:
     """Builds a dataclass from a config section, refusing keys that it does not have.
 
@@ -260,7 +293,8 @@ def load(config: Any) -> Method:
       config: a ConfigDict whose `method` is the dotted path of a module with `build(config)`.
 
     Raises:
-      ConfigError: when there is no such module, or it has no `build`.
+      ConfigError: when there is no such module, or it has no `build`; for impossible values of
+        the settings that every method has.
     """
     try:
         module = importlib.import_module(config.method)
@@ -273,4 +307,41 @@ def load(config: Any) -> Method:
         raise
     if not hasattr(module, "build"):
         raise ConfigError(f"config.method={config.method!r}: the module has no build(config)")
-    return module.build(config)
+    method = module.build(config)
+    # Runs from before these settings have none of them.
+    storage = {name: config[name] for name in ("param_dtype", "masters") if name in config}
+    nets = recomputing(method.nets, config.get("remat", ()))
+    return dataclasses.replace(method, nets=nets, **storage)
+
+
+def recomputing(
+    nets: Mapping[str, nn.Module], rules: Sequence[tuple[str, str]]
+) -> dict[str, nn.Module]:
+    """Networks that keep less for the backward pass.
+
+    Args:
+      nets: the networks; those with a field `remat` hand it to their blocks.
+      rules: (regular expression on a network's whole name, key of `POLICIES`); the first that
+        matches decides.
+
+    Raises:
+      ConfigError: for an unknown policy, and where nothing that matches has such blocks.
+    """
+    able = [name for name, net in nets.items() if hasattr(net, "remat")]
+    for pattern, policy in rules:
+        if policy not in POLICIES:
+            raise ConfigError(
+                f"config.remat: {pattern!r} asks for the policy {policy!r}; "
+                f"known: {', '.join(POLICIES)}"
+            )
+        if not any(re.fullmatch(pattern, name) for name in able):
+            raise ConfigError(
+                f"config.remat: {pattern!r} is no network whose blocks can be recomputed; "
+                f"those of this method: {', '.join(able) or 'none'}"
+            )
+    out = dict(nets)
+    for name in able:
+        policy = next((p for pattern, p in rules if re.fullmatch(pattern, name)), None)
+        if policy:
+            out[name] = nets[name].clone(remat=POLICIES[policy])
+    return out

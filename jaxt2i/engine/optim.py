@@ -1,6 +1,7 @@
 """Optimisers as the papers state them, and durations in steps, images, epochs or percent."""
 
 import dataclasses
+import zlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxt2i.engine.mesh import path_name
-from jaxt2i.engine.method import ConfigError
+from jaxt2i.engine.method import ConfigError, Tree
 
 UNITS = ("steps", "images", "epochs", "percent")
 
@@ -60,6 +61,47 @@ def replace_nonfinite(limit: float = 1e5) -> optax.GradientTransformation:
             lambda g: jnp.nan_to_num(g, nan=0.0, posinf=limit, neginf=-limit), updates
         )
     )
+
+
+def stochastic_round(key: jax.Array, x: jax.Array) -> jax.Array:
+    """Rounds float32 to a bfloat16 next to it, up or down so often that the mean is x.
+
+    A bfloat16 is the upper half of a float32: random bits below carry into it with just that
+    probability. What is representable stays; so do infinities and nan.
+
+    Args:
+      key: a random key; the draw of an element does not depend on the sharding.
+      x: float32.
+
+    Source: Gupta et al. 2015, "Deep Learning with Limited Numerical Precision" (arXiv 1502.02551),
+    section 2.
+    """
+    noise = jax.random.bits(key, x.shape, jnp.uint16).astype(jnp.uint32)
+    bits = jax.lax.bitcast_convert_type(x, jnp.uint32) + noise
+    upper = jax.lax.bitcast_convert_type(bits & jnp.uint32(0xFFFF0000), jnp.float32)
+    return jnp.where(jnp.isfinite(x), upper, x).astype(jnp.bfloat16)
+
+
+def apply_updates(params: Tree, updates: Tree, key: jax.Array, name: str) -> Tree:
+    """Parameters plus updates; sums that are kept in bfloat16 are rounded stochastically.
+
+    To the nearest, an update below 1/512 of its parameter would be lost every time.
+
+    Args:
+      params: float32 or bfloat16.
+      updates: float32.
+      key: a random key, which others may draw from under other names.
+      name: with an array's path it names the draw.
+    """
+
+    def one(path, p: jax.Array, u: jax.Array) -> jax.Array:
+        total = p.astype(jnp.float32) + u
+        if p.dtype != jnp.bfloat16:
+            return total.astype(p.dtype)
+        own = zlib.crc32(f"rounding/{name}/{path_name(path)}".encode())
+        return stochastic_round(jax.random.fold_in(key, own), total)
+
+    return jax.tree_util.tree_map_with_path(one, params, updates)
 
 
 def only(

@@ -9,7 +9,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from jaxt2i.engine.method import Batch, Ctx, Method, Tree
+from jaxt2i.engine.method import Batch, Ctx, Method, Tree, cast
 
 
 @flax.struct.dataclass
@@ -19,10 +19,10 @@ class State:
     Attributes:
       step: steps played, int32 scalar. With the seed it determines every random draw and the
         data position, so a restart needs nothing else.
-      params: {net: parameters}.
+      params: {net: parameters}, in `Method.stored_dtype`.
       extra: {net: {collection: tree}}: running statistics, spectral vectors, buffers.
-      opt: {player: optimiser state}.
-      ema: {net: averaged parameters}.
+      opt: {player: optimiser state}, float32.
+      ema: {net: averaged parameters}, float32.
     """
 
     step: jax.Array
@@ -43,7 +43,7 @@ def new(method: Method, variables: dict[str, Tree]) -> State:
     params = {net: v.pop("params") for net, v in split.items()}
     return State(
         step=jnp.zeros((), jnp.int32),
-        params=params,
+        params=cast(params, method.stored_dtype),
         extra={net: v for net, v in split.items() if v},
         opt={p.name: p.tx.init({n: params[n] for n in p.nets}) for p in method.players},
         ema={net: params[net] for net in method.ema},

@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxt2i.engine.method import Batch, ConfigError, Ctx, Method, Player, Tree
+from jaxt2i.engine import optim
+from jaxt2i.engine.method import Batch, ConfigError, Ctx, Method, Player, Tree, cast
 from jaxt2i.engine.state import State, step_key
 
 Metrics = dict[str, jax.Array]
@@ -45,6 +46,11 @@ class Rules:
             )
 
 
+def as_it_is(tree: Tree) -> Tree:
+    """Where nothing is divided, nothing is gathered."""
+    return tree
+
+
 def split(batch: Batch, parts: int) -> Batch:
     """[B, ...] -> [parts, B / parts, ...], every parts-th example to one part.
 
@@ -65,6 +71,8 @@ def play(
     frozen: Mapping[str, Tree],
     batch: Batch,
     memory: dict | None = None,
+    gather: Callable[[Tree], Tree] = as_it_is,
+    scatter: Callable[[Tree], Tree] = as_it_is,
 ) -> tuple[State, Metrics, jax.Array]:
     """One player's turn.
 
@@ -76,15 +84,19 @@ def play(
       frozen: frozen weights.
       batch: device arrays.
       memory: what the players of one step share, see `Ctx.shared`; None: nothing.
+      gather: see `make`; frozen weights come gathered.
+      scatter: see `make`.
 
     Returns:
       (state, metrics, whether the loss and all gradients are finite).
     """
+    # All networks alike: what one player draws then is what the next one draws.
+    params = gather({"params": cast(state.params, method.param_dtype)})["params"]
 
     def loss(trained, extra, micro_batch, key):
         ctx = Ctx(
             method,
-            {**state.params, **trained},
+            {**params, **trained},
             extra,
             frozen,
             key=key,
@@ -97,8 +109,11 @@ def play(
         value, metrics = player.loss(ctx, micro_batch)
         return value.astype(jnp.float32), (ctx.extra, metrics)
 
-    gradient = jax.value_and_grad(loss, has_aux=True)
-    trained = {net: state.params[net] for net in player.nets}
+    def gradient(*args):
+        out, grads = jax.value_and_grad(loss, has_aux=True)(*args)
+        return out, scatter({"params": cast(grads, "float32")})["params"]
+
+    trained = {net: params[net] for net in player.nets}
     key = step_key(rules.seed, state.step)
     if rules.accumulate == 1:
         (value, (extra, metrics)), grads = gradient(trained, state.extra, batch, key)
@@ -113,12 +128,14 @@ def play(
             return (extra, jax.tree.map(jnp.add, total, grads)), (value, metrics)
 
         parts = (jnp.arange(rules.accumulate), split(batch, rules.accumulate))
-        start = (state.extra, jax.tree.map(jnp.zeros_like, trained))
+        zeros = jax.tree.map(jnp.zeros_like, cast(trained, "float32"))
+        start = (state.extra, scatter({"params": zeros})["params"])
         (extra, total), logs = jax.lax.scan(turn, start, parts)
         grads = jax.tree.map(lambda g: g / rules.accumulate, total)
         value, metrics = jax.tree.map(lambda x: x.mean(0), logs)
 
-    updates, opt = player.tx.update(grads, state.opt[player.name], trained)
+    held = {net: state.params[net] for net in player.nets}
+    updates, opt = player.tx.update(grads, state.opt[player.name], cast(held, "float32"))
     norms = {net: optax.tree.norm(grads[net]) for net in player.nets}
     finite = jnp.stack([jnp.isfinite(x) for x in (value, *norms.values())]).all()
     logs = {
@@ -127,7 +144,7 @@ def play(
         **{f"{player.name}/grad_norm/{net}": x for net, x in norms.items()},
     }
     state = state.replace(
-        params={**state.params, **optax.apply_updates(trained, updates)},
+        params={**state.params, **optim.apply_updates(held, updates, key, player.name)},
         extra=extra,
         opt={**state.opt, player.name: opt},
     )
@@ -141,17 +158,26 @@ def averaged(method: Method, rules: Rules, state: State) -> State:
     for net, rule in method.ema.items():
         beta = rule.beta(images, rules.batch_size)
         ema[net] = jax.tree.map(
-            lambda old, new, beta=beta: new + beta * (old - new), state.ema[net], state.params[net]
+            lambda old, new, beta=beta: new + beta * (old - new),
+            state.ema[net],
+            cast(state.params[net], "float32"),
         )
     return state.replace(ema=ema)
 
 
-def make(method: Method, rules: Rules) -> dict[int, Callable]:
+def make(
+    method: Method,
+    rules: Rules,
+    gather: Callable[[Tree], Tree] = as_it_is,
+    scatter: Callable[[Tree], Tree] = as_it_is,
+) -> dict[int, Callable]:
     """The programs of a step, not yet compiled.
 
     Args:
       method: the method.
       rules: how steps are played.
+      gather: weights, under their paths in the state, to where networks use them.
+      scatter: gradients, under the same paths, to where the parameters are.
 
     Returns:
       {every: (state, frozen, batch) -> (state, metrics)}. Program 1 plays all players that play
@@ -167,11 +193,13 @@ def make(method: Method, rules: Rules) -> dict[int, Callable]:
             before = state
             if every > 1:  # program 1 has already counted this step
                 state = state.replace(step=state.step - 1)
-            logs, flags = {}, []
+            logs, flags, frozen = {}, [], gather(frozen)
             # Micro-batches are played one player after the other: they have nothing to share.
             memory = {} if rules.accumulate == 1 else None
             for player in players:
-                state, metrics, finite = play(method, player, rules, state, frozen, batch, memory)
+                state, metrics, finite = play(
+                    method, player, rules, state, frozen, batch, memory, gather, scatter
+                )
                 logs |= metrics
                 flags.append(finite)
             if every == 1:

@@ -26,6 +26,7 @@ from jaxt2i.nn.critics import Critic
 from jaxt2i.nn.linear import Conv
 from jaxt2i.nn.norms import orthogonal
 from jaxt2i.nn.precision import compute_dtype
+from jaxt2i.nn.remat import Policy
 from jaxt2i.nn.resample import reduce_bytes
 from jaxt2i.nn.stages import (
     MASKS,
@@ -66,12 +67,14 @@ class NextStage(nn.Module):
       attention_mask: see `read_words`.
       group: of the batch norms.
       dtype: compute dtype.
+      remat: of `Refinement`.
     """
 
     residuals: int = 2
     attention_mask: str = "tiled"
     group: int = 0
     dtype: jnp.dtype = jnp.float32
+    remat: Policy = None
 
     @nn.compact
     def __call__(self, h, words, mask, *, train: bool = False) -> tuple[jax.Array, jax.Array]:
@@ -83,7 +86,8 @@ class NextStage(nn.Module):
         words = project(words[:, None])[:, 0]  # [B, T, g]
         context, attention = read_words(h, words, words, mask, self.attention_mask)
         self.sow("intermediates", "read", context)
-        refine = Refinement(channels, self.residuals, self.group, self.dtype, name="refine")
+        own = (self.residuals, self.group, self.dtype, self.remat)
+        refine = Refinement(channels, *own, name="refine")
         return refine(jnp.concatenate([h, context], -1), train=train), attention
 
 
@@ -102,6 +106,7 @@ class Generator(nn.Module):
       words_dim: S, for `example` alone.
       group: of the batch norms.
       dtype: compute dtype; pictures are float32.
+      remat: what each block keeps for the backward pass; see `recomputed`.
     """
 
     base: int = 32
@@ -115,6 +120,7 @@ class Generator(nn.Module):
     words_dim: int = 256
     group: int = 0
     dtype: jnp.dtype = jnp.float32
+    remat: Policy = None
 
     def example(self) -> tuple[jax.ShapeDtypeStruct, ...]:
         """Inputs that `init` can be traced with."""
@@ -135,12 +141,12 @@ class Generator(nn.Module):
         augment = ConditioningAugmentation(self.c_dim, name="augment")
         cond, mean, log_variance = augment(sentence, eps)
         size = self.resolution // 2 ** (self.stages - 1)
-        first = FirstStage(self.base, size, self.group, self.dtype, name="stage1")
+        first = FirstStage(self.base, size, self.group, self.dtype, self.remat, name="stage1")
         h = first(cond, z, train=train)
         images, attention = [], []
         for i in range(self.stages):
             if i:
-                own = (self.residuals, self.attention_mask, self.group, self.dtype)
+                own = (self.residuals, self.attention_mask, self.group, self.dtype, self.remat)
                 stage = NextStage(*own, name=f"stage{i + 1}")
                 h, share = stage(h, words, mask, train=train)
                 attention.append(share)

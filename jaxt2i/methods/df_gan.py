@@ -23,6 +23,7 @@ from jaxt2i.metrics.drawn import BETTER, scores
 from jaxt2i.nn.affine import UpBlock, leaky, widths
 from jaxt2i.nn.linear import Conv, Linear
 from jaxt2i.nn.precision import compute_dtype
+from jaxt2i.nn.remat import Policy, recomputed
 
 # --- Networks ----------------------------------------------------------------------------------
 
@@ -40,6 +41,7 @@ class Generator(nn.Module):
       resolution: of the pictures, pixels, a power of two from 8 on.
       z_dim, sentence_dim: widths of the inputs, for `example` alone.
       dtype: compute dtype.
+      remat: what each block keeps for the backward pass; see `recomputed`.
     """
 
     base: int = 32
@@ -47,6 +49,7 @@ class Generator(nn.Module):
     z_dim: int = 100
     sentence_dim: int = 256
     dtype: jnp.dtype = jnp.float32
+    remat: Policy = None
 
     def example(self) -> tuple[jax.ShapeDtypeStruct, ...]:
         """Inputs that `init` can be traced with."""
@@ -62,7 +65,8 @@ class Generator(nn.Module):
         x = Linear(channels[0] * 16, self.dtype, name="fc")(z)
         x = jnp.moveaxis(x.reshape(len(z), channels[0], 4, 4), 1, -1)  # [B, 4, 4, 8 n_f]
         for i, width in enumerate(channels[1:]):
-            x = UpBlock(width, 8 * 2**i, self.dtype, name=f"block{i}")(x, cond)
+            block = UpBlock(width, 8 * 2**i, self.dtype, name=f"block{i}")
+            x = recomputed(self.remat, block, x, cond)
         x = Conv(3, dtype=self.dtype, name="to_rgb")(leaky(x))
         return jnp.tanh(x.astype(jnp.float32))
 
@@ -95,11 +99,13 @@ class Features(nn.Module):
       base: channels at the full resolution, n_f.
       resolution: of the pictures, pixels.
       dtype: compute dtype.
+      remat: what each block keeps for the backward pass; see `recomputed`.
     """
 
     base: int = 32
     resolution: int = 256
     dtype: jnp.dtype = jnp.float32
+    remat: Policy = None
 
     def example(self) -> tuple[jax.ShapeDtypeStruct]:
         """Inputs that `init` can be traced with."""
@@ -111,7 +117,7 @@ class Features(nn.Module):
         dtype = jnp.float32 if precise else self.dtype
         x = Conv(self.base, dtype=dtype, name="conv_img")(image)
         for i, width in enumerate(widths(self.base, blocks_of(self.resolution))[-2::-1]):
-            x = DownBlock(width, name=f"block{i}")(x)
+            x = recomputed(self.remat, DownBlock(width, name=f"block{i}"), x)
         return x
 
 

@@ -15,6 +15,7 @@ from jaxt2i.methods import attngan
 from jaxt2i.nn.linear import Linear
 from jaxt2i.nn.norms import orthogonal
 from jaxt2i.nn.precision import compute_dtype
+from jaxt2i.nn.remat import Policy
 from jaxt2i.nn.stages import (
     ConditioningAugmentation,
     FirstStage,
@@ -36,6 +37,7 @@ class MemoryStage(nn.Module):
         beside the features before the update.
       group: of the batch norms.
       dtype: compute dtype.
+      remat: of `Refinement`.
     """
 
     residuals: int = 2
@@ -44,6 +46,7 @@ class MemoryStage(nn.Module):
     twice: bool = True
     group: int = 0
     dtype: jnp.dtype = jnp.float32
+    remat: Policy = None
 
     @nn.compact
     def __call__(self, h, words, mask, *, train: bool = False) -> tuple[jax.Array, jax.Array]:
@@ -70,7 +73,8 @@ class MemoryStage(nn.Module):
         kept = jnp.broadcast_to(kept, written.shape)
         for name, value in (("kept", kept), ("memory", memory), ("read", read)):
             self.sow("intermediates", name, value)
-        refine = Refinement(channels, self.residuals, self.group, self.dtype, name="refine")
+        own = (self.residuals, self.group, self.dtype, self.remat)
+        refine = Refinement(channels, *own, name="refine")
         both = jnp.concatenate([new if self.twice else h, new], -1)
         return refine(both, train=train), attention
 
@@ -90,6 +94,7 @@ class Generator(nn.Module):
       words_dim: S, for `example` alone.
       group: of the batch norms.
       dtype: compute dtype; pictures are float32.
+      remat: what each block keeps for the backward pass; see `recomputed`.
     """
 
     base: int = 64
@@ -104,6 +109,7 @@ class Generator(nn.Module):
     words_dim: int = 256
     group: int = 0
     dtype: jnp.dtype = jnp.float32
+    remat: Policy = None
 
     def example(self) -> tuple[jax.ShapeDtypeStruct, ...]:
         """Inputs that `init` can be traced with."""
@@ -115,12 +121,12 @@ class Generator(nn.Module):
         augment = ConditioningAugmentation(self.c_dim, name="augment")
         cond, mean, log_variance = augment(sentence, eps)
         size = self.resolution // 2 ** (self.stages - 1)
-        first = FirstStage(self.base, size, self.group, self.dtype, name="stage1")
+        first = FirstStage(self.base, size, self.group, self.dtype, self.remat, name="stage1")
         h = first(cond, z, train=train)
         images, attention = [ToImage(self.dtype, name="image1")(h)], []
         for i in range(2, self.stages + 1):
             own = (self.residuals, self.attention_mask, self.summary_gradient, self.twice)
-            stage = MemoryStage(*own, self.group, self.dtype, name=f"stage{i}")
+            stage = MemoryStage(*own, self.group, self.dtype, self.remat, name=f"stage{i}")
             h, share = stage(h, words, mask, train=train)
             attention.append(share)
             images.append(ToImage(self.dtype, name=f"image{i}")(h))

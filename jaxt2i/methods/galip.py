@@ -24,6 +24,7 @@ from jaxt2i.metrics.retrieval import mean_cosine
 from jaxt2i.nn.affine import Fusion, UpBlock, leaky, widths
 from jaxt2i.nn.linear import Conv, Linear
 from jaxt2i.nn.precision import compute_dtype
+from jaxt2i.nn.remat import Policy, recomputed
 from jaxt2i.nn.resample import resize_nearest
 
 CLIP_INPUTS = ("galip", "clip")
@@ -91,6 +92,7 @@ class Generator(nn.Module):
       clip_share: factor on what CLIP's blocks return before it joins the bridge feature.
       z_dim, sentence_dim: widths of the inputs, for `example` alone.
       dtype: compute dtype.
+      remat: what each block keeps for the backward pass; see `recomputed`.
     """
 
     base: int = 64
@@ -103,6 +105,7 @@ class Generator(nn.Module):
     z_dim: int = 100
     sentence_dim: int = 512
     dtype: jnp.dtype = jnp.float32
+    remat: Policy = None
 
     def example(self) -> tuple[jax.ShapeDtypeStruct, ...]:
         """Inputs that `init` can be traced with."""
@@ -129,7 +132,7 @@ class Generator(nn.Module):
         x = self.fc_code(z).reshape(len(z), self.base, self.grid, self.grid)
         x = jnp.moveaxis(x, 1, -1)  # [B, g, g, n_f]
         for block in self.bridge_block:
-            x = block(x, cond)
+            x = recomputed(self.remat, block, x, cond)
         prompts = self.fc_prompt(cond).reshape(len(z), self.prompts, self.width)
         return self.conv_fuse(x), prompts
 
@@ -141,7 +144,7 @@ class Generator(nn.Module):
         cond = jnp.concatenate([z, sentence], -1)
         x = self.conv(bridge + self.clip_share * mapped)  # [B, g, g, 8 n_f]
         for block in self.block:
-            x = block(x, cond)
+            x = recomputed(self.remat, block, x, cond)
         return self.to_rgb(leaky(x)).astype(jnp.float32)
 
     def __call__(self, z: jax.Array, sentence: jax.Array) -> jax.Array:
@@ -180,6 +183,7 @@ class Features(nn.Module):
       base: n_f; the output has 8 n_f channels.
       taps, grid, width: how many hidden states, of how many patches and channels; for `example`.
       dtype: compute dtype.
+      remat: what each block keeps for the backward pass; see `recomputed`.
     """
 
     base: int = 64
@@ -187,6 +191,7 @@ class Features(nn.Module):
     grid: int = 7
     width: int = 768
     dtype: jnp.dtype = jnp.float32
+    remat: Policy = None
 
     def example(self) -> tuple[jax.ShapeDtypeStruct]:
         """Inputs that `init` can be traced with."""
@@ -199,8 +204,9 @@ class Features(nn.Module):
         states = states.astype(jnp.float32 if precise else self.dtype)
         x = states[:, 0]
         for i in range(1, states.shape[1]):
-            x = FeatureBlock(x.shape[-1], name=f"block{i - 1}")(x, states[:, i])
-        return FeatureBlock(8 * self.base, name="main")(x)
+            block = FeatureBlock(x.shape[-1], name=f"block{i - 1}")
+            x = recomputed(self.remat, block, x, states[:, i])
+        return recomputed(self.remat, FeatureBlock(8 * self.base, name="main"), x)
 
 
 class Quality(nn.Module):

@@ -26,6 +26,7 @@ from jaxt2i.metrics.drawn import BETTER, scores
 from jaxt2i.nn.attention import NonLocal
 from jaxt2i.nn.norms import BatchNorm, SpectralConv, SpectralDense, orthogonal
 from jaxt2i.nn.precision import compute_dtype
+from jaxt2i.nn.remat import Policy, recomputed
 
 # Channels over the base width at 4, 8, 16, ... pixels, for pictures of 256.
 WIDTHS = (16, 16, 8, 8, 4, 2, 1)
@@ -128,6 +129,7 @@ class Generator(nn.Module):
       attention: resolution at which positions attend to each other, pixels; 0 = nowhere.
       z_dim, sentence_dim: widths of the inputs, for `example` alone.
       dtype: compute dtype.
+      remat: what each block keeps for the backward pass; see `recomputed`.
     """
 
     base: int = 96
@@ -136,6 +138,7 @@ class Generator(nn.Module):
     z_dim: int = 128
     sentence_dim: int = 256
     dtype: jnp.dtype = jnp.float32
+    remat: Policy = None
 
     def example(self) -> tuple[jax.ShapeDtypeStruct, ...]:
         """Inputs that `init` can be traced with."""
@@ -152,9 +155,11 @@ class Generator(nn.Module):
         for i, width in enumerate(after):
             same = GeneratorBlock(x.shape[-1], False, self.dtype, name=f"block{2 * i + 2}")
             wider = GeneratorBlock(width, True, self.dtype, name=f"block{2 * i + 3}")
-            x = wider(same(x, cond, train=train), cond, train=train)
+            for block in (same, wider):
+                x = recomputed(self.remat, block, x, cond, train=train)
             if x.shape[1] == self.attention:
-                x = NonLocal(EPS, self.dtype, orthogonal(), name="non_local")(x, train=train)
+                look = NonLocal(EPS, self.dtype, orthogonal(), name="non_local")
+                x = recomputed(self.remat, look, x, train=train)
         x = leaky(BatchNorm(eps=EPS, name="bn")(x, train=train))
         x = conv(3, 3, self.dtype, f"block{2 * len(after) + 2}")(x, train=train)
         return jnp.tanh(x.astype(jnp.float32))
@@ -198,6 +203,7 @@ class Discriminator(nn.Module):
       attention: resolution at which positions attend to each other, pixels; 0 = nowhere.
       sentence_dim: width of the sentence, for `example` alone.
       dtype: compute dtype.
+      remat: what each block keeps for the backward pass; see `recomputed`.
     """
 
     base: int = 96
@@ -205,6 +211,7 @@ class Discriminator(nn.Module):
     attention: int = 64
     sentence_dim: int = 256
     dtype: jnp.dtype = jnp.float32
+    remat: Policy = None
 
     def example(self) -> tuple[jax.ShapeDtypeStruct, ...]:
         """Inputs that `init` can be traced with."""
@@ -217,14 +224,13 @@ class Discriminator(nn.Module):
         first, *after = widths(self.base, self.resolution)[::-1]
         x = conv(first, 3, self.dtype, "block1")(x, train=train)
         for i, width in enumerate(after):
-            x = DiscriminatorBlock(width, True, self.dtype, name=f"block{2 * i + 2}")(
-                x, train=train
-            )
-            x = DiscriminatorBlock(width, False, self.dtype, name=f"block{2 * i + 3}")(
-                x, train=train
-            )
+            smaller = DiscriminatorBlock(width, True, self.dtype, name=f"block{2 * i + 2}")
+            same = DiscriminatorBlock(width, False, self.dtype, name=f"block{2 * i + 3}")
+            for block in (smaller, same):
+                x = recomputed(self.remat, block, x, train=train)
             if x.shape[1] == self.attention:
-                x = NonLocal(EPS, self.dtype, orthogonal(), name="non_local")(x, train=train)
+                look = NonLocal(EPS, self.dtype, orthogonal(), name="non_local")
+                x = recomputed(self.remat, look, x, train=train)
         x = leaky(x).astype(jnp.float32).sum((1, 2))  # [B, 16 base]
         logits = dense(1, jnp.float32, "linear_out")(x, train=train)[:, 0]
         match = dense(x.shape[-1], jnp.float32, "emb_proj")(sentence, train=train)

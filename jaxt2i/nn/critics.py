@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxt2i.nn.affine import leaky
 from jaxt2i.nn.linear import Conv
 from jaxt2i.nn.norms import SpectralConv, orthogonal
+from jaxt2i.nn.remat import Policy, recomputed
 from jaxt2i.nn.stages import norm
 
 
@@ -60,6 +61,7 @@ class Critic(nn.Module):
       sentence_dim: S, for `example` alone.
       group: of the batch norms.
       dtype: compute dtype; logits are float32.
+      remat: what each block keeps for the backward pass; see `recomputed`.
 
     Source: taoxugit/AttnGAN code/model.py (D_NET64 to D_NET256), of which 64 pixels are the
     smallest case; MinfengZhu/DM-GAN for "spectral".
@@ -72,6 +74,7 @@ class Critic(nn.Module):
     sentence_dim: int = 256
     group: int = 0
     dtype: jnp.dtype = jnp.float32
+    remat: Policy = None
 
     def setup(self):
         halvings = (self.resolution // 4).bit_length() - 1
@@ -95,7 +98,7 @@ class Critic(nn.Module):
     def features(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """Pictures [B, R, R, 3] in [-1, 1] to [B, 4, 4, top]."""
         for unit in (*self.down, *self.thin):
-            x = unit(x, train=train)
+            x = recomputed(self.remat, unit, x, train=train)
         return x
 
     def alone(self, h: jax.Array) -> jax.Array:

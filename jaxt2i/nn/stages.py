@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jaxt2i.nn.linear import Conv, Linear
 from jaxt2i.nn.norms import BatchNorm, orthogonal
+from jaxt2i.nn.remat import Policy, recomputed
 from jaxt2i.nn.resample import resize_nearest
 
 MASKS = ("own", "tiled")
@@ -108,12 +109,14 @@ class FirstStage(nn.Module):
       resolution: at the end, pixels.
       group: of the batch norms.
       dtype: compute dtype.
+      remat: what each block keeps for the backward pass; see `recomputed`.
     """
 
     base: int = 32
     resolution: int = 64
     group: int = 0
     dtype: jnp.dtype = jnp.float32
+    remat: Policy = None
 
     @nn.compact
     def __call__(self, cond: jax.Array, z: jax.Array, *, train: bool = False) -> jax.Array:
@@ -126,7 +129,8 @@ class FirstStage(nn.Module):
         x = jnp.moveaxis(x.reshape(len(x), width, 4, 4), 1, -1)
         for i in range(doublings):
             width //= 2
-            x = Up(width, self.group, self.dtype, name=f"up{i + 1}")(x, train=train)
+            up = Up(width, self.group, self.dtype, name=f"up{i + 1}")
+            x = recomputed(self.remat, up, x, train=train)
         return x
 
 
@@ -138,19 +142,23 @@ class Refinement(nn.Module):
       blocks: residual blocks.
       group: of the batch norms.
       dtype: compute dtype.
+      remat: what each block keeps for the backward pass; see `recomputed`.
     """
 
     features: int
     blocks: int = 2
     group: int = 0
     dtype: jnp.dtype = jnp.float32
+    remat: Policy = None
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """[B, H, W, C] to [B, 2H, 2W, features]."""
         for i in range(self.blocks):
-            x = Residual(self.group, self.dtype, name=f"residual{i}")(x, train=train)
-        return Up(self.features, self.group, self.dtype, name="up")(x, train=train)
+            block = Residual(self.group, self.dtype, name=f"residual{i}")
+            x = recomputed(self.remat, block, x, train=train)
+        up = Up(self.features, self.group, self.dtype, name="up")
+        return recomputed(self.remat, up, x, train=train)
 
 
 class ToImage(nn.Module):

@@ -6,6 +6,7 @@ import os
 import re
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -17,7 +18,7 @@ from jaxt2i.engine import method as methods
 from jaxt2i.engine import state as states
 from jaxt2i.engine import step as steps
 from jaxt2i.engine.method import Batch, ConfigError, Method, Tree
-from jaxt2i.planning import hlo
+from jaxt2i.planning import early, hlo
 from jaxt2i.planning.chips import GIB, Target
 
 # Without them libtpu asks the network which machine it is on, and refuses a second process.
@@ -31,6 +32,9 @@ QUIET = {
 HELD = {"parameters": "params", "optimiser": "opt", "averages": "ema", "statistics": "extra"}
 # A run's length only scales schedules; any number gives the same program.
 TOTAL_STEPS = 1000
+SAMPLE = "sample"
+# How far a program is compiled.
+UNTIL = ("buffers", "code")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,17 +42,17 @@ class Program:
     """One compiled program, counted; everything is per chip.
 
     Attributes:
-      name: "train" for the players of every step, "train/16" for lazy ones, "sample".
+      name: "train" for the players of every step, "train/16" for lazy ones, `SAMPLE`.
       every: steps between two runs.
       seconds: that compiling took.
       arguments: bytes of everything that comes in.
       temporary: bytes of activations, gradients and other intermediate results.
-      code: bytes of the program.
+      code: bytes of the program; None where compiling stopped before it was generated.
       peak: bytes in all; outputs that take their inputs' place count once.
-      flops: floating-point operations, loops in full.
+      flops: floating-point operations, loops in full; those of products alone without code.
       traffic: bytes between the chip and its memory, loops in full.
-      accessed: bytes as the compiler counts them: on-chip ones too, loops once.
-      cycles: the compiler's estimate, 0 where it makes none.
+      accessed: bytes as the compiler counts them: on-chip ones too, loops once; 0 without code.
+      cycles: the compiler's estimate; 0 without code and where it makes none.
       collectives: messages between chips.
       shortfall: why there is no program, mostly in the compiler's words that it does not fit,
         else "". All else but `peak`, as the compiler puts it, is then 0.
@@ -59,7 +63,7 @@ class Program:
     seconds: float
     arguments: int = 0
     temporary: int = 0
-    code: int = 0
+    code: int | None = 0
     peak: int = 0
     flops: float = 0.0
     traffic: float = 0.0
@@ -168,6 +172,22 @@ def prepared(config: ConfigDict, batch_size: int, shape: dict[str, int]) -> Conf
     return c
 
 
+def recomputable(method: Method) -> bool:
+    """Whether `config.remat` can make some network's blocks keep less for the backward pass."""
+    return any(hasattr(net, "remat") for net in method.nets.values())
+
+
+def remat(policy: str) -> tuple[tuple[str, str], ...]:
+    """`config.remat` for all networks that can; "": none."""
+    return ((".*", policy),) if policy else ()
+
+
+def remat_line(policy: str) -> str:
+    """The same as a setting of the command line."""
+    value = str(remat(policy)).replace("'", '"')
+    return f"--config.remat='{value}'"
+
+
 def open_plan(config: ConfigDict, target: Target) -> Plan:
     """Lays a prepared configuration out on a machine.
 
@@ -191,28 +211,57 @@ def open_plan(config: ConfigDict, target: Target) -> Plan:
     return Plan(config, target, layout, method, *states.shapes(method, batch), batch)
 
 
-def training(plan: Plan) -> list[Program]:
+def training(plan: Plan, until: str = "code") -> list[Program]:
     """The programs of a training step, compiled and counted.
 
     Nothing is compiled where what stays on a chip between steps is more than it has.
+
+    Args:
+      plan: the plan.
+      until: "code", or "buffers" to stop before code is generated, which takes the TPU compiler a
+        tenth of the time; see `Program`.
     """
-    c, state = plan.config, sum(plan.held().values())
+    state = sum(plan.held().values())
     if state > plan.target.chip.hbm:
         words = f"not compiled: {state / GIB:.2f} GiB stay on a chip between steps"
         return [Program("train", 1, 0.0, peak=state, shortfall=words)]
-    rules = steps.Rules(c.seed, c.batch_size, TOTAL_STEPS, c.accumulate, c.skip_nonfinite)
-    lowered = loop.lower_step(plan.method, rules, plan.layout, plan.batch)
-    return [
-        count("train" if every == 1 else f"train/{every}", every, program, plan)
-        for every, program in lowered
-    ]
+    if early_only(plan, until):
+        periods = sorted({1, *(p.every for p in plan.method.players)})
+        return [sketch(label(every), every, plan) for every in periods]
+    return [count(label(every), every, program, plan) for every, program in lower_step(plan)]
 
 
-def sampling(plan: Plan) -> Program | None:
-    """Drawing a batch of pictures, one row a prompt, split over the chips like a training batch."""
-    method, c = plan.method, plan.config
-    if method.sample is None:
+def sampling(plan: Plan, until: str = "code") -> Program | None:
+    """Drawing a batch of pictures; arguments as for `training`."""
+    if plan.method.sample is None:
         return None
+    if early_only(plan, until):
+        return sketch(SAMPLE, 1, plan)
+    return count(SAMPLE, 1, lower_sample(plan), plan)
+
+
+def early_only(plan: Plan, until: str) -> bool:
+    """Whether to stop before code is generated; GPUs' programs are the CPU's, quickly made."""
+    if until not in UNTIL:
+        raise ValueError(f"until={until!r}; expected one of {', '.join(UNTIL)}")
+    return until == "buffers" and plan.target.chip.platform == "tpu"
+
+
+def label(every: int) -> str:
+    """A training program's name."""
+    return "train" if every == 1 else f"train/{every}"
+
+
+def lower_step(plan: Plan) -> Iterator[tuple[int, jax.stages.Lowered]]:
+    """Every program of a training step, traced: (steps between two runs, program)."""
+    c = plan.config
+    rules = steps.Rules(c.seed, c.batch_size, TOTAL_STEPS, c.accumulate, c.skip_nonfinite)
+    return loop.lower_step(plan.method, rules, plan.layout, plan.batch)
+
+
+def lower_sample(plan: Plan) -> jax.stages.Lowered:
+    """Drawing, one row a prompt, split over the chips like a training batch, traced."""
+    method, c = plan.method, plan.config
     rows = mesh.batch_sharding(plan.layout.mesh)
     sizes = schema.Sizes(c.batch_size, c.data.resolution, c.data.tokens)
     prompts = schema.spec(sizes, method.sample_needs)
@@ -221,45 +270,103 @@ def sampling(plan: Plan) -> Program | None:
     placed += [loop.abstract(t, jax.tree.map(lambda _: rows, t)) for t in (prompts, keys)]
 
     def draw(state, frozen, prompts, keys):
+        state, frozen = plan.layout.gather(state), plan.layout.gather(frozen)
         ctx = states.context(method, state, frozen, key=jax.random.key(0))
         return method.sample(ctx, prompts, keys)["image"]
 
-    return count("sample", 1, jax.jit(draw, out_shardings=rows).lower(*placed), plan)
+    return jax.jit(draw, out_shardings=rows).lower(*placed)
 
 
 def count(name: str, every: int, lowered: jax.stages.Lowered, plan: Plan) -> Program:
-    """Compiles a program and reads off what it needs."""
+    """Compiles a program to its end and reads off what it needs."""
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="jaxt2i-plan-") as folder:
-        options = {"xla_dump_to": folder, "xla_dump_hlo_as_text": True}
         try:
-            compiled = lowered.compile(compiler_options=options)
+            compiled = lowered.compile(compiler_options=options(folder))
         except jax.errors.JaxRuntimeError as error:
-            if "RESOURCE_EXHAUSTED" not in str(error):
-                raise
-            words = str(error).splitlines()[0]
-            return Program(
-                name, every, time.monotonic() - started, peak=needed(words), shortfall=words
-            )
+            return unmade(name, every, time.monotonic() - started, error)
         seconds = time.monotonic() - started
         program = hlo.Program(text(compiled, Path(folder)))
     cost, memory = compiled.cost_analysis() or {}, compiled.memory_analysis()
     full, once = program.flops()
-    held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    held = early.Buffers(
+        memory.argument_size_in_bytes,
+        memory.output_size_in_bytes,
+        memory.alias_size_in_bytes,
+        memory.temp_size_in_bytes,
+    )
+    code = memory.generated_code_size_in_bytes
+    flops = cost.get("flops", 0.0) + full - once
+    made = counted(name, every, seconds, program, held, plan)
+    return dataclasses.replace(
+        made,
+        code=code,
+        peak=held.peak + code,
+        flops=flops,
+        accessed=cost.get("bytes accessed", 0.0),
+        cycles=program.cycles(),
+    )
+
+
+def sketch(name: str, every: int, plan: Plan) -> Program:
+    """Compiles a program up to its buffers, in a process of its own, and reads off what it needs.
+
+    Args:
+      name: `SAMPLE` or `label(every)`.
+      every: steps between two runs.
+      plan: the plan; for TPUs.
+    """
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="jaxt2i-plan-") as folder:
+        try:
+            early.run(Path(folder), compile_into, folder, plan.config, plan.target, name)
+        except early.CompilerError as error:
+            return unmade(name, every, time.monotonic() - started, error)
+        seconds = time.monotonic() - started
+        program = hlo.Program(newest(Path(folder), early.PROGRAM))
+        held = early.buffers(newest(Path(folder), early.BUFFERS))
+    return counted(name, every, seconds, program, held, plan)
+
+
+def compile_into(folder: str, config: ConfigDict, target: Target, name: str) -> None:
+    """Compiles one program of a configuration, with the compiler's files in a folder."""
+    plan = open_plan(config, target)
+    if name == SAMPLE:
+        lowered = lower_sample(plan)
+    else:
+        lowered = next(p for every, p in lower_step(plan) if label(every) == name)
+    lowered.compile(compiler_options=options(folder))
+
+
+def options(folder: str) -> dict[str, str | bool]:
+    """Compiler options to have the compiler's files in a folder."""
+    return {"xla_dump_to": folder, "xla_dump_hlo_as_text": True}
+
+
+def counted(
+    name: str, every: int, seconds: float, program: hlo.Program, held: early.Buffers, plan: Plan
+) -> Program:
+    """What a program's text and buffers tell."""
     return Program(
         name,
         every,
         seconds,
-        memory.argument_size_in_bytes,
-        memory.temp_size_in_bytes,
-        memory.generated_code_size_in_bytes,
-        held + memory.temp_size_in_bytes + memory.generated_code_size_in_bytes,
-        cost.get("flops", 0.0) + full - once,
+        held.arguments,
+        held.temporary,
+        None,
+        held.peak,
+        program.flops()[0],
         program.traffic(),
-        cost.get("bytes accessed", 0.0),
-        program.cycles(),
-        tuple(program.collectives(plan.axes)),
+        collectives=tuple(program.collectives(plan.axes)),
     )
+
+
+def unmade(name: str, every: int, seconds: float, error: Exception) -> Program:
+    """A program that the compiler found no memory for; any other error is raised again."""
+    if "RESOURCE_EXHAUSTED" not in str(error):
+        raise error
+    words = str(error).splitlines()[0]
+    return Program(name, every, seconds, peak=needed(words), shortfall=words)
 
 
 def text(compiled: jax.stages.Compiled, folder: Path) -> str:
@@ -271,10 +378,24 @@ def text(compiled: jax.stages.Compiled, folder: Path) -> str:
     try:
         return compiled.as_text()
     except jax.errors.JaxRuntimeError:
-        files = sorted(folder.glob("*.after_optimizations.txt"))
-        if not files:
+        if not any(folder.glob(early.PROGRAM)):
             raise
-        return files[-1].read_text()
+        return newest(folder, early.PROGRAM)
+
+
+def newest(folder: Path, pattern: str) -> str:
+    """The last of the compiler's files of one kind.
+
+    Raises:
+      ConfigError: where it wrote none.
+    """
+    files = sorted(folder.glob(pattern))
+    if not files:
+        raise ConfigError(
+            f"the TPU compiler wrote no {pattern}, as libtpu 0.0.52 does before it generates code; "
+            "--until code does without it"
+        )
+    return files[-1].read_text()
 
 
 def needed(words: str) -> int:

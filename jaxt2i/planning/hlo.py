@@ -144,12 +144,22 @@ class Program:
         inside = self.computations[loop.attribute("condition").strip("%")]
         root = next(i for i in inside if i.root)
         # The comparison may be wrapped in a fusion that takes the bound as an operand.
-        bounds = [
-            int(i.rest.partition(")")[0])
-            for i in inside
-            if i.op == "constant" and i.name in root.operands and i.result.startswith("s32[]")
-        ]
-        return bounds[0] if len(bounds) == 1 else 1
+        compared = [i for i in inside if i.name in root.operands]
+        bounds = [number(i) for i in compared if integer(i)]
+        counters = [i.attribute("index") for i in compared if i.op == "get-tuple-element"]
+        if len(bounds) != 1 or len(counters) != 1:
+            return bounds[0] if len(bounds) == 1 else 1
+        return -(-bounds[0] // self._stride(loop, int(counters[0])))
+
+    def _stride(self, loop: Instruction, counter: int) -> int:
+        """What a turn adds to a loop's counter: more than 1 where a turn does several's work."""
+        inside = {i.name: i for i in self.computations[loop.attribute("body").strip("%")]}
+        root = next(i for i in inside.values() if i.root)
+        step = inside.get(root.operands[counter]) if root.op == "tuple" else None
+        if step is None or step.op != "add":
+            return 1
+        added = [number(inside[o]) for o in step.operands if o in inside and integer(inside[o])]
+        return added[0] if len(added) == 1 else 1
 
     @functools.cached_property
     def loops(self) -> dict[str, int]:
@@ -252,6 +262,16 @@ class Program:
         return total
 
 
+def integer(i: Instruction) -> bool:
+    """Whether an instruction is a whole number that is known."""
+    return i.op == "constant" and i.result[:5] in ("s32[]", "u32[]")
+
+
+def number(i: Instruction) -> int:
+    """The value of a scalar constant."""
+    return int(i.rest.partition(")")[0])
+
+
 def arrays(text: str) -> Iterator[tuple[str, int]]:
     """(dtype, bytes) of every array in a type."""
     for dtype, dims, _ in ARRAY.findall(text):
@@ -288,16 +308,42 @@ def moved(text: str, turns: int) -> float:
 
 def product(i: Instruction, found: dict[str, str]) -> float:
     """FLOPs of a dot or a convolution."""
-    out = math.prod(shape(ARRAY.search(i.result)[2]))
+    outs = shape(ARRAY.search(i.result)[2])
     sides = [shape(ARRAY.search(found[o])[2]) for o in i.operands[:2]]
     if i.op == "dot":
         axes = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", i.rest)
-        return 2.0 * out * math.prod(sides[0][int(a)] for a in axes[1].split(",") if a)
-    kernel = re.search(r"dim_labels=\w+_(\w+)->", i.rest)[1]
-    # Of a dilated input only one position in so many holds a value.
-    dilation = re.search(r"lhs_dilate=([\dx]+)", i.rest)
-    holes = math.prod(map(int, dilation[1].split("x"))) if dilation else 1
-    return 2.0 * out * math.prod(sides[1]) / sides[1][kernel.index("o")] / holes
+        return 2.0 * math.prod(outs) * math.prod(sides[0][int(a)] for a in axes[1].split(",") if a)
+    names = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", i.rest).groups()
+    sizes = [dict(zip(n, s, strict=True)) for n, s in zip(names, (*sides, outs), strict=True)]
+    # A spatial dimension of size 1 may be left out.
+    spatial = sorted(c for c in set("".join(names)) if c.isdigit())
+    met = math.prod(
+        meetings(*(s.get(d, 1) for s in sizes), *window(i, k)) for k, d in enumerate(spatial)
+    )
+    return 2.0 * sizes[2]["b"] * sizes[2]["f"] * sizes[1]["i"] * met
+
+
+def window(i: Instruction, k: int) -> tuple[int, int, int, int]:
+    """(stride, padding before, dilation of the input, of the kernel) of a spatial dimension."""
+
+    def part(name: str, default: str) -> str:
+        found = re.search(rf"window=\{{[^}}]*\b{name}=([\dx_\-]+)", i.rest)
+        return found[1].split("x")[k] if found else default
+
+    return (
+        int(part("stride", "1")),
+        int(part("pad", "0_0").partition("_")[0]),
+        int(part("lhs_dilate", "1")),
+        int(part("rhs_dilate", "1")),
+    )
+
+
+def meetings(
+    inputs: int, kernel: int, outputs: int, stride: int, pad: int, holes: int, spread: int
+) -> int:
+    """How often a kernel's elements meet a value along one dimension, not padding or a hole."""
+    at = np.arange(outputs)[:, None] * stride - pad + np.arange(kernel) * spread
+    return int(((at >= 0) & (at <= (inputs - 1) * holes) & (at % holes == 0)).sum())
 
 
 # --- Who talks to whom -------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from jaxt2i.planning.chips import GIB, Chip
-from jaxt2i.planning.compiled import Plan, Program
+from jaxt2i.planning.compiled import Plan, Program, recomputable, remat_line
 
 # What sharding over fsdp splits; frozen weights and the batch follow rules of their own.
 STATE = ("parameters", "optimiser", "averages")
@@ -20,14 +20,14 @@ class Memory:
       held: {what for: bytes} that stay between steps; see `Plan.held`.
       temporary: activations, gradients and other intermediate results of the largest program;
         where the compiler gave up, what it asked for beyond `held`.
-      code: of the largest program.
+      code: of the largest program; None where it is not known, and not in `peak`.
       peak: of the program that needs most.
       limit: what the chip has.
     """
 
     held: dict[str, int]
     temporary: int
-    code: int
+    code: int | None
     peak: int
     limit: float
 
@@ -44,6 +44,8 @@ class Memory:
     def verdict(self) -> str:
         """One sentence."""
         share = f"{self.peak / GIB:.2f} of {self.limit / GIB:.2f} GiB"
+        if self.fits and self.code is None:
+            return f"fits: {share}, {self.spare / GIB:.2f} GiB to spare for the program's code"
         if self.fits:
             return f"fits: {share}, {self.spare / GIB:.2f} GiB to spare"
         return f"does not fit: {share}, {-self.spare / GIB:.2f} GiB too much"
@@ -90,10 +92,11 @@ def advice(found: Memory, plan: Plan) -> list[str]:
             f"--config.mesh.fsdp={fsdp}{rules}: {state / GIB:.2f} GiB of parameters, moments and "
             f"averages become about {left / GIB:.2f}; costs gathers of the weights"
         )
-    if found.temporary and "remat" in c.model and not c.model.remat:
+    if found.temporary and recomputable(plan.method) and not c.remat:
         lines.append(
-            f"--config.model.remat=True: keeps block inputs alone of {found.temporary / GIB:.2f} "
-            "GiB of activations and scratch; costs another forward pass"
+            f"{remat_line('full')}: keeps block inputs alone of "
+            f"{found.temporary / GIB:.2f} GiB of activations and scratch; costs another forward "
+            'pass ("products" in place of "full" keeps more and costs less)'
         )
     if found.temporary and rows > 1:
         parts = smallest_divisor(rows, found.temporary / max(found.temporary + found.spare, 1.0))

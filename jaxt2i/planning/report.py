@@ -40,7 +40,7 @@ def report(
         "mesh": plan.axes,
         "batch_size": c.batch_size,
         "accumulate": c.accumulate,
-        "remat": bool(c.model.get("remat", False)),
+        "remat": dict(c.remat),
         "precision": c.precision,
         "parameters": {n: scalars(t) for n, t in plan.state.params.items()},
         "frozen": {n: scalars(t) for n, t in plan.frozen.items()},
@@ -141,9 +141,10 @@ def opening(plan: Plan) -> str:
     held = plan.held()
     state = sum(held.values())
     parts = ", ".join(f"{k} {n / GIB:.2f}" for k, n in held.items())
+    wait = "; compiling may take minutes" if state <= plan.target.chip.hbm else ""
     return (
         f"{plan.target}: {state / GIB:.2f} GiB of {plan.target.chip.hbm / GIB:.2f} stay on a chip "
-        f"between steps ({parts}); compiling may take minutes\n"
+        f"between steps ({parts}){wait}\n"
     )
 
 
@@ -153,7 +154,7 @@ def text(found: dict[str, Any]) -> str:
     lines = [
         f"{found['method']} on {found['topology']}: {found['chips']} chips, {found['hosts']} "
         f"hosts; mesh {mesh}; batch {found['batch_size']:,}; accumulate {found['accumulate']}; "
-        f"remat {found['remat']}; {found['precision']}",
+        f"remat {found['remat'] or 'none'}; {found['precision']}",
         "",
         *memory_text(found),
         "",
@@ -175,7 +176,9 @@ def memory_text(found: dict[str, Any]) -> list[str]:
     """Lines on memory, and what to change."""
     m = found["memory"]
     nets = {**found["parameters"], **{f"{k} (frozen)": n for k, n in found["frozen"].items()}}
-    sizes = {**m["held"], "activations and scratch": m["temporary"], "program": m["code"]}
+    found_out = {"activations and scratch": m["temporary"], "program": m["code"]}
+    # Nothing is said of what was not compiled, or not to its end.
+    sizes = m["held"] | {k: n for k, n in found_out.items() if n}
     lines = ["parameters: " + ", ".join(f"{k} {n / 1e6:,.1f} M" for k, n in nets.items())]
     lines.append("memory of a chip, GiB:")
     lines += [f"  {k:<24}{n / GIB:>8.3f}" for k, n in sizes.items()]
@@ -226,9 +229,8 @@ def speed_text(found: dict[str, Any]) -> list[str]:
             f"sampling {found['batch_size']:,} images: {d['overlapped'] * 1e3:.2f} to "
             f"{slower * 1e3:.2f} ms, {found['batch_size'] / slower:,.0f} images/s or more"
         )
-    lines.append(
-        f"efficiency against one host, same batch a chip: {e['apart']:.1%} to {e['overlapped']:.1%}"
-    )
+    least, most = sorted((e["apart"], e["overlapped"]))
+    lines.append(f"efficiency against one host, same batch a chip: {least:.1%} to {most:.1%}")
     lines.append(
         f"{c['what']}: {c['steps']:,} steps, {c['hours']:,.1f} hours, {c['chip_hours']:,.0f} "
         f"chip-hours ({c['chip_hours_at_roofline']:,.0f} at the roofline)"

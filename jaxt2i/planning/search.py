@@ -5,9 +5,10 @@ from collections.abc import Iterator
 
 from ml_collections import ConfigDict
 
+from jaxt2i.engine import method as methods
 from jaxt2i.planning import compiled, roofline
 from jaxt2i.planning.chips import Target
-from jaxt2i.planning.compiled import Plan
+from jaxt2i.planning.compiled import Plan, remat, remat_line
 from jaxt2i.planning.memory import Memory, memory
 
 
@@ -18,24 +19,25 @@ class Setting:
     Attributes:
       fsdp: devices over which the state is split.
       accumulate: micro-batches.
-      remat: whether activations are computed again; None where the method cannot.
+      remat: policy of `config.remat` for all networks, "" for none; None where no network can
+        compute activations again.
     """
 
     fsdp: int
     accumulate: int
-    remat: bool | None
+    remat: str | None
 
     def lines(self) -> str:
         """As settings of the command line."""
         shown = f"--config.mesh.fsdp={self.fsdp} --config.accumulate={self.accumulate}"
-        return shown if self.remat is None else f"{shown} --config.model.remat={self.remat}"
+        return shown if self.remat is None else f"{shown} {remat_line(self.remat)}"
 
     def apply(self, config: ConfigDict) -> ConfigDict:
         """The configuration with this setting."""
         c = compiled.prepared(config, 0, {"data": -1, "fsdp": self.fsdp})
         c.accumulate = self.accumulate
         if self.remat is not None:
-            c.model.remat = self.remat
+            c.remat = remat(self.remat)
         return c
 
 
@@ -59,7 +61,7 @@ class Trial:
     compiled: bool
 
 
-def settings(config: ConfigDict, target: Target) -> list[Setting]:
+def settings(config: ConfigDict, target: Target, able: bool) -> list[Setting]:
     """Candidates, those that cost least time first.
 
     fsdp is 1 or grows by fours to a host, then to the machine; micro-batches grow by twos as long
@@ -68,35 +70,38 @@ def settings(config: ConfigDict, target: Target) -> list[Setting]:
     Args:
       config: the prepared configuration.
       target: the machine.
+      able: whether some network can compute activations again.
     """
     count, host = target.count, min(target.chip.host, target.count)
     splits = [n for n in dict.fromkeys((1, 4, host, 4 * host, count)) if count % n == 0]
     rows = config.batch_size // count
     parts = [n for n in (1, 2, 4, 8) if rows and rows % n == 0]
-    remats = (False, True) if "remat" in config.model else (None,)
+    remats = ("", "products", "full") if able else (None,)
     out = [Setting(f, a, r) for f in splits for a in parts for r in remats]
     return sorted(out, key=lambda s: (bool(s.remat) + (s.accumulate > 1) + (s.fsdp > 1), s.fsdp))
 
 
-def search(config: ConfigDict, target: Target, most: int) -> Iterator[Trial]:
+def search(config: ConfigDict, target: Target, most: int, until: str = "code") -> Iterator[Trial]:
     """Compiles candidates one by one; those whose state alone is too big need no compiling.
 
     Args:
       config: the prepared configuration.
       target: the machine.
       most: compilations.
+      until: how far, see `compiled.training`.
     """
-    for setting in settings(config, target):
-        trial = attempt(setting, compiled.open_plan(setting.apply(config), target))
+    able = compiled.recomputable(methods.load(config))
+    for setting in settings(config, target, able):
+        trial = attempt(setting, compiled.open_plan(setting.apply(config), target), until)
         yield trial
         most -= trial.compiled
         if not most:
             return
 
 
-def attempt(setting: Setting, plan: Plan) -> Trial:
+def attempt(setting: Setting, plan: Plan, until: str) -> Trial:
     """Compiles one candidate."""
-    programs = compiled.training(plan)
+    programs = compiled.training(plan, until)
     found = memory(plan.held(), programs, plan.target.chip)
     if any(p.shortfall for p in programs):
         return Trial(setting, found, None, 0.0, any(p.seconds for p in programs))

@@ -121,13 +121,36 @@ def test_products():
     }
     window = "window={size=3x3 pad=1_1x1_1}, dim_labels=b01f_01io->b01f"
     conv = instruction(f"%y = f32[8,16,16,128]{{3,2,1,0}} convolution(%x, %k), {window}")
-    assert hlo.product(conv, known) == 2 * 8 * 16 * 16 * 128 * 9 * 64
+    met = 3 * 16 - 2  # of 3 elements at 16 places, two meet padding
+    assert hlo.product(conv, known) == 2 * 8 * 128 * 64 * met**2
     up = window.replace("1_1 ", "1_2 ").replace("size=3x3", "size=3x3 lhs_dilate=2x2")
     transposed = instruction(f"%y = f32[8,32,32,128]{{3,2,1,0}} convolution(%x, %k), {up}")
-    assert hlo.product(transposed, known) == 2 * 8 * 32 * 32 * 128 * 9 * 64 / 4
+    met = 3 * 16 - 1  # a value for 1 or 2 elements in turn; the last place has none beyond it
+    assert hlo.product(transposed, known) == 2 * 8 * 128 * 64 * met**2
     dims = "lhs_contracting_dims={3}, rhs_contracting_dims={0}"
     dot = instruction(f"%y = f32[8,16,16,32]{{3,2,1,0}} dot(%x, %m), {dims}")
     assert hlo.product(dot, known) == 2 * 8 * 16 * 16 * 32 * 64
+
+
+def test_a_turn_that_does_the_work_of_two():
+    text = """%body.7 (p: (u32[], f32[8])) -> (u32[], f32[8]) {
+  %two = u32[]{:T(128)} constant(2)
+  %p = (u32[]{:T(128)}, f32[8]{0}) parameter(0)
+  %i = u32[]{:T(128)} get-tuple-element(%p), index=0
+  %x = f32[8]{0} get-tuple-element(%p), index=1
+  %next = u32[]{:T(128)} add(%i, %two)
+  ROOT %t = (u32[]{:T(128)}, f32[8]{0}) tuple(%next, %x)
+}
+
+%cond.7 (p: (u32[], f32[8])) -> pred[] {
+  %bound = u32[]{:T(128)} constant(7)
+  %p = (u32[]{:T(128)}, f32[8]{0}) parameter(0)
+  %i = u32[]{:T(128)} get-tuple-element(%p), index=0, metadata={op_name="a"}
+  ROOT %less = pred[]{:T(512)} compare(%i, %bound), direction=LT
+}
+"""
+    loop = instruction("%w = (u32[], f32[8]{0}) while(%t), condition=%cond.7, body=%body.7")
+    assert hlo.Program(text).trips(loop) == 4
 
 
 def test_turns_that_the_compiler_noted():

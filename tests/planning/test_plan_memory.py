@@ -15,13 +15,14 @@ HELD = {"parameters": 4 * GIB, "optimiser": 8 * GIB, "averages": 4 * GIB, "froze
 SMALL = {"parameters": GIB // 2, "optimiser": GIB // 2, "averages": 0}
 
 
-def plan(batch=128, accumulate=1, fsdp=1, count=16, sharding=(), **model):
-    config = ConfigDict(
-        {"batch_size": batch, "accumulate": accumulate, "sharding": sharding, "model": model}
-    )
+def plan(batch=128, accumulate=1, fsdp=1, count=16, sharding=(), remat=(), able=True):
+    settings = {"batch_size": batch, "accumulate": accumulate}
+    config = ConfigDict(settings | {"sharding": sharding, "remat": remat})
+    nets = {"g": types.SimpleNamespace(remat=None) if able else object()}
     target = chips.of_size(V5E, count)
     axes = {"data": count // fsdp, "fsdp": fsdp, "tensor": 1}
-    return types.SimpleNamespace(config=config, target=target, axes=axes)
+    method = types.SimpleNamespace(nets=nets)
+    return types.SimpleNamespace(config=config, target=target, axes=axes, method=method)
 
 
 def test_what_fits_needs_no_advice():
@@ -50,18 +51,19 @@ def test_a_state_that_is_too_big_is_split_as_little_as_will_do():
 
 def test_activations_that_are_too_big_are_cut_or_computed_again():
     found = memory.Memory(SMALL, 40 * GIB, 0, 41 * GIB, V5E.hbm)
-    lines = memory.advice(found, plan(batch=128, accumulate=2, remat=False))
-    assert any(x.startswith("--config.model.remat=True") for x in lines)
+    lines = memory.advice(found, plan(batch=128, accumulate=2))
+    assert any(x.startswith('--config.remat=\'((".*", "full"),)\': keeps') for x in lines)
     # 14.75 GiB are left for 40: three parts would do, four divide the 8 rows of a chip.
     assert any(x.startswith("--config.accumulate=8: 2 images a chip at once") for x in lines)
     assert any(x.startswith("--config.batch_size=32: 2 images a chip") for x in lines)
     assert "--topology with 64 chips instead of 16, for the same batch" in lines
-    assert not any("remat" in x for x in memory.advice(found, plan(remat=True)))
+    for other in (plan(remat=((".*", "products"),)), plan(able=False)):
+        assert not any("remat" in x for x in memory.advice(found, other))
 
 
 def test_one_row_a_chip_and_nothing_to_split_needs_another_chip():
     found = memory.Memory(SMALL, 40 * GIB, 0, 41 * GIB, V5E.hbm)
-    (line,) = memory.advice(found, plan(batch=16, fsdp=16))
+    (line,) = memory.advice(found, plan(batch=16, fsdp=16, able=False))
     assert "a chip with more memory" in line
 
 

@@ -35,9 +35,9 @@ def toy(batch=16, **mesh):
     return compiled.prepared(runs.preset(TOY, ""), batch, mesh)
 
 
-def planned(topology, config):
+def planned(topology, config, until="code"):
     plan = compiled.open_plan(config, chips.target(topology))
-    return plan, compiled.training(plan)
+    return plan, compiled.training(plan, until)
 
 
 @needs_libtpu
@@ -56,12 +56,24 @@ def test_data_parallel_on_a_tpu_sends_sums_alone_and_knows_its_bytes():
     assert programs[0].flops > 0 < programs[0].traffic
     assert programs[0].cycles > 0
     assert programs[0].arguments >= held["parameters"] + held["frozen"]
+    # Stopped before its code is generated, the program is the same.
+    early = compiled.sketch("train", 1, plan)
+    for field in ("arguments", "traffic", "collectives"):
+        assert getattr(early, field) == getattr(programs[0], field)
+    assert early.peak == pytest.approx(programs[0].peak - programs[0].code, abs=64 * 2**10)
+    assert early.flops == pytest.approx(programs[0].flops, rel=0.3)  # products alone
+    assert (early.code, early.cycles, early.shortfall) == (None, 0, "")
+    said = report.report(plan, [early], None)
+    assert said["memory"]["verdict"].endswith("to spare for the program's code")
+    assert said["programs"][0]["code"] is None
+    assert "\n  program  " not in report.text(said)
 
 
+@pytest.mark.aot
 @needs_libtpu
 def test_fsdp_on_a_tpu_gathers_and_saves_memory():
-    whole, _ = planned("v6e:2x2", toy())
-    plan, programs = planned("v6e:2x2", toy(data=1, fsdp=4))
+    whole = compiled.open_plan(toy(), chips.target("v6e:2x2"))
+    plan, programs = planned("v6e:2x2", toy(data=1, fsdp=4), "buffers")
     assert "all-gather" in {c.kind for c in programs[0].collectives}
     assert {c.axes for c in programs[0].collectives} == {"fsdp"}
     assert plan.held()["parameters"] < 0.3 * whole.held()["parameters"]

@@ -42,7 +42,6 @@ class Model:
       res_blocks: pairs of a plain and a residual layer a block (the official `full` has 3; a
         reading of the paper says 4, which would be 1.31 B parameters).
       low_precision_blocks: the highest resolutions that compute in the policy's dtype.
-      remat: recompute a block's activations in the backward pass.
       train_mode: "all" (synthesis and mapping), "text_encoder" (the sentence encoder alone; D and
         the guidance keep the frozen one), "freeze64" (blocks above 64 px and every ToRGB layer).
       micro_batch: consecutive examples that share a crop and, in groups of at most 8, batch
@@ -71,7 +70,6 @@ class Model:
     channel_max: int = 512
     res_blocks: int = 2
     low_precision_blocks: int = 4
-    remat: bool = False
     train_mode: str = "all"
     micro_batch: int = 8
     hinge_over_micro_batch: bool = True
@@ -212,7 +210,6 @@ class Game:
                 channel_max=m.channel_max,
                 num_res_blocks=m.res_blocks,
                 low_precision_blocks=m.low_precision_blocks,
-                remat=m.remat,
                 dtype=dtype,
             ),
             "d": networks.DiscriminatorHeads(

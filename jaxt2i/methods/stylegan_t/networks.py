@@ -18,6 +18,7 @@ from jaxt2i.nn import augment, resample
 from jaxt2i.nn.dense import FullyConnected, StyleSplit, bias_act, normalize_2nd_moment
 from jaxt2i.nn.modulated import modulated_conv, to_rgb
 from jaxt2i.nn.norms import BatchNormLocal, SpectralConv
+from jaxt2i.nn.remat import Policy, recomputed
 
 FIRST = 8  # resolution of the first block, pixels
 FIR = resample.setup_filter((1, 3, 3, 1))
@@ -316,7 +317,7 @@ class Synthesis(nn.Module):
       low_precision_blocks: how many of the highest resolutions compute in `dtype`; the others in
         float32, as published.
       dtype: compute dtype of these.
-      remat: recompute each block's inside in the backward pass instead of keeping it.
+      remat: what each block keeps for the backward pass; see `recomputed`.
       variant: of the up-convolutions, see `resample.up_conv`.
     """
 
@@ -326,7 +327,7 @@ class Synthesis(nn.Module):
     num_res_blocks: int = 2
     low_precision_blocks: int = 4
     dtype: jnp.dtype = jnp.float32
-    remat: bool = False
+    remat: Policy = None
     variant: str = "auto"
 
     @property
@@ -387,17 +388,14 @@ class Synthesis(nn.Module):
         if ws.ndim == 2:
             ws = jnp.broadcast_to(ws[:, None], (len(ws), self.num_ws, ws.shape[-1]))
         if ws.shape[1] != self.num_ws:
-            raise ValueError(
-                f"synthesis got {ws.shape[1]} ws for {self.num_ws} layers; give one w [B, D] or "
-                f"[B, {self.num_ws}, D]"
-            )
+            form = f"one w [B, D] or [B, {self.num_ws}, D]"
+            raise ValueError(f"synthesis got {ws.shape[1]} ws, not {self.num_ws}; give {form}")
         maps = self._noise(noise, len(ws))
-        block_class = nn.remat(SynthesisBlock) if self.remat else SynthesisBlock
         x = image = None
         sides, per_block = resolutions(self.resolution), 2 * self.num_res_blocks + 1
         for i, r in enumerate(sides):
             low = i >= len(sides) - self.low_precision_blocks
-            block = block_class(
+            block = SynthesisBlock(
                 self.channels(r),
                 self.num_res_blocks,
                 first=i == 0,
@@ -408,7 +406,7 @@ class Synthesis(nn.Module):
             mine = {k.split("/")[1]: v for k, v in maps.items() if k.startswith(f"b{r}/")}
             # ToRGB shares its w with the next block's first layer.
             part = ws[:, i * per_block : (i + 1) * per_block + 1]
-            x, image = block(x, image, part, mine)  # [B, r, r, C(r)], [B, r, r, 3]
+            x, image = recomputed(self.remat, block, x, image, part, mine)  # [B, r, r, C(r) and 3]
         return image
 
 
@@ -426,7 +424,7 @@ class Generator(nn.Module):
     num_res_blocks: int = 2
     low_precision_blocks: int = 4
     dtype: jnp.dtype = jnp.float32
-    remat: bool = False
+    remat: Policy = None
     variant: str = "auto"
     sentence_dim: int = 768
 
@@ -520,6 +518,7 @@ class DiscriminatorHeads(nn.Module):
       cmap_dim, virtual_size, dtype: of each `DiscriminatorHead`.
       maps, inputs, sentence_dim: number and channels of the feature maps and width of the text
         vectors that `example` gives; sentence_dim 0 = unconditional.
+      remat: what each head keeps for the backward pass; see `recomputed`.
     """
 
     cmap_dim: int = 64
@@ -528,6 +527,7 @@ class DiscriminatorHeads(nn.Module):
     maps: int = 5
     inputs: int = 384
     sentence_dim: int = 768
+    remat: Policy = None
 
     def example(self) -> tuple:
         """Inputs that `init` can be traced with."""
@@ -553,7 +553,7 @@ class DiscriminatorHeads(nn.Module):
         logits = []
         for i, x in enumerate(features):
             head = DiscriminatorHead(self.cmap_dim, self.virtual_size, self.dtype, name=f"head_{i}")
-            logits.append(head(x, sentence, train=train))
+            logits.append(recomputed(self.remat, head, x, sentence, train=train))
         return jnp.concatenate(logits, axis=1)
 
 
