@@ -68,7 +68,7 @@ def test_impossible_sizes_are_refused():
         nets.Synthesis(16, channel_base=256).channels(16)
     module, variables, z, c = tiny()
     wrong = lambda m: m.synthesis(jnp.zeros((1, 4, 72)), noise="none")  # noqa: E731
-    with pytest.raises(ValueError, match=r"got 4 ws for 7 layers"):
+    with pytest.raises(ValueError, match=r"got 4 ws, not 7; give one w"):
         module.apply(variables, method=wrong)
     with pytest.raises(ValueError, match=r"noise='constant' is not a mode"):
         module.apply(variables, z, c, noise="constant")
