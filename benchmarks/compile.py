@@ -24,13 +24,13 @@ def child(case: str, batch: int) -> None:
     # Here, so that a process that only starts others stays small.
     import jax
 
-    from jaxt2i import runs
     from jaxt2i.data import schema
     from jaxt2i.engine import loop, mesh
     from jaxt2i.engine import method as methods
     from jaxt2i.engine import state as states
     from jaxt2i.engine import step as steps
     from jaxt2i.planning import compiled
+    from jaxt2i.run import open as runs
 
     jax.config.update("jax_enable_compilation_cache", False)
     name, _, preset = case.partition(":")

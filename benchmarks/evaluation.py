@@ -22,11 +22,11 @@ from machine import report, show
 from PIL import Image
 from safetensors.numpy import save_file
 
-from jaxt2i.convert import clip as clip_tables
-from jaxt2i.convert import inception as tables
 from jaxt2i.convert import rules
-from jaxt2i.data.synthetic import Synthetic
+from jaxt2i.data.drawn.synthetic import Synthetic
+from jaxt2i.encoders import clip_names as clip_tables
 from jaxt2i.encoders import features
+from jaxt2i.encoders import inception_names as tables
 from jaxt2i.evaluation import scores, sets
 from jaxt2i.evaluation.reading import Look, Reader
 from jaxt2i.metrics import protocols

@@ -15,10 +15,10 @@ import jax
 import jax.numpy as jnp
 from machine import report, show
 
-from jaxt2i import runs
 from jaxt2i.engine import mesh
 from jaxt2i.engine import state as states
 from jaxt2i.engine import step as steps
+from jaxt2i.run import open as runs
 
 
 def opened(args, batch_size: int, **model) -> runs.Run:

@@ -82,8 +82,10 @@ def child(config_file: str, preset: str, workdir: str) -> None:
     # Here, so that a process that only starts others stays small.
     import jax
 
-    from jaxt2i import runs, train
-    from jaxt2i.engine import log, loop
+    from jaxt2i import train
+    from jaxt2i.engine import loop
+    from jaxt2i.run import log
+    from jaxt2i.run import open as runs
 
     assert train.main
     laps.seconds["import"] = laps.since_start()

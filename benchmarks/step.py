@@ -16,10 +16,10 @@ import numpy as np
 from machine import report, show
 from ml_collections import ConfigDict
 
-from jaxt2i import runs
 from jaxt2i.engine import loop, mesh
 from jaxt2i.engine import state as states
 from jaxt2i.engine import step as steps
+from jaxt2i.run import open as runs
 
 
 def windows(function, count: int, length: int) -> list[float]:

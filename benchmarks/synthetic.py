@@ -14,7 +14,7 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"  # before numpy: one core is one thread
 
 from machine import report, show
 
-from jaxt2i.data.synthetic import CORPORA, Synthetic
+from jaxt2i.data.drawn.synthetic import CORPORA, Synthetic
 
 KEYS = ("image", "boxes", "box_label", "box_mask", "label")
 MASKS = (*KEYS, "shape_masks", "segmentation")

@@ -32,7 +32,7 @@ def get_config(preset: str | None = None) -> ConfigDict:
 def published(batch_size: int, epochs: int) -> ConfigDict:
     """What every published configuration shares: one GPU, float32, constant learning rates."""
     c = common.base()
-    c.method = "jaxt2i.methods.attngan"
+    c.method = "jaxt2i.systems.attngan"
     c.batch_size = batch_size
     c.total_epochs = epochs
     c.seed = 100
@@ -41,7 +41,7 @@ def published(batch_size: int, epochs: int) -> ConfigDict:
     c.data.update(tokenizer="captions.pickle", resize="bilinear")
     adam = {"lr": 2e-4, "b1": 0.5, "b2": 0.999, "eps": 1e-8}
     c.optim = ConfigDict({"g": adam, "d": adam})
-    # Every key of jaxt2i.methods.attngan.Model; the docstrings are there.
+    # Every key of jaxt2i.systems.attngan.method.Model; the docstrings are there.
     c.model = ConfigDict(
         {
             "weights": "pretrained",

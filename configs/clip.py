@@ -21,7 +21,7 @@ def get_config(preset: str | None = None) -> ConfigDict:
 def embedded() -> ConfigDict:
     """The shipped mini CLIP: 0.9 M parameters, both corpora, 32 px."""
     c = common.base()
-    c.method = "jaxt2i.methods.clip"
+    c.method = "jaxt2i.systems.clip"
     c.batch_size = 128
     c.total_steps = 2000
     c.log_every_steps = 50

@@ -28,14 +28,14 @@ def get_config(preset: str | None = None) -> ConfigDict:
 def published(vocab: int, tokens: int, epoch_steps: int) -> ConfigDict:
     """What both published configurations share."""
     c = common.base()
-    c.method = "jaxt2i.methods.damsm"
+    c.method = "jaxt2i.systems.damsm"
     c.batch_size = 48
     c.total_epochs = 600
     c.seed = 100
     c.precision = "float32"
     c.data.update(source="records", resolution=299, crop="random", resize="bilinear")
     c.data.update(tokenizer="captions.pickle", tokens=tokens)
-    # Every key of jaxt2i.methods.damsm.Optim.
+    # Every key of jaxt2i.systems.damsm.method.Optim.
     c.optim = ConfigDict(
         {
             "lr": 2e-3,
@@ -49,7 +49,7 @@ def published(vocab: int, tokens: int, epoch_steps: int) -> ConfigDict:
             "clip": 0.25,
         }
     )
-    # Every key of jaxt2i.methods.damsm.Model; the docstrings are there.
+    # Every key of jaxt2i.systems.damsm.method.Model; the docstrings are there.
     c.model = ConfigDict(
         {
             "text_vocab": vocab,

@@ -36,7 +36,7 @@ def get_config(preset: str | None = None) -> ConfigDict:
 def published(epochs: int) -> ConfigDict:
     """What every published configuration shares: one GPU, float32, constant learning rates."""
     c = common.base()
-    c.method = "jaxt2i.methods.df_gan"
+    c.method = "jaxt2i.systems.df_gan"
     c.batch_size = 32
     c.total_epochs = epochs
     c.seed = 100
@@ -45,7 +45,7 @@ def published(epochs: int) -> ConfigDict:
     c.data.update(tokenizer="captions_DAMSM.pickle", resize="bilinear")
     adam = {"b1": 0.0, "b2": 0.9, "eps": 1e-8}
     c.optim = ConfigDict({"g": {"lr": 1e-4, **adam}, "d": {"lr": 4e-4, **adam}})
-    # Every key of jaxt2i.methods.df_gan.Model; the docstrings are there.
+    # Every key of jaxt2i.systems.df_gan.method.Model; the docstrings are there.
     c.model = ConfigDict(
         {
             "perception": "damsm",

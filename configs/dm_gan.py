@@ -27,7 +27,7 @@ def get_config(preset: str | None = None) -> ConfigDict:
 def published(batch_size: int, epochs: int) -> ConfigDict:
     """AttnGAN's configuration with DM-GAN's widths; the code's epochs (paper: 600 and 120)."""
     c = attngan.published(batch_size, epochs)
-    c.method = "jaxt2i.methods.dm_gan"
+    c.method = "jaxt2i.systems.dm_gan"
     # The settings that DM-GAN has beside AttnGAN's.
     c.model.update(g_base=64, d_base=32, summary_gradient=False, twice=True)
     return c

@@ -45,7 +45,7 @@ def published(epochs: int) -> ConfigDict:
     none.
     """
     c = common.base()
-    c.method = "jaxt2i.methods.galip"
+    c.method = "jaxt2i.systems.galip"
     c.batch_size = 512
     c.total_epochs = epochs
     c.seed = 100
@@ -53,7 +53,7 @@ def published(epochs: int) -> ConfigDict:
     c.data.resize = "bilinear"
     adam = {"b1": 0.0, "b2": 0.9, "eps": 1e-8}
     c.optim = ConfigDict({"g": {"lr": 1e-4, **adam}, "d": {"lr": 4e-4, **adam}})
-    # Every key of jaxt2i.methods.galip.Model; the docstrings are there.
+    # Every key of jaxt2i.systems.galip.method.Model; the docstrings are there.
     c.model = ConfigDict(
         {
             "perception": "clip_b32",

@@ -30,7 +30,7 @@ def get_config(preset: str | None = None) -> ConfigDict:
 def embedded() -> ConfigDict:
     """Scenes at 32 px: 242 CPU seconds in all, hence two minutes on two idle cores."""
     c = common.base()
-    c.method = "jaxt2i.methods.recogniser"
+    c.method = "jaxt2i.systems.recogniser"
     c.batch_size = 32
     c.total_steps = 1800
     c.log_every_steps = 100
@@ -38,7 +38,7 @@ def embedded() -> ConfigDict:
     c.sample_every_steps = 600
     c.score_images = 512
     c.data.update(source="synthetic", corpus="scenes", split="judge", resolution=32)
-    # Every key of jaxt2i.methods.recogniser.Optim.
+    # Every key of jaxt2i.systems.recogniser.method.Optim.
     c.optim = ConfigDict(
         {
             "lr": 0.05,
@@ -49,7 +49,7 @@ def embedded() -> ConfigDict:
             "decay_steps": 1800,
         }
     )
-    # Every key of jaxt2i.methods.recogniser.Model; the docstrings are there.
+    # Every key of jaxt2i.systems.recogniser.method.Model; the docstrings are there.
     c.model = ConfigDict(
         {
             "classes": 17,

@@ -36,7 +36,7 @@ def get_config(preset: str | None = None) -> ConfigDict:
 def published(epochs: int) -> ConfigDict:
     """What every published configuration shares: float32, constant learning rates (TTUR)."""
     c = common.base()
-    c.method = "jaxt2i.methods.souza"
+    c.method = "jaxt2i.systems.souza"
     c.batch_size = 24
     c.total_epochs = epochs
     c.precision = "float32"
@@ -44,7 +44,7 @@ def published(epochs: int) -> ConfigDict:
     c.data.update(tokenizer="captions.pickle", resize="bilinear")
     adam = {"b1": 0.0, "b2": 0.999, "eps": 1e-8}
     c.optim = ConfigDict({"g": {"lr": 1e-4, **adam}, "d": {"lr": 4e-4, **adam}})
-    # Every key of jaxt2i.methods.souza.Model; the docstrings are there.
+    # Every key of jaxt2i.systems.souza.method.Model; the docstrings are there.
     c.model = ConfigDict(
         {
             "perception": "damsm",

@@ -91,7 +91,7 @@ def tiny() -> ConfigDict:
 def published(resolution: int, images: float) -> ConfigDict:
     """What every published configuration shares, at batch 2048."""
     c = common.base()
-    c.method = "jaxt2i.methods.stylegan_t"
+    c.method = "jaxt2i.systems.stylegan_t"
     c.batch_size = 2048
     c.total_images = int(images)
     c.log_every_steps = 50
@@ -101,7 +101,7 @@ def published(resolution: int, images: float) -> ConfigDict:
     c.data.update(source="webdataset", tokenizer="clip", tokens=77, resolution=resolution)
     adam = {"lr": 0.002, "b1": 0.0, "b2": 0.99, "eps": 1e-8, "zero_nonfinite": True}
     c.optim = ConfigDict({"g": dict(adam), "d": dict(adam)})
-    # Every key of jaxt2i.methods.stylegan_t.Model; the docstrings are there.
+    # Every key of jaxt2i.systems.stylegan_t.method.Model; the docstrings are there.
     c.model = ConfigDict(
         {
             "perception": "clip_l14_dino_s16",

@@ -31,19 +31,20 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from jaxt2i import runs, sample
+from jaxt2i import sample
 from jaxt2i.convert.rules import ConversionError
 from jaxt2i.convert.torch_files import UnreadableFileError, UnsafeFileError
 from jaxt2i.data.schema import DataError
 from jaxt2i.encoders import features
 from jaxt2i.encoders.damsm import DamsmImage
-from jaxt2i.engine import checkpoint, log, optim, processes
 from jaxt2i.engine import state as states
 from jaxt2i.evaluation import perceptual, report, scores, sets
 from jaxt2i.evaluation.reading import Reader, Seen, share_of, together
 from jaxt2i.metrics import confidence, nearest, protocols
 from jaxt2i.metrics import statistics as stats
 from jaxt2i.metrics.score import MetricError, Score
+from jaxt2i.run import checkpoint, log, processes, settings
+from jaxt2i.run import open as runs
 
 # Pictures shown in the report, and pictures whose neighbours are.
 GRID, NEIGHBOURS = 24, 8
@@ -573,7 +574,7 @@ def watch(args: argparse.Namespace) -> None:
     config = runs.read_config(args.workdir)
     # The run's length may be given in steps, pictures or epochs.
     epoch = runs.open_run(config).source(config.data.split).size
-    total = optim.steps(config, "total", batch_size=config.batch_size, epoch_images=epoch)
+    total = settings.steps(config, "total", batch_size=config.batch_size, epoch_images=epoch)
     done = None
     while done is None or done < total:
         step = newest(args.workdir)

@@ -61,9 +61,9 @@ def main(argv: list[str]) -> None:
     os.environ["JAX_PLATFORMS"] = "cpu"  # whatever is here, it is not what is planned for
     import jax
 
-    from jaxt2i import runs
-    from jaxt2i.engine import cache
     from jaxt2i.planning import chips, compiled, report, search
+    from jaxt2i.run import cache
+    from jaxt2i.run import open as runs
 
     try:
         target = chips.target(TOPOLOGY.value)

@@ -35,9 +35,10 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from jaxt2i.data import files, records, schema
 from jaxt2i.data import order as orders
+from jaxt2i.data import schema
 from jaxt2i.data.pictures import Framing
+from jaxt2i.data.sources import files, records
 
 # Side at which pictures are shown, pixels.
 SHOWN = 256
@@ -279,8 +280,9 @@ def show(folder: str, split: str, args: argparse.Namespace) -> Path:
 
 def show_pipeline(args: argparse.Namespace, settings: list[str]) -> Path:
     """Draws what the network of a configuration sees, batch after batch."""
-    from jaxt2i import runs, train
+    from jaxt2i import train
     from jaxt2i.data import show as drawings
+    from jaxt2i.run import open as runs
 
     train.parse(["prepare", f"--config={args.config}", *settings])
     run = runs.open_run(train.CONFIG.value)

@@ -24,18 +24,18 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from configs import recogniser as presets
-from jaxt2i import runs
-from jaxt2i.data import meaning
+from jaxt2i.data.drawn import meaning
+from jaxt2i.data.drawn.synthetic import Synthetic
 from jaxt2i.data.schema import unit_range
-from jaxt2i.data.synthetic import Synthetic
 from jaxt2i.encoders import pretrained
-from jaxt2i.engine import log
 from jaxt2i.engine.method import fields
-from jaxt2i.methods import recogniser
 from jaxt2i.metrics import confidence, recognised
 from jaxt2i.metrics import statistics as stats
 from jaxt2i.metrics.frechet import fid
 from jaxt2i.metrics.score import MetricError
+from jaxt2i.run import log
+from jaxt2i.run import open as runs
+from jaxt2i.systems.recogniser import method as recogniser
 
 # Pictures read at once.
 CHUNK = 256
@@ -54,7 +54,7 @@ class Eye:
     Attributes:
       corpus: whose pictures it reads.
       resolution: at which it sees them, pixels.
-      read: uint8 [N, R, R, 3] to its readings, see `jaxt2i.methods.recogniser.readings`.
+      read: uint8 [N, R, R, 3] to its readings, see `jaxt2i.systems.recogniser.method.readings`.
       card: how it was trained, and its scores on held-out pictures.
     """
 
@@ -157,7 +157,7 @@ def readings(eye: Eye, images: np.ndarray) -> dict[str, np.ndarray]:
       images: uint8 [N, H, W, 3], squares of any size.
 
     Returns:
-      As `jaxt2i.methods.recogniser.readings`, on the host.
+      As `jaxt2i.systems.recogniser.method.readings`, on the host.
 
     Raises:
       ValueError: for other arrays.

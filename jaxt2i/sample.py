@@ -29,10 +29,11 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from jaxt2i import runs
-from jaxt2i.engine import checkpoint, log, loop, mesh
+from jaxt2i.engine import loop, mesh
 from jaxt2i.engine import state as states
 from jaxt2i.engine.method import ConfigError
+from jaxt2i.run import checkpoint, log
+from jaxt2i.run import open as runs
 
 # Pictures per call. Fixed, so that the arithmetic behind an image, and thereby the image, does
 # not depend on how many are asked for.

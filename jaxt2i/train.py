@@ -45,7 +45,7 @@ def parse(argv: list[str]) -> list[str]:
 
 def unknown(argv: list[str]) -> str:
     """What to say of the first --config.KEY that the configuration does not have."""
-    from jaxt2i import runs
+    from jaxt2i.run import open as runs
 
     file, _, preset = config_file(argv).partition(":")
     known = [f"config.{key}" for key in runs.flat(runs.plain(runs.preset(file, preset)))]
@@ -63,8 +63,8 @@ def main(argv: list[str]) -> None:
     """Trains the configuration on the command line."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}; settings are --config.KEY=VALUE")
-    from jaxt2i import runs
-    from jaxt2i.engine import processes
+    from jaxt2i.run import open as runs
+    from jaxt2i.run import processes
 
     runs.prepare_jax()
     config = CONFIG.value

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import hypothesis
 
-from jaxt2i.engine import flags
+from jaxt2i.run import flags
 
 # The first example of a property often pays for a compilation.
 hypothesis.settings.register_profile("jaxt2i", deadline=None)
@@ -31,5 +31,5 @@ def pytest_addoption(parser):
         "--method",
         action="append",
         help="run the contract tests for this dotted module (its config is "
-        "configs/NAME.py:tiny, or give MODULE=FILE[:preset]); default: all of jaxt2i.methods",
+        "configs/NAME.py:tiny, or give MODULE=FILE[:preset]); default: all of jaxt2i.systems",
     )

@@ -6,11 +6,11 @@ from pathlib import Path
 import jax
 import pytest
 
-from jaxt2i import runs
-from jaxt2i.engine import optim
 from jaxt2i.engine import state as states
 from jaxt2i.engine import step as steps
-from jaxt2i.engine.checkpoint import named
+from jaxt2i.run import open as runs
+from jaxt2i.run import settings
+from jaxt2i.run.checkpoint import named
 
 ROOT = Path(__file__).parent.parent
 FILES = [p for p in sorted((ROOT / "configs").glob("*.py")) if p.stem not in ("__init__", "common")]
@@ -37,7 +37,7 @@ def opened(name, **changes):
 def test_presets_build_and_say_what_they_are(name):
     run = opened(name)
     size = run.config.batch_size
-    assert optim.steps(run.config, "total", batch_size=size, epoch_images=10 * size) > 0
+    assert settings.steps(run.config, "total", batch_size=size, epoch_images=10 * size) > 0
     state, frozen = states.shapes(run.method, run.batch_spec())
     assert set(state.params) == set(run.method.trained)
     assert set(frozen) == set(run.method.frozen)

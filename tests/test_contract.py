@@ -19,19 +19,17 @@ import optax
 import pytest
 from ml_collections import ConfigDict
 
-import jaxt2i.methods
-from jaxt2i import runs
+import jaxt2i.systems
 from jaxt2i.engine import loop, mesh
 from jaxt2i.engine import state as states
 from jaxt2i.engine import step as steps
 from jaxt2i.engine.method import ConfigError, load
+from jaxt2i.run import open as runs
 
 
 def pytest_generate_tests(metafunc):
     given = metafunc.config.getoption("--method") or [
-        f"jaxt2i.methods.{m.name}"
-        for m in pkgutil.iter_modules(jaxt2i.methods.__path__)
-        if hasattr(__import__(f"jaxt2i.methods.{m.name}", fromlist=["build"]), "build")
+        f"jaxt2i.systems.{m.name}" for m in pkgutil.iter_modules(jaxt2i.systems.__path__)
     ]
     # One method after the other, each on one worker: its tests share compiled programs.
     groups = [pytest.param(n, id=n, marks=pytest.mark.xdist_group(n)) for n in given]

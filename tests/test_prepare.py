@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from jaxt2i import prepare
-from jaxt2i.data import records
 from jaxt2i.data.builders import BUILDERS
+from jaxt2i.data.sources import records
 from tests.data.builders import test_coco, test_cub, test_multi30k
 from tests.data.builders.pictures import cut
 

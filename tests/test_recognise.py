@@ -7,8 +7,8 @@ import pytest
 
 from configs import recogniser as presets
 from jaxt2i import recognise
-from jaxt2i.data import meaning
-from jaxt2i.data.synthetic import Synthetic
+from jaxt2i.data.drawn import meaning
+from jaxt2i.data.drawn.synthetic import Synthetic
 
 pytestmark = pytest.mark.xdist_group("recognise")
 

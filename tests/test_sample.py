@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from jaxt2i import runs, sample
+from jaxt2i import sample
 from jaxt2i.convert.__main__ import main as convert
 from jaxt2i.engine.method import ConfigError
+from jaxt2i.run import open as runs
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ Exit code: 0, or 1 if a network is incomplete or the file cannot be used.
 
 import argparse
 import importlib
+import importlib.util
 import json
 import pkgutil
 import sys
@@ -19,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxt2i import convert
+from jaxt2i import encoders, systems
 from jaxt2i.convert import files, rules, torch_files
 from jaxt2i.encoders import pretrained
 
@@ -29,6 +30,10 @@ ERRORS = (
     torch_files.UnreadableFileError,
     pretrained.WeightsError,
 )
+
+
+# Ending of the modules that hold an encoder's published names.
+NAMES = "_names"
 
 
 class Converted(NamedTuple):
@@ -47,8 +52,14 @@ class Converted(NamedTuple):
 
 def methods() -> dict[str, ModuleType]:
     """{name: module} of everything that has rename tables for whole files (`TABLES`)."""
-    names = (m.name for m in pkgutil.iter_modules(convert.__path__) if m.name != "__main__")
-    modules = {name: importlib.import_module(f"jaxt2i.convert.{name}") for name in names}
+    modules = {
+        m.name.removesuffix(NAMES): importlib.import_module(f"jaxt2i.encoders.{m.name}")
+        for m in pkgutil.iter_modules(encoders.__path__)
+        if m.name.endswith(NAMES)
+    }
+    for found in pkgutil.iter_modules(systems.__path__):
+        if importlib.util.find_spec(f"jaxt2i.systems.{found.name}.names"):
+            modules[found.name] = importlib.import_module(f"jaxt2i.systems.{found.name}.names")
     return {name: module for name, module in modules.items() if hasattr(module, "TABLES")}
 
 
@@ -94,7 +105,7 @@ def unused(done: Mapping[str, Converted]) -> list[str]:
 
 def export(workdir: Path, folder: Path, half: bool) -> int:
     """Writes the newest weights of a run; returns the exit code."""
-    from jaxt2i import runs
+    from jaxt2i.run import open as runs
 
     try:
         card = runs.export(workdir, folder, half)

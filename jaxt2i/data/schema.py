@@ -47,8 +47,8 @@ class Field:
     meaning: str
 
 
-# Columns of `box_attributes`: numbers of `jaxt2i.data.meaning.ATTRIBUTES`, -1 where a thing has no
-# such part; `order` is the painter's, higher is nearer.
+# Columns of `box_attributes`: numbers of `jaxt2i.data.drawn.meaning.ATTRIBUTES`, -1 where a thing
+# has no such part; `order` is the painter's, higher is nearer.
 BOX_ATTRIBUTES = (
     *("colour", "size", "texture", "accent", "center", "wing", "belly", "leaves"),
     "order",

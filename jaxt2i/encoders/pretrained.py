@@ -17,14 +17,16 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors.numpy import load_file, save_file
 
-from jaxt2i.convert import clip as clip_names
-from jaxt2i.convert import damsm as damsm_names
-from jaxt2i.convert import dino as dino_names
 from jaxt2i.convert import files, rules, torch_files
-from jaxt2i.convert import inception as inception_names
-from jaxt2i.convert import lpips as lpips_names
-from jaxt2i.convert import vgg16 as vgg16_names
-from jaxt2i.convert import xlm_r as xlm_r_names
+from jaxt2i.encoders import (
+    clip_names,
+    dino_names,
+    inception_names,
+    lpips_names,
+    vgg16_names,
+    xlm_r_names,
+)
+from jaxt2i.systems.damsm import names as damsm_names
 
 HUB = "https://huggingface.co"
 FILES = ("model.safetensors", "pytorch_model.bin")

@@ -20,12 +20,12 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from jaxt2i.engine import cache, checkpoint, chips, log, profile
 from jaxt2i.engine import mesh as meshes
 from jaxt2i.engine import state as states
 from jaxt2i.engine import step as steps
 from jaxt2i.engine.method import Batch, ConfigError, Method, Tree
 from jaxt2i.engine.state import State
+from jaxt2i.run import cache, checkpoint, chips, log, profile
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,6 +13,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxt2i.engine.method import Batch, ConfigError, Tree
+from jaxt2i.nn.optim import path_name
 
 AXES = ("data", "fsdp", "tensor")
 BATCH = PartitionSpec(("data", "fsdp"))
@@ -77,11 +78,6 @@ def last_axis(shape: tuple[int, ...], mesh: Mesh, min_bytes: int) -> PartitionSp
 
 
 TACTICS = {"replicate": replicate, "fsdp": largest_axis("fsdp"), "tensor": last_axis}
-
-
-def path_name(path: tuple) -> str:
-    """A tree path as text: "params/g/synthesis/b8/kernel"."""
-    return "/".join(str(getattr(k, "name", getattr(k, "key", getattr(k, "idx", k)))) for k in path)
 
 
 def tree_shardings(

@@ -290,7 +290,8 @@ def load(config: Any) -> Method:
     """Builds the method that a config names.
 
     Args:
-      config: a ConfigDict whose `method` is the dotted path of a module with `build(config)`.
+      config: a ConfigDict whose `method` is the dotted path of a module with `build(config)`, or of
+        a folder with such a `method.py`.
 
     Raises:
       ConfigError: when there is no such module, or it has no `build`; for impossible values of
@@ -298,11 +299,13 @@ def load(config: Any) -> Method:
     """
     try:
         module = importlib.import_module(config.method)
+        if not hasattr(module, "build"):  # a folder: its file is called method.py
+            module = importlib.import_module(f"{config.method}.method")
     except ModuleNotFoundError as error:
         if error.name and config.method.startswith(error.name):
             raise ConfigError(
                 f"config.method={config.method!r}: no module {error.name!r}; give the dotted path "
-                "of a module with a function build(config), such as jaxt2i.methods.stylegan_t"
+                "of a module with a function build(config), such as jaxt2i.systems.stylegan_t"
             ) from None
         raise
     if not hasattr(module, "build"):

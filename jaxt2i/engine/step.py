@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxt2i.engine import optim
 from jaxt2i.engine.method import Batch, ConfigError, Ctx, Method, Player, Tree, cast
 from jaxt2i.engine.state import State, step_key
+from jaxt2i.nn import optim
 
 Metrics = dict[str, jax.Array]
 

@@ -13,15 +13,15 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxt2i import runs
 from jaxt2i.data import images
 from jaxt2i.data.order import mix, permuted
 from jaxt2i.data.pictures import Framing
 from jaxt2i.data.schema import DataError
-from jaxt2i.data.sources import METADATA, Skips, list_files, metadata_captions, read_sidecar
+from jaxt2i.data.sources.folders import METADATA, Skips, list_files, metadata_captions, read_sidecar
 from jaxt2i.engine import state as states
 from jaxt2i.metrics import quantise
 from jaxt2i.metrics.statistics import fingerprint
+from jaxt2i.run import open as runs
 
 # (rows of the set, their pictures [n, H, W, 3]: uint8, or float32 0..255 where nothing is rounded).
 Batch = tuple[np.ndarray, np.ndarray]
@@ -316,7 +316,7 @@ def dataset_of(config: Any) -> str:
     if data.source == "synthetic":
         return data.corpus
     if data.source == "records":
-        from jaxt2i.data import records
+        from jaxt2i.data.sources import records
 
         name = records.find_dataset(data.path).replace(os.sep, "/")
         for ours, theirs in PUBLISHED_NAMES.items():

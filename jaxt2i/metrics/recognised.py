@@ -89,7 +89,7 @@ def summary(
 
     Args:
       verdicts: of each picture: objects with kind, of, subject, found, right, as
-        `jaxt2i.data.meaning.Verdict` has them.
+        `jaxt2i.data.drawn.meaning.Verdict` has them.
       numbers: how many objects each caption asks for.
       rarest: classes, those that training shows least often first.
 

@@ -7,8 +7,8 @@ import dataclasses
 import math
 import re
 
-from jaxt2i.engine.chips import PEAK_FLOPS
 from jaxt2i.engine.method import ConfigError
+from jaxt2i.run.chips import PEAK_FLOPS
 
 GIB = 2**30
 V5E = "https://docs.cloud.google.com/tpu/docs/v5e"

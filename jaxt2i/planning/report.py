@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxt2i.engine import optim
 from jaxt2i.engine.method import ConfigError
 from jaxt2i.engine.state import count as scalars
 from jaxt2i.planning import roofline
@@ -15,6 +14,7 @@ from jaxt2i.planning.compiled import Plan, Program
 from jaxt2i.planning.hlo import Collective
 from jaxt2i.planning.memory import advice, memory
 from jaxt2i.planning.search import Trial
+from jaxt2i.run import settings
 
 COUNTS = tuple(2**n for n in range(3, 11))
 
@@ -118,7 +118,9 @@ def cost(plan: Plan, times: roofline.Times, epoch_images: int) -> dict[str, Any]
     """Steps and chip-hours of the configured run; without its length, of a million images."""
     c, count = plan.config, plan.target.count
     try:
-        steps = optim.steps(c, "total", batch_size=c.batch_size, epoch_images=epoch_images or None)
+        steps = settings.steps(
+            c, "total", batch_size=c.batch_size, epoch_images=epoch_images or None
+        )
         what = "the configured run"
     except ConfigError:
         steps, what = max(1, round(1e6 / c.batch_size)), "1,000,000 images"

@@ -31,16 +31,21 @@ from jaxt2i.verify.golden import (
 )
 
 GOLDENS = Path(__file__).parents[2] / "tests" / "goldens"
-# (pattern of "folder/case", module of jaxt2i.verify), the first match counts. What is not here
-# goes to the module that is named like the first part of the folder, if there is one.
+# (pattern of "folder/case", its module), the first match counts. What is not here goes to the
+# goldens.py of the system that is named like the first part of the folder, if there is one.
 RUNNERS = (
-    ("clip_hf/*", "clip"),
-    ("galip/clip_*", "clip"),
-    ("galip/text_encoder", "clip"),
-    ("galip/image_encoder", "clip"),
-    ("dino_vits16/*", "dino"),
-    ("df_gan/text_encoder", "damsm"),
-    ("metrics/resize", "resize"),
+    ("clip_hf/*", "encoders.clip_goldens"),
+    ("galip/clip_*", "encoders.clip_goldens"),
+    ("galip/text_encoder", "encoders.clip_goldens"),
+    ("galip/image_encoder", "encoders.clip_goldens"),
+    ("dino_vits16/*", "encoders.dino_goldens"),
+    ("inception_fid/*", "encoders.inception_goldens"),
+    ("lpips/*", "encoders.lpips_goldens"),
+    ("xlm_r/*", "encoders.xlm_r_goldens"),
+    ("df_gan/text_encoder", "systems.damsm.goldens"),
+    ("souza_single_stage/*", "systems.souza.goldens"),
+    ("metrics/resize", "metrics.resize_goldens"),
+    ("metrics/*", "metrics.goldens"),
 )
 STATUSES = ("pass", "FAIL", "no runner")
 Runner = Callable[[Golden, Case], dict]
@@ -83,11 +88,12 @@ def runner(folder: str, case: str) -> Runner | None:
     """The function that computes a case, None where nobody wrote one."""
     name = f"{folder}/{case}"
     module = next((m for pattern, m in RUNNERS if fnmatch.fnmatchcase(name, pattern)), None)
-    module = f"jaxt2i.verify.{module or folder.partition('/')[0]}"
+    module = module or f"systems.{folder.partition('/')[0]}.goldens"
+    module = f"jaxt2i.{module}"
     try:
         cases = importlib.import_module(module).CASES
     except ModuleNotFoundError as error:
-        if error.name != module:
+        if not module.startswith(error.name or "?"):
             raise
         return None
     return next((run for pattern, run in cases.items() if fnmatch.fnmatchcase(case, pattern)), None)

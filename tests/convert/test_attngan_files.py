@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from jaxt2i.convert import attngan, dm_gan, rules
+from jaxt2i.convert import rules
 from jaxt2i.convert.__main__ import main
 from jaxt2i.encoders import pretrained
-from jaxt2i.methods import attngan as attngan_method
-from jaxt2i.methods import dm_gan as dm_gan_method
 from jaxt2i.nn.critics import Critic
+from jaxt2i.systems.attngan import method as attngan_method
+from jaxt2i.systems.attngan import names as attngan
+from jaxt2i.systems.dm_gan import method as dm_gan_method
+from jaxt2i.systems.dm_gan import names as dm_gan
 
 SIZES = {"z_dim": 5, "c_dim": 3, "words_dim": 6}
 FILES = [

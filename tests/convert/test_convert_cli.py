@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from jaxt2i.convert import clip
 from jaxt2i.convert.__main__ import main
 from jaxt2i.convert.rules import to_torch
+from jaxt2i.encoders import clip_names as clip
 from jaxt2i.encoders import pretrained
 from jaxt2i.encoders.clip import ClipImage, ClipText
 

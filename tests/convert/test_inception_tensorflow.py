@@ -9,10 +9,10 @@ import pytest
 
 from jaxt2i.convert import __main__ as convert
 from jaxt2i.convert import files, rules, tensorflow_files
-from jaxt2i.convert import inception as names
 from jaxt2i.convert.rules import ConversionError
 from jaxt2i.convert.torch_files import UnreadableFileError
 from jaxt2i.encoders import features, pretrained
+from jaxt2i.encoders import inception_names as names
 from jaxt2i.encoders.inception import PRESETS, InceptionFeatures
 
 pytestmark = pytest.mark.xdist_group("inception_tensorflow")

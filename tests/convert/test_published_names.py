@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from jaxt2i.convert import clip, dino, rules, vgg16
+from jaxt2i.convert import rules
+from jaxt2i.encoders import clip_names as clip
+from jaxt2i.encoders import dino_names as dino
 from jaxt2i.encoders import features
+from jaxt2i.encoders import vgg16_names as vgg16
 from jaxt2i.encoders.pretrained import template
 
 FILE = Path(__file__).parents[1] / "goldens" / "clip_hf" / "full_tensors.json"

@@ -3,7 +3,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxt2i.convert import clip, dino
 from jaxt2i.convert.rules import (
     OPS,
     ConversionError,
@@ -14,6 +13,8 @@ from jaxt2i.convert.rules import (
     to_flax,
     to_torch,
 )
+from jaxt2i.encoders import clip_names as clip
+from jaxt2i.encoders import dino_names as dino
 from jaxt2i.encoders.clip import ClipImage, ClipText
 from jaxt2i.encoders.dino import DinoFeatures
 from jaxt2i.encoders.pretrained import template

@@ -13,7 +13,7 @@ from PIL import Image
 from jaxt2i.data.images import Unreadable, read_rgb
 from jaxt2i.data.pictures import Framing
 from jaxt2i.data.schema import DataError
-from jaxt2i.data.sources import Folder
+from jaxt2i.data.sources.folders import Folder
 
 PICTURES, TEXTS = 700, 100
 # What a file may start with while the rest is of another kind.

@@ -8,8 +8,8 @@ from PIL import Image
 
 from jaxt2i.data import pictures
 from jaxt2i.data.pictures import Framing, View
-from jaxt2i.data.records import clipped
 from jaxt2i.data.schema import DataError
+from jaxt2i.data.sources.records import clipped
 
 SIDES = st.integers(20, 90)
 CHANCE = st.tuples(*[st.floats(0, 1, exclude_max=True)] * 3)

@@ -12,14 +12,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxt2i.data import images, schema, sources
+from jaxt2i.data import images, schema
+from jaxt2i.data.drawn.synthetic import Synthetic
 from jaxt2i.data.images import Unreadable
 from jaxt2i.data.order import mix, permuted
 from jaxt2i.data.pictures import Framing
 from jaxt2i.data.pipeline import Pipeline, prefetch_to_device, prompts_batch
 from jaxt2i.data.schema import DataError
-from jaxt2i.data.sources import Folder
-from jaxt2i.data.synthetic import Synthetic
+from jaxt2i.data.sources import folders as sources
+from jaxt2i.data.sources.folders import Folder
 from tests.data.photos import make_folder
 
 SIZES = schema.Sizes(batch=4, resolution=16, tokens=6)

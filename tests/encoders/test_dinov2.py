@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from jaxt2i.convert import dino, rules
+from jaxt2i.convert import rules
+from jaxt2i.encoders import dino_names as dino
 from jaxt2i.encoders import features, pretrained
 from jaxt2i.encoders.dino import PRESETS, DinoFeatures, fdd_input
 from jaxt2i.encoders.vit import resize_positions

@@ -5,10 +5,10 @@ import pytest
 from safetensors.numpy import save_file
 
 from jaxt2i.convert import __main__ as convert
-from jaxt2i.convert import inception as names
 from jaxt2i.convert import rules
 from jaxt2i.convert.rules import ConversionError
 from jaxt2i.encoders import features, pretrained
+from jaxt2i.encoders import inception_names as names
 from jaxt2i.encoders.inception import INPUTS, POOLS, PRESETS, InceptionFeatures, misread
 from jaxt2i.metrics.quantise import to_pixels
 

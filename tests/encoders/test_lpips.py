@@ -5,10 +5,11 @@ import pytest
 from safetensors.numpy import save_file
 
 from jaxt2i.convert import __main__ as convert
-from jaxt2i.convert import lpips as names
-from jaxt2i.convert import rules, vgg16
+from jaxt2i.convert import rules
 from jaxt2i.convert.rules import ConversionError
 from jaxt2i.encoders import features, pretrained
+from jaxt2i.encoders import lpips_names as names
+from jaxt2i.encoders import vgg16_names as vgg16
 from jaxt2i.encoders.lpips import Lin, Lpips
 from jaxt2i.encoders.trunks import NETS, Pool, Trunk, Vgg16, _pool, tap_channels, vgg_input
 

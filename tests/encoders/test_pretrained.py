@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from jaxt2i.convert import clip, dino
 from jaxt2i.convert.rules import ConversionError, to_torch
+from jaxt2i.encoders import clip_names as clip
+from jaxt2i.encoders import dino_names as dino
 from jaxt2i.encoders import pretrained
 from jaxt2i.encoders.clip import ClipText
 from jaxt2i.encoders.dino import DinoFeatures

@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from jaxt2i import runs
-from jaxt2i.convert import xlm_r as names
 from jaxt2i.convert.__main__ import main as convert
 from jaxt2i.convert.rules import ConversionError, to_torch
 from jaxt2i.encoders import perception, pretrained
+from jaxt2i.encoders import xlm_r_goldens as verify
+from jaxt2i.encoders import xlm_r_names as names
 from jaxt2i.encoders.text import Text
 from jaxt2i.encoders.xlm_r import PRESETS, Block, XlmRText
 from jaxt2i.engine import state as states
 from jaxt2i.engine import step as steps
-from jaxt2i.verify import xlm_r as verify
+from jaxt2i.run import open as runs
 from jaxt2i.verify.golden import Golden
 from tests.data.pieces import make_folder
 

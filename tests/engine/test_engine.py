@@ -17,12 +17,15 @@ from ml_collections import ConfigDict
 from PIL import Image
 from tensorboard.compat.proto import event_pb2
 
-from jaxt2i.data import schema, tfrecords
-from jaxt2i.data.files import Shelf
-from jaxt2i.engine import checkpoint, loop, mesh, optim
+from jaxt2i.data import schema
+from jaxt2i.data.sources import tfrecords
+from jaxt2i.data.sources.files import Shelf
+from jaxt2i.engine import loop, mesh
 from jaxt2i.engine import state as states
 from jaxt2i.engine import step as steps
 from jaxt2i.engine.method import ConfigError, Ema, Player, fields, load
+from jaxt2i.nn import optim
+from jaxt2i.run import checkpoint, settings
 
 SIZES = schema.Sizes(batch=16, resolution=16, tokens=6)
 
@@ -351,11 +354,11 @@ def test_rules_apply_in_order_and_small_arrays_stay_whole():
 
 def test_durations():
     section = {"total_steps": 0, "total_images": 1000, "total_epochs": 3, "fade_percent": 10}
-    assert optim.steps(section, "total", batch_size=16) == 62
-    assert optim.steps({"total_epochs": 3}, "total", batch_size=10, epoch_images=100) == 30
-    assert optim.steps(section, "fade", batch_size=16, total_steps=200) == 20
+    assert settings.steps(section, "total", batch_size=16) == 62
+    assert settings.steps({"total_epochs": 3}, "total", batch_size=10, epoch_images=100) == 30
+    assert settings.steps(section, "fade", batch_size=16, total_steps=200) == 20
     with pytest.raises(ConfigError, match=r"config\.total_epochs=3"):
-        optim.steps({"total_epochs": 3}, "total", batch_size=16)
+        settings.steps({"total_epochs": 3}, "total", batch_size=16)
     with pytest.raises(ConfigError, match="no length"):
         loop.Schedule(0)
 
@@ -378,7 +381,7 @@ def test_unknown_settings_are_refused_with_the_nearest_name():
     with pytest.raises(ConfigError, match=r"config\.optim\.lrr.*did you mean config\.optim\.lr\?"):
         fields(optim.Adam, {"lrr": 1}, "config.optim")
     with pytest.raises(ConfigError, match="no module"):
-        load(ConfigDict({"method": "jaxt2i.methods.style_gan"}))
+        load(ConfigDict({"method": "jaxt2i.systems.style_gan"}))
     method = load(config())
     wrong = (Player("p", ("text",), None, optim.Adam().tx()),)
     with pytest.raises(ConfigError, match="updates 'text', which is frozen"):

@@ -10,13 +10,14 @@ import jax
 import numpy as np
 import pytest
 
-from jaxt2i import runs
 from jaxt2i.data import schema
-from jaxt2i.engine import checkpoint, loop, mesh
+from jaxt2i.engine import loop, mesh
 from jaxt2i.engine import state as states
 from jaxt2i.engine.method import load
+from jaxt2i.run import checkpoint
+from jaxt2i.run import open as runs
 from tests.engine import toy_config
-from tests.engine.test_processes import arrays, assert_same, group
+from tests.run.test_processes import arrays, assert_same, group
 
 PLACES = {"one device": (1, 1, 1), "data": (8, 1, 1), "fsdp": (1, 8, 1), "both": (2, 4, 1)}
 

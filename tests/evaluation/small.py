@@ -6,12 +6,12 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from jaxt2i import runs
-from jaxt2i.data.synthetic import Synthetic
+from jaxt2i.data.drawn.synthetic import Synthetic
 from jaxt2i.encoders import clip, dino, features
-from jaxt2i.engine import checkpoint
 from jaxt2i.engine import state as states
 from jaxt2i.metrics import protocols
+from jaxt2i.run import checkpoint
+from jaxt2i.run import open as runs
 
 
 class Eye(nn.Module):

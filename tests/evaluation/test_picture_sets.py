@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxt2i import runs, sample
+from jaxt2i import sample
 from jaxt2i.data import images
 from jaxt2i.data.schema import DataError
 from jaxt2i.evaluation import sets
+from jaxt2i.run import open as runs
 from tests.data.builders.pictures import cut
 from tests.evaluation.small import pictures, untrained
 

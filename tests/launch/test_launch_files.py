@@ -10,7 +10,7 @@ import nbformat
 import pytest
 import yaml
 
-from jaxt2i import runs
+from jaxt2i.run import open as runs
 from tests.launch.stubs import ROOT
 
 LAUNCH = ROOT / "launch"

@@ -11,7 +11,7 @@ import time
 import psutil
 import pytest
 
-from jaxt2i.engine import checkpoint
+from jaxt2i.run import checkpoint
 from tests.launch.stubs import ROOT
 
 TOY = ("--config", "tests/engine/toy_config.py")

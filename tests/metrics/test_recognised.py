@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxt2i.data.meaning import Verdict
+from jaxt2i.data.drawn.meaning import Verdict
 from jaxt2i.metrics.recognised import found, overlap, summary, tally
 
 

@@ -11,10 +11,14 @@ import pytest
 
 from jaxt2i.encoders.clip import ClipImage
 from jaxt2i.engine.method import ConfigError, recomputing
-from jaxt2i.methods import attngan, df_gan, dm_gan, galip, souza
-from jaxt2i.methods.stylegan_t import networks as stylegan_t
 from jaxt2i.nn.critics import Critic
 from jaxt2i.nn.remat import Policy, recomputed
+from jaxt2i.systems.attngan import method as attngan
+from jaxt2i.systems.df_gan import method as df_gan
+from jaxt2i.systems.dm_gan import method as dm_gan
+from jaxt2i.systems.galip import method as galip
+from jaxt2i.systems.souza import method as souza
+from jaxt2i.systems.stylegan_t import networks as stylegan_t
 
 BATCH = 8
 SMALL = {"resolution": 16, "sentence_dim": 8}

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from jaxt2i.encoders import clip_goldens as clip
 from jaxt2i.verify import __main__ as verify
-from jaxt2i.verify import clip
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
 
@@ -86,19 +86,19 @@ def test_a_damaged_folder_names_its_file(copy, capsys):
 @pytest.mark.parametrize(
     ("name", "module"),
     [
-        ("clip_hf/new_folder/text_image", "clip"),
-        ("galip/text_encoder", "clip"),
-        ("galip/netG", "galip"),
-        ("df_gan/text_encoder", "damsm"),
+        ("clip_hf/new_folder/text_image", "encoders.clip_goldens"),
+        ("galip/text_encoder", "encoders.clip_goldens"),
+        ("galip/netG", "systems.galip.goldens"),
+        ("df_gan/text_encoder", "systems.damsm.goldens"),
         ("no_such_system/netG", None),
-        ("dino_vits16/dinov2_tiny/native_42", "dino"),
-        ("dino_vits16/img_99", "dino"),
+        ("dino_vits16/dinov2_tiny/native_42", "encoders.dino_goldens"),
+        ("dino_vits16/img_99", "encoders.dino_goldens"),
     ],
 )
 def test_folders_find_their_runner(name, module):
     folder, _, case = name.rpartition("/")
     found = verify.runner(folder, case)
-    assert (found and found.__module__) == (module and f"jaxt2i.verify.{module}")
+    assert (found and found.__module__) == (module and f"jaxt2i.{module}")
 
 
 def test_names_are_leading_parts_or_patterns():

@@ -1,0 +1,1 @@
+"""The procedural corpora, drawn as they are read."""

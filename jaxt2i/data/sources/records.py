@@ -1,0 +1,525 @@
+"""A prepared data set as a source: records by number, with boxes, masks and classes of pixels.
+
+`python -m jaxt2i.prepare` writes the records, as tfds stores them; they are read here without
+tfds or TensorFlow. What must be known of every record, such as where it lies and which classes its
+objects have, is an index: a file beside the records, made anew where it is missing.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import io
+import json
+import posixpath
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from jaxt2i.data import images, order, rare
+from jaxt2i.data.images import CORRUPT, Unreadable
+from jaxt2i.data.pictures import Framing, View
+from jaxt2i.data.progress import Progress
+from jaxt2i.data.schema import DataError
+from jaxt2i.data.sources import files, tfrecords
+from jaxt2i.data.sources.files import Shelf
+from jaxt2i.data.sources.folders import nearest
+
+INFO = "dataset_info.json"
+# Pixels of no class in a stored segmentation.
+VOID = 255
+OBJECT_ORDERS = ("annotation", "area")
+GET = "python -m jaxt2i.prepare NAME --from DIR --to DIR makes one; set --config.data.path=DIR"
+
+
+@dataclasses.dataclass(frozen=True)
+class Index:
+    """What is known of every record of a split.
+
+    Attributes:
+      shard: [N], the file that it lies in.
+      place: [N, 2], first byte and number of bytes.
+      captions: [N], how many captions it has.
+      languages: [N, L], how many of them in each language.
+      language_names: L names, sorted.
+      label: [N], class of the picture.
+      object_ends: [N], where each record's objects end in `object_label`.
+      object_label: classes of all objects that stand for one thing.
+      masks: whether any object has a mask.
+      segmented: whether any picture has a segmentation.
+    """
+
+    shard: np.ndarray
+    place: np.ndarray
+    captions: np.ndarray
+    languages: np.ndarray
+    language_names: np.ndarray
+    label: np.ndarray
+    object_ends: np.ndarray
+    object_label: np.ndarray
+    masks: np.ndarray
+    segmented: np.ndarray
+
+    def objects_of(self, i: int) -> np.ndarray:
+        """Classes of the objects of a record."""
+        first = self.object_ends[i - 1] if i else 0
+        return self.object_label[first : self.object_ends[i]]
+
+    def records_of_objects(self) -> np.ndarray:
+        """The record of each entry of `object_label`."""
+        return np.repeat(np.arange(len(self.shard)), np.diff(self.object_ends, prepend=0))
+
+
+def find_dataset(path: str) -> str:
+    """The folder that holds the records: path, or the only one below it.
+
+    Raises:
+      DataError: when there is none, or more than one to choose from.
+    """
+    if not path or not files.is_folder(path):
+        raise DataError(f"config.data.path is {path!r}, which is no folder; {GET}")
+    found = [
+        n for n in files.walk(path) if posixpath.basename(n) == INFO and "incomplete." not in n
+    ]
+    if len(found) == 1:
+        return posixpath.join(path, posixpath.dirname(found[0])).rstrip("/")
+    if not found:
+        raise DataError(f"{path} holds no prepared data set: no {INFO} in it or below; {GET}")
+    choices = ", ".join(posixpath.dirname(name) for name in found)
+    raise DataError(f"{path} holds several data sets: {choices}. Set --config.data.path to one")
+
+
+def describe(folder: str) -> dict[str, Any]:
+    """{"name", "format", "splits": {split: records per file}, "names": class names}.
+
+    Raises:
+      DataError: for records of a format that is not read here.
+    """
+    info = json.loads(files.read_bytes(posixpath.join(folder, INFO)))
+    if info.get("fileFormat", "tfrecord") != "tfrecord":
+        raise DataError(
+            f"{folder} holds {info['fileFormat']} files; tfrecord is read here: build it again, or "
+            "use tfds convert_format --out_file_format=tfrecord"
+        )
+    names = posixpath.join(folder, "metadata.json")
+    return {
+        "name": info["name"],
+        "splits": {s["name"]: [int(n) for n in s.get("shardLengths", ())] for s in info["splits"]},
+        "names": json.loads(files.read_bytes(names)) if files.exists(names) else {},
+    }
+
+
+def nearest_split(path: str, split: str) -> str:
+    """The split of a data set that serves as "train", "val" or "test"."""
+    folder = find_dataset(path)
+    return nearest(split, describe(folder)["splits"], folder) or split
+
+
+def read_pairs(file: str) -> tuple[tuple[str, int], ...]:
+    """A fixed list of records and captions, as `python -m jaxt2i.prepare NAME --list` writes it.
+
+    Args:
+      file: JSON, [[id, number of the caption], ...]; "": no list.
+
+    Raises:
+      DataError: for a file that is none.
+    """
+    if not file:
+        return ()
+    try:
+        return tuple((str(name), int(caption)) for name, caption in json.loads(_text(file)))
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(
+            f"config.data.list={file}: expected [[id, number of the caption], ...] as JSON "
+            f"({error})"
+        ) from error
+
+
+def _text(file: str) -> str:
+    return files.read_bytes(file).decode()
+
+
+def split_files(folder: str, split: str, counts: list[int]) -> Shelf:
+    """The files of a split.
+
+    Raises:
+      DataError: when some of them are missing.
+    """
+    pattern = re.compile(rf".*-{re.escape(split)}\.tfrecord-\d+-of-(\d+)")
+    names = [name for name in files.walk(folder) if pattern.fullmatch(name)]
+    if len(names) != len(counts):
+        raise DataError(
+            f"{folder} should hold {len(counts)} files of the split {split!r} and holds "
+            f"{len(names)}; copy it again, or prepare it again"
+        )
+    return Shelf([posixpath.join(folder, name) for name in names])
+
+
+def index_of(folder: str, split: str, counts: list[int]) -> tuple[Shelf, Index]:
+    """The files and the index of a split; an index that is missing is made and kept.
+
+    Raises:
+      DataError: when a file is cut off, or holds other records than it should.
+    """
+    shelf = split_files(folder, split, counts)
+    kept = posixpath.join(folder, f"index-{split}.npz")
+    if files.exists(kept):
+        with np.load(io.BytesIO(files.read_bytes(kept))) as arrays:
+            index = Index(**arrays)
+        if np.bincount(index.shard, minlength=len(counts)).tolist() == counts:
+            return shelf, index
+    index = make_index(shelf, counts)
+    out = io.BytesIO()
+    np.savez_compressed(out, **{f.name: getattr(index, f.name) for f in dataclasses.fields(index)})
+    # A data set may be for reading only: then the next start makes the index again.
+    with contextlib.suppress(OSError):
+        files.write_bytes(kept, out.getvalue())
+    return shelf, index
+
+
+def make_index(shelf: Shelf, counts: list[int]) -> Index:
+    """Reads every record once."""
+    file, places, captions, spoken, label, objects = [], [], [], [], [], []
+    masks = segmented = False
+    progress = Progress(f"indexing {posixpath.dirname(shelf.paths[0])}", sum(counts))
+    for number, count in enumerate(counts):
+        found, is_whole = tfrecords.scan(shelf, number)
+        if not is_whole or len(found) != count:
+            raise DataError(
+                f"{shelf.paths[number]} should hold {count} records; {len(found)} can be read"
+                f"{'' if is_whole else ', then it is cut off or damaged'}. Copy it again, or "
+                "prepare the data set again"
+            )
+        for start, length in found.tolist():
+            row = _parsed(shelf, number, start, length)
+            file.append(number)
+            places.append((start, length))
+            languages = row.texts("captions/language")
+            captions.append(len(languages))
+            spoken.append(languages)
+            label.append(int(row.integers("label")[0]))
+            objects.append(row.integers("objects/label")[row.integers("objects/is_crowd") == 0])
+            masks |= bool(row.integers("objects/rle/ragged_row_lengths_0").any())
+            segmented |= len(row.byte_strings("segmentation")[0]) > 100
+            progress.step(False)
+    progress.close()
+    names = sorted({language for languages in spoken for language in languages})
+    return Index(
+        shard=np.array(file, np.int32),
+        place=np.array(places, np.int64).reshape(-1, 2),
+        captions=np.array(captions, np.int32),
+        languages=np.array([[row.count(name) for name in names] for row in spoken], np.int32),
+        language_names=np.array(names, "U16"),
+        label=np.array(label, np.int32),
+        object_ends=np.cumsum([len(row) for row in objects], dtype=np.int64),
+        object_label=np.concatenate([*objects, np.zeros(0, np.int64)]).astype(np.int32),
+        masks=np.array(masks),
+        segmented=np.array(segmented),
+    )
+
+
+def _parsed(shelf: Shelf, file: int, start: int, length: int) -> tfrecords.Example:
+    try:
+        return tfrecords.Example(tfrecords.read(shelf, file, start, length))
+    except ValueError as error:
+        if isinstance(error, Unreadable):
+            raise
+        raise Unreadable(f"{shelf.paths[file]} at byte {start}", CORRUPT) from error
+
+
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    """What is made of a record besides the picture.
+
+    Attributes:
+      languages: captions in these alone; none: in any.
+      around_box: confine the view to the surroundings of the picture's box, where it has one.
+      objects: padded number of objects, N.
+      object_order: "annotation", or "area": the largest first.
+      mask_resolution: side of an object's mask, pixels.
+      pairs: ((id, number of the caption), ...) to use and nothing else; none: everything.
+      rare: "repeat" or "balanced" sampling by class, see `jaxt2i.data.rare`; "": none.
+      rare_threshold: for "repeat".
+    """
+
+    languages: tuple[str, ...] = ()
+    around_box: bool = True
+    objects: int = 8
+    object_order: str = "area"
+    mask_resolution: int = 16
+    pairs: tuple[tuple[str, int], ...] = ()
+    rare: str = ""
+    rare_threshold: float = 0.001
+
+
+class Records:
+    """The records of a split of a prepared data set.
+
+    `label` counts the picture's classes, and is the example's number where the data set has none,
+    so that every picture is a class of its own, as DAMSM takes COCO. Objects that the view cuts
+    below one pixel, and crowds, are left out. `segmentation` is the class + 1.
+
+    Attributes:
+      gives: the batch keys; boxes, masks and segmentation where the data set has them.
+      size: number of usable records.
+      class_names: names that `label` counts.
+      object_names: names that `box_label` counts.
+      pixel_names: names that `segmentation` counts from 1.
+      index: what is known of every usable record.
+      report: what was found.
+    """
+
+    def __init__(self, path: str, split: str, framing: Framing, wanted: Wanted = Wanted()):
+        """Opens a split.
+
+        Args:
+          path: a folder that `python -m jaxt2i.prepare` wrote, or one above it; may be gs://.
+          split: of the data set.
+          framing: what part of a picture is shown, and how large.
+          wanted: the rest.
+
+        Raises:
+          DataError: names the path, what was seen and what was expected.
+        """
+        if wanted.object_order not in OBJECT_ORDERS:
+            raise DataError(
+                f"config.data.object_order is {wanted.object_order!r}; known: "
+                f"{', '.join(OBJECT_ORDERS)}"
+            )
+        if wanted.rare not in ("", *rare.KINDS):
+            raise DataError(
+                f"config.data.rare is {wanted.rare!r}; known: {', '.join(rare.KINDS)}, or '' for "
+                "every record once an epoch"
+            )
+        folder = find_dataset(path)
+        about = describe(folder)
+        if split not in about["splits"]:
+            raise DataError(
+                f"{folder} has the splits {', '.join(about['splits'])}, and none named {split!r}; "
+                "set --config.data.split or .eval_split"
+            )
+        self.framing, self.wanted = framing, wanted
+        self._shelf, index = index_of(folder, split, about["splits"][split])
+        self.class_names = about["names"].get("label", [])
+        self.object_names = about["names"].get("objects", [])
+        self.pixel_names = about["names"].get("segmentation", [])
+        self.index = index
+        usable = self._usable(folder, index)
+        self._rows = usable
+        self.size = len(usable)
+        self._captions_of = self._listed(folder, usable) if wanted.pairs else None
+        gives = ["image", "id", "label"]
+        if len(index.object_label):
+            gives += ["boxes", "box_label", "box_mask"]
+        if index.masks:
+            gives.append("shape_masks")
+        if index.segmented:
+            gives.append("segmentation")
+        self.gives = tuple(gives)
+        self.report = {
+            "path": folder,
+            "split": split,
+            "records": len(index.shard),
+            "usable": self.size,
+        }
+        self._seen = self._sampled(folder)
+        # The same record is asked for its picture and for its captions.
+        self._row = functools.lru_cache(maxsize=64)(self._read)
+
+    def _usable(self, folder: str, index: Index) -> np.ndarray:
+        wanted = self.wanted.languages
+        if not wanted:
+            return np.arange(len(index.shard))
+        columns = [i for i, name in enumerate(index.language_names) if name in wanted]
+        usable = np.flatnonzero(index.languages[:, columns].sum(1))
+        if not len(usable):
+            raise DataError(
+                f"{folder} has captions in {', '.join(index.language_names)}, none in "
+                f"{', '.join(wanted)}; set --config.data.languages"
+            )
+        return usable
+
+    def _listed(self, folder: str, usable: np.ndarray) -> list[int]:
+        """Narrows the source to `wanted.pairs`; returns the number of each one's caption."""
+        numbers = {}
+        for row in usable.tolist():
+            numbers[self._read_at(row).texts("id")[0]] = row
+        absent = [name for name, _ in self.wanted.pairs if name not in numbers]
+        if absent:
+            raise DataError(
+                f"config.data.list names {len(absent)} records that {folder} does not have, such "
+                f"as {absent[0]}; it belongs to another data set or split"
+            )
+        self._rows = np.array([numbers[name] for name, _ in self.wanted.pairs])
+        self.size = len(self._rows)
+        return [caption for _, caption in self.wanted.pairs]
+
+    def _sampled(self, folder: str) -> np.ndarray | None:
+        """How often an epoch shows each usable record, noted in the report; None: once."""
+        if not self.wanted.rare:
+            return None
+        index, names = self.index, self.object_names
+        record, label = index.records_of_objects(), index.object_label
+        if not len(label):
+            known = index.label >= 0
+            record, label, names = np.flatnonzero(known), index.label[known], self.class_names
+        if not len(label):
+            raise DataError(
+                f"config.data.rare={self.wanted.rare}: {folder} has neither objects nor classes"
+            )
+        pairs = rare.presence(record, label)
+        count = len(index.shard)
+        seen = rare.weights(self.wanted.rare, pairs, count, self.wanted.rare_threshold)
+        self.report["classes"] = rare.histogram(pairs, seen, names)
+        return seen[self._rows]
+
+    def order(self, seed: int, batch: int):
+        """The order in which training sees the records; see `jaxt2i.data.order`."""
+        if self._seen is not None:
+            return order.Weighted(self._seen, seed)
+        if any(map(files.remote, self._shelf.paths)):
+            counts = np.bincount(self.index.shard[self._rows], minlength=len(self._shelf.paths))
+            lanes = order.lanes_for(int((counts > 0).sum()), batch, 8)
+            return order.Lanes([order.Shards(counts, seed, lanes, 4)], [1], batch, seed)
+        return order.Shuffled(self.size, seed)
+
+    def _read_at(self, row: int) -> tfrecords.Example:
+        start, length = self.index.place[row].tolist()
+        return _parsed(self._shelf, int(self.index.shard[row]), start, length)
+
+    def _read(self, index: int) -> tfrecords.Example:
+        return self._read_at(int(self._rows[index]))
+
+    def shape(self, index: int) -> tuple[int, int]:
+        """Width and height of a record's picture, pixels."""
+        row = self._row(index)
+        return int(row.integers("image/width")[0]), int(row.integers("image/height")[0])
+
+    def subject(self, index: int) -> tuple[float, ...] | None:
+        """x, y, w, h of what a record's picture shows, fractions; None: all of it."""
+        row = self._row(index)
+        if not row.integers("has_bbox")[0]:
+            return None
+        top, left, bottom, right = row.floats("bbox").tolist()
+        return left, top, right - left, bottom - top
+
+    def name(self, index: int) -> str:
+        """The record's id, the same in every build of its data set."""
+        return self._row(index).texts("id")[0]
+
+    def captions(self, index: int) -> list[str]:
+        """The captions of a record in the wanted languages, at least one."""
+        row = self._row(index)
+        texts = row.texts("captions/text")
+        if self._captions_of is not None:
+            return [texts[self._captions_of[index]]]
+        wanted = self.wanted.languages
+        if wanted:
+            spoken = row.texts("captions/language")
+            texts = [text for text, name in zip(texts, spoken, strict=True) if name in wanted]
+        return texts
+
+    def example(
+        self,
+        index: int,
+        keys: tuple[str, ...] = ("image",),
+        chance: tuple[float, float, float] | None = None,
+    ) -> dict[str, np.ndarray]:
+        """One example; what belongs to the picture follows its view.
+
+        Args:
+          index: in range(size).
+          keys: of `gives`.
+          chance: see `Framing.show`; None shows the centre.
+
+        Returns:
+          {key: array} as the schema has them, without a batch axis.
+
+        Raises:
+          Unreadable: when the record, or its picture, is damaged.
+        """
+        row = self._row(index)
+        size = self.shape(index)
+        box = None
+        if self.wanted.around_box and row.integers("has_bbox")[0]:
+            box = tuple(_pixels(row.floats("bbox"), size)[0])
+        out: dict[str, np.ndarray] = {}
+        if "image" in keys:
+            out["image"], view = self.framing.show(index, self._opener(row), chance, box)
+        else:
+            view = self.framing.view(size, chance, box)
+        if "id" in keys:
+            out["id"] = np.int64(index)
+        if "label" in keys:
+            label = int(row.integers("label")[0])
+            out["label"] = np.int32(index if label < 0 else label)
+        if not {"boxes", "box_label", "box_mask", "shape_masks"}.isdisjoint(keys):
+            out |= self._objects(row, size, view, keys)
+        if "segmentation" in keys:
+            out["segmentation"] = _segmentation(row, size, view)
+        return out
+
+    def _opener(self, row: tfrecords.Example) -> Callable:
+        content, name = row.byte_strings("image")[0], row.texts("id")[0]
+        return lambda need: images.open_rgb(content, need, name=name, upright=False)
+
+    def _objects(self, row: tfrecords.Example, size, view: View, keys) -> dict[str, np.ndarray]:
+        boxes = view.boxes(_pixels(row.floats("objects/bbox"), size))
+        shown = clipped(boxes)
+        seen = (shown[:, 2:] * view.side >= 1).all(1) & (row.integers("objects/is_crowd") == 0)
+        chosen = np.flatnonzero(seen)
+        if self.wanted.object_order == "area":
+            area = shown[chosen, 2] * shown[chosen, 3]
+            chosen = chosen[np.argsort(-area, kind="stable")]
+        count, side = self.wanted.objects, self.wanted.mask_resolution
+        chosen = chosen[:count]
+        out = {
+            "boxes": np.zeros((count, 4), np.float32),
+            "box_label": np.zeros(count, np.int32),
+            "box_mask": np.arange(count) < len(chosen),
+        }
+        out["boxes"][: len(chosen)] = shown[chosen]
+        out["box_label"][: len(chosen)] = row.integers("objects/label")[chosen]
+        if "shape_masks" in keys:
+            out["shape_masks"] = np.zeros((count, side, side), np.uint8)
+            ends = np.cumsum(row.integers("objects/rle/ragged_row_lengths_0"))
+            runs = row.integers("objects/rle/ragged_flat_values")
+            for slot, i in enumerate(chosen.tolist()):
+                mask = mask_of(runs[ends[i - 1] if i else 0 : ends[i]], size)
+                if mask is not None:
+                    out["shape_masks"][slot] = view.mask(mask, side)
+        return {key: value for key, value in out.items() if key in keys}
+
+
+def _pixels(stored: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Stored boxes (ymin, xmin, ymax, xmax, fractions) as x, y, w, h in pixels, float64 [n, 4]."""
+    top, left, bottom, right = np.asarray(stored, np.float64).reshape(-1, 4).T
+    boxes = np.stack([left, top, right - left, bottom - top], 1) * [*size, *size]
+    # Fractions are float32: what was a whole number of pixels becomes one again.
+    return np.where(np.abs(boxes - np.round(boxes)) < 1e-3, np.round(boxes), boxes)
+
+
+def clipped(boxes: np.ndarray) -> np.ndarray:
+    """The parts of boxes (x, y, w, h) that lie in the unit square."""
+    first, last = np.clip(boxes[:, :2], 0, 1), np.clip(boxes[:, :2] + boxes[:, 2:], 0, 1)
+    return np.concatenate([first, last - first], 1)
+
+
+def mask_of(runs: np.ndarray, size: tuple[int, int]) -> np.ndarray | None:
+    """The mask behind run lengths down the columns: uint8 0/1 [H, W]; None where there are none."""
+    width, height = size
+    if not len(runs) or runs.sum() != width * height:
+        return None
+    return np.repeat(np.arange(len(runs)) % 2, runs).reshape(width, height).T.astype(np.uint8)
+
+
+def _segmentation(row: tfrecords.Example, size: tuple[int, int], view: View) -> np.ndarray:
+    """The class + 1 of each pixel of the square, 0 where there is none: int32 [S, S]."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(row.byte_strings("segmentation")[0])) as image:
+        if image.size != size:
+            return np.zeros((view.side, view.side), np.int32)
+        classes = view.classes(np.asarray(image)).astype(np.int32)
+    return np.where(classes == VOID, 0, classes + 1)

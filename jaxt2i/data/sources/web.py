@@ -1,0 +1,559 @@
+"""Web-scale collections as a source: what img2dataset wrote, read where it lies.
+
+A collection is a folder of tar files (webdataset) or TFRecord files, each with a parquet file of
+the same stem beside it or without, here or in a bucket. A parquet file tells how many examples
+there are and which of them pass the filters, so a file of pictures is opened when its turn comes.
+
+Layouts: img2dataset 1.47 (writer.py); webdataset groups members by their name up to the first dot
+of the last part.
+"""
+
+import collections
+import dataclasses
+import io
+import json
+import posixpath
+import tarfile
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from jaxt2i.data import images, order
+from jaxt2i.data.images import CORRUPT, Unreadable
+from jaxt2i.data.pictures import Framing
+from jaxt2i.data.progress import Progress
+from jaxt2i.data.schema import DataError
+from jaxt2i.data.sources import files, tfrecords
+from jaxt2i.data.sources.files import Kept, Shelf
+from jaxt2i.data.sources.folders import (
+    NO_CAPTION,
+    NO_IMAGE,
+    OUTSIDE,
+    SPLITS,
+    clean_caption,
+    nearest,
+)
+
+PICTURES = ("jpg", "jpeg", "png", "webp")
+LANGUAGE_COLUMNS = ("LANGUAGE", "language")
+# Metadata columns that filters may ask for besides those of scores.
+COLUMNS = ("key", "status", "caption", "width", "height", *LANGUAGE_COLUMNS)
+LAYOUT = (
+    "expected the output folder of img2dataset: 00000.tar (or 00000.tfrecord), best with "
+    "00000.parquet beside it. Set --config.data.path=DIR"
+)
+# Files whose lists of examples are kept in memory.
+OPEN_LISTS = 256
+READERS = 8
+
+# Why an example is not used.
+FAILED = "not downloaded"
+SMALL = "smaller than config.data.web.min_side"
+LONG = "longer than config.data.web.max_aspect"
+CHARS = "caption outside config.data.web.min_chars and max_chars"
+SCORE = "score outside config.data.web.scores"
+LANGUAGE = "language not in config.data.web.languages"
+TWICE = "key for the second time"
+CUT_OFF = "file cut off or damaged"
+ABSENT = "listed and not there"
+
+
+@dataclasses.dataclass(frozen=True)
+class Filters:
+    """What an example must be like.
+
+    Attributes:
+      min_side: least width and height, pixels; 0: any.
+      max_aspect: longest side by shortest; 0: any.
+      min_chars: least length of a caption.
+      max_chars: greatest length; 0: any.
+      scores: (column, least, most), such as similarity or aesthetic scores.
+      languages: values of a column LANGUAGE or language; none: any.
+    """
+
+    min_side: int = 0
+    max_aspect: float = 0.0
+    min_chars: int = 0
+    max_chars: int = 0
+    scores: tuple[tuple[str, float, float], ...] = ()
+    languages: tuple[str, ...] = ()
+
+    def columns(self) -> tuple[str, ...]:
+        """The metadata that is looked at."""
+        return (*COLUMNS, *(name for name, _, _ in self.scores))
+
+    def apply(
+        self, rows: Mapping[str, np.ndarray], where: str, known: Iterable[str] = ()
+    ) -> tuple[np.ndarray, dict[str, int]]:
+        """Which rows pass, and how many fail for each reason, counted at the first that applies.
+
+        Args:
+          rows: columns of equal length, "key" among them; without "status" all were downloaded.
+          where: the file, for errors.
+          known: all columns that it has, where these are not all.
+
+        Raises:
+          DataError: when a filter asks for a column that is not there.
+        """
+        count = len(rows["key"])
+        passed, counts = np.ones(count, bool), {}
+
+        def drop(reason: str, bad: np.ndarray) -> None:
+            if found := int((passed & bad).sum()):
+                counts[reason] = counts.get(reason, 0) + found
+            np.logical_and(passed, ~bad, out=passed)
+
+        def missing(name: str) -> DataError:
+            return DataError(
+                f"{where} has no column {name!r}, which a filter of --config.data.web asks for; it "
+                f"has {', '.join(known or rows)}"
+            )
+
+        if "status" in rows:
+            drop(FAILED, rows["status"] != "success")
+        caption = np.array([clean_caption(text or "") for text in rows["caption"]], object)
+        lengths = np.array([len(text) for text in caption], np.int64)
+        drop(NO_CAPTION, lengths == 0)
+        if self.min_side or self.max_aspect:
+            width, height = (_numbers(rows, name, missing) for name in ("width", "height"))
+            short, long = np.minimum(width, height), np.maximum(width, height)
+            drop(SMALL, ~(short >= self.min_side))
+            if self.max_aspect:
+                drop(LONG, long > self.max_aspect * short)
+        drop(CHARS, (lengths < self.min_chars) | (lengths > (self.max_chars or np.inf)))
+        for name, least, most in self.scores:
+            score = _numbers(rows, name, missing)
+            drop(SCORE, ~((score >= least) & (score <= most)))
+        if self.languages:
+            spoken = next((rows[name] for name in LANGUAGE_COLUMNS if name in rows), None)
+            if spoken is None:
+                raise missing("LANGUAGE")
+            drop(LANGUAGE, ~np.isin(spoken.astype(str), self.languages))
+        return passed, counts
+
+
+def _numbers(rows: Mapping[str, np.ndarray], name: str, missing: Callable) -> np.ndarray:
+    """A column as float64; what is no number is NaN, which passes no filter."""
+    if name not in rows:
+        raise missing(name)
+    values = [x if isinstance(x, int | float | np.number) else np.nan for x in rows[name].tolist()]
+    return np.array(values, np.float64)
+
+
+@dataclasses.dataclass(frozen=True)
+class Listed:
+    """The examples of a file that are used.
+
+    Attributes:
+      keys: sorted, because img2dataset writes them as they arrive.
+      places: {key: {kind: (first byte, bytes)}}; kinds are "image", "txt", "json" or "record".
+      skipped: how many others there are, by reason.
+    """
+
+    keys: list[str]
+    places: dict[str, dict[str, tuple[int, int]]]
+    skipped: collections.Counter
+
+
+class _Raw(io.RawIOBase):
+    """One file of a shelf, for those who want to seek in it."""
+
+    def __init__(self, shelf: Shelf, file: int):
+        self._shelf, self._file, self._at = shelf, file, 0
+        self._size = shelf.size(file)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + {0: 0, 1: self._at, 2: self._size}[whence]
+        return self._at
+
+    def readinto(self, buffer) -> int:
+        content = self._shelf.read(self._file, self._at, len(buffer))
+        buffer[: len(content)] = content
+        self._at += len(content)
+        return len(content)
+
+
+def list_tar(shelf: Shelf, file: int) -> tuple[dict[str, dict], collections.Counter]:
+    """{key: places} of a tar file, by its headers alone, and what of it cannot be used."""
+    found: dict[str, dict[str, tuple[int, int]]] = {}
+    skipped: collections.Counter = collections.Counter()
+    try:
+        with tarfile.open(fileobj=_Raw(shelf, file), mode="r:") as archive:
+            for member in archive:
+                folder, name = posixpath.split(member.name)
+                if posixpath.isabs(member.name) or ".." in member.name.split("/"):
+                    skipped[OUTSIDE] += 1
+                    continue
+                if not member.isfile() or name.startswith("."):
+                    continue
+                stem, _, suffix = name.partition(".")
+                kind = "image" if suffix.lower() in PICTURES else suffix.lower()
+                places = found.setdefault(posixpath.join(folder, stem), {})
+                if kind in places:
+                    skipped[TWICE] += kind == "image"
+                    continue
+                places[kind] = (member.offset_data, member.size)
+            # tarfile takes a damaged header for the end; a whole file ends with blocks of zeros.
+            if shelf.read(file, archive.offset, tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                raise tarfile.ReadError("no end")
+    except (tarfile.TarError, EOFError, ValueError, OverflowError):
+        skipped[CUT_OFF] += 1
+        size = shelf.size(file)
+        for places in found.values():
+            for kind in [k for k, (first, length) in places.items() if first + length > size]:
+                del places[kind]
+    without = [key for key, places in found.items() if "image" not in places]
+    skipped[NO_IMAGE] += len(without)
+    for key in without:
+        del found[key]
+    return found, +skipped
+
+
+def list_tfrecord(shelf: Shelf, file: int) -> tuple[dict[str, dict], collections.Counter]:
+    """The same of a TFRecord file, which must be read for it."""
+    found: dict[str, dict[str, tuple[int, int]]] = {}
+    skipped: collections.Counter = collections.Counter()
+    places, is_whole = tfrecords.scan(shelf, file)
+    skipped[CUT_OFF] += not is_whole
+    for start, length in places.tolist():
+        try:
+            example = tfrecords.Example(tfrecords.read(shelf, file, start, length))
+        except ValueError:  # a checksum that does not match is one too
+            skipped[CORRUPT] += 1
+            continue
+        key = "".join(example.texts("key")[:1])
+        if not any(example.byte_strings(name) for name in PICTURES):
+            skipped[NO_IMAGE] += 1
+        elif key in found:
+            skipped[TWICE] += 1
+        else:
+            found[key] = {"record": (start, length)}
+    return found, +skipped
+
+
+class Collection:
+    """One folder of img2dataset's output.
+
+    Attributes:
+      counts: usable examples of each file, by what is known before it is opened.
+      skipped: what is not used, by reason.
+      names: relative names of its files.
+    """
+
+    def __init__(self, path: str, filters: Filters, split: str, held_out: float):
+        """Lists the files and counts their examples.
+
+        Args:
+          path: a folder, may be gs://.
+          filters: what to use.
+          split: "train", or one that is held out.
+          held_out: share of the files that is.
+
+        Raises:
+          DataError: when there is nothing to use: names the path, what was seen and expected.
+        """
+        self.path, self.filters = path, filters
+        if not path or not files.is_folder(path):
+            raise DataError(f"{path!r} is no folder; {LAYOUT}")
+        names = files.walk(path)
+        self._suffix = next(
+            (s for s in (".tar", ".tfrecord") if any(n.endswith(s) for n in names)), ""
+        )
+        shards = [n for n in names if self._suffix and n.endswith(self._suffix)]
+        if not shards:
+            raise DataError(
+                f"{path} holds {len(names)} files, none of them .tar or .tfrecord; {LAYOUT}"
+            )
+        self.names = part_of(shards, path, split, held_out)
+        known = set(names)
+        self._tables = [
+            posixpath.join(path, table) if (table := self._stem(n) + ".parquet") in known else None
+            for n in self.names
+        ]
+        self.shelf = Shelf([posixpath.join(path, n) for n in self.names])
+        self.listed = Kept(self._list, OPEN_LISTS)
+        self.skipped: collections.Counter = collections.Counter()
+        self.counts = self._count()
+        if not sum(self.counts):
+            reasons = ", ".join(f"{n} {why}" for why, n in self.skipped.most_common()) or "none"
+            raise DataError(
+                f"{path} holds {len(self.names)} files and no usable example (skipped: {reasons}); "
+                "see --config.data.web"
+            )
+
+    def _stem(self, name: str) -> str:
+        return name[: -len(self._suffix)]
+
+    def _count(self) -> list[int]:
+        counts, progress = [], Progress(f"listing {self.path}", len(self.names))
+        with ThreadPoolExecutor(READERS, "list") as pool:
+            for count, skipped in pool.map(self._count_of, range(len(self.names))):
+                counts.append(count)
+                self.skipped.update(skipped)
+                progress.step(not count)
+        progress.close()
+        return counts
+
+    def _count_of(self, file: int) -> tuple[int, Mapping[str, int]]:
+        try:
+            if self._tables[file] is not None:
+                keys, skipped = self._wanted(file)
+                return len(keys), skipped
+            listed = self.listed(file)
+            return len(listed.keys), listed.skipped
+        except Unreadable as error:
+            return 0, {error.reason: 1}
+
+    def _wanted(self, file: int) -> tuple[list[str], dict[str, int]]:
+        """Keys that the parquet file lists and the filters pass."""
+        import pyarrow
+        import pyarrow.parquet
+
+        where = self._tables[file]
+        try:
+            table = pyarrow.parquet.ParquetFile(io.BytesIO(files.read_bytes(where)))
+            names = [n for n in self.filters.columns() if n in table.schema_arrow.names]
+            read = table.read(columns=names)
+            rows = {n: np.array(read[n].to_pylist(), object) for n in names}
+        except (pyarrow.ArrowException, OSError) as error:
+            raise Unreadable(where, CORRUPT) from error
+        for needed in ("key", "caption"):
+            if needed not in rows:
+                raise DataError(
+                    f"{where} has no column {needed!r}; it has "
+                    f"{', '.join(table.schema_arrow.names)}. {LAYOUT}"
+                )
+        passed, skipped = self.filters.apply(rows, where, table.schema_arrow.names)
+        return sorted(rows["key"][passed].tolist()), skipped
+
+    def _list(self, file: int) -> Listed:
+        """The examples of a file; it is opened for it."""
+        lister = list_tar if self._suffix == ".tar" else list_tfrecord
+        places, skipped = lister(self.shelf, file)
+        if self._tables[file] is not None:
+            return Listed(self._wanted(file)[0], places, skipped)
+        keys = sorted(places)
+        described = [self._metadata(file, places[key]) for key in keys]
+        names = self.filters.columns()
+        rows = {n: [row.get(n) for row in described] for n in names}
+        rows = {
+            n: np.array(column, object)
+            for n, column in rows.items()
+            if n in ("key", "caption") or any(value is not None for value in column)
+        }
+        rows["key"] = np.array(keys, object)
+        rows.pop("status", None)
+        if not keys:
+            return Listed([], places, skipped)
+        passed, more = self.filters.apply(rows, self.shelf.paths[file])
+        kept = [key for key, good in zip(keys, passed, strict=True) if good]
+        return Listed(kept, places, skipped + collections.Counter(more))
+
+    def _metadata(self, file: int, places: dict[str, tuple[int, int]]) -> dict[str, Any]:
+        """Everything that a file itself says of an example."""
+        if "record" in places:
+            example = tfrecords.Example(tfrecords.read(self.shelf, file, *places["record"]))
+            out = {name: _single(example, name) for name in self.filters.columns()}
+            return {**out, "caption": "".join(example.texts("txt")[:1])}
+        out: dict[str, Any] = {}
+        if "json" in places:
+            try:
+                out = json.loads(self.shelf.read(file, *places["json"]))
+            except (ValueError, RecursionError):
+                out = {}
+            out = out if isinstance(out, dict) else {}
+        if "txt" in places:
+            out["caption"] = self.shelf.read(file, *places["txt"]).decode("utf-8", "replace")
+        caption = out.get("caption")
+        return {**out, "caption": caption if isinstance(caption, str) else ""}
+
+    def at(self, file: int, row: int) -> tuple[str, dict[str, tuple[int, int]]]:
+        """The key and the places of an example.
+
+        Raises:
+          Unreadable: when the file does not hold what its parquet file lists.
+        """
+        listed = self.listed(file)
+        key = listed.keys[row]
+        if key not in listed.places:
+            raise Unreadable(f"{self.shelf.paths[file]}:{key}", ABSENT)
+        return key, listed.places[key]
+
+    def caption(self, file: int, places: dict[str, tuple[int, int]]) -> str:
+        """The caption of an example; may be blank."""
+        return clean_caption(self._metadata(file, places)["caption"])
+
+    def picture(self, file: int, places: dict[str, tuple[int, int]]) -> bytes:
+        """The image file of an example."""
+        if "image" in places:
+            return self.shelf.read(file, *places["image"])
+        example = tfrecords.Example(tfrecords.read(self.shelf, file, *places["record"]))
+        return next(x for name in PICTURES for x in example.byte_strings(name))
+
+
+def _single(example: tfrecords.Example, name: str) -> Any:
+    """The one value of a feature, whatever its kind; None where there is none."""
+    for values in (example.texts(name), example.floats(name), example.integers(name)):
+        if len(values) and values[0] != "":
+            return values[0]
+    return None
+
+
+def part_of(shards: list[str], path: str, split: str, held_out: float) -> list[str]:
+    """The files of a split: those of a folder train/, val/ ..., else a fixed share of all.
+
+    Raises:
+      DataError: when there is but one file, and one is to be held out.
+    """
+    of = {name: key for key, names in SPLITS.items() for name in names}
+    tops = {posixpath.dirname(name).split("/")[0] for name in shards}
+    if tops <= set(of):
+        chosen = nearest(split, tops, path)
+        if chosen is None:
+            raise DataError(f"{path} holds {', '.join(sorted(tops))} and nothing for {split!r}")
+        return [name for name in shards if name.split("/")[0] == chosen]
+    if len(shards) == 1 or not held_out:
+        return shards
+    count = min(max(1, round(held_out * len(shards))), len(shards) - 1)
+    # By name, so that files that are added later move none of the others for most of the time.
+    ranked = sorted(shards, key=lambda name: order.mix(*name.encode()))
+    held = set(ranked[:count])
+    return [name for name in shards if (name in held) != (split == "train")]
+
+
+class Web:
+    """One collection or several mixed ones.
+
+    An example's number counts the usable examples of all collections, file after file.
+
+    Attributes:
+      gives: the batch keys.
+      size: usable examples, by what is known before the files are opened.
+      class_names: empty.
+      report: what was found.
+    """
+
+    gives = ("image", "id")
+    class_names = ()
+
+    def __init__(self, data_config, framing: Framing, split: str):
+        """Opens the collections that `config.data` names.
+
+        Args:
+          data_config: `config.data`.
+          framing: what part of a picture is shown, and how large.
+          split: "train", "val" or "test".
+
+        Raises:
+          DataError: names the path or config line, what was seen and what was expected.
+        """
+        self.framing = framing
+        self._web = data_config.web
+        filters = Filters(
+            *(self._web[f] for f in ("min_side", "max_aspect", "min_chars", "max_chars")),
+            scores=tuple(map(tuple, self._web.scores)),
+            languages=tuple(self._web.languages),
+        )
+        mixture = tuple(self._web.mix) or ((data_config.path, 1.0),)
+        bad = [entry for entry in mixture if len(entry) != 2 or not float(entry[1]) > 0]
+        if bad:
+            raise DataError(
+                f"config.data.web.mix holds {bad[0]!r}; expected (path, weight above 0)"
+            )
+        self.weights = [float(weight) for _, weight in mixture]
+        # Relative paths of a mixture lie below config.data.path.
+        below = data_config.path if self._web.mix else ""
+        paths = [p if files.remote(p) else posixpath.join(below, p) for p, _ in mixture]
+        self.parts = [Collection(path, filters, split, self._web.held_out) for path in paths]
+        counts = np.concatenate([part.counts for part in self.parts])
+        self._starts = np.concatenate([[0], np.cumsum(counts)])
+        self._files = [(p, f) for p, part in enumerate(self.parts) for f in range(len(part.counts))]
+        self.size = int(self._starts[-1])
+        self.report = {
+            "collections": [
+                {
+                    "path": part.path,
+                    "weight": weight,
+                    "files": len(part.names),
+                    "usable": int(sum(part.counts)),
+                    "skipped": dict(part.skipped.most_common()),
+                }
+                for part, weight in zip(self.parts, self.weights, strict=True)
+            ]
+        }
+
+    def order(self, seed: int, batch: int) -> order.Lanes:
+        """Files in random order, examples of a few at a time mixed; see `jaxt2i.data.order`."""
+        fewest = min(sum(n > 0 for n in part.counts) for part in self.parts)
+        lanes = order.lanes_for(fewest, batch, self._web.lanes)
+        window = self._web.window
+        parts = [
+            order.Shards(part.counts, order.mix(seed, p), lanes, window)
+            for p, part in enumerate(self.parts)
+        ]
+        return order.Lanes(parts, self.weights, batch, seed)
+
+    def _at(self, index: int) -> tuple[Collection, int, int]:
+        file = int(np.searchsorted(self._starts, index, side="right")) - 1
+        part, number = self._files[file]
+        return self.parts[part], number, index - int(self._starts[file])
+
+    def name(self, index: int) -> str:
+        """File and key of an example."""
+        part, file, row = self._at(index)
+        return f"{part.shelf.paths[file]}:{part.at(file, row)[0]}"
+
+    def captions(self, index: int) -> list[str]:
+        """The caption of an example.
+
+        Raises:
+          Unreadable: when there is none.
+        """
+        part, file, row = self._at(index)
+        key, places = part.at(file, row)
+        if text := part.caption(file, places):
+            return [text]
+        raise Unreadable(f"{part.shelf.paths[file]}:{key}", NO_CAPTION)
+
+    def example(
+        self,
+        index: int,
+        keys: tuple[str, ...] = ("image",),
+        chance: tuple[float, float, float] | None = None,
+    ) -> dict[str, np.ndarray]:
+        """One example.
+
+        Args:
+          index: in range(size).
+          keys: of `gives`.
+          chance: see `Framing.show`; None shows the centre.
+
+        Returns:
+          {"image": uint8 [resolution, resolution, 3], "id": int64 []}, as asked.
+
+        Raises:
+          Unreadable: when it is not there or its picture is damaged.
+        """
+        out = {}
+        if "image" in keys:
+            part, file, row = self._at(index)
+            key, places = part.at(file, row)
+            name = f"{part.shelf.paths[file]}:{key}"
+            content = part.picture(file, places)
+            out["image"], _ = self.framing.show(
+                index, lambda need: images.open_rgb(content, need, name=name), chance
+            )
+        if "id" in keys:
+            out["id"] = np.int64(index)
+        return out

@@ -1,1 +1,0 @@
-"""One file per system: its networks, losses, players, sampler and `build`."""

@@ -1,0 +1,1 @@
+"""What surrounds a run: opening it, its checkpoints, records, processes and flags."""

@@ -1,0 +1,306 @@
+"""Checkpoints: asynchronous, checked on the way back in, and never trusted blindly.
+
+Every save carries fingerprints of its arrays. A checkpoint that cannot be read, or whose arrays
+do not match their fingerprints, is passed over with a warning for the one before it.
+"""
+
+import dataclasses
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+
+from jaxt2i.engine.method import ConfigError, Method, Tree, cast
+from jaxt2i.engine.state import State
+from jaxt2i.nn.optim import path_name
+
+FOLDER = "checkpoints"
+
+
+def as_bits(x: jax.Array) -> jax.Array:
+    """An array's bits as uint32."""
+    if jnp.issubdtype(x.dtype, jnp.bool_):
+        return x.astype(jnp.uint32)
+    unsigned = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[x.dtype.itemsize]
+    return jax.lax.bitcast_convert_type(x, unsigned).astype(jnp.uint32)
+
+
+@jax.jit
+def fingerprints(tree: Tree) -> Tree:
+    """One uint32 a leaf: integer sums do not depend on their order, hence not on the mesh."""
+
+    def one(x):
+        bits = as_bits(x).reshape(-1)
+        place = jnp.arange(bits.size, dtype=jnp.uint32) * jnp.uint32(2654435761) + jnp.uint32(1)
+        return jnp.sum(bits * place, dtype=jnp.uint32)
+
+    return jax.tree.map(one, tree)
+
+
+def named(tree: Tree) -> dict[str, Any]:
+    """{path: leaf}."""
+    return {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def handlers() -> dict[str, Any]:
+    """How the two parts of a checkpoint are read and written."""
+    return {"state": ocp.PyTreeCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()}
+
+
+class Checkpoints:
+    """The checkpoints of one work directory.
+
+    Args:
+      workdir: the run's directory; they lie in its folder "checkpoints".
+      keep: how many of the newest to keep.
+      keep_period_steps: keep those whose step this divides forever; 0 = none.
+    """
+
+    def __init__(self, workdir: str | Path, keep: int = 3, keep_period_steps: int = 0):
+        self.folder = Path(workdir).resolve() / FOLDER
+        self._manager = ocp.CheckpointManager(
+            self.folder,
+            item_handlers=handlers(),
+            options=ocp.CheckpointManagerOptions(
+                max_to_keep=keep,
+                keep_period=keep_period_steps or None,
+                enable_async_checkpointing=True,
+                create=True,
+            ),
+        )
+
+    def steps(self) -> list[int]:
+        """Steps of the complete checkpoints, oldest first."""
+        return sorted(self._manager.all_steps())
+
+    def save(self, state: State, meta: Mapping[str, Any], step: int) -> None:
+        """Starts saving; returns once the arrays are copied off the device.
+
+        Raises:
+          Exception: whatever made the previous asynchronous save fail.
+        """
+        sums = {name: int(x) for name, x in named(jax.device_get(fingerprints(state))).items()}
+        meta = {**meta, "step": step, "fingerprints": sums}
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(state=ocp.args.PyTreeSave(state), meta=ocp.args.JsonSave(meta)),
+        )
+
+    def restore(self, like: Tree, partial: bool = False) -> tuple[Tree, dict[str, Any]] | None:
+        """The newest checkpoint that is whole, laid out like `like`; None when there is none.
+
+        Args:
+          like: ShapeDtypeStructs with shardings: a State, or a dictionary of some of its fields.
+            The checkpoint may come from another mesh.
+          partial: restore only what is in `like`.
+
+        Returns:
+          (the arrays in the structure of `like`, what was stored beside them).
+
+        Raises:
+          Mismatch: when the newest checkpoint is whole but belongs to other networks.
+        """
+        arrays = ocp.args.PyTreeRestore(
+            item=like,
+            restore_args=ocp.checkpoint_utils.construct_restore_args(like),
+            partial_restore=partial,
+        )
+        for step in reversed(self.steps()):
+            try:
+                meta = self.meta(step)
+                differing = mismatch(meta["fingerprints"], self._kinds(step), named(like), partial)
+            except Exception as error:
+                self._passed_over(step, error)
+                continue
+            if differing:
+                raise Mismatch(step, differing, meta)
+            try:
+                restored = self._manager.restore(step, args=ocp.args.Composite(state=arrays))
+                check(restored["state"], meta["fingerprints"])
+            except Exception as error:
+                self._passed_over(step, error)
+                continue
+            return restored["state"], meta
+        return None
+
+    def meta(self, step: int) -> dict[str, Any]:
+        """What was stored beside the arrays."""
+        restored = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))
+        return restored["meta"]
+
+    def _kinds(self, step: int) -> dict[str, tuple[list[int], str]]:
+        tree = self._manager.item_metadata(step)["state"]
+        return {name: (list(leaf.shape), str(leaf.dtype)) for name, leaf in named(tree).items()}
+
+    def _passed_over(self, step: int, error: Exception) -> None:
+        first = (str(error).splitlines() or [""])[0][:200]
+        warnings.warn(
+            f"checkpoint {self.folder / str(step)} cannot be used "
+            f"({type(error).__name__}: {first}); trying the one before it",
+            stacklevel=3,
+        )
+
+    def wait(self) -> None:
+        """Blocks until the last save is on disk, and raises what made it fail."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Finishes and releases."""
+        self._manager.close()
+
+
+class Corrupted(ValueError):
+    """Arrays that do not match their fingerprints."""
+
+
+class Mismatch(ConfigError):
+    """A whole checkpoint of other networks.
+
+    Attributes:
+      meta: what was stored beside it, its config among it.
+      differing: sentences about the arrays that differ.
+    """
+
+    def __init__(self, step: int, differing: list[str], meta: dict[str, Any]):
+        self.differing, self.meta = differing, meta
+        shown = "; ".join(differing[:4]) + (" ..." if len(differing) > 4 else "")
+        super().__init__(f"checkpoint {step} does not fit this config: {shown}")
+
+
+def check(state: Tree, sums: Mapping[str, int]) -> None:
+    """Compares arrays with the fingerprints they were saved with.
+
+    Raises:
+      Corrupted: names the first array that differs.
+    """
+    for name, found in named(jax.device_get(fingerprints(state))).items():
+        if int(found) != sums[name]:
+            raise Corrupted(f"{name} is not what was saved")
+
+
+def mismatch(
+    sums: Mapping[str, int], kinds: Mapping[str, tuple], like: Mapping[str, Any], partial: bool
+) -> list[str]:
+    """Sentences on arrays that a checkpoint and a state do not share."""
+    out = [f"{name} is not in the checkpoint" for name in like if name not in sums]
+    if not partial:
+        out += [f"{name} is only in the checkpoint" for name in sums if name not in like]
+    for name, leaf in like.items():
+        own = list(leaf.shape), str(leaf.dtype)
+        for there, here in zip(kinds.get(name, own), own, strict=True):
+            if there != here:
+                out.append(f"{name} is {there} there, {here} here")
+    return out
+
+
+@dataclasses.dataclass
+class Transfer:
+    """What a partial restore copied.
+
+    Attributes:
+      source: where from.
+      copied: array names taken over.
+      kept: array names left at their initialisation, for lack of a partner.
+      reshaped: array names whose partner had another shape, hence left at their initialisation.
+    """
+
+    source: str
+    copied: list[str]
+    kept: list[str]
+    reshaped: list[str]
+
+    def __str__(self) -> str:
+        lines = [
+            f"init_from {self.source}: {len(self.copied)} arrays copied, {len(self.kept)} new, "
+            f"{len(self.reshaped)} of another shape left at their initialisation"
+        ]
+        lines += [f"  new: {name}" for name in self.kept[:8]]
+        lines += [f"  other shape: {name}" for name in self.reshaped[:8]]
+        hidden = max(len(self.kept) - 8, 0) + max(len(self.reshaped) - 8, 0)
+        return "\n".join([*lines, f"  ... and {hidden} more"] if hidden else lines)
+
+
+def latest(folder: str | Path) -> tuple[dict[str, Tree], str]:
+    """The newest readable checkpoint of a work directory as host arrays.
+
+    Args:
+      folder: a work directory, its checkpoints folder, or a folder of converted weights
+        (NET.safetensors files).
+
+    Returns:
+      ({"params": {net: tree}, "extra": ..., "ema": ...}, description).
+
+    Raises:
+      ConfigError: when there is nothing to start from.
+    """
+    folder = Path(folder)
+    root = folder if folder.name == FOLDER else folder / FOLDER
+    if root.is_dir():
+        with ocp.CheckpointManager(root.resolve(), item_handlers=handlers()) as manager:
+            for step in sorted(manager.all_steps(), reverse=True):
+                restored = manager.restore(
+                    step,
+                    args=ocp.args.Composite(
+                        state=ocp.args.PyTreeRestore(
+                            restore_args=jax.tree.map(
+                                lambda _: ocp.RestoreArgs(restore_type=np.ndarray),
+                                manager.item_metadata(step)["state"].tree,
+                            )
+                        )
+                    ),
+                )
+                # Parameters may be bfloat16, which few readers know.
+                tree = jax.tree.map(widened, restored["state"])
+                return tree, f"{root / str(step)}"
+    raise ConfigError(
+        f"config.init_from={str(folder)!r}: no checkpoint there; expected the work directory of a "
+        "run (it has a folder checkpoints/ with numbered steps) or a folder of converted weights "
+        "(NET.safetensors files written by python -m jaxt2i.convert)"
+    )
+
+
+def widened(x: np.ndarray) -> np.ndarray:
+    """Bfloat16 as float32, anything else as it is."""
+    return x.astype(np.float32) if x.dtype == jnp.bfloat16 else x
+
+
+def transfer(
+    method: Method, state: State, source: Mapping[str, Any], where: str
+) -> tuple[State, Transfer]:
+    """Fills a fresh state from an earlier run, matching arrays by name and shape.
+
+    A network that kept an average starts, average and live weights alike, from that average.
+    Optimisers and the step number start anew.
+
+    Args:
+      method: the method of `state`.
+      state: freshly initialised.
+      source: {"params", "extra", "ema"} as host arrays.
+      where: description of the source.
+    """
+    best = {**source.get("params", {}), **source.get("ema", {})}
+    have = named({"params": best, "extra": source.get("extra", {})})
+    report = Transfer(where, [], [], [])
+
+    def fill(path, leaf):
+        name = path_name(path)
+        if name not in have:
+            report.kept.append(name)
+        elif tuple(have[name].shape) != tuple(leaf.shape):
+            report.reshaped.append(f"{name} {list(have[name].shape)} -> {list(leaf.shape)}")
+        else:
+            report.copied.append(name)
+            return jax.device_put(np.asarray(have[name], leaf.dtype), leaf.sharding)
+        return leaf
+
+    filled = jax.tree_util.tree_map_with_path(fill, {"params": state.params, "extra": state.extra})
+    # A copy each: donated buffers must not be shared between parameters and their averages.
+    ema = {
+        net: jax.tree.map(jnp.copy, cast(filled["params"][net], "float32")) for net in method.ema
+    }
+    return state.replace(params=filled["params"], extra=filled["extra"], ema=ema), report

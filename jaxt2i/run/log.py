@@ -1,0 +1,274 @@
+"""A run's records, written by a thread of their own so that the step never waits for them.
+
+In the work directory: metrics.jsonl (one JSON object a line), TensorBoard files, sample grids
+with captions, and the curves of the scores.
+"""
+
+import concurrent.futures
+import json
+import math
+import resource
+import sys
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxt2i.engine.method import Method, Tree
+from jaxt2i.engine.state import State, count
+from jaxt2i.nn.optim import path_name
+from jaxt2i.run import events
+
+
+def say(*lines: str) -> None:
+    """Prints for the person at the screen, from the first process only."""
+    if jax.process_index() == 0:
+        print(*lines, sep="\n", flush=True)
+
+
+class Records:
+    """Writes what a run did.
+
+    Args:
+      workdir: the run's directory.
+      first_step: lines of an earlier attempt beyond this step are dropped from metrics.jsonl, so
+        that a resumed run leaves one history.
+      better: {score: "higher" | "lower"} for the curves.
+    """
+
+    def __init__(self, workdir: Path, first_step: int, better: Mapping[str, str]):
+        self.workdir, self._better = workdir, better
+        self.failure: BaseException | None = None
+        self._tensorboard = None
+        self._enabled = jax.process_index() == 0
+        self._pool = concurrent.futures.ThreadPoolExecutor(1, "records")
+        self._pending: list[concurrent.futures.Future] = []
+        self.history: list[dict[str, Any]] = []
+        if self._enabled:
+            (workdir / "samples").mkdir(parents=True, exist_ok=True)
+            self.history = earlier_lines(workdir / "metrics.jsonl", first_step)
+            self._pool.submit(self._open_tensorboard)
+
+    def submit(self, function: Callable[[], None]) -> None:
+        """Runs `function` in the records' thread, in order; its error ends the run later."""
+        self._pending = [f for f in self._pending if not self._collect(f)]
+        self._pending.append(self._pool.submit(function))
+
+    def _collect(self, future: concurrent.futures.Future) -> bool:
+        if future.done() and future.exception() and self.failure is None:
+            self.failure = future.exception()
+        return future.done()
+
+    def write(self, step: int, scalars: Mapping[str, float]) -> None:
+        """One line of metrics.jsonl and its TensorBoard scalars; called in the thread."""
+        if not self._enabled:
+            return
+        line = {"step": step, **{k: tidy(v) for k, v in scalars.items()}}
+        self.history.append(line)
+        with (self.workdir / "metrics.jsonl").open("a") as f:
+            f.write(json.dumps(line) + "\n")
+        if self._tensorboard:
+            numbers = {k: v for k, v in line.items() if isinstance(v, (int, float)) and k != "step"}
+            self._tensorboard.scalars(step, numbers)
+
+    def grid(self, step: int, images: np.ndarray, captions: Sequence[str]) -> Path | None:
+        """A captioned grid as samples/STEP.png; called in the thread."""
+        if not self._enabled:
+            return None
+        path = self.workdir / "samples" / f"{step:08d}.png"
+        save_grid(path, images, captions)
+        if self._tensorboard:
+            self._tensorboard.images(step, "samples", images[:16])
+        return path
+
+    def curves(self) -> None:
+        """Draws the scores over training as curves.png; called in the thread."""
+        if self._enabled and any(self._better):
+            save_curves(self.workdir / "curves.png", self.history, self._better)
+
+    def drain(self) -> None:
+        """Waits for everything submitted so far; `failure` then holds what went wrong."""
+        concurrent.futures.wait(self._pending)
+        for future in self._pending:
+            self._collect(future)
+        self._pending = []
+
+    def close(self) -> None:
+        """Finishes what was submitted."""
+        self._pool.shutdown(wait=True)
+        if self._tensorboard:
+            self._tensorboard.close()
+
+    def _open_tensorboard(self) -> None:
+        try:
+            self._tensorboard = events.Events(self.workdir / "tensorboard")
+        except ImportError:
+            say("TensorBoard files are off: tensorboard is not installed here.")
+
+
+def tidy(value: Any) -> Any:
+    """A number that JSON can hold: six significant digits, null where not finite."""
+    if isinstance(value, (bool, str, int)):
+        return value
+    value = float(value)
+    return float(f"{value:.6g}") if math.isfinite(value) else None
+
+
+def earlier_lines(path: Path, last_step: int) -> list[dict[str, Any]]:
+    """The lines of a metrics.jsonl up to a step; the file is cut to them.
+
+    A run that was killed may have logged beyond its last checkpoint, or half a line.
+    """
+    lines = []
+    if path.exists():
+        for text in path.read_text().splitlines():
+            try:
+                line = json.loads(text)
+            except json.JSONDecodeError:
+                continue
+            if line["step"] <= last_step:
+                lines.append(line)
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return lines
+
+
+def save_grid(path: Path, images: np.ndarray, captions: Sequence[str], columns: int = 0) -> None:
+    """Writes pictures with their captions below them as one PNG.
+
+    Args:
+      path: the file; written under another name first, so that it is never half there.
+      images: uint8 [N, H, W, 3].
+      captions: N strings.
+      columns: pictures a row; 0 chooses.
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    n, height, width, _ = images.shape
+    columns = columns or min(n, max(1, round(math.sqrt(n * 1.3))))
+    scale = max(1, -(-128 // width))
+    font = ImageFont.load_default(11)
+    cell, pad = width * scale, 6
+    text_width = max(10, int(cell / 5.6))
+    wrapped = [textwrap.wrap(c, text_width)[:4] or [""] for c in captions]
+    text_height = 13 * max(map(len, wrapped)) + 4
+    rows = -(-n // columns)
+    size = (columns * (cell + pad) + pad, rows * (height * scale + text_height + pad) + pad)
+    sheet = Image.new("RGB", size, (255, 255, 255))
+    draw = ImageDraw.Draw(sheet)
+    for i in range(n):
+        x = pad + (i % columns) * (cell + pad)
+        y = pad + (i // columns) * (height * scale + text_height + pad)
+        tile = Image.fromarray(images[i])
+        if scale > 1:
+            tile = tile.resize((cell, height * scale), Image.Resampling.NEAREST)
+        sheet.paste(tile, (x, y))
+        for row, line in enumerate(wrapped[i]):
+            draw.text((x, y + height * scale + 2 + 13 * row), line, (40, 40, 40), font)
+    partial = path.with_suffix(".part.png")
+    sheet.save(partial)
+    partial.replace(path)
+
+
+def save_curves(path: Path, history: Sequence[Mapping[str, Any]], better: Mapping[str, str]):
+    """Plots the scores over images seen, one panel each."""
+    from matplotlib.figure import Figure
+
+    names = [n for n in better if any(f"score/{n}" in line for line in history)]
+    if not names:
+        return
+    figure = Figure(figsize=(4.2 * len(names), 3.2), layout="constrained")
+    for axis, name in zip(np.atleast_1d(figure.subplots(1, len(names))), names, strict=True):
+        points = [line for line in history if line.get(f"score/{name}") is not None]
+        axis.plot(
+            [p["images"] for p in points], [p[f"score/{name}"] for p in points], marker=".", lw=1.5
+        )
+        axis.set(title=f"{name} ({better[name]} is better)", xlabel="images seen")
+        axis.grid(alpha=0.3)
+    partial = path.with_suffix(".part.png")
+    figure.savefig(partial, dpi=110)
+    partial.replace(path)
+
+
+class Progress:
+    """One line on the screen that is always up to date; plain lines where there is no terminal."""
+
+    def __init__(self, first_step: int, total_steps: int, batch_size: int):
+        from tqdm import tqdm
+
+        self._batch_size, self._total = batch_size, total_steps
+        self._live = sys.stderr.isatty() and jax.process_index() == 0
+        self._bar = tqdm(
+            total=total_steps,
+            initial=first_step,
+            disable=not self._live,
+            unit="step",
+            dynamic_ncols=True,
+            smoothing=0.05,
+        )
+
+    def step(self) -> None:
+        """One step was dispatched."""
+        self._bar.update()
+
+    def show(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Shows the newest numbers."""
+        losses = " ".join(f"{k} {v:.3f}" for k, v in scalars.items() if k.endswith("loss"))
+        rate = scalars["images_per_second"]
+        text = f"{scalars['images']:,.0f} img {rate:.1f} img/s {losses}"
+        if scalars["input_wait"] > 0.1:
+            text += f" waiting for data {scalars['input_wait']:.0%}"
+        if self._live:
+            self._bar.set_postfix_str(text)
+        else:
+            left = (self._total - step) / max(scalars["steps_per_second"], 1e-9)
+            say(f"step {step}/{self._total}  {text}  ETA {clock(left)}")
+
+    def say(self, text: str) -> None:
+        """Prints a line without breaking the live one."""
+        if self._live:
+            self._bar.write(text)
+        else:
+            say(text)
+
+    def close(self) -> None:
+        """Leaves the last line on the screen."""
+        self._bar.close()
+
+
+def clock(seconds: float) -> str:
+    """Seconds as h:mm:ss."""
+    minutes, seconds = divmod(int(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
+
+
+def parameter_table(method: Method, state: State, frozen: Mapping[str, Tree]) -> str:
+    """One row a network: parameters, bytes, and who trains it."""
+    rows = []
+    for net in method.nets:
+        tree = state.params[net] if net in state.params else frozen[net]
+        trainers = [p.name for p in method.players if net in p.nets]
+        role = f"trained by {', '.join(trainers)}" if trainers else "frozen"
+        role += ", averaged" if net in method.ema else ""
+        size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
+        rows.append(f"  {net:<12}{count(tree):>14,}{size / 2**20:>10.1f} MiB  {role}")
+    return "\n".join(["  network         parameters            size", *rows])
+
+
+def parameter_list(state: State) -> str:
+    """Every trained array: path, shape, how it is split."""
+    lines = []
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state.params):
+        split = getattr(leaf.sharding, "spec", "")
+        lines.append(f"{path_name(path):<72}{list(leaf.shape)!s:<26}{split}")
+    return "\n".join(lines) + "\n"
+
+
+def peak_memory() -> dict[str, float]:
+    """Peak bytes in use: of the first device where it tells, else of this process."""
+    stats = jax.local_devices()[0].memory_stats()
+    if stats and "peak_bytes_in_use" in stats:
+        return {"peak_device_mib": stats["peak_bytes_in_use"] / 2**20}
+    return {"peak_host_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}

@@ -1,0 +1,1 @@
+"""The systems: a folder each, found by name."""

@@ -1,0 +1,1 @@
+"""CLIP, trained on captioned pictures."""

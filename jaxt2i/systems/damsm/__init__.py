@@ -1,0 +1,1 @@
+"""DAMSM: the encoders that AttnGAN and its kin read through."""

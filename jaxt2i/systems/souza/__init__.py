@@ -1,0 +1,1 @@
+"""Souza et al.'s single-stage GAN."""

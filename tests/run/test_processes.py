@@ -1,0 +1,208 @@
+"""Real processes: killed, asked to stop, and several of them training as one."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxt2i.run import checkpoint, processes
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def start(workdir, *overrides, devices=1, more="", **env):
+    flags = f"--xla_force_host_platform_device_count={devices} {more}"
+    return subprocess.Popen(
+        [
+            *(sys.executable, "-m", "jaxt2i.train", "--config", "tests/engine/toy_config.py"),
+            *("--workdir", str(workdir), *overrides),
+        ],
+        cwd=ROOT,
+        env={**os.environ, "XLA_FLAGS": flags, **env},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def group(workdir, count, *overrides, devices=8):
+    """Processes that train as one, the devices shared among them."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{s.getsockname()[1]}"
+    place = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": str(count)}
+    return [
+        start(
+            workdir,
+            *overrides,
+            devices=devices // count,
+            more="--xla_backend_optimization_level=0",  # compiles in two thirds of the time
+            **place,
+            JAX_PROCESS_ID=str(number),
+            JAX_PLATFORMS="cpu",
+        )
+        for number in range(count)
+    ]
+
+
+def finish(process, code=0):
+    out, _ = process.communicate(timeout=180)
+    assert process.returncode == code, out
+    return out
+
+
+def arrays(workdir, step):
+    tree, where = checkpoint.latest(workdir)
+    assert where.endswith(f"/{step}")
+    return {name: np.asarray(x) for name, x in checkpoint.named(tree).items()}
+
+
+def assert_same(a, b, **tolerance):
+    assert set(a) == set(b)
+    for name in a:
+        if tolerance:
+            np.testing.assert_allclose(a[name], b[name], err_msg=name, **tolerance)
+        else:
+            np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+def test_killed_run_resumes_bit_for_bit(tmp_path):
+    finish(start(tmp_path / "straight"))
+    process = start(tmp_path / "killed", "--config.total_steps=100000")
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "killed" / "checkpoints" / "10").exists():
+        assert process.poll() is None, process.stdout.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    # Whatever it saved after step 10 is taken away: the resumed run starts at 10.
+    for folder in (tmp_path / "killed" / "checkpoints").iterdir():
+        if folder.name != "10":
+            subprocess.run(["rm", "-r", folder], check=True)
+    out = finish(start(tmp_path / "killed"))
+    assert "resuming from" in out
+    assert "config.total_steps: 100000 -> 20" in out
+    assert_same(arrays(tmp_path / "straight", 20), arrays(tmp_path / "killed", 20))
+    lines = (tmp_path / "killed" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(x)["step"] for x in lines] == list(range(1, 21))
+
+
+def test_sigterm_saves_and_exits_cleanly(tmp_path):
+    process = start(tmp_path, "--config.total_steps=100000", "--config.checkpoint_every_steps=0")
+    while not (tmp_path / "metrics.jsonl").exists():
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    out = finish(process)
+    assert "asked to stop: saved step" in out
+    _, where = checkpoint.latest(tmp_path)
+    assert int(where.rpartition("/")[2]) > 0
+
+
+def test_incompatible_config_names_the_field(tmp_path):
+    finish(start(tmp_path, "--config.total_steps=5"))
+    out = finish(start(tmp_path, "--config.model.width=12"), code=1)
+    assert "config.model.width: 8 -> 12" in out
+    assert "Traceback" not in out
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("processes")
+def test_one_two_and_four_processes_train_alike(tmp_path):
+    """Bit for bit, of eight devices each.
+
+    The one process joins itself, so that its devices sum as those of several do: sums inside a
+    process take another order, which moves parameters by the last bits of a float32.
+    """
+    for count in (1, 2, 4):
+        for process in group(tmp_path / str(count), count, "--config.total_steps=6"):
+            finish(process)
+    one = arrays(tmp_path / "1", 6)
+    assert_same(one, arrays(tmp_path / "2", 6))
+    assert_same(one, arrays(tmp_path / "4", 6))
+    lines = [(tmp_path / str(n) / "metrics.jsonl").read_text().splitlines() for n in (1, 4)]
+    losses = [[json.loads(line)["d/loss"] for line in run] for run in lines]
+    assert losses[0] == losses[1]
+
+
+RUN = """
+import sys, time
+import jax, jax.numpy as jnp
+from jaxt2i.engine import processes
+processes.join()
+with processes.together():
+    while True:
+        if sys.argv[1] == "fails" and jax.process_index() == 1:
+            raise ValueError("no such picture")
+        print("up", flush=True)
+        time.sleep(0.1)
+"""
+
+
+def pair(what):
+    """Two processes with nothing to compute."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        place = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{s.getsockname()[1]}"}
+    place |= {"JAX_NUM_PROCESSES": "2", "JAX_PLATFORMS": "cpu"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return [
+        subprocess.Popen(
+            [sys.executable, "-c", RUN, what],
+            cwd=ROOT,
+            env={**os.environ, **place, "JAX_PROCESS_ID": str(number)},
+            **pipes,
+        )
+        for number in range(2)
+    ]
+
+
+def test_when_the_first_process_is_killed_the_other_ends_at_once():
+    first, second = pair("lives")
+    assert second.stdout.readline()
+    assert first.stdout.readline()
+    first.kill()
+    out, _ = second.communicate(timeout=60)
+    assert second.returncode != 0
+    # jax aborts a process that loses the first one, and may be quicker than our own sentence.
+    assert f"process 0 ({socket.gethostname()}, pid {first.pid}) is gone" in out or (
+        "the leader task was preempted/died/restarted" in out
+    )
+    first.communicate()
+
+
+def test_a_process_that_fails_tells_the_others_why():
+    both = pair("fails")
+    said = f"error: process 1 ({socket.gethostname()}, pid {both[1].pid}) failed: no such picture"
+    for process in both:
+        out, _ = process.communicate(timeout=90)
+        assert process.returncode == 1
+        assert said in out
+    assert 'raise ValueError("no such picture")' in out or "ValueError: no such picture" in out
+
+
+@pytest.mark.parametrize(
+    ("heard", "words"),
+    [
+        ((29, "", 0, ""), ""),
+        ((0, "", 31, ""), "no sign of life for 31 s from b: killed, or its machine or network"),
+        # The lost one made the other fail.
+        ((12, "Gloo failed", 11, ""), "no sign of life for 11 s from b"),
+        ((9, "no data", 1, ""), ""),
+        ((11, "no data", 1, ""), "a failed: no data"),
+        ((0, "no data", 0, "no disk"), "a failed: no data; b failed: no disk"),
+    ],
+)
+def test_who_is_lost(heard, words):
+    signs = [processes.Sign("a", *heard[:2]), processes.Sign("b", *heard[2:])]
+    said = processes.verdict(signs)
+    assert said.startswith(words)
+    assert bool(said) == bool(words)
