@@ -78,7 +78,8 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     p.add_argument("--metrics", default="", help="which, by commas; default those of the protocol")
     p.add_argument("--num", type=int, default=0, help="pictures to draw; default the protocol's")
     p.add_argument("--seed", type=int, default=0, help="of captions and latents")
-    p.add_argument("--psi", type=float, default=1.0, help="truncation")
+    p.add_argument("--set", nargs="+", default=[], metavar="CONTROL=VALUE", help="as psi=0.7")
+    p.add_argument("--after", type=Path, nargs="+", default=[], metavar="RUN", help="fill rows")
     p.add_argument("--raw", action="store_true", help="weights as trained, not averaged")
     p.add_argument("--resolution", type=int, default=0, help="cut and resize folders' pictures")
     p.add_argument("--batch", type=int, default=32, help="pictures at once")
@@ -295,9 +296,6 @@ def judge_run(args: argparse.Namespace) -> report.Result:
     run, config = of.run, of.run.config
     check_run(args, run)
     state = sample.settled(run, of.state, of.frozen)
-    # Once on every device of this process, for all that is drawn.
-    state, frozen = jax.device_put((state, of.frozen), sets.on_local_devices()[1])
-    of = dataclasses.replace(of, state=state, frozen=frozen)
     log.say(f"judging {args.workdir} at step {of.step:,}")
     protocol = protocols.get(args.protocol)
     synthetic = config.data.source == "synthetic"
@@ -313,12 +311,17 @@ def judge_run(args: argparse.Namespace) -> report.Result:
         labels = np.array([int(source.example(i, ("label",))["label"]) for i, _ in pairs])
     name = f"{args.workdir} step {of.step}"
 
-    def drawn(captions: Sequence[str], **kw: Any) -> sets.Set:
-        how = {"seed": args.seed, "use_ema": not args.raw, "psi": args.psi}
-        rule = protocol.samples.quantise
-        return sets.of_run(run, state, frozen, captions, name=name, rule=rule, **how, **kw)
+    weights = state, of.frozen
+    after = tuple(map(system.load, args.after))
+    drawn_by = system.System(run, *weights, source.class_names, after, use_ema=not args.raw)
+    controls = dict(pair.split("=", 1) for pair in args.set)
 
-    fake = drawn(said, labels=labels, class_names=tuple(source.class_names))
+    def drawn(captions: Sequence[str], **kw: Any) -> sets.Set:
+        how = {"seed": args.seed, "rule": protocol.samples.quantise, **controls}
+        given = lambda n: next(run.rows_of(source, [pairs[n][0]]))  # noqa: E731
+        return sets.of_system(drawn_by, captions, given, name=name, **how, **kw)
+
+    fake = drawn(said, labels=labels)
     measured = dataclasses.replace(
         protocol,
         samples=dataclasses.replace(
@@ -327,7 +330,7 @@ def judge_run(args: argparse.Namespace) -> report.Result:
             split=config.data.eval_split,
             resolution=run.sizes.resolution,
             count=fake.count,
-            truncation="none" if args.psi == 1 else f"psi {args.psi}",
+            truncation=" ".join(args.set) or "none",
         ),
     )
     result = report.Result(str(args.workdir), of.step, [], measured)
@@ -354,10 +357,8 @@ def check_run(args: argparse.Namespace, run: runs.Run) -> None:
       MetricError: says what.
     """
     method = run.config.method
-    if run.method.sample is None:
+    if run.method.sampler is None:
         raise MetricError(f"{args.workdir}: {method} draws nothing that could be judged")
-    if args.psi != 1 and "psi" not in run.method.controls:
-        raise MetricError(f"--psi {args.psi}: {method} has no truncation")
     if "lpips" in args.metrics:
         raise MetricError(
             "lpips compares edited pictures with their originals: give --images DIR --reference "

@@ -28,7 +28,7 @@ from jaxt2i.data.drawn import meaning
 from jaxt2i.data.drawn.synthetic import Synthetic
 from jaxt2i.data.schema import unit_range
 from jaxt2i.encoders import pretrained
-from jaxt2i.engine.method import fields
+from jaxt2i.config import fields
 from jaxt2i.metrics import confidence, recognised
 from jaxt2i.metrics import statistics as stats
 from jaxt2i.metrics.frechet import fid

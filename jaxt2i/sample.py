@@ -20,7 +20,7 @@ import dataclasses
 import json
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -31,7 +31,7 @@ from ml_collections import ConfigDict, config_flags
 
 from jaxt2i.engine import loop, mesh
 from jaxt2i.engine import state as states
-from jaxt2i.engine.method import ConfigError
+from jaxt2i.config import ConfigError
 from jaxt2i.run import checkpoint, log
 from jaxt2i.run import open as runs
 
@@ -99,7 +99,10 @@ def arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     p.add_argument("--seed", type=int, default=0, help="seed of the first picture of a prompt")
     p.add_argument("--num", type=int, default=0, help="pictures a prompt, or steps of a walk")
     p.add_argument("--z", type=Path, metavar="FILE.npy", help="latents in place of seeds")
-    p.add_argument("--psi", type=float, default=1.0, help="truncation: 1 varied .. 0 typical")
+    p.add_argument("--conditions", type=Path, metavar="FILE", help=".jsonl or .json of rows")
+    p.add_argument("--from-split", metavar="SPLIT[:A[:B]]", help="rows of the run's own data")
+    p.add_argument("--after", type=Path, nargs="+", default=[], metavar="RUN", help="fill rows")
+    p.add_argument("--set", nargs="+", default=[], metavar="CONTROL=VALUE", help="as steps=50")
     p.add_argument("--grid", action="store_true", help="only the grid, no single files")
     p.add_argument("--stages", action="store_true", help="also every stage's pictures")
     p.add_argument("--attention", action="store_true", help="also where each word is looked for")
@@ -115,8 +118,9 @@ def arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         p.error("give --workdir RUN, or --config FILE[:preset] with --weights DIR")
     if args.workdir and rest:
         p.error(f"{rest[0]}: a run keeps the settings it was trained with")
-    if not (args.prompts or args.prompts_file or args.interpolate):
-        p.error("give --prompts, --prompts-file or --interpolate")
+    texts = args.prompts or args.prompts_file or args.interpolate
+    if not (texts or args.conditions or args.from_split):
+        p.error("give --prompts, --prompts-file, --interpolate, --conditions or --from-split")
     if args.num < 0:
         p.error(f"--num {args.num}: at least 1")
     if args.z and (args.interpolate_z or args.num > 1):
@@ -268,19 +272,20 @@ def from_weights(run: runs.Run, folder: Path) -> tuple[states.State, dict]:
 def settled(run: runs.Run, state: states.State, frozen: dict) -> states.State:
     """The state with running statistics of its averaged weights, for methods that ask for it."""
     method = run.method
-    if not method.settle:
+    sampler = method.sampler
+    if not (sampler and sampler.settle):
         return state
     source, size = run.source(run.config.data.split), run.config.batch_size
     # All rows, in each of several processes: all must settle alike.
-    rows = run.pipeline(source, size, method.sample_needs, process_index=0, process_count=1)
+    rows = run.pipeline(source, size, sampler.needs, process_index=0, process_count=1)
 
     @jax.jit
     def turn(state, frozen, batch, key):
         ctx = states.context(method, state, frozen, key=key)
-        method.settle(ctx, batch)
+        sampler.settle(ctx, batch)
         return ctx.extra
 
-    for number in range(method.settle_batches):
+    for number in range(sampler.settle_batches):
         key = states.step_key(run.config.seed, number)
         state = state.replace(extra=turn(state, frozen, rows.batch_at(number), key))
     return state
@@ -292,9 +297,9 @@ def given_latents(file: Path, count: int, method) -> np.ndarray:
     Raises:
       ConfigError: when the file does not hold that.
     """
-    if method.latent is None:
+    if method.sampler.latent is None:
         raise ConfigError(f"--z {file}: the method has no latent")
-    want = jax.eval_shape(method.latent, jax.random.key(0)).shape
+    want = jax.eval_shape(method.sampler.latent, jax.random.key(0)).shape
     try:
         z = np.load(file, allow_pickle=False)
     except (OSError, ValueError) as error:
@@ -305,74 +310,6 @@ def given_latents(file: Path, count: int, method) -> np.ndarray:
             "picture"
         )
     return np.broadcast_to(z.astype(np.float32), (count, *want))
-
-
-def painter(
-    run: runs.Run,
-    state,
-    frozen,
-    *,
-    use_ema: bool = True,
-    psi: float = 1.0,
-    also: Sequence[str] = (),
-) -> Callable[..., dict]:
-    """(at most CHUNK drawings, their given latents or None) -> {"image": uint8 pictures, ...}.
-
-    With "stages" or "attention" among `also`, the result holds what `method.sample` says of them:
-    uint8 pictures [n, R, R, 3] of every stage; maps [n, T, h, w] over text positions.
-
-    Raises:
-      ConfigError: for a control that the method does not have.
-    """
-    method = run.method
-    controls = {"psi": psi} if "psi" in method.controls else {}
-    if psi != 1.0 and not controls:
-        raise ConfigError(f"--psi {psi}: {run.config.method} has no truncation")
-
-    def between(x, y, mix):
-        if not jnp.issubdtype(x.dtype, jnp.floating):
-            return x
-        share = mix.reshape(-1, *(1,) * (x.ndim - 1)).astype(x.dtype)
-        return (1 - share) * x + share * y
-
-    @jax.jit
-    def draw(state, frozen, batch, towards, mix, keys, keys_towards, mix_z, given):
-        ctx = states.context(method, state, frozen, key=jax.random.key(0), use_ema=use_ema)
-        a, b = method.text(ctx, batch), method.text(ctx, towards)
-        text = jax.tree.map(lambda x, y: between(x, y, mix), a, b)
-        z = given
-        if z is None and method.latent:
-            z = jax.vmap(slerp)(*(jax.vmap(method.latent)(k) for k in (keys, keys_towards)), mix_z)
-        drawn = method.sample(ctx, batch, keys, text=text, z=z, **controls)
-        if missing := [name for name in also if name not in drawn]:
-            raise ConfigError(f"--{missing[0]}: {run.config.method} has none")
-        return {name: drawn[name] for name in ("image", *also)}
-
-    def paint(chunk: Sequence[Drawing], given: np.ndarray | None = None) -> dict:
-        missing = CHUNK - len(chunk)
-        full = [*chunk, *[chunk[-1]] * missing]
-        keys, keys_towards = (
-            jax.vmap(jax.random.key)(jnp.array(seeds, jnp.uint32))
-            for seeds in ([d.seed for d in full], [d.seed_towards for d in full])
-        )
-        batch, towards = (
-            run.prompts(c) for c in ([d.prompt for d in full], [d.towards for d in full])
-        )
-        mix = np.array([d.mix for d in full], np.float32)
-        mix_z = np.array([d.mix_z for d in full], np.float32)
-        if given is not None:
-            given = np.concatenate([given, np.repeat(given[-1:], missing, 0)])
-        try:
-            drawn = draw(state, frozen, batch, towards, mix, keys, keys_towards, mix_z, given)
-        except KeyError as error:
-            raise ConfigError(
-                f"drawing needs the network {error}; there are {', '.join(state.params)}"
-            ) from None
-        drawn = jax.tree.map(lambda x: x[: len(chunk)], jax.device_get(drawn))
-        pictures = {k: jax.tree.map(run.to_uint8, x) for k, x in drawn.items() if k != "attention"}
-        return {**drawn, **pictures}
-
-    return paint
 
 
 def highlights(image: np.ndarray, maps: np.ndarray) -> np.ndarray:
@@ -410,68 +347,95 @@ def write_attention(file: Path, run: runs.Run, item: Drawing, image: np.ndarray,
     log.save_grid(file, np.concatenate(rows), captions, count + 1)
 
 
-def stem(number: int, item: Drawing) -> str:
-    """The name of a picture's files."""
-    return f"{number:04d}_seed{item.seed}"
+def rows_of(args: argparse.Namespace, run: runs.Run) -> Iterator[Row]:
+    """The rows that the command line names, without walks."""
+    layers = []
+    if args.from_split:
+        if not (args.prompts or args.prompts_file or args.conditions):
+            return system.from_split(run, args.from_split)  # as many as there are, one by one
+        layers.append(list(system.from_split(run, args.from_split)))
+    if args.conditions:
+        layers.append(conditions.read_file(args.conditions))
+    if args.prompts or args.prompts_file:
+        layers.append([{"prompt": text} for text in read_prompts(args)])
+    return conditions.laid_over(*layers)
 
 
-def write(out: Path, items: list[Drawing], images: np.ndarray, facts: dict, single: bool) -> None:
-    """PNG files, grid.png and drawn.json."""
+def walk_rows(drawn_by: system.System, items: list[Drawing], z) -> Iterator[Row]:
+    """Rows of a walk, or with given latents: codes of both ends, mixed on the way."""
+    ends = {(d.prompt, d.seed) for d in items} | {(d.towards, d.seed_towards) for d in items}
+    ends = sorted(ends | {(d.towards, d.seed) for d in items} | {(d.prompt, d.seed_towards) for d in items})
+    codes = dict(zip(ends, drawn_by.code([{"prompt": p, "seed": s} for p, s in ends]), strict=True))
+
+    def between(x, y, share):
+        return ((1 - share) * x + share * y).astype(x.dtype) if x.dtype.kind == "f" else x
+
+    for i, d in enumerate(items):
+        a, b = codes[d.prompt, d.seed], codes[d.towards, d.seed_towards]
+        row = {"prompt": d.prompt, "seed": d.seed, "note": dataclasses.asdict(d)}
+        row["text_code"] = jax.tree.map(lambda x, y: between(x, y, d.mix), a["text"], b["text"])
+        if "z" in a:
+            row["z"] = jax.tree.map(lambda x, y: np.asarray(slerp(x, y, d.mix_z)), a["z"], b["z"])
+        yield row | ({} if z is None else {"z": z[i]})
+
+
+def show(args, out: Path, drawn_by: system.System, columns: int) -> None:
+    """The grid of a folder's first pictures, and where their words are looked for."""
     from PIL import Image
 
-    out.mkdir(parents=True, exist_ok=True)
-    files = []
-    for i, (item, image) in enumerate(zip(items, images, strict=True)):
-        name = f"{stem(i, item)}.png" if single else None
-        if name:
-            Image.fromarray(image).save(out / name)
-        files.append({"file": name, **dataclasses.asdict(item)})
-    columns = facts["columns"]
-    log.save_grid(out / "grid.png", images, [d.caption for d in items], columns)
-    (out / "drawn.json").write_text(json.dumps({**facts, "images": files}, indent=2) + "\n")
+    rows = sorted(conditions.read_file(out / "metadata.jsonl"), key=lambda r: r["number"])[:GRID]
+    if laid_out := [r for r in rows if "objects" in r]:
+        keys = ("boxes", "box_label", "box_mask")
+        tiles = []
+        for row in laid_out:
+            example = drawn_by.words.arrays({"objects": row["objects"]}, keys)
+            blank = np.full((64, 64, 3), 255, np.uint8)
+            image = np.asarray(Image.open(out / row["file_name"])) if "file_name" in row else blank
+            names = drawn_by.words.class_names
+            tiles.append(data_show.Tile({"image": image, **example}, row["prompt"], names=names))
+        data_show.draw(tiles, out / "layouts.png")
+    rows = [r for r in rows if "file_name" in r]
+    if not rows:
+        return
+    pictures = [np.asarray(Image.open(out / r["file_name"])) for r in rows]
+    captions = [f"{r.get('prompt', '')} (z {r['seed']})" for r in rows]
+    log.save_grid(out / "grid.png", np.stack(pictures), captions, columns)
+    for row, picture in zip(rows if args.attention else (), pictures, strict=False):
+        name = row["file_name"].removesuffix(".png")
+        maps = np.load(out / f"{name}_attention.npz")
+        item = Drawing(row["prompt"], row["seed"], row["prompt"], 0.0, row["seed"], 0.0)
+        maps = [maps[k] for k in maps.files]
+        write_attention(out / f"{name}_attention.png", drawn_by.run, item, picture, maps)
 
 
 def main(argv: Sequence[str]) -> None:
     """Draws what the command line asks for."""
     args, settings = arguments(argv)
-    items, columns = drawings(args)
-    config = runs.read_config(args.workdir) if args.workdir else configuration(args, settings)
-    run = runs.open_run(config)
-    if run.method.sample is None:
-        raise ConfigError(f"{config.method} draws no pictures")
-    if args.interpolate_z and run.method.latent is None:
-        raise ConfigError(f"--interpolate-z: {config.method} has no latent")
-    z = given_latents(args.z, len(items), run.method) if args.z else None
-    if args.workdir:
-        state, frozen, step = restore(run, args.workdir)
-        state = state if args.raw else settled(run, state, frozen)
-    else:
-        (state, frozen), step = from_weights(run, args.weights), None
-    also = [name for name in ("stages", "attention") if getattr(args, name)]
-    paint = painter(run, state, frozen, use_ema=not args.raw, psi=args.psi, also=also)
-    parts = [slice(i, i + CHUNK) for i in range(0, len(items), CHUNK)]
-    done = [paint(items[p], None if z is None else z[p]) for p in parts]
-    drawn = jax.tree.map(lambda *x: np.concatenate(x), *done)
-    images = drawn["image"]
     source = args.workdir or args.weights
-    out = args.out or source / "drawn"
-    facts = {
-        "source": str(source),
-        "step": step,
-        "weights": "raw" if args.raw else "ema" if args.workdir else "converted",
-        "psi": args.psi,
-        "z": str(args.z) if args.z else None,
-        "columns": columns,
-    }
-    write(out, items, images, facts, single=not args.grid)
-    for stage in drawn.get("stages", ()):
-        captions = [d.caption for d in items]
-        log.save_grid(out / f"stage{stage.shape[1]}.png", stage, captions, columns)
-    for i, item in enumerate(items if args.attention else ()):
-        maps = [share[i] for share in drawn["attention"]]
-        write_attention(out / f"{stem(i, item)}_attention.png", run, item, images[i], maps)
-    where = f"step {step}" if args.workdir else str(args.weights)
-    log.say(f"{len(items)} pictures of {where} in {out}: grid.png, drawn.json")
+    if args.workdir:
+        drawn_by = system.load(args.workdir, after=args.after, use_ema=not args.raw)
+        run = drawn_by.run
+    else:
+        run = runs.open_run(configuration(args, settings))
+        weights = from_weights(run, args.weights)
+        drawn_by = system.System(run, *weights, after=tuple(map(system.load, args.after)))
+    if args.interpolate_z and run.method.sampler.latent is None:
+        raise ConfigError(f"--interpolate-z: {run.config.method} has no latent")
+    out, columns = args.out or source / "drawn", 0
+    if args.interpolate or args.interpolate_z or args.z:
+        items, columns = drawings(args)
+        z = given_latents(args.z, len(items), run.method) if args.z else None
+        rows = walk_rows(drawn_by, items, z)
+    else:
+        rows, columns = system.expand(rows_of(args, run), max(args.num, 1), args.seed), args.num
+    also = [name for name in ("stages", "attention") if getattr(args, name)]
+    controls = dict(pair.split("=", 1) for pair in args.set)
+    drawn = drawn_by.stream(system.numbered(rows, out), also=also, **controls)
+    count = system.write(out, drawn)
+    show(args, out, drawn_by, columns if columns > 1 else 0)
+    facts = {"source": str(source), "weights": "raw" if args.raw else "ema", "set": controls}
+    (out / "drawn.json").write_text(json.dumps({**facts, "argv": list(argv)}, indent=2) + "\n")
+    log.say(f"{count} rows drawn in {out}: metadata.jsonl, grid.png")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,8 @@ import jaxt2i.systems
 from jaxt2i.engine import loop, mesh
 from jaxt2i.engine import state as states
 from jaxt2i.engine import step as steps
-from jaxt2i.engine.method import ConfigError, load
+from jaxt2i.config import ConfigError
+from jaxt2i.engine.method import load
 from jaxt2i.run import open as runs
 
 

@@ -128,6 +128,9 @@ class Pipeline:
             text = self._caption(index, position)
             tokens, mask = self._encoded(text)
             example |= {"tokens": tokens[0], "token_mask": mask[0]}
+        if "negative_tokens" in self.needs:
+            tokens, mask = self._encoded("")
+            example |= {"negative_tokens": tokens[0], "negative_token_mask": mask[0]}
         if self._tokenise_all:
             example |= self._all_captions(self.source.captions(index))
         if "mask" in self.needs:

@@ -1,22 +1,20 @@
-"""Where arrays live: the mesh, the batch, and ordered rules for parameters.
+"""Where arrays live: the mesh, the batch, and where parameters are while they are kept and used.
 
-Everything is a global array under one `jit`; there is no per-device code. A rule is a pair
-(regular expression on the parameter's path, tactic); the first that matches decides.
+Everything is a global array under one `jit`; there is no per-device code.
 """
 
+import dataclasses
 import math
-import re
 from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxt2i.engine.method import Batch, ConfigError, Tree
-from jaxt2i.nn.optim import path_name
+from jaxt2i.config import ConfigError
+from jaxt2i.engine.method import Batch, Tree
 
 AXES = ("data", "fsdp", "tensor")
-BATCH = PartitionSpec(("data", "fsdp"))
 
 
 def make(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence | None = None) -> Mesh:
@@ -38,107 +36,75 @@ def make(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence | Non
     return Mesh(np.asarray(devices).reshape(sizes), AXES)
 
 
-def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Batches are split over data and fsdp together."""
-    return NamedSharding(mesh, BATCH)
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Where arrays live.
 
-
-def replicated(mesh: Mesh) -> NamedSharding:
-    """One copy on every device."""
-    return NamedSharding(mesh, PartitionSpec())
-
-
-def replicate(shape: tuple[int, ...], mesh: Mesh, min_bytes: int) -> PartitionSpec:
-    """Tactic: a copy everywhere."""
-    return PartitionSpec()
-
-
-def largest_axis(axis: str) -> Callable[[tuple[int, ...], Mesh, int], PartitionSpec]:
-    """Tactic: split the largest divisible axis over `axis`; small arrays stay whole.
-
-    Gathering a small array costs more in latency than its memory is worth, hence the threshold.
+    Attributes:
+      mesh: the mesh; batches are split over its "data" and "fsdp" axes together.
+      place: tree of arrays or shapes -> tree of PartitionSpec; None: a copy on every device.
     """
 
-    def tactic(shape, mesh, min_bytes):
-        size = mesh.shape[axis]
-        able = [i for i, n in enumerate(shape) if n % size == 0]
-        if size == 1 or not able or math.prod(shape) * 4 < min_bytes:
-            return PartitionSpec()
-        best = max(able, key=lambda i: (shape[i], i))
-        return PartitionSpec(*(axis if i == best else None for i in range(len(shape))))
+    mesh: Mesh
+    place: Callable[[Tree], Tree] | None = None
 
-    return tactic
+    @property
+    def rows(self) -> NamedSharding:
+        """Of a batch."""
+        return NamedSharding(self.mesh, PartitionSpec(("data", "fsdp")))
 
+    @property
+    def everywhere(self) -> NamedSharding:
+        """One copy on every device."""
+        return NamedSharding(self.mesh, PartitionSpec())
 
-def last_axis(shape: tuple[int, ...], mesh: Mesh, min_bytes: int) -> PartitionSpec:
-    """Tactic: split the output channels over `tensor`."""
-    if not shape or shape[-1] % mesh.shape["tensor"] or mesh.shape["tensor"] == 1:
-        return PartitionSpec()
-    return PartitionSpec(*(None,) * (len(shape) - 1), "tensor")
+    @property
+    def parts(self) -> int:
+        """Into how many parts a batch is split."""
+        return self.mesh.shape["data"] * self.mesh.shape["fsdp"]
 
+    def shardings(self, tree: Tree) -> Tree:
+        """A NamedSharding for every array of a state, or of a part of one."""
+        if self.place is None:
+            return jax.tree.map(lambda _: self.everywhere, tree)
+        return jax.tree.map(lambda spec: NamedSharding(self.mesh, spec), self.place(tree))
 
-TACTICS = {"replicate": replicate, "fsdp": largest_axis("fsdp"), "tensor": last_axis}
+    def abstract(self, tree: Tree, sharding: NamedSharding | None = None) -> Tree:
+        """ShapeDtypeStructs of arrays where they live: as `sharding` says, else as weights do."""
+        where = self.shardings(tree) if sharding is None else jax.tree.map(lambda _: sharding, tree)
+        shape = jax.ShapeDtypeStruct
+        return jax.tree.map(lambda x, s: shape(x.shape, x.dtype, sharding=s), tree, where)
 
+    def gather(self, tree: Tree) -> Tree:
+        """In a program: weights as networks use them, whole over `fsdp`.
 
-def tree_shardings(
-    mesh: Mesh, tree: Tree, rules: Sequence[tuple[str, str]], min_mb: float = 4.0
-) -> Tree:
-    """A NamedSharding for every leaf.
+        Without being told so, the compiler lets the split of the weights spread to the activations,
+        which are then traded between chips and held many times over.
+        """
+        if self.mesh.shape["fsdp"] == 1:
+            return tree
 
-    Args:
-      mesh: the mesh.
-      tree: arrays or ShapeDtypeStructs.
-      rules: (regular expression, tactic name), first match wins; no match is "replicate".
-      min_mb: arrays below this many MiB (as float32) are never split by "fsdp".
+        def in_use(sharding):
+            spec = (None if axis == "fsdp" else axis for axis in sharding.spec)
+            return NamedSharding(self.mesh, PartitionSpec(*spec))
 
-    Raises:
-      ConfigError: for a tactic that does not exist.
-    """
-    for pattern, tactic in rules:
-        if tactic not in TACTICS:
-            raise ConfigError(
-                f"config.sharding: {pattern!r} asks for the tactic {tactic!r}; "
-                f"known: {', '.join(TACTICS)}"
-            )
-    compiled = [(re.compile(pattern), TACTICS[tactic]) for pattern, tactic in rules]
+        where = jax.tree.map(in_use, self.shardings(tree))
+        return jax.lax.with_sharding_constraint(tree, where)
 
-    def place(path, leaf):
-        name = path_name(path)
-        tactic = next((t for regex, t in compiled if regex.search(name)), replicate)
-        return NamedSharding(mesh, tactic(tuple(leaf.shape), mesh, int(min_mb * 2**20)))
+    def scatter(self, tree: Tree) -> Tree:
+        """In a program: gradients to where the parameters of the same paths are."""
+        if self.mesh.shape["fsdp"] == 1:
+            return tree
+        return jax.lax.with_sharding_constraint(tree, self.shardings(tree))
 
-    return jax.tree_util.tree_map_with_path(place, tree)
+    def put_batch(self, batch: dict[str, np.ndarray]) -> Batch:
+        """This process's rows to a global batch on the devices."""
+        place = jax.make_array_from_process_local_data
+        return {key: place(self.rows, np.asarray(rows)) for key, rows in batch.items()}
 
-
-def in_use(sharding: NamedSharding) -> NamedSharding:
-    """Where an array is while networks compute with it: whole over `fsdp`.
-
-    Without being told so, the compiler lets the split of the weights spread to the activations,
-    which are then traded between chips and held many times over.
-    """
-    spec = (None if axis == "fsdp" else axis for axis in sharding.spec)
-    return NamedSharding(sharding.mesh, PartitionSpec(*spec))
-
-
-def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> Batch:
-    """This process's rows to a global batch on the devices."""
-    sharding = batch_sharding(mesh)
-    return {
-        key: jax.make_array_from_process_local_data(sharding, np.asarray(rows))
-        for key, rows in batch.items()
-    }
-
-
-def check_batch(batch_size: int, accumulate: int, mesh: Mesh) -> None:
-    """Refuses a batch that cannot be split evenly.
-
-    Raises:
-      ConfigError: names the numbers.
-    """
-    shards = mesh.shape["data"] * mesh.shape["fsdp"]
-    if batch_size % (shards * accumulate):
-        raise ConfigError(
-            f"config.batch_size={batch_size} cannot be split over {shards} devices "
-            f"(config.mesh.data x config.mesh.fsdp) in {accumulate} parts (config.accumulate); "
-            f"make it a multiple of {shards * accumulate}"
-        )
+    def put_all(self, tree: Tree, sharding: NamedSharding) -> Tree:
+        """Host arrays that every process has whole, to the devices."""
+        if not self.mesh.is_multi_process:
+            return jax.device_put(tree, sharding)
+        place = jax.make_array_from_callback
+        return jax.tree.map(lambda x: place(x.shape, sharding, lambda index: x[index]), tree)

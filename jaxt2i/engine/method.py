@@ -1,4 +1,4 @@
-"""A method is a set of networks and a short list of players; nothing else.
+"""A method is a set of networks, a short list of players, and a way to draw; nothing else.
 
 A *player* is a loss over some of the networks with its own optimiser. GANs, pretraining,
 sequence models and diffusion differ only in their players, so one engine plays them all.
@@ -6,36 +6,21 @@ sequence models and diffusion differ only in their players, so one engine plays 
 
 import copy
 import dataclasses
-import difflib
-import importlib
-import re
+import math
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
+
+from jaxt2i.config import ConfigError, nearest
 
 Batch = dict[str, jax.Array]
 Tree = Any
-
-# What a block of a network keeps for the backward pass; the rest is computed again.
-POLICIES = {
-    # nothing: its inputs are enough
-    "full": jax.checkpoint_policies.nothing_saveable,
-    # results of convolutions and matrix products: what is cheap is computed again
-    "products": jax.checkpoint_policies.dots_saveable,
-    # of matrix products without a batch axis alone: of dense layers, not of attention
-    "dots_no_batch": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-}
 DTYPES = ("float32", "bfloat16")
-
-
-class ConfigError(ValueError):
-    """The configuration asks for something impossible; the message names the line and the fix."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +64,103 @@ class Ema:
 
 
 @dataclasses.dataclass(frozen=True)
+class Control:
+    """A number or a choice that drawing takes beside its conditions.
+
+    Its type is its cost: a float is data, one a picture; an int (how often a loop turns) is data,
+    one a chunk of pictures; a bool or str is compiled in, a program for each value.
+
+    Attributes:
+      name: keyword of `Sampler.draw`.
+      default: also says the type: float, int, bool or str.
+      low, high: the range; None: open.
+      choices: of a str.
+      help: one line for the command line and the studio.
+    """
+
+    name: str
+    default: float | int | bool | str
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+    help: str = ""
+
+    def read(self, value: Any) -> float | int | bool | str:
+        """A value of the command line, a file or a keyword, as this control's type.
+
+        Raises:
+          ConfigError: names the range or the choices.
+        """
+        kind, said = type(self.default), f"control {self.name}={value!r}"
+        truth = {"true": True, "1": True, "false": False, "0": False}
+        try:
+            if kind is not bool and isinstance(value, bool):
+                raise ValueError
+            out = truth[str(value).lower()] if kind is bool else kind(value)
+            if kind is int and out != float(value):
+                raise ValueError
+        except (KeyError, ValueError, TypeError, OverflowError):
+            raise ConfigError(f"{said}: expected a value of type {kind.__name__}") from None
+        if self.choices and out not in self.choices:
+            raise ConfigError(f"{said}: {nearest(str(out), self.choices)}")
+        if kind is float and not math.isfinite(out):
+            raise ConfigError(f"{said}: expected a finite number")
+        low, high = self.low, self.high
+        if (low is not None and out < low) or (high is not None and out > high):
+            raise ConfigError(f"{said}: expected {low} to {high}".replace(" to None", " or more"))
+        return out
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampler:
+    """How a method draws: pictures, or anything else that the batch schema has a row for.
+
+    Attributes:
+      draw: (Ctx, rows, keys, *, z, text, **controls) -> {name: [n, ...]}. Names are rows of the
+        schema ("image" in [-1, 1], "boxes", ...) or of its `VIEWS` ("stages", "attention").
+        Whoever draws calls it for one row (n = 1) under vmap: nothing can pass from one picture to
+        another. It may use neither `ctx.rng` nor `train=True`.
+      needs: the conditions, rows of the schema that `draw` or `text` reads.
+      text: (Ctx, rows) -> floats of any tree, the part of the conditions that can be mixed.
+      latent: key -> floats of any tree, without a row axis; what can be walked through.
+      controls: the further keywords of `draw`.
+      pixels: how [-1, 1] becomes bytes, a rule of `nn.pixels`.
+      settle: (Ctx, rows) -> None on batches of training captions before pictures are drawn:
+        running statistics in `ctx.extra` then belong to the averaged weights.
+      settle_batches: how many of them.
+    """
+
+    draw: Callable[..., dict[str, Any]]
+    needs: tuple[str, ...] = ("tokens", "token_mask")
+    text: Callable[["Ctx", Batch], Any] | None = None
+    latent: Callable[[jax.Array], Any] | None = None
+    controls: tuple[Control, ...] = ()
+    pixels: str = "stylegan"
+    settle: Callable[["Ctx", Batch], None] | None = None
+    settle_batches: int = 100
+
+    def code(self, ctx: "Ctx", rows: Batch, keys: jax.Array) -> dict[str, Any]:
+        """{"z", "text"} of rows [n] and their keys [n]; None where the method has no such thing."""
+        return {
+            "z": jax.vmap(self.latent)(keys) if self.latent else None,
+            "text": self.text(ctx, rows) if self.text else None,
+        }
+
+    def __call__(self, ctx: "Ctx", rows: Batch, keys: jax.Array, **given: Any) -> dict[str, Any]:
+        """What `draw` gives of all rows at once, as losses and scores need it.
+
+        Args:
+          ctx: the networks.
+          rows: holds `needs`.
+          keys: [n].
+          given: "z", "text" and controls that take the place of the rows' own and the defaults.
+        """
+        if not {"z", "text"} <= set(given):
+            given = {**self.code(ctx, rows, keys), **given}
+        return self.draw(ctx, rows, keys, **{c.name: c.default for c in self.controls} | given)
+
+
+@dataclasses.dataclass(frozen=True)
 class Method:
     """One system, ready to be played.
 
@@ -86,49 +168,31 @@ class Method:
       nets: every network, trained or frozen.
       players: played in this order; each sees what the earlier ones just updated.
       init: (key, Batch) -> {net: variables}, called under jit or eval_shape.
-      sample: (Ctx, Batch, keys, *, z=None, text=None, **controls) -> {"image": [B,H,W,3] in
-        [-1, 1], ...}; `keys` holds one key an image, so that an image does not depend on the
-        batch it is drawn in. None: the method draws no pictures.
       needs: batch keys that the losses read.
-      sample_needs: batch keys that `sample` reads.
+      sampler: how it draws; None: it draws nothing.
       frozen: networks that no player updates; gradients may still pass to their input.
       pretrained: {net: () -> variables} for networks that start from a file instead of `init`.
       borrowed: frozen networks that an earlier run trained: they come from config.init_from.
       ema: {net: Ema}.
-      text: (Ctx, Batch) -> Text, the conditioning that `sample` takes as `text`.
-      latent: key -> the latent that `sample` draws with this key, which it also takes as `z`.
-      quantize: floats in [-1, 1] to uint8 on the host, as the original wrote its pictures; None:
-        as the StyleGAN family does.
-      settle: (Ctx, Batch) -> None, played on batches of captions with the averaged weights before
-        pictures are drawn: running statistics in `ctx.extra` then belong to those weights.
-      settle_batches: how many of them.
       vocab: token ids that the text encoder knows; 0 where it has none.
-      controls: further keywords of `sample`, such as "psi".
       score: (Ctx, Batch) -> {name: scalar} on a held-out batch; what a short run improves.
       better: {score name: "higher" | "lower"}, the direction of improvement.
       notes: lines printed when a run starts (which perception, what a real run needs).
       param_dtype: "float32", or "bfloat16": losses then get trained parameters that are rounded to
         it, and their gradients have it; networks compute with them as ever.
       masters: the state holds these parameters in float32 all the same. False: in `param_dtype`,
-        and an update of bfloat16 is rounded stochastically; see `optim.apply_updates`.
+        and an update of bfloat16 is rounded stochastically; see `nn.optim.apply_updates`.
     """
 
     nets: Mapping[str, nn.Module]
     players: tuple[Player, ...]
     init: Callable[[jax.Array, Batch], dict[str, Tree]]
     needs: tuple[str, ...]
-    sample: Callable[..., dict[str, jax.Array]] | None = None
-    sample_needs: tuple[str, ...] = ("tokens", "token_mask")
+    sampler: Sampler | None = None
     frozen: tuple[str, ...] = ()
     pretrained: Mapping[str, Callable[[], Tree]] = dataclasses.field(default_factory=dict)
     borrowed: tuple[str, ...] = ()
     ema: Mapping[str, Ema] = dataclasses.field(default_factory=dict)
-    text: Callable[["Ctx", Batch], Any] | None = None
-    latent: Callable[[jax.Array], jax.Array] | None = None
-    quantize: Callable[[np.ndarray], np.ndarray] | None = None
-    settle: Callable[["Ctx", Batch], None] | None = None
-    settle_batches: int = 100
-    controls: tuple[str, ...] = ()
     vocab: int = 0
     score: Callable[["Ctx", Batch], dict[str, jax.Array]] | None = None
     better: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -167,6 +231,17 @@ class Ctx:
     Calling `ctx(net, *args, **kw)` applies a network with its current weights. With `train=True`
     among the keywords its mutable collections (running means, spectral vectors) advance, and the
     next call of the same network sees them advanced.
+
+    Args:
+      method: the method.
+      params: {net: parameters} of trained networks.
+      extra: {net: {collection: tree}}.
+      frozen: {net: variables} of frozen networks.
+      key: of everything random; None while drawing, which takes its keys from the rows.
+      step: steps played before.
+      batch_size, total_steps: of the run.
+      trained: networks that the player updates.
+      memory: what the players of one step share.
     """
 
     def __init__(
@@ -176,7 +251,7 @@ class Ctx:
         extra: Mapping[str, Tree],
         frozen: Mapping[str, Tree],
         *,
-        key: jax.Array,
+        key: jax.Array | None,
         step: jax.Array | int = 0,
         batch_size: int = 1,
         total_steps: int = 1,
@@ -190,9 +265,18 @@ class Ctx:
         self._batch_size, self._total_steps = batch_size, total_steps
 
     def __call__(self, net: str, *args, rngs: Mapping[str, jax.Array] | None = None, **kw):
+        if self._key is None and kw.get("train"):
+            raise ConfigError(
+                f"drawing calls {net!r} with train=True, which would let one picture change the "
+                "next; call it with train=False"
+            )
         module = self._method.nets[net]
         if net in self._frozen:
             return module.apply(self._frozen[net], *args, rngs=rngs, **kw)
+        if net not in self._params:
+            raise ConfigError(
+                f"the network {net!r} is needed and not there; there are {', '.join(self._params)}"
+            )
         extra = self.extra.get(net, {})
         # A rounded parameter is a float32 one with few digits: nothing else is less precise.
         variables = {"params": cast(self._params[net], "float32"), **extra}
@@ -239,6 +323,11 @@ class Ctx:
 
     def rng(self, name: str) -> jax.Array:
         """A key for this name in this step: the same name is the same draw for every player."""
+        if self._key is None:
+            raise ConfigError(
+                f"drawing asks for ctx.rng({name!r}), which all pictures would share; derive it "
+                "from the row's own key"
+            )
         return jax.random.fold_in(self._key, zlib.crc32(name.encode()))
 
     @property
@@ -255,96 +344,3 @@ class Ctx:
 def cast(tree: Tree, dtype: str) -> Tree:
     """A tree of floating-point arrays in another dtype."""
     return jax.tree.map(lambda x: x.astype(dtype), tree)
-
-
-def fields(cls: type, mapping: Mapping[str, Any], where: str) -> Any:
-    """Builds a dataclass from a config section, refusing keys that it does not have.
-
-    Args:
-      cls: a dataclass.
-      mapping: the section.
-      where: the section's name in messages, such as "config.model".
-
-    Raises:
-      ConfigError: names the unknown key and the nearest valid one, or the missing ones.
-    """
-    known = {f.name: f for f in dataclasses.fields(cls)}
-    for key in mapping:
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean {where}.{near[0]}?" if near else f"known: {', '.join(known)}"
-            raise ConfigError(f"{where}.{key} is not a setting of {cls.__name__}; {hint}")
-    missing = [
-        n
-        for n, f in known.items()
-        if n not in mapping
-        and f.default is dataclasses.MISSING
-        and f.default_factory is dataclasses.MISSING
-    ]
-    if missing:
-        raise ConfigError(f"{where} lacks {', '.join(missing)}, which {cls.__name__} needs")
-    return cls(**mapping)
-
-
-def load(config: Any) -> Method:
-    """Builds the method that a config names.
-
-    Args:
-      config: a ConfigDict whose `method` is the dotted path of a module with `build(config)`, or of
-        a folder with such a `method.py`.
-
-    Raises:
-      ConfigError: when there is no such module, or it has no `build`; for impossible values of
-        the settings that every method has.
-    """
-    try:
-        module = importlib.import_module(config.method)
-        if not hasattr(module, "build"):  # a folder: its file is called method.py
-            module = importlib.import_module(f"{config.method}.method")
-    except ModuleNotFoundError as error:
-        if error.name and config.method.startswith(error.name):
-            raise ConfigError(
-                f"config.method={config.method!r}: no module {error.name!r}; give the dotted path "
-                "of a module with a function build(config), such as jaxt2i.systems.stylegan_t"
-            ) from None
-        raise
-    if not hasattr(module, "build"):
-        raise ConfigError(f"config.method={config.method!r}: the module has no build(config)")
-    method = module.build(config)
-    # Runs from before these settings have none of them.
-    storage = {name: config[name] for name in ("param_dtype", "masters") if name in config}
-    nets = recomputing(method.nets, config.get("remat", ()))
-    return dataclasses.replace(method, nets=nets, **storage)
-
-
-def recomputing(
-    nets: Mapping[str, nn.Module], rules: Sequence[tuple[str, str]]
-) -> dict[str, nn.Module]:
-    """Networks that keep less for the backward pass.
-
-    Args:
-      nets: the networks; those with a field `remat` hand it to their blocks.
-      rules: (regular expression on a network's whole name, key of `POLICIES`); the first that
-        matches decides.
-
-    Raises:
-      ConfigError: for an unknown policy, and where nothing that matches has such blocks.
-    """
-    able = [name for name, net in nets.items() if hasattr(net, "remat")]
-    for pattern, policy in rules:
-        if policy not in POLICIES:
-            raise ConfigError(
-                f"config.remat: {pattern!r} asks for the policy {policy!r}; "
-                f"known: {', '.join(POLICIES)}"
-            )
-        if not any(re.fullmatch(pattern, name) for name in able):
-            raise ConfigError(
-                f"config.remat: {pattern!r} is no network whose blocks can be recomputed; "
-                f"those of this method: {', '.join(able) or 'none'}"
-            )
-    out = dict(nets)
-    for name in able:
-        policy = next((p for pattern, p in rules if re.fullmatch(pattern, name)), None)
-        if policy:
-            out[name] = nets[name].clone(remat=POLICIES[policy])
-    return out

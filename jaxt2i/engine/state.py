@@ -23,6 +23,8 @@ class State:
       extra: {net: {collection: tree}}: running statistics, spectral vectors, buffers.
       opt: {player: optimiser state}, float32.
       ema: {net: averaged parameters}, float32.
+      settled: {net: {collection: tree}} that belong to the averaged parameters, where the sampler
+        settles them (`draw.settled`); as old as the last checkpoint or grid.
     """
 
     step: jax.Array
@@ -30,6 +32,7 @@ class State:
     extra: dict[str, dict[str, Tree]]
     opt: dict[str, Any]
     ema: dict[str, Tree]
+    settled: dict[str, dict[str, Tree]] = flax.struct.field(default_factory=dict)
 
 
 def new(method: Method, variables: dict[str, Tree]) -> State:
@@ -41,12 +44,15 @@ def new(method: Method, variables: dict[str, Tree]) -> State:
     """
     split = {net: dict(variables[net]) for net in method.trained}
     params = {net: v.pop("params") for net, v in split.items()}
+    extra = {net: v for net, v in split.items() if v}
+    settles = method.sampler is not None and method.sampler.settle is not None
     return State(
         step=jnp.zeros((), jnp.int32),
         params=cast(params, method.stored_dtype),
-        extra={net: v for net, v in split.items() if v},
+        extra=extra,
         opt={p.name: p.tx.init({n: params[n] for n in p.nets}) for p in method.players},
         ema={net: params[net] for net in method.ema},
+        settled={net: extra[net] for net in method.ema if settles and net in extra},
     )
 
 
@@ -59,7 +65,7 @@ def shapes(method: Method, batch: Batch) -> tuple[State, dict[str, Tree]]:
     """
 
     def build(key):
-        variables = method.init(key, batch_zeros(batch))
+        variables = method.init(key, zeros(batch))
         return new(method, variables), {n: variables[n] for n in method.frozen}
 
     return jax.eval_shape(build, jax.random.key(0))
@@ -82,7 +88,7 @@ def create(
     given = {n: method.pretrained[n]() for n in method.trained if n in method.pretrained}
 
     def build(key, given):
-        return new(method, {**method.init(key, batch_zeros(batch)), **given})
+        return new(method, {**method.init(key, zeros(batch)), **given})
 
     state = jax.jit(build, out_shardings=shardings[0])(init_key(seed), given)
     return state, create_frozen(method, batch, seed, shardings[1])
@@ -100,7 +106,7 @@ def create_frozen(method: Method, batch: Batch, seed: int, sharding: Tree) -> di
     drawn = [n for n in method.frozen if n not in method.pretrained]
 
     def build(key):
-        variables = method.init(key, batch_zeros(batch))
+        variables = method.init(key, zeros(batch))
         return {n: variables[n] for n in drawn}
 
     out = jax.jit(build, out_shardings={n: sharding[n] for n in drawn})(init_key(seed))
@@ -120,7 +126,7 @@ def step_key(seed: int, step: jax.Array | int) -> jax.Array:
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 0x57E9), step)
 
 
-def batch_zeros(batch: Batch) -> Batch:
+def zeros(batch: Batch) -> Batch:
     """A batch of zeros of the given shapes, for initialisation."""
     return {k: jnp.zeros(v.shape, v.dtype) for k, v in batch.items()}
 
@@ -130,17 +136,19 @@ def context(
     state: State,
     frozen: dict[str, Tree],
     *,
-    key: jax.Array,
+    key: jax.Array | None,
     batch_size: int = 1,
     total_steps: int = 1,
     use_ema: bool = True,
 ) -> Ctx:
-    """A Ctx for sampling and scoring: averaged weights where the method keeps an average."""
-    params = {**state.params, **state.ema} if use_ema else state.params
+    """A Ctx for drawing (key None) and scoring: averaged weights, with what settled on them."""
+    params, extra = state.params, state.extra
+    if use_ema:
+        params, extra = {**params, **state.ema}, {**extra, **state.settled}
     return Ctx(
         method,
         params,
-        state.extra,
+        extra,
         frozen,
         key=key,
         step=state.step,

@@ -11,7 +11,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxt2i.engine.method import Batch, ConfigError, Ctx, Method, Player, Tree, cast
+from jaxt2i.config import ConfigError
+from jaxt2i.engine.mesh import Layout
+from jaxt2i.engine.method import Batch, Ctx, Method, Player, Tree, cast
 from jaxt2i.engine.state import State, step_key
 from jaxt2i.nn import optim
 
@@ -47,7 +49,7 @@ class Rules:
 
 
 def as_it_is(tree: Tree) -> Tree:
-    """Where nothing is divided, nothing is gathered."""
+    """On one device nothing is gathered or scattered."""
     return tree
 
 
@@ -71,8 +73,7 @@ def play(
     frozen: Mapping[str, Tree],
     batch: Batch,
     memory: dict | None = None,
-    gather: Callable[[Tree], Tree] = as_it_is,
-    scatter: Callable[[Tree], Tree] = as_it_is,
+    layout: Layout | None = None,
 ) -> tuple[State, Metrics, jax.Array]:
     """One player's turn.
 
@@ -84,12 +85,12 @@ def play(
       frozen: frozen weights.
       batch: device arrays.
       memory: what the players of one step share, see `Ctx.shared`; None: nothing.
-      gather: see `make`; frozen weights come gathered.
-      scatter: see `make`.
+      layout: see `make`; frozen weights come gathered.
 
     Returns:
       (state, metrics, whether the loss and all gradients are finite).
     """
+    gather, scatter = (layout.gather, layout.scatter) if layout else (as_it_is, as_it_is)
     # All networks alike: what one player draws then is what the next one draws.
     params = gather({"params": cast(state.params, method.param_dtype)})["params"]
 
@@ -165,19 +166,13 @@ def averaged(method: Method, rules: Rules, state: State) -> State:
     return state.replace(ema=ema)
 
 
-def make(
-    method: Method,
-    rules: Rules,
-    gather: Callable[[Tree], Tree] = as_it_is,
-    scatter: Callable[[Tree], Tree] = as_it_is,
-) -> dict[int, Callable]:
+def make(method: Method, rules: Rules, layout: Layout | None = None) -> dict[int, Callable]:
     """The programs of a step, not yet compiled.
 
     Args:
       method: the method.
       rules: how steps are played.
-      gather: weights, under their paths in the state, to where networks use them.
-      scatter: gradients, under the same paths, to where the parameters are.
+      layout: where weights live; None: on one device.
 
     Returns:
       {every: (state, frozen, batch) -> (state, metrics)}. Program 1 plays all players that play
@@ -193,12 +188,12 @@ def make(
             before = state
             if every > 1:  # program 1 has already counted this step
                 state = state.replace(step=state.step - 1)
-            logs, flags, frozen = {}, [], gather(frozen)
+            logs, flags, frozen = {}, [], layout.gather(frozen) if layout else frozen
             # Micro-batches are played one player after the other: they have nothing to share.
             memory = {} if rules.accumulate == 1 else None
             for player in players:
                 state, metrics, finite = play(
-                    method, player, rules, state, frozen, batch, memory, gather, scatter
+                    method, player, rules, state, frozen, batch, memory, layout
                 )
                 logs |= metrics
                 flags.append(finite)

@@ -249,65 +249,45 @@ def on_local_devices() -> tuple[NamedSharding, NamedSharding]:
     return NamedSharding(mesh, P("data")), NamedSharding(mesh, P())
 
 
-def of_run(
-    run: runs.Run,
-    state: states.State,
-    frozen: dict,
+def of_system(
+    drawn_by: system.System,
     captions: Sequence[str],
+    row: Callable[[int], conditions.Row] = lambda number: {},
     *,
     name: str,
     seed: int,
     rule: str,
     samples: int = 1,
-    use_ema: bool = True,
-    psi: float = 1.0,
     labels: np.ndarray | None = None,
-    class_names: tuple[str, ...] = (),
+    **controls: Any,
 ) -> Set:
     """Pictures that a run draws for captions, `samples` in a row for each.
 
-    A picture depends on its caption and its place alone. Each process draws with its own devices
-    what it is asked for.
-
     Args:
-      run: the run.
-      state: its weights, wherever they lie.
-      frozen: its frozen weights.
+      drawn_by: the run, or a chain of them.
       captions: what to draw.
+      row: number of a caption -> its other conditions, read when they are needed; a row that names
+        no seed gets one of its own.
       name: for reports.
-      seed: of the latents.
-      rule: of `jaxt2i.metrics.quantise`, from floats to pixels.
+      seed: of all seeds.
+      rule: of `nn.pixels`, from floats to pixels.
       samples: of each caption.
-      use_ema: averaged weights where there are any.
-      psi: truncation, where the method has it.
       labels: classes of the captions.
-      class_names: their names.
+      controls: see `system.System.stream`.
     """
-    method = run.method
-    controls = {"psi": psi} if "psi" in method.controls else {}
     said = [text for text in captions for _ in range(samples)]
-    split, whole = on_local_devices()
-    state, frozen = jax.device_put((state, frozen), whole)
 
-    @jax.jit
-    def draw(state, frozen, batch, seeds):
-        ctx = states.context(method, state, frozen, key=jax.random.key(0), use_ema=use_ema)
-        keys = jax.vmap(jax.random.key)(seeds)
-        return quantise.to_pixels(method.sample(ctx, batch, keys, **controls)["image"], rule)
+    def row_of(number: int) -> conditions.Row:
+        own = {"seed": mix(seed, 22, number) & 0xFFFFFFFF, **row(number // samples)}
+        return own | {"prompt": said[number], "number": number}
 
-    def batches(batch: int, rows: Sequence[int]) -> Iterator[Batch]:
-        for first in range(0, len(rows), batch):
-            now = list(rows[first : first + batch])
-            size = batch + -batch % jax.local_device_count()
-            full = now + now[-1:] * (size - len(now))
-            seeds = np.array([mix(seed, 22, int(r)) & 0xFFFFFFFF for r in full], np.uint32)
-            given = run.prompts([said[r] for r in full]), seeds
-            pixels = draw(state, frozen, *jax.device_put(given, split))
-            yield np.array(now), np.asarray(pixels)[: len(now)]
+    def batches(batch: int, numbers: Sequence[int]) -> Iterator[Batch]:
+        drawn = drawn_by.stream((row_of(int(n)) for n in numbers), rule=rule, **controls)
+        yield from by_size(((row["number"], out["image"]) for row, out in drawn), batch)
 
     each = None if labels is None else np.repeat(labels, samples)
-    digest = fingerprint([name, str(seed), rule, *said])
-    return Set(name, len(said), batches, tuple(said), each, class_names, digest)
+    digest = fingerprint([name, str(seed), rule, str(controls), *said])
+    return Set(name, len(said), batches, tuple(said), each, drawn_by.words.class_names, digest)
 
 
 def dataset_of(config: Any) -> str:

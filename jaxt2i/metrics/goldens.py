@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxt2i.encoders import clip
-from jaxt2i.metrics import frechet, kernel, manifold, quantise, retrieval, statistics
+from jaxt2i.nn import pixels
+from jaxt2i.metrics import frechet, kernel, manifold, retrieval, statistics
 from jaxt2i.metrics.inception_score import inception_score
 from jaxt2i.nn import resample
 from jaxt2i.systems.galip.method import clip_input
@@ -125,8 +126,8 @@ def clip_preprocess(golden, case) -> Arrays:
 def to_uint8(golden, case) -> Arrays:
     """Three ways to round."""
     names = {"attngan": "floor", "stylegan": "stylegan", "save_image": "save_image"}
-    pixels = jax.jit(quantise.to_pixels, static_argnums=1)
-    out = {f"out_{k}": pixels(case.inputs["in_x"], rule) for k, rule in names.items()}
+    to_pixels = jax.jit(pixels.to_pixels, static_argnums=1)
+    out = {f"out_{k}": to_pixels(case.inputs["in_x"], rule) for k, rule in names.items()}
     # The first rule is defined inside [-1, 1] only, and was asked for no more.
     inside = np.abs(case.inputs["in_x"]) <= 1
     return out | {"out_attngan": np.asarray(out["out_attngan"])[inside]}

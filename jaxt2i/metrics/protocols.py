@@ -33,7 +33,7 @@ class Samples:
       count: of generated images.
       captions: key of `CAPTIONS`.
       truncation: of the latent; "none", or what is done.
-      quantise: a rule of `jaxt2i.metrics.quantise`.
+      quantise: a rule of `jaxt2i.nn.pixels`.
     """
 
     dataset: str = "coco2014"

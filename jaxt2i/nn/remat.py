@@ -7,6 +7,15 @@ import jax
 
 # One of jax.checkpoint_policies, or None: keep everything.
 Policy = Callable[..., bool] | None
+# What a block of a network keeps for the backward pass; the rest is computed again.
+POLICIES = {
+    # nothing: its inputs are enough
+    "full": jax.checkpoint_policies.nothing_saveable,
+    # results of convolutions and matrix products: what is cheap is computed again
+    "products": jax.checkpoint_policies.dots_saveable,
+    # of matrix products without a batch axis alone: of dense layers, not of attention
+    "dots_no_batch": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
 
 
 def recomputed(policy: Policy, block: nn.Module, *args, **settings) -> jax.Array:

@@ -7,7 +7,7 @@ import dataclasses
 import math
 import re
 
-from jaxt2i.engine.method import ConfigError
+from jaxt2i.config import ConfigError
 from jaxt2i.run.chips import PEAK_FLOPS
 
 GIB = 2**30

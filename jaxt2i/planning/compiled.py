@@ -13,11 +13,12 @@ import jax
 from ml_collections import ConfigDict
 
 from jaxt2i.data import schema
-from jaxt2i.engine import loop, mesh
+from jaxt2i.engine import draw, loop, mesh
 from jaxt2i.engine import method as methods
 from jaxt2i.engine import state as states
 from jaxt2i.engine import step as steps
-from jaxt2i.engine.method import Batch, ConfigError, Method, Tree
+from jaxt2i.config import ConfigError
+from jaxt2i.engine.method import Batch, Method, Tree
 from jaxt2i.planning import early, hlo
 from jaxt2i.planning.chips import GIB, Target
 
@@ -233,7 +234,7 @@ def training(plan: Plan, until: str = "code") -> list[Program]:
 
 def sampling(plan: Plan, until: str = "code") -> Program | None:
     """Drawing a batch of pictures; arguments as for `training`."""
-    if plan.method.sample is None:
+    if plan.method.sampler is None:
         return None
     if early_only(plan, until):
         return sketch(SAMPLE, 1, plan)
@@ -261,20 +262,16 @@ def lower_step(plan: Plan) -> Iterator[tuple[int, jax.stages.Lowered]]:
 
 def lower_sample(plan: Plan) -> jax.stages.Lowered:
     """Drawing, one row a prompt, split over the chips like a training batch, traced."""
-    method, c = plan.method, plan.config
-    rows = mesh.batch_sharding(plan.layout.mesh)
-    sizes = schema.Sizes(c.batch_size, c.data.resolution, c.data.tokens)
-    prompts = schema.spec(sizes, method.sample_needs)
-    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), c.batch_size))
+    c, data = plan.config, plan.config.data
+    one = schema.spec(schema.Sizes(1, data.resolution, data.tokens, data.objects, data.mask_resolution), plan.method.sampler.needs)
+    wanted = tuple(n for n in draw.outputs(plan.method, plan.batch, one) if n in schema.FIELDS)
+    drawer = draw.Drawer(plan.method, plan.layout, wanted)
+    sizes = schema.Sizes(
+        *(c.batch_size, data.resolution, data.tokens, data.objects, data.mask_resolution)
+    )
+    rows = schema.spec(sizes, plan.method.sampler.needs)
     placed = [loop.abstract(t, plan.layout.shardings(t)) for t in (plan.state, plan.frozen)]
-    placed += [loop.abstract(t, jax.tree.map(lambda _: rows, t)) for t in (prompts, keys)]
-
-    def draw(state, frozen, prompts, keys):
-        state, frozen = plan.layout.gather(state), plan.layout.gather(frozen)
-        ctx = states.context(method, state, frozen, key=jax.random.key(0))
-        return method.sample(ctx, prompts, keys)["image"]
-
-    return jax.jit(draw, out_shardings=rows).lower(*placed)
+    return drawer.lower(*placed, loop.abstract(rows, dict.fromkeys(rows, drawer.rows)))
 
 
 def count(name: str, every: int, lowered: jax.stages.Lowered, plan: Plan) -> Program:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxt2i.engine.method import ConfigError
+from jaxt2i.config import ConfigError
 from jaxt2i.engine.state import count as scalars
 from jaxt2i.planning import roofline
 from jaxt2i.planning.chips import GIB

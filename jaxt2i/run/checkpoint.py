@@ -6,7 +6,7 @@ do not match their fingerprints, is passed over with a warning for the one befor
 
 import dataclasses
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from jaxt2i.engine.method import ConfigError, Method, Tree, cast
+from jaxt2i.config import ConfigError
+from jaxt2i.engine.method import Method, Tree, cast
 from jaxt2i.engine.state import State
 from jaxt2i.nn.optim import path_name
 
@@ -270,7 +271,11 @@ def widened(x: np.ndarray) -> np.ndarray:
 
 
 def transfer(
-    method: Method, state: State, source: Mapping[str, Any], where: str
+    method: Method,
+    state: State,
+    source: Mapping[str, Any],
+    where: str,
+    nets: Sequence[str] | None = None,
 ) -> tuple[State, Transfer]:
     """Fills a fresh state from an earlier run, matching arrays by name and shape.
 
@@ -282,6 +287,7 @@ def transfer(
       state: freshly initialised.
       source: {"params", "extra", "ema"} as host arrays.
       where: description of the source.
+      nets: fill these networks alone; None: all.
     """
     best = {**source.get("params", {}), **source.get("ema", {})}
     have = named({"params": best, "extra": source.get("extra", {})})
@@ -289,6 +295,8 @@ def transfer(
 
     def fill(path, leaf):
         name = path_name(path)
+        if nets is not None and name.split("/")[1] not in nets:
+            return leaf
         if name not in have:
             report.kept.append(name)
         elif tuple(have[name].shape) != tuple(leaf.shape):
@@ -300,7 +308,7 @@ def transfer(
 
     filled = jax.tree_util.tree_map_with_path(fill, {"params": state.params, "extra": state.extra})
     # A copy each: donated buffers must not be shared between parameters and their averages.
-    ema = {
-        net: jax.tree.map(jnp.copy, cast(filled["params"][net], "float32")) for net in method.ema
-    }
-    return state.replace(params=filled["params"], extra=filled["extra"], ema=ema), report
+    params, extra = filled["params"], filled["extra"]
+    ema = {net: jax.tree.map(jnp.copy, cast(params[net], "float32")) for net in method.ema}
+    settled = {net: jax.tree.map(jnp.copy, extra[net]) for net in state.settled}
+    return state.replace(params=params, extra=extra, ema=ema, settled=settled), report

@@ -84,6 +84,11 @@ class Records:
             self._tensorboard.images(step, "samples", images[:16])
         return path
 
+    def layouts(self, step: int, draw: Callable[[Path], None]) -> None:
+        """Boxes as samples/STEP_layout.png, drawn by `draw`; called in the thread."""
+        if self._enabled:
+            draw(self.workdir / "samples" / f"{step:08d}_layout.png")
+
     def curves(self) -> None:
         """Draws the scores over training as curves.png; called in the thread."""
         if self._enabled and any(self._better):
@@ -136,10 +141,16 @@ def earlier_lines(path: Path, last_step: int) -> list[dict[str, Any]]:
 
 
 def save_grid(path: Path, images: np.ndarray, captions: Sequence[str], columns: int = 0) -> None:
-    """Writes pictures with their captions below them as one PNG.
+    """Writes `grid` to a file: under another name first, so that it is never half there."""
+    partial = path.with_suffix(".part.png")
+    grid(images, captions, columns).save(partial)
+    partial.replace(path)
+
+
+def grid(images: np.ndarray, captions: Sequence[str], columns: int = 0):
+    """Pictures with their captions below them as one PIL image.
 
     Args:
-      path: the file; written under another name first, so that it is never half there.
       images: uint8 [N, H, W, 3].
       captions: N strings.
       columns: pictures a row; 0 chooses.
@@ -167,9 +178,7 @@ def save_grid(path: Path, images: np.ndarray, captions: Sequence[str], columns: 
         sheet.paste(tile, (x, y))
         for row, line in enumerate(wrapped[i]):
             draw.text((x, y + height * scale + 2 + 13 * row), line, (40, 40, 40), font)
-    partial = path.with_suffix(".part.png")
-    sheet.save(partial)
-    partial.replace(path)
+    return sheet
 
 
 def save_curves(path: Path, history: Sequence[Mapping[str, Any]], better: Mapping[str, str]):

@@ -16,10 +16,9 @@ from pathlib import Path
 import jax
 from jax.profiler import ProfileData
 
-from jaxt2i.engine.method import ConfigError
+from jaxt2i.config import ConfigError
+from jaxt2i.engine.loop import DEVICE, INPUT, STEP
 
-# Names of what the loop marks in the trace.
-STEP, INPUT, DEVICE = "train", "input wait", "device wait"
 TOP = 15
 # They stand around the operations that they run, which are recorded themselves.
 CONTAINERS = {"while", "conditional", "call"}

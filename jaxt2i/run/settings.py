@@ -1,11 +1,110 @@
-"""What a configuration says, read: durations in steps, images, epochs or percent."""
+"""What a configuration says, read: its file, its durations, how it differs from another."""
 
-from collections.abc import Mapping
+import hashlib
+import importlib.util
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from jaxt2i.engine.method import ConfigError
+import jax
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from jaxt2i.config import ConfigError
+from jaxt2i.run import log
 
 UNITS = ("steps", "images", "epochs", "percent")
+# Fields that may change between an attempt and its continuation without a word.
+FREE = (
+    *("log_every_steps", "checkpoint_every_steps", "sample_every_steps", "keep_checkpoints"),
+    *("profile.start_step", "profile.steps", "profile.python_tracer"),
+)
+
+
+def plain(config: ConfigDict) -> dict[str, Any]:
+    """A configuration as JSON data."""
+    return json.loads(config.to_json_best_effort())
+
+
+def read_config(workdir: Path) -> ConfigDict:
+    """The configuration that a run was started with.
+
+    Raises:
+      ConfigError: when the directory holds no run.
+    """
+    path = workdir / "config.json"
+    if not path.is_file():
+        raise ConfigError(
+            f"{workdir} holds no run: there is no {path.name} in it. Give the --workdir of a "
+            "training run; train prints it when it starts"
+        )
+    return ConfigDict(json.loads(path.read_text()))
+
+
+def write_config(workdir: Path, config: ConfigDict, command: str) -> None:
+    """Keeps the configuration and the command in the work directory."""
+    if jax.process_index() == 0:
+        (workdir / "command.txt").write_text(command + "\n")
+        (workdir / "config.json").write_text(json.dumps(plain(config), indent=2) + "\n")
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a.b": value} of nested dictionaries."""
+    out = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        out |= flat(value, name + ".") if isinstance(value, Mapping) else {name: value}
+    return out
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Sentences on the fields in which two configurations differ."""
+    old, new = flat(before), flat(now)
+    return [
+        f"config.{key}: {old.get(key, 'absent')!r} -> {new.get(key, 'absent')!r}"
+        for key in sorted({*old, *new})
+        if old.get(key) != new.get(key) and key not in FREE
+    ]
+
+
+def note_changes(workdir: Path, config: ConfigDict) -> None:
+    """Says which fields differ from those of the attempt that is being continued."""
+    if (workdir / "config.json").is_file():
+        changed = differences(plain(read_config(workdir)), plain(config))
+        if changed:
+            log.say("continuing with changed settings:", *(f"  {line}" for line in changed))
+
+
+def preset(file: str, name: str) -> ConfigDict:
+    """The configuration of FILE:NAME as it stands in the file."""
+    spec = importlib.util.spec_from_file_location(Path(file).stem, file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(name) if name else module.get_config()
+
+
+def configuration(file: str, changes: Sequence[str]) -> ConfigDict:
+    """The configuration of FILE[:preset] with --config.KEY=VALUE changes, as train reads them.
+
+    Raises:
+      ConfigError: when the file or a setting does not exist.
+    """
+    values = flags.FlagValues()
+    found = config_flags.DEFINE_config_file("config", None, flag_values=values, lock_config=True)
+    try:
+        values(["jaxt2i", f"--config={file}", *changes])
+    except (AttributeError, KeyError, ValueError, OSError, flags.Error) as error:
+        said = str(error).strip().splitlines()[-1]
+        raise ConfigError(f"--config {' '.join([file, *changes])}: {said}") from None
+    return found.value
+
+
+def default_workdir(config: ConfigDict, preset: ConfigDict, name: str) -> Path:
+    """runs/NAME, with a mark when the command line changed the preset: the same command resumes."""
+    changed = differences(plain(preset), plain(config))
+    mark = "-" + hashlib.sha256("".join(changed).encode()).hexdigest()[:6] if changed else ""
+    return Path("runs") / f"{name}{mark}"
 
 
 def steps(

@@ -10,7 +10,7 @@ from jaxt2i.convert.rules import ConversionError
 from jaxt2i.encoders import features, pretrained
 from jaxt2i.encoders import inception_names as names
 from jaxt2i.encoders.inception import INPUTS, POOLS, PRESETS, InceptionFeatures, misread
-from jaxt2i.metrics.quantise import to_pixels
+from jaxt2i.nn.pixels import to_pixels
 
 pytestmark = pytest.mark.xdist_group("inception_fid")
 

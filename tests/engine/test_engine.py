@@ -23,7 +23,8 @@ from jaxt2i.data.sources.files import Shelf
 from jaxt2i.engine import loop, mesh
 from jaxt2i.engine import state as states
 from jaxt2i.engine import step as steps
-from jaxt2i.engine.method import ConfigError, Ema, Player, fields, load
+from jaxt2i.config import ConfigError, fields
+from jaxt2i.engine.method import Ema, Player, load
 from jaxt2i.nn import optim
 from jaxt2i.run import checkpoint, settings
 

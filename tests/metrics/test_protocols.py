@@ -10,7 +10,8 @@ import pytest
 
 from jaxt2i.encoders import features
 from jaxt2i.evaluation import scores
-from jaxt2i.metrics import protocols, published, quantise, retrieval
+from jaxt2i.nn import pixels
+from jaxt2i.metrics import protocols, published, retrieval
 from jaxt2i.metrics.inception_score import ORDERS
 from jaxt2i.metrics.score import MetricError
 
@@ -27,7 +28,7 @@ def test_protocols_name_what_exists(name):
     assert protocol.name == name
     assert any(getattr(protocol, part) for part in PARTS)
     assert protocol.samples.captions in protocols.CAPTIONS
-    assert protocol.samples.quantise in quantise.RULES
+    assert protocol.samples.quantise in pixels.RULES
     if protocol.inception:
         assert protocol.inception.order in ORDERS
     if protocol.clip:

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxt2i.metrics import diversity, inception_score, kernel, quantise, retrieval
+from jaxt2i.nn import pixels
+from jaxt2i.metrics import diversity, inception_score, kernel, retrieval
 from jaxt2i.metrics.score import CountError, FeatureError, MetricError
 
 
@@ -279,14 +280,14 @@ def test_diversity_refuses():
 
 def test_pixels_by_every_rule():
     x = jnp.array([-2.0, -1.0, 0.0, 0.9999, 1.0, 2.0])
-    assert quantise.to_pixels(x, "floor").tolist() == [0, 0, 127, 254, 255, 255]
-    assert quantise.to_pixels(x, "stylegan").tolist() == [0, 0, 128, 255, 255, 255]
-    assert quantise.to_pixels(x, "save_image").tolist() == [0, 0, 128, 255, 255, 255]
-    kept = quantise.to_pixels(x, "none")
+    assert pixels.to_pixels(x, "floor").tolist() == [0, 0, 127, 254, 255, 255]
+    assert pixels.to_pixels(x, "stylegan").tolist() == [0, 0, 128, 255, 255, 255]
+    assert pixels.to_pixels(x, "save_image").tolist() == [0, 0, 128, 255, 255, 255]
+    kept = pixels.to_pixels(x, "none")
     assert kept.dtype == jnp.float32
     np.testing.assert_allclose(kept, [0, 0, 127.5, 254.98725, 255, 255], rtol=1e-6)
     with pytest.raises(MetricError, match="quantise='round'; known: none, floor"):
-        quantise.to_pixels(x, "round")
+        pixels.to_pixels(x, "round")
 
 
 def test_scores_are_plain_values():

@@ -17,7 +17,8 @@ from jaxt2i.data import schema
 from jaxt2i.engine import loop, mesh
 from jaxt2i.engine import state as states
 from jaxt2i.engine import step as steps
-from jaxt2i.engine.method import ConfigError, load
+from jaxt2i.config import ConfigError
+from jaxt2i.engine.method import load
 from jaxt2i.nn import optim
 from jaxt2i.run import checkpoint
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from jaxt2i.encoders.clip import ClipImage
-from jaxt2i.engine.method import ConfigError, recomputing
+from jaxt2i.config import ConfigError
+from jaxt2i.engine.method import recomputing
 from jaxt2i.nn.critics import Critic
 from jaxt2i.nn.remat import Policy, recomputed
 from jaxt2i.systems.attngan import method as attngan

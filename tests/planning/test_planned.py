@@ -13,7 +13,7 @@ import pytest
 from jax.sharding import SingleDeviceSharding
 
 from jaxt2i import plan as command
-from jaxt2i.engine.method import ConfigError
+from jaxt2i.config import ConfigError
 from jaxt2i.planning import chips, compiled, report, search
 from jaxt2i.run import open as runs
 

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from jaxt2i.engine.method import ConfigError
+from jaxt2i.config import ConfigError
 from jaxt2i.planning import chips, roofline
 from jaxt2i.planning.compiled import Program
 from jaxt2i.planning.hlo import Collective

@@ -11,7 +11,8 @@ from jax.profiler import ProfileData
 from jaxt2i.data import schema
 from jaxt2i.engine import loop, mesh
 from jaxt2i.engine import step as steps
-from jaxt2i.engine.method import ConfigError, load
+from jaxt2i.config import ConfigError
+from jaxt2i.engine.method import load
 from jaxt2i.run import profile
 from tests.engine.test_engine import SIZES, config, host_batch
 

@@ -12,7 +12,7 @@ import pytest
 from jaxt2i.encoders import pretrained
 from jaxt2i.engine import state as states
 from jaxt2i.engine import step as steps
-from jaxt2i.engine.method import ConfigError
+from jaxt2i.config import ConfigError
 from jaxt2i.run import open as runs
 from jaxt2i.systems.attngan import method as attngan
 from jaxt2i.systems.dm_gan import method as dm_gan

@@ -5,7 +5,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxt2i.engine.method import ConfigError
+from jaxt2i.config import ConfigError
 from jaxt2i.run import open as runs
 from jaxt2i.systems.damsm import method as damsm
 

@@ -10,7 +10,7 @@ import pytest
 from jaxt2i.encoders.pretrained import template
 from jaxt2i.engine import state as states
 from jaxt2i.engine import step as steps
-from jaxt2i.engine.method import ConfigError
+from jaxt2i.config import ConfigError
 from jaxt2i.run import open as runs
 from jaxt2i.systems.df_gan import method as df_gan
 

@@ -14,7 +14,7 @@ from jaxt2i.encoders.pretrained import template
 from jaxt2i.encoders.vit import Block
 from jaxt2i.engine import state as states
 from jaxt2i.engine import step as steps
-from jaxt2i.engine.method import ConfigError
+from jaxt2i.config import ConfigError
 from jaxt2i.run import open as runs
 from jaxt2i.systems.galip import method as galip
 

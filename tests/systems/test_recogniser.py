@@ -8,7 +8,7 @@ import pytest
 from jaxt2i.data import schema
 from jaxt2i.data.drawn import meaning
 from jaxt2i.data.drawn.synthetic import Synthetic
-from jaxt2i.engine.method import ConfigError
+from jaxt2i.config import ConfigError
 from jaxt2i.metrics.recognised import found
 from jaxt2i.run import open as runs
 from jaxt2i.systems.recogniser import method as recogniser

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from jaxt2i.encoders.pretrained import template
 from jaxt2i.engine import state as states
-from jaxt2i.engine.method import ConfigError
+from jaxt2i.config import ConfigError
 from jaxt2i.run import open as runs
 from jaxt2i.systems.souza import method as souza
 

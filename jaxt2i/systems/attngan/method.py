@@ -18,7 +18,8 @@ from jax.nn import softplus
 from jaxt2i.data.schema import to_uint8_floor, unit_range
 from jaxt2i.encoders.damsm import DamsmImage, DamsmText
 from jaxt2i.encoders.text import Text
-from jaxt2i.engine.method import Batch, ConfigError, Ctx, Ema, Method, Player, fields
+from jaxt2i.config import ConfigError, fields
+from jaxt2i.engine.method import Batch, Ctx, Ema, Method, Player
 from jaxt2i.losses.damsm import Gammas, damsm
 from jaxt2i.metrics.drawn import BETTER, scores
 from jaxt2i.nn.critics import Critic
@@ -327,10 +328,13 @@ class Game:
         """Z and the augmentation's noise in one vector [Z + C]."""
         return jax.random.normal(key, (self.model.z_dim + self.model.c_dim,))
 
-    def sample(self, ctx, batch, keys, *, z=None, text=None) -> dict:
+    @property
+    def sampler(self) -> Sampler:
+        """How pictures are drawn."""
+        return Sampler(self.draw, text=self.text, latent=self.latent, pixels="floor")
+
+    def draw(self, ctx, rows, keys, *, z, text) -> dict:
         """One picture a key and caption; its earlier stages and attention with it."""
-        z = jax.vmap(self.latent)(keys) if z is None else z
-        text = self.text(ctx, batch) if text is None else text
         z, eps = z[:, : self.model.z_dim], z[:, self.model.z_dim :]
         drawn = ctx("g", z, eps, text.sentence, text.words, text.mask)
         return {"image": drawn.images[-1], "stages": drawn.images, "attention": drawn.attention}
@@ -339,7 +343,7 @@ class Game:
         """Held-out pictures against pictures drawn for their captions, in the DAMSM's space."""
         keys = jax.random.split(ctx.rng("score"), len(batch["image"]))
         text = self.text(ctx, batch)
-        fake = self.sample(ctx, batch, keys, text=text)["image"]
+        fake = self.sampler(ctx, batch, keys, text=text)["image"]
         seen = [ctx("image", x)[1] for x in (unit_range(batch["image"]), fake)]
         return scores(*seen, text.sentence)
 
@@ -388,13 +392,10 @@ class Game:
             players=(*players, Player("g", ("g",), self.g_loss, tx["g"])),
             init=init,
             needs=("image", "tokens", "token_mask", *(("label",) if m.class_mask else ())),
-            sample=self.sample,
+            sampler=self.sampler,
             frozen=frozen,
             borrowed=frozen if m.weights == "pretrained" else (),
             ema={"g": Ema(half_life, rampup=None)},
-            text=self.text,
-            latent=self.latent,
-            quantize=to_uint8_floor,
             vocab=m.text_vocab,
             score=self.score,
             better=BETTER,

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 
 from jaxt2i.data.schema import unit_range
 from jaxt2i.encoders import clip as encoders
-from jaxt2i.engine.method import Method, Player, fields
+from jaxt2i.config import fields
+from jaxt2i.engine.method import Method, Player
 from jaxt2i.losses.text import contrastive
 from jaxt2i.metrics.retrieval import mean_cosine, r_precision
 from jaxt2i.nn.optim import Adam

@@ -17,7 +17,8 @@ from jaxt2i.data.schema import unit_range
 from jaxt2i.encoders.damsm import TRUNKS, DamsmImage, DamsmText
 from jaxt2i.encoders.pretrained import load_trunk
 from jaxt2i.encoders.text import Text
-from jaxt2i.engine.method import Batch, ConfigError, Ctx, Method, Player, fields
+from jaxt2i.config import ConfigError, fields
+from jaxt2i.engine.method import Batch, Ctx, Method, Player
 from jaxt2i.losses.damsm import Gammas, damsm
 from jaxt2i.metrics.retrieval import r_precision
 from jaxt2i.nn.optim import restarted

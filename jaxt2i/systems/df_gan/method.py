@@ -15,7 +15,8 @@ import jax.numpy as jnp
 from jaxt2i.data.schema import to_uint8_floor, unit_range
 from jaxt2i.encoders import perception
 from jaxt2i.encoders.text import Text
-from jaxt2i.engine.method import Batch, ConfigError, Ctx, Ema, Method, Player, fields
+from jaxt2i.config import ConfigError, fields
+from jaxt2i.engine.method import Batch, Ctx, Ema, Method, Player
 from jaxt2i.losses import adversarial
 from jaxt2i.losses.penalties import Judged, judge
 from jaxt2i.metrics.drawn import BETTER, scores
@@ -262,17 +263,20 @@ class Game:
             return jax.random.normal(key, shape)
         return scale * jax.random.truncated_normal(key, -2.0, 2.0, shape)
 
-    def sample(self, ctx, batch, keys, *, z=None, text=None) -> dict[str, jax.Array]:
+    @property
+    def sampler(self) -> Sampler:
+        """How pictures are drawn."""
+        return Sampler(self.draw, text=self.text, latent=self.latent, pixels="floor")
+
+    def draw(self, ctx, rows, keys, *, z, text) -> dict[str, jax.Array]:
         """One picture a key and caption."""
-        z = jax.vmap(self.latent)(keys) if z is None else z
-        text = self.text(ctx, batch) if text is None else text
         return {"image": ctx("g", z, text.sentence)}
 
     def score(self, ctx: Ctx, batch: Batch) -> dict[str, jax.Array]:
         """Held-out pictures against pictures drawn for their captions, as the guide sees them."""
         keys = jax.random.split(ctx.rng("score"), len(batch["image"]))
         text = self.text(ctx, batch)
-        fake = self.sample(ctx, batch, keys, text=text)["image"]
+        fake = self.sampler(ctx, batch, keys, text=text)["image"]
         seen = [ctx("guide", self.sees.look(x))[0] for x in (self.pictures(batch), fake)]
         return scores(*seen, text.sentence)
 
@@ -330,13 +334,10 @@ def build(cfg) -> Method:
         ),
         init=functools.partial(game.init, nets),
         needs=("image", "tokens", "token_mask"),
-        sample=game.sample,
+        sampler=game.sampler,
         frozen=tuple(n for n in nets if n not in ("g", "d", "c")),
         pretrained={n: load for n, load in sees.load.items() if n in nets},
         ema={"g": Ema(model.ema_images)} if model.ema_images else {},
-        text=game.text,
-        latent=game.latent,
-        quantize=to_uint8_floor,
         vocab=sees.text.vocab,
         score=game.score if sees.guide else None,
         better=BETTER if sees.guide else {},

@@ -10,7 +10,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxt2i.engine.method import ConfigError, Method, fields
+from jaxt2i.config import ConfigError, fields
+from jaxt2i.engine.method import Method
 from jaxt2i.nn.linear import Linear
 from jaxt2i.nn.norms import orthogonal
 from jaxt2i.nn.precision import compute_dtype

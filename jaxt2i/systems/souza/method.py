@@ -18,7 +18,8 @@ import jax.numpy as jnp
 from jaxt2i.data.schema import to_uint8_floor, unit_range
 from jaxt2i.encoders import perception
 from jaxt2i.encoders.text import Text
-from jaxt2i.engine.method import Batch, ConfigError, Ctx, Ema, Method, Player, fields
+from jaxt2i.config import ConfigError, fields
+from jaxt2i.engine.method import Batch, Ctx, Ema, Method, Player
 from jaxt2i.losses.adversarial import FAMILIES, Family
 from jaxt2i.losses.text import l2_normalize
 from jaxt2i.metrics.drawn import BETTER, scores
@@ -383,10 +384,13 @@ class Game:
         """One z [Z]."""
         return jax.random.normal(key, (self.model.z_dim,))
 
-    def sample(self, ctx, batch, keys, *, z=None, text=None) -> dict[str, jax.Array]:
+    @property
+    def sampler(self) -> Sampler:
+        """How pictures are drawn."""
+        return Sampler(self.draw, text=self.text, latent=self.latent, pixels="floor", settle=self.settle)
+
+    def draw(self, ctx, rows, keys, *, z, text) -> dict[str, jax.Array]:
         """One picture a key and caption, without truncation."""
-        z = jax.vmap(self.latent)(keys) if z is None else z
-        text = self.text(ctx, batch) if text is None else text
         return {"image": ctx("g", z, text.sentence)}
 
     def score(self, ctx: Ctx, batch: Batch) -> dict[str, jax.Array]:
@@ -399,7 +403,7 @@ class Game:
             }
             batch = {**batch, **first}
         text = self.text(ctx, batch)
-        fake = self.sample(ctx, batch, keys, text=text)["image"]
+        fake = self.sampler(ctx, batch, keys, text=text)["image"]
         seen = [ctx("guide", self.sees.look(x))[0] for x in (self.pictures(batch), fake)]
         return scores(*seen, text.sentence)
 
@@ -453,14 +457,10 @@ def build(cfg) -> Method:
         ),
         init=functools.partial(game.init, nets),
         needs=("image", *(text if model.interpolate else ("tokens", "token_mask"))),
-        sample=game.sample,
+        sampler=game.sampler,
         frozen=tuple(n for n in nets if n not in ("g", "d")),
         pretrained={n: load for n, load in sees.load.items() if n in nets},
         ema={"g": Ema(half_life, rampup=None)},
-        text=game.text,
-        latent=game.latent,
-        quantize=to_uint8_floor,
-        settle=game.settle,
         vocab=sees.text.vocab,
         score=game.score if sees.guide else None,
         better=BETTER if sees.guide else {},

@@ -16,7 +16,8 @@ import jax.numpy as jnp
 from jaxt2i.data.schema import unit_range
 from jaxt2i.encoders import perception
 from jaxt2i.encoders.text import Text
-from jaxt2i.engine.method import Batch, ConfigError, Ctx, Ema, Method, Player, fields
+from jaxt2i.config import ConfigError, fields
+from jaxt2i.engine.method import Batch, Ctx, Ema, Method, Player
 from jaxt2i.losses import adversarial
 from jaxt2i.losses.text import l2_normalize, spherical_distance
 from jaxt2i.metrics.drawn import BETTER, scores
@@ -183,18 +184,21 @@ class Game:
         found = ctx("text", batch["tokens"], batch["token_mask"])
         return found.replace(sentence=l2_normalize(found.sentence))
 
-    def sample(self, ctx, batch, keys, *, z=None, text=None, psi=1.0) -> dict[str, jax.Array]:
+    @property
+    def sampler(self) -> Sampler:
+        """How pictures are drawn."""
+        psi = Control("psi", 1.0, 0.0, 2.0, help="truncation: 1 varied .. 0 typical")
+        return Sampler(self.draw, text=self.text, latent=self.latent, controls=(psi,))
+
+    def draw(self, ctx, rows, keys, *, z, text, psi) -> dict[str, jax.Array]:
         """One picture a key and caption, with constant noise; psi truncates the latent's part."""
-        if z is None:
-            z = jax.vmap(self.latent)(keys)
-        text = self.text(ctx, batch) if text is None else text
         return {"image": ctx("g", z, text.sentence, psi=psi, noise="const")}
 
     def score(self, ctx: Ctx, batch: Batch) -> dict[str, jax.Array]:
         """Held-out pictures against pictures drawn for their captions, as the guide sees them."""
         keys = jax.random.split(ctx.rng("score"), len(batch["image"]))
         _, truth = self.sentences(ctx, batch)
-        fake = self.sample(ctx, batch, keys)["image"]
+        fake = self.sampler(ctx, batch, keys)["image"]
         real = unit_range(batch["image"])
         seen = [ctx("guide", self.sees.look(x))[0] for x in (real, jnp.clip(fake, -1, 1))]
         return scores(*seen, truth)
@@ -286,13 +290,10 @@ def build(cfg) -> Method:
         ),
         init=functools.partial(game.init, nets),
         needs=("image", "tokens", "token_mask"),
-        sample=game.sample,
+        sampler=game.sampler,
         frozen=(game.reference, "features", "guide"),
         pretrained=load,
         ema={"g": ema, **({"text": ema} if game.trains_text else {})},
-        text=game.text,
-        latent=game.latent,
-        controls=("psi",),
         vocab=sees.text.vocab,
         score=game.score,
         better=BETTER,

@@ -1,13 +1,13 @@
-"""From a generator's output to the pixels that a feature network is shown, inside `jit`.
+"""From a generator's output to pixels, inside `jit`.
 
-Published code bases differ in how they round, and some do not round at all; a protocol names its
-rule.
+Published code bases differ in how they round, and some do not round at all; a sampler names its
+rule, and so does a protocol of evaluation.
 """
 
 import jax
 import jax.numpy as jnp
 
-from jaxt2i.metrics.score import MetricError
+from jaxt2i.config import ConfigError, nearest
 
 # AttnGAN, DM-GAN, DF-GAN and GALIP write files by "floor"; the in-loop FID of DF-GAN and GALIP
 # uses "none"; the StyleGAN family "stylegan"; torchvision's save_image "save_image".
@@ -25,7 +25,7 @@ def to_pixels(image: jax.Array, rule: str) -> jax.Array:
       uint8; for "none" float32 in [0, 255].
 
     Raises:
-      MetricError: for an unknown rule.
+      ConfigError: for an unknown rule.
     """
     x = image.astype(jnp.float32)
     # The originals clip after they add. Clipped between, the product and the sum cannot become one
@@ -38,4 +38,4 @@ def to_pixels(image: jax.Array, rule: str) -> jax.Array:
         return (jnp.clip(x * 127.5, -128, 127) + 128).astype(jnp.uint8)
     if rule == "save_image":
         return (jnp.clip((x + 1) / 2 * 255, -0.5, 254.5) + 0.5).astype(jnp.uint8)
-    raise MetricError(f"quantise={rule!r}; known: {', '.join(RULES)}")
+    raise ConfigError(f"pixels={rule!r}: {nearest(rule, RULES)}")

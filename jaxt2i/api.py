@@ -1,0 +1,477 @@
+"""A trained run that draws: rows of words in, pictures and rows of words out.
+
+    import jaxt2i
+    flowers = jaxt2i.load("runs/stylegan_t-default")
+    flowers.sample(["a red rose", "a blue owl"], num=4).save("drawn")
+    jaxt2i.load("runs/images", after=["runs/layouts"]).sample(["a cat on a mat"]).images[0]
+"""
+
+import collections
+import dataclasses
+import functools
+import io
+import itertools
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxt2i.config import ConfigError, nearest
+from jaxt2i.data import conditions
+from jaxt2i.data.conditions import Row
+from jaxt2i.data.schema import FIELDS, DataError
+from jaxt2i.engine import draw, mesh
+from jaxt2i.engine.method import Tree
+from jaxt2i.engine.state import State
+from jaxt2i.run import facts, folder, log, restore, settings, walk
+from jaxt2i.run.open import Run, open_run
+
+SEEDS = 2**32
+# Words of a row that say how to draw it rather than what is in it.
+HOW = ("z", "towards")
+# Ends of walks whose text and latent are remembered.
+ENDS = 64
+
+
+class Drawn(Sequence):
+    """What was drawn, in the order it was asked for.
+
+    Attributes:
+      rows: the conditions of each, in words, with its seed and controls: to be drawn again.
+      outputs: {name: array} of each.
+    """
+
+    def __init__(self, pairs: Sequence[tuple[Row, dict[str, Tree]]], columns: int, about: dict):
+        self.rows = [row for row, _ in pairs]
+        self.outputs = [out for _, out in pairs]
+        self._columns, self._about = columns, about
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, i: int) -> dict[str, Tree]:
+        """{"row": its words, "image": uint8 [H, W, 3], ...} of one."""
+        return {"row": self.rows[i], **self.outputs[i]}
+
+    @property
+    def arrays(self) -> np.ndarray:
+        """The pictures, uint8 [n, H, W, 3]."""
+        return np.stack(self._each("image"))
+
+    @property
+    def images(self) -> list:
+        """The pictures, as PIL images."""
+        from PIL import Image
+
+        return [Image.fromarray(x) for x in self._each("image")]
+
+    @property
+    def stages(self) -> list:
+        """The pictures of every stage, asked for by `also=("stages",)`: a tuple for each."""
+        return self._each("stages")
+
+    @property
+    def attention(self) -> list:
+        """Maps over the words of each, asked for by `also=("attention",)`."""
+        return self._each("attention")
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seed of each."""
+        return [row["seed"] for row in self.rows]
+
+    @property
+    def prompts(self) -> list[str]:
+        """The caption of each."""
+        return [row.get("prompt", "") for row in self.rows]
+
+    @property
+    def layouts(self) -> list[list[dict]]:
+        """The objects of each: [{"label", "box", ...}]."""
+        return [row.get("objects", []) for row in self.rows]
+
+    def _each(self, name: str) -> list:
+        if self.outputs and name not in self.outputs[0]:
+            hint = nearest(name, self.outputs[0])
+            raise ConfigError(f"no {name!r} was drawn; {hint}. Other outputs: also=({name!r},)")
+        return [out[name] for out in self.outputs]
+
+    def grid(self, columns: int = 0):
+        """All pictures with their captions, as one PIL image."""
+        captions = [folder.caption_of(row) for row in self.rows]
+        return log.grid(self.arrays, captions, columns or self._columns)
+
+    def save(self, out: str | Path, *, overwrite: bool = False) -> Path:
+        """Writes pictures, metadata.jsonl and grid.png to a folder, and returns it."""
+        place = folder.Folder(Path(out), self._about | {"rows": _digest(self.rows)})
+        place.open(overwrite=overwrite)
+        numbered = [row | {"number": i} for i, row in enumerate(self.rows)]
+        place.write(zip(numbered, self.outputs, strict=True), columns=self._columns)
+        return place.path
+
+    def _repr_png_(self) -> bytes:
+        """Shows itself in a notebook."""
+        file = io.BytesIO()
+        self.grid().save(file, "png")
+        return file.getvalue()
+
+
+class System:
+    """Draws with one run, or with a chain of them.
+
+    Args:
+      run: the run.
+      state: its weights.
+      frozen: its frozen weights.
+      after: systems whose outputs fill a row, one after the other, before this one draws.
+      layout: where the weights lie; rows are split over it.
+      use_ema: averaged weights where there are any.
+      chunk: rows a device draws at once; 0: what suits the platform.
+      about: what is known of the weights, for the record.
+    """
+
+    def __init__(
+        self,
+        *,
+        run: Run,
+        state: State,
+        frozen: Tree,
+        after: Sequence["System"] = (),
+        layout: mesh.Layout | None = None,
+        use_ema: bool = True,
+        chunk: int = 0,
+        about: Mapping[str, Any] | None = None,
+    ):
+        if run.method.sampler is None:
+            raise ConfigError(f"{run.config.method} draws nothing: it has no sampler")
+        self.run, self.sampler, self.after = run, run.method.sampler, tuple(after)
+        self.layout = layout or here()
+        self.weights = state, frozen
+        make = functools.partial(draw.Drawer, method=run.method, layout=self.layout)
+        self._drawer = functools.cache(
+            lambda wanted, rule: make(wanted=wanted, rule=rule, use_ema=use_ema, chunk=chunk)
+        )
+        self.words = run.words()
+        self.chunk = self.drawer().chunk
+        self.about = {
+            "method": run.config.method,
+            **(about or {}),
+            "weights": "averaged" if use_ema and run.method.ema else "as trained",
+            "chunk": self.chunk,
+            "platform": self.layout.mesh.devices.flat[0].platform,
+            "precision": run.config.get("precision", "float32"),
+            **({"after": [s.about for s in after]} if after else {}),
+        }
+        self._ends: collections.OrderedDict = collections.OrderedDict()
+
+    # --- what there is to ask for -----------------------------------------------------------------
+
+    def drawer(self, wanted: Sequence[str] = (), rule: str = "") -> draw.Drawer:
+        """The compiled programs for some outputs, made once; see `draw.Drawer`."""
+        return self._drawer(tuple(wanted), rule)
+
+    @functools.cached_property
+    def gives(self) -> dict[str, Any]:
+        """{output: shape of one}, without drawing."""
+        spec = self.run.row_spec()
+        return self.drawer().outputs(*self.weights, spec)
+
+    @property
+    def controls(self) -> dict[str, Any]:
+        """{name: `Control`} of the whole chain."""
+        return {c.name: c for s in (*self.after, self) for c in s.sampler.controls}
+
+    @property
+    def conditions(self) -> list[str]:
+        """The words that a row must have, or may have."""
+        chain = (*self.after, self)
+        needs = dict.fromkeys(conditions.READ[k][0] for s in chain for k in s.sampler.needs)
+        filled = {word for s in self.after for word in s.fills}
+        return [word for word in needs if word not in filled]
+
+    @property
+    def fills(self) -> set[str]:
+        """The words of a row that its outputs are."""
+        return {conditions.READ[k][0] for k in self.gives if k in conditions.READ}
+
+    def describe(self) -> dict[str, Any]:
+        """What a person may set, as plain data: a studio draws its form from it."""
+        return {
+            **self.about,
+            "conditions": self.conditions,
+            "classes": {key: list(names) for key, names in self.run.facts.names.items()},
+            "controls": [dataclasses.asdict(c) for c in self.controls.values()],
+            "gives": {name: jax.tree.map(list, shape) for name, shape in self.gives.items()},
+            "walks": {"text": bool(self.sampler.text), "latent": bool(self.sampler.latent)},
+        }
+
+    # --- drawing ----------------------------------------------------------------------------------
+
+    def stream(
+        self,
+        rows: Iterable[Row],
+        *,
+        also: Sequence[str] = (),
+        rule: str = "",
+        **controls: Any,
+    ) -> Iterator[tuple[Row, dict[str, Tree]]]:
+        """(row, what was drawn for it), endless if the rows are, in constant memory.
+
+        Args:
+          rows: conditions in words; `expand` makes several of one.
+          also: outputs beyond the rows of the schema: "stages", "attention".
+          rule: how pictures are rounded; "": the method's own way.
+          controls: for every row that does not say otherwise, of the whole chain.
+
+        Raises:
+          ConfigError: for a control or an output that there is not.
+          DataError: for a row that cannot be read.
+        """
+        self._check(controls)
+        for name in also:
+            if name not in self.gives:
+                have = ", ".join(self.gives)
+                raise ConfigError(f"{self.run.config.method} draws no {name!r}; it draws {have}")
+        for earlier in self.after:
+            rows = self._filled(earlier, rows, controls)
+        wanted = [n for n in self.gives if n in FIELDS or n in also]
+        drawer = self.drawer(wanted, rule)
+        for request, out in drawer.stream(*self.weights, self._requests(rows, controls)):
+            words = self.words.row({k: v for k, v in out.items() if k != "image"})
+            yield request.about | words, out
+
+    def sample(
+        self,
+        rows: Sequence[Row | str],
+        *,
+        num: int = 1,
+        seed: int = 0,
+        also: Sequence[str] = (),
+        **controls: Any,
+    ) -> Drawn:
+        """Draws `num` pictures a row.
+
+        Args:
+          rows: captions, or rows of conditions.
+          num: pictures a row, at seeds that follow each other.
+          seed: the first, of rows that have none of their own.
+          also: see `stream`.
+          controls: see `stream`.
+        """
+        rows = [{"prompt": row} if isinstance(row, str) else row for row in rows]
+        found = list(self.stream(_numbered(expand(rows, num, seed)), also=also, **controls))
+        return self._drawn(found, num if num > 1 else 0, controls)
+
+    def interpolate(
+        self,
+        first: Row | str,
+        last: Row | str,
+        *,
+        num: int = 8,
+        seed: int = 0,
+        also: Sequence[str] = (),
+        **controls: Any,
+    ) -> Drawn:
+        """A walk of `num` pictures from one row to another; of text, and of the latent too where
+        their seeds differ. Its ends are the plain pictures of both rows."""
+        ends = [{"seed": seed} | ({"prompt": r} if isinstance(r, str) else r) for r in (first, last)]
+        rows = [_towards(*ends, share, share) for share in map(float, np.linspace(0, 1, num))]
+        return self._drawn(list(self.stream(_numbered(rows), also=also, **controls)), 0, controls)
+
+    def _drawn(self, found: list, columns: int, controls: Mapping[str, Any]) -> Drawn:
+        found.sort(key=lambda pair: pair[0]["number"])
+        found = [({k: v for k, v in row.items() if k != "number"}, out) for row, out in found]
+        return Drawn(found, columns, self.about | {"controls": dict(controls)})
+
+    def _check(self, controls: Mapping[str, Any]) -> None:
+        known = self.controls
+        for name in controls:
+            if name not in known:
+                method = self.run.config.method
+                raise ConfigError(f"{method} has no control {name!r}; {nearest(name, known)}")
+
+    def _filled(self, earlier: "System", rows: Iterable[Row], controls: Mapping) -> Iterator[Row]:
+        """Rows with what an earlier system draws for them, in words: sizes and class numbers may
+        differ. A row that has it already goes by."""
+        mine = {c.name for c in earlier.controls.values()}
+        chosen = {k: v for k, v in controls.items() if k in mine}
+        fills, complete = earlier.fills, collections.deque()
+
+        def lacking():
+            for row in rows:
+                if fills <= set(row):
+                    complete.append(row)
+                else:
+                    yield row
+
+        for row, out in earlier.stream(lacking(), **chosen):
+            yield row | ({"image": out["image"]} if "image" in out else {})
+            while complete:
+                yield complete.popleft()
+        yield from complete
+
+    def _requests(self, rows: Iterable[Row], controls: Mapping) -> Iterator[draw.Request]:
+        """Rows as requests; a row's own controls win."""
+        mine = {c.name for c in self.sampler.controls}
+        for row in rows:
+            own = row.get("controls", {})
+            self._check(own)
+            chosen = {k: v for k, v in {**controls, **own}.items() if k in mine}
+            used = draw.read_controls(self.run.method, chosen)
+            about = row | ({"controls": {**own, **used}} if own or used else {})
+            words = {k: v for k, v in row.items() if k not in HOW}
+            arrays = self.words.arrays(words, self.sampler.needs)
+            yield draw.Request(arrays, row.get("seed", 0), used, self._given(row), about)
+
+    def _given(self, row: Row) -> dict[str, Tree]:
+        """Text and latent that a row says to take: of a file, or from between two rows."""
+        given = {}
+        if "towards" in row:
+            to = row["towards"]
+            a, b = self._code(row), self._code({k: v for k, v in {**row, **to}.items()})
+            if a["text"] is not None:
+                given["text"] = walk.between(a["text"], b["text"], to["mix"])
+            if a["z"] is not None:
+                given["z"] = jax.tree.map(
+                    lambda x, y: walk.slerp(x, y, to["mix_z"]), a["z"], b["z"]
+                )
+        if "z" in row:
+            given["z"] = walk.latent(row["z"], self.words.root, self.sampler.latent)
+        return given
+
+    def _code(self, row: Row) -> dict[str, Tree]:
+        """The text and latent of a row, remembered: a walk asks for its ends again and again."""
+        words = {k: v for k, v in row.items() if k not in (*HOW, "number", "note", "controls")}
+        key = json.dumps(words, sort_keys=True, default=id)
+        if key not in self._ends:
+            arrays = self.words.arrays(words, self.sampler.needs)
+            request = draw.Request(arrays, row.get("seed", 0))
+            self._ends[key] = self.drawer().codes(*self.weights, [request])[0]
+            if len(self._ends) > ENDS:
+                self._ends.popitem(last=False)
+        return self._ends[key]
+
+
+def expand(rows: Iterable[Row], num: int = 1, seed: int = 0) -> Iterator[Row]:
+    """Every row `num` times, with seeds from its own (else `seed`) on.
+
+    Raises:
+      DataError: for seeds that do not exist.
+    """
+    for row in rows:
+        first = row.get("seed", seed)
+        whole = isinstance(first, (int, np.integer)) and not isinstance(first, bool)
+        if not whole or not 0 <= first <= SEEDS - num:
+            raise DataError(f"seed {first!r}: expected a whole number from 0 to {SEEDS - num}")
+        yield from (row | {"seed": int(first) + k} for k in range(num))
+
+
+def _towards(first: Row, last: Row, mix: float, mix_z: float) -> Row:
+    """The row at a place of a walk: `first`, and how far towards `last`."""
+    other = {k: v for k, v in last.items() if k in ("prompt", "seed")}
+    return first | {"towards": {**other, "mix": mix, "mix_z": mix_z}}
+
+
+def _numbered(rows: Iterable[Row]) -> Iterator[Row]:
+    return (row | {"number": i} for i, row in enumerate(rows))
+
+
+def _digest(rows: Sequence[Row]) -> str:
+    return folder.digest([json.dumps(row, sort_keys=True, default=str) for row in rows])
+
+
+def from_split(run: Run, spec: str) -> Iterator[Row]:
+    """Rows of "SPLIT[:FIRST[:LAST]]", with everything that the source knows of what is needed.
+
+    Raises:
+      DataError: for a span that is none.
+    """
+    split, *span = spec.split(":")
+    try:
+        numbers = [int(part) if part else None for part in span]
+    except ValueError:
+        numbers = [0, 0, 0]
+    source = run.source(split)
+    first, last = ([*numbers, None, None])[:2]
+    first, last = first or 0, source.size if last is None else last
+    if len(numbers) > 2 or first < 0 or (last is not None and last <= first):
+        raise DataError(f"--from-split {spec}: expected SPLIT, SPLIT:FIRST or SPLIT:FIRST:LAST")
+    if source.size is not None and (last is None or last > source.size):
+        raise DataError(f"--from-split {spec}: {split} has {source.size} examples")
+    yield from run.rows_of(source, range(first, last) if last else itertools.count(first))
+
+
+def here() -> mesh.Layout:
+    """Weights whole on each device of this process, rows split over them."""
+    return mesh.Layout(mesh.make(-1, 1, 1, jax.local_devices()))
+
+
+def load(
+    workdir: str | Path,
+    *,
+    after: Sequence["str | Path | System"] = (),
+    use_ema: bool = True,
+    chunk: int = 0,
+    layout: mesh.Layout | None = None,
+) -> System:
+    """The newest checkpoint of a run, ready to draw.
+
+    Args:
+      workdir: the run's directory.
+      after: earlier runs that fill what is missing in a row: a layout for a caption, for instance.
+      use_ema: averaged weights where there are any.
+      chunk: rows a device draws at once; 0: what suits the platform.
+      layout: where the weights lie; None: on every device of this process.
+
+    Raises:
+      ConfigError: where there is no run, or no usable checkpoint.
+    """
+    workdir, layout = Path(workdir), layout or here()
+    run = open_run(settings.read_config(workdir), facts.read(workdir))
+    state, frozen, step = restore.from_run(run, workdir, layout)
+    chain = [s if isinstance(s, System) else load(s, use_ema=use_ema) for s in after]
+    return System(
+        run=run,
+        state=state,
+        frozen=frozen,
+        after=chain,
+        layout=layout,
+        use_ema=use_ema,
+        chunk=chunk,
+        about={"source": str(workdir), "step": step},
+    )
+
+
+def load_weights(
+    config: Any,
+    weights: str | Path,
+    *,
+    after: Sequence["str | Path | System"] = (),
+    chunk: int = 0,
+    layout: mesh.Layout | None = None,
+) -> System:
+    """Converted weights, ready to draw.
+
+    Args:
+      config: the configuration that they belong to.
+      weights: folder of NET.safetensors files.
+      after: see `load`.
+      chunk: see `load`.
+      layout: see `load`.
+    """
+    layout, run = layout or here(), open_run(config)
+    state, frozen = restore.from_weights(run, Path(weights), layout)
+    chain = [s if isinstance(s, System) else load(s) for s in after]
+    about = {"source": str(weights), "step": None}
+    return System(
+        run=run,
+        state=state,
+        frozen=frozen,
+        after=chain,
+        layout=layout,
+        chunk=chunk,
+        about=about,
+    )

@@ -1,0 +1,138 @@
+"""Weights of earlier runs: networks that start from them, and frozen ones that stay them."""
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from jaxt2i.config import ConfigError, nearest
+from jaxt2i.encoders import pretrained
+from jaxt2i.engine.method import Method
+from jaxt2i.engine.state import State
+from jaxt2i.run import checkpoint, log
+
+EVERY = ""  # stands for every network that is not named
+
+
+def folders(init_from: str | Mapping[str, str]) -> dict[str, str]:
+    """{network: folder} of config.init_from; `EVERY` stands for all that are not named.
+
+    Args:
+      init_from: a folder for all networks, "NET=DIR,NET=DIR", or {net: folder}.
+    """
+    if not isinstance(init_from, str):
+        return dict(init_from)
+    if re.match(r"\w+=", init_from):
+        pairs = [part.split("=", 1) for part in init_from.split(",")]
+        if bad := [pair[0] for pair in pairs if len(pair) != 2 or not pair[1]]:
+            raise ConfigError(
+                f"config.init_from={init_from!r}: {bad[0]!r} has no folder; expected a folder, or "
+                "NET=FOLDER,NET=FOLDER"
+            )
+        return dict(pairs)
+    return {EVERY: init_from} if init_from else {}
+
+
+def earlier(folder: str) -> tuple[dict, str]:
+    """Arrays of an earlier run, or of converted weights, for a fresh start.
+
+    Returns:
+      ({"params": {net: tree}, "extra": ..., "ema": ...}, where they come from).
+
+    Raises:
+      ConfigError: when there is nothing to start from.
+    """
+    files = sorted(Path(folder).glob("*.safetensors"))
+    if not files:
+        return checkpoint.latest(folder)
+    out: dict[str, dict] = {"params": {}, "extra": {}}
+    for file in files:
+        variables = pretrained.load_variables(file)
+        out["params"][file.stem] = variables.pop("params")
+        out["extra"][file.stem] = variables
+    return out, folder
+
+
+def lender(folder: str) -> tuple[dict, str]:
+    """What `earlier` finds where frozen networks are borrowed.
+
+    Raises:
+      ConfigError: where there is nothing; says how the embedded networks are trained.
+    """
+    try:
+        return earlier(folder)
+    except ConfigError as error:
+        raise ConfigError(
+            f"{error}. Frozen networks come from there; the embedded ones are trained by "
+            "python -m jaxt2i.train --config configs/damsm.py"
+        ) from None
+
+
+def borrowed(init_from: str | Mapping[str, str], net: str, method: Method) -> dict:
+    """A frozen network's variables from an earlier run, or from converted weights.
+
+    Raises:
+      ConfigError: where there is none, or one of other sizes.
+    """
+    by_net = folders(init_from)
+    folder = by_net.get(net, by_net.get(EVERY, ""))
+    if not folder:
+        raise ConfigError(
+            f"config.init_from names no folder for the network {net!r}, which comes from there: "
+            "give the work directory of the run that trained it (python -m jaxt2i.train --config "
+            "configs/damsm.py), or a folder that python -m jaxt2i.convert damsm wrote. To measure "
+            "speed without: --config.model.weights=random"
+        )
+    tree, where = lender(folder)
+    if net not in tree["params"]:
+        raise ConfigError(
+            f"config.init_from={folder!r}: {where} holds no network {net!r}; it holds "
+            f"{', '.join(tree['params'])}"
+        )
+    variables = {"params": tree["params"][net], **tree.get("extra", {}).get(net, {})}
+    given = {k: tuple(x.shape) for k, x in checkpoint.named(variables).items()}
+    wanted = checkpoint.named(pretrained.template(method.nets[net]))
+    for name, want in wanted.items():
+        if given.get(name) != tuple(want.shape):
+            raise ConfigError(
+                f"config.init_from={folder!r}: {net}/{name} is {given.get(name, 'absent')} there, "
+                f"{tuple(want.shape)} here; config.model and config.data must describe the network "
+                "as it was trained"
+            )
+    return variables
+
+
+def fresh_start(config: Any, method: Method) -> Callable[[State], State] | None:
+    """What fills a fresh state from config.init_from, if that has more than borrowed networks.
+
+    Raises:
+      ConfigError: for a network that the method does not have.
+    """
+    by_net = folders(config.init_from)
+    for net in by_net:
+        if net != EVERY and net not in method.nets:
+            raise ConfigError(
+                f"config.init_from names the network {net!r}; {nearest(net, method.nets)}"
+            )
+    wanted = {net: folder for net, folder in by_net.items() if net not in method.borrowed}
+    if EVERY in wanted and method.borrowed:
+        held = set(lender(wanted[EVERY])[0]["params"])
+        if not held & set(method.trained):
+            del wanted[EVERY]
+    if not wanted:
+        return None
+
+    def fill(state: State) -> State:
+        for net, folder in wanted.items():
+            tree, where = earlier(folder)
+            mine = [n for n in method.trained if n not in wanted] if net == EVERY else [net]
+            if net != EVERY and net not in tree["params"]:
+                raise ConfigError(
+                    f"config.init_from: {where} holds no network {net!r}; it holds "
+                    f"{', '.join(tree['params'])}"
+                )
+            state, report = checkpoint.transfer(method, state, tree, where, mine)
+            log.say(str(report))
+        return state
+
+    return fill

@@ -1,0 +1,46 @@
+"""The newest weights of a run as files of their own, with a card that says how they were made."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxt2i.encoders import pretrained
+from jaxt2i.run import checkpoint, settings
+
+
+def export(workdir: Path, folder: Path, half: bool = False) -> dict[str, Any]:
+    """Writes the networks of a run's newest checkpoint as NET.safetensors with a card.json.
+
+    Args:
+      workdir: a training run.
+      folder: where to write.
+      half: store float16.
+
+    Returns:
+      The card: the command, the seed, the steps, the last scores, and the settings of the model.
+    """
+    config = settings.read_config(workdir)
+    tree, where = checkpoint.latest(workdir)
+    best = {**tree["params"], **tree.get("ema", {})}
+    extra = {**tree.get("extra", {}), **tree.get("settled", {})}
+    for net, params in best.items():
+        variables = {"params": params, **extra.get(net, {})}
+        pretrained.save_variables(
+            folder / f"{net}.safetensors", variables, np.float16 if half else None
+        )
+    lines = [json.loads(x) for x in (workdir / "metrics.jsonl").read_text().splitlines()]
+    scores = [x for x in lines if any(k.startswith("score/") for k in x)] or [{}]
+    card = {
+        "command": (workdir / "command.txt").read_text().strip(),
+        "seed": config.seed,
+        "step": int(Path(where).name),
+        "images": int(Path(where).name) * config.batch_size,
+        "scores": {k: v for k, v in scores[-1].items() if k.startswith("score/")},
+        "tokens": config.data.tokens,
+        "resolution": config.data.resolution,
+        "model": settings.plain(config.model),
+    }
+    (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n")
+    return card

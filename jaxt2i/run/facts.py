@@ -1,0 +1,89 @@
+"""What a run knows of its data, kept in the work directory: drawing then needs no data."""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxt2i.config import ConfigError
+
+FILE, TOKENIZER = "facts.json", "tokenizer"
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """Of the training data.
+
+    Attributes:
+      names: {key of the schema: names of the classes that it counts}.
+      counts: {split: its examples; None: no end}.
+      statistics: what else a source says of its data, such as how often each class is shown.
+      tokenizer: folder or file with the tokenizer, where the configuration names one of its own.
+    """
+
+    names: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    counts: Mapping[str, int | None] = dataclasses.field(default_factory=dict)
+    statistics: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    tokenizer: Path | None = None
+
+
+def names_of(source: Any) -> dict[str, tuple[str, ...]]:
+    """{key of the schema: names of its classes} of a data source."""
+    if named := getattr(source, "names", None):
+        return {key: tuple(names) for key, names in named.items()}
+    names = tuple(source.class_names)
+    return {key: names for key in ("label", "box_label") if names and key in source.gives}
+
+
+def of(sources: Mapping[str, Any]) -> Facts:
+    """The facts of {split: source}; those of the first one are the run's."""
+    first = next(iter(sources.values()))
+    counts = {split: source.size for split, source in sources.items()}
+    return Facts(names_of(first), counts, dict(getattr(first, "statistics", {})))
+
+
+def read(workdir: Path) -> Facts:
+    """The facts of a work directory; empty where an older version left none.
+
+    Raises:
+      ConfigError: for a file that holds something else.
+    """
+    path = workdir / FILE
+    if not path.is_file():
+        return Facts()
+    try:
+        content = json.loads(path.read_text())
+        names = {key: tuple(names) for key, names in content["names"].items()}
+        kept = workdir / TOKENIZER / content["tokenizer"] if content["tokenizer"] else None
+        return Facts(names, content["counts"], content["statistics"], kept)
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise ConfigError(
+            f"{path} is damaged ({type(error).__name__}: {error}); delete it, and the next start of "
+            "the training writes it anew"
+        ) from None
+
+
+def write(workdir: Path, facts: Facts, tokenizer: str) -> None:
+    """Keeps facts, and the files of a tokenizer that lies outside the package.
+
+    Args:
+      workdir: the run's directory.
+      facts: see `Facts`.
+      tokenizer: what config.data.tokenizer says.
+    """
+    if jax.process_index():
+        return
+    own, name = Path(tokenizer), ""
+    if own.exists():
+        name, target = own.name, workdir / TOKENIZER / own.name
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            (shutil.copytree if own.is_dir() else shutil.copyfile)(own, target)
+    content = dataclasses.asdict(facts) | {"tokenizer": name}
+    partial = workdir / f"{FILE}.part"
+    partial.write_text(json.dumps(content, indent=1) + "\n")
+    partial.replace(workdir / FILE)

@@ -1,0 +1,255 @@
+"""A folder of drawn pictures: written as they come, continued where it was left, drawn again.
+
+`metadata.jsonl` has a line for each, a row of conditions in words: `sample --conditions` draws it
+again, `evaluate --images` reads it, and a later model takes its layouts from it. `drawn.json` says
+what all have in common.
+"""
+
+import collections
+import hashlib
+import itertools
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxt2i.config import ConfigError
+from jaxt2i.data import show
+from jaxt2i.data.conditions import Row
+from jaxt2i.data.schema import FIELDS
+from jaxt2i.engine.draw import PICTURES
+from jaxt2i.engine.method import Tree
+from jaxt2i.run import log
+
+METADATA, ABOUT, GRID_FILE, LAYOUTS = "metadata.jsonl", "drawn.json", "grid.png", "layouts.png"
+# Pictures that the grid shows, and pictures that may wait to be written.
+GRID, WAITING = 100, 64
+
+
+def digest(lines: Iterable[str]) -> str:
+    """A fingerprint of what is asked for."""
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+def caption_of(row: Row) -> str:
+    """What to write below a picture: its caption, its seed, and where between two it stands."""
+    said, seed, to = row.get("prompt", ""), f"{row.get('seed', 0)}", row.get("towards")
+    if to:
+        mix, other = to["mix"], to.get("prompt", said)
+        if other != said and 0 < mix < 1:
+            said = f"{1 - mix:.2f} {said} + {mix:.2f} {other}"
+        elif mix:
+            said = other
+        if to.get("seed", row["seed"]) != row["seed"]:
+            seed = f"{seed} to {to['seed']} at {to['mix_z']:.2f}"
+    return f"{said} (z {seed})".strip()
+
+
+class Folder:
+    """A folder to draw into.
+
+    Args:
+      path: where.
+      about: what all pictures have in common: a folder whose `drawn.json` says the same is
+        continued.
+    """
+
+    def __init__(self, path: Path, about: dict[str, Any]):
+        # As it will be read again.
+        self.path, self.about = path, json.loads(json.dumps(about, default=str))
+        self.done: frozenset[int] = frozenset()
+
+    def open(self, *, overwrite: bool = False) -> None:
+        """Makes the folder, or finds what it has already.
+
+        Args:
+          overwrite: pictures of something else are removed; else they are an error.
+
+        Raises:
+          ConfigError: where the folder holds something else.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise ConfigError(f"--out {self.path}: a file of that name is there; give a folder")
+        self.path.mkdir(parents=True, exist_ok=True)
+        lines = list(self._lines())
+        if lines and self._before() != self.about:
+            if not overwrite:
+                raise ConfigError(
+                    f"{self.path} holds {len(lines)} pictures that were drawn otherwise "
+                    f"({ABOUT} says how); give another --out, or --overwrite to replace them"
+                )
+            self._remove(lines)
+            log.say(f"{self.path}: {len(lines)} pictures that were drawn otherwise were removed")
+            lines = []
+        self.done = frozenset(line["number"] for line in lines)
+        if self.done:
+            log.say(f"{self.path} has {len(self.done)} of these pictures already")
+        (self.path / ABOUT).write_text(json.dumps(self.about, indent=1) + "\n")
+
+    def missing(self, rows: Iterable[Row]) -> Iterator[Row]:
+        """Rows with their numbers, without those that are there already."""
+        return (row | {"number": i} for i, row in enumerate(rows) if i not in self.done)
+
+    def write(
+        self,
+        drawn: Iterable[tuple[Row, dict[str, Tree]]],
+        *,
+        columns: int = 0,
+        single: bool = True,
+        names: Sequence[str] = (),
+    ) -> int:
+        """Writes pictures as PNG, a line of metadata each once its files are there, and the grid.
+
+        Constant memory, whatever is drawn.
+
+        Args:
+          drawn: (row with its number, outputs).
+          columns: of the grid; 0 chooses.
+          single: each picture as a file of its own; else the grid alone.
+          names: of the classes of boxes.
+
+        Returns:
+          How many were written.
+        """
+        first: dict[int, tuple[Row, dict]] = {}
+        waiting: collections.deque = collections.deque()
+        count = 0
+        with (self.path / METADATA).open("a", encoding="utf-8") as lines:
+            with ThreadPoolExecutor(2, "write") as pool:
+
+                def finish():
+                    jobs, line = waiting.popleft()
+                    for job in jobs:
+                        job.result()
+                    lines.write(json.dumps(line, ensure_ascii=False) + "\n")
+                    lines.flush()
+
+                for row, out in drawn:
+                    count += 1
+                    if row["number"] < GRID:
+                        first[row["number"]] = row, out
+                    jobs, line = self._jobs(row, out, single)
+                    waiting.append(([pool.submit(*job) for job in jobs], line))
+                    if len(waiting) > WAITING:
+                        finish()
+                while waiting:
+                    finish()
+        self._sheets(first, columns, names)
+        return count
+
+    def _jobs(self, row: Row, out: dict[str, Tree], single: bool) -> tuple[list, dict]:
+        """(what is to be written, the line about it)."""
+        name, jobs, line = f"{row['number']:06d}", [], {}
+
+        def keep(file: str, pixels: np.ndarray) -> str:
+            jobs.append((_save_png, self.path / file, pixels))
+            return file
+
+        if "image" in out and single:
+            line["file_name"] = keep(f"{name}.png", out["image"])
+        line |= {"text": row["prompt"]} if "prompt" in row else {}
+        line |= row
+        for key, value in line.items():
+            if isinstance(value, np.ndarray):
+                if value.dtype == np.uint8:
+                    line[key] = keep(f"{name}_given_{key}.png", value)
+                else:
+                    jobs.append((np.save, self.path / f"{name}_{key}.npy", value))
+                    line[key] = f"{name}_{key}.npy"
+        objects = []
+        for i, thing in enumerate(line.get("objects", ())):
+            mask = thing.get("mask")
+            given = isinstance(mask, np.ndarray)
+            objects.append(thing | ({"mask": keep(f"{name}_object{i}.png", mask)} if given else {}))
+        line |= {"objects": objects} if objects else {}
+        for stage in out.get("stages", ()) if single else ():
+            keep(f"{name}_stage{len(stage)}.png", stage)
+        for key in [k for k in out if k not in PICTURES and k not in FIELDS]:
+            leaves = {str(i): x for i, x in enumerate(jax.tree.leaves(out[key]))}
+            jobs.append((_save_npz, self.path / f"{name}_{key}.npz", leaves))
+        return jobs, line
+
+    def _sheets(self, first: dict[int, tuple[Row, dict]], columns: int, names: Sequence) -> None:
+        """The grid of the first pictures, of every stage, and the layouts over them."""
+        from PIL import Image
+
+        shown: dict[int, tuple[Row, dict]] = {}
+        for line in itertools.islice(self._lines(), 10 * GRID):
+            if line["number"] in first:
+                shown[line["number"]] = first[line["number"]]
+            elif line["number"] < GRID and (self.path / line.get("file_name", "-")).is_file():
+                pixels = np.asarray(Image.open(self.path / line["file_name"]))
+                shown[line["number"]] = line, {"image": pixels}
+        pairs = [shown[number] for number in sorted(shown)]
+        pictures = [(row, out["image"]) for row, out in pairs if "image" in out]
+        # Pictures of several sizes make no grid.
+        if pictures and len({x.shape for _, x in pictures}) == 1:
+            captions = [caption_of(row) for row, _ in pictures]
+            images = np.stack([x for _, x in pictures])
+            log.save_grid(self.path / GRID_FILE, images, captions, columns)
+        stages = [(row, out["stages"]) for row, out in pairs if "stages" in out]
+        for stage in zip(*(s for _, s in stages), strict=True):
+            captions = [caption_of(row) for row, _ in stages]
+            file = self.path / f"stage{len(stage[0])}.png"
+            log.save_grid(file, np.stack(stage), captions, columns)
+        tiles = [layout_tile(row, out, names) for row, out in pairs if row.get("objects")]
+        if tiles:
+            show.draw(tiles, self.path / LAYOUTS)
+
+    def _lines(self) -> Iterator[Row]:
+        """What metadata.jsonl says of pictures that are whole; a last line cut short is not."""
+        file = self.path / METADATA
+        if not file.is_file():
+            return
+        with file.open(encoding="utf-8") as lines:
+            for text in lines:
+                try:
+                    line = json.loads(text)
+                except ValueError:
+                    continue
+                if isinstance(line, dict) and "number" in line:
+                    yield line
+
+    def _before(self) -> Any:
+        try:
+            return json.loads((self.path / ABOUT).read_text())
+        except (OSError, ValueError):
+            return None
+
+    def _remove(self, lines: Sequence[Row]) -> None:
+        """Removes what an earlier drawing wrote, and nothing else."""
+        for line in lines:
+            for file in self.path.glob(f"{line['number']:06d}[._]*"):
+                file.unlink()
+        for name in (METADATA, ABOUT, GRID_FILE, LAYOUTS):
+            (self.path / name).unlink(missing_ok=True)
+        for file in self.path.glob("stage*.png"):
+            file.unlink()
+
+
+def layout_tile(row: Row, out: dict[str, Tree], names: Sequence[str]) -> show.Tile:
+    """The objects of a row over its picture, or over a blank one."""
+    objects = row["objects"]
+    labels = [thing["label"] for thing in objects]
+    known = list(dict.fromkeys([*names, *(x for x in labels if isinstance(x, str))]))
+    example = {
+        "image": out.get("image", np.full((64, 64, 3), 255, np.uint8)),
+        "boxes": np.array([thing["box"] for thing in objects], np.float32),
+        "box_label": np.array([known.index(x) if isinstance(x, str) else x for x in labels]),
+        "box_mask": np.ones(len(objects), bool),
+    }
+    return show.Tile(example, row.get("prompt", ""), names=tuple(known))
+
+
+def _save_png(path: Path, pixels: np.ndarray) -> None:
+    from PIL import Image
+
+    Image.fromarray(pixels).save(path)
+
+
+def _save_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    np.savez(path, **arrays)

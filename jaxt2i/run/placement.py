@@ -1,0 +1,100 @@
+"""Rules for where parameters are kept: which arrays are split, and over which axis of the mesh.
+
+A rule is a pair (regular expression on the parameter's path, tactic); the first that matches
+decides.
+"""
+
+import functools
+import math
+import re
+from collections.abc import Callable, Sequence
+
+import jax
+from jax.sharding import Mesh, PartitionSpec
+
+from jaxt2i.config import ConfigError
+from jaxt2i.engine.mesh import Layout
+from jaxt2i.engine.method import Tree
+from jaxt2i.nn.optim import path_name
+
+
+def layout(mesh: Mesh, rules: Sequence[tuple[str, str]] = (), min_mb: float = 4.0) -> Layout:
+    """A mesh with rules; arguments as for `tree_specs`."""
+    return Layout(mesh, functools.partial(tree_specs, mesh, rules=rules, min_mb=min_mb))
+
+
+def replicate(shape: tuple[int, ...], mesh: Mesh, min_bytes: int) -> PartitionSpec:
+    """Tactic: a copy everywhere."""
+    return PartitionSpec()
+
+
+def largest_axis(axis: str) -> Callable[[tuple[int, ...], Mesh, int], PartitionSpec]:
+    """Tactic: split the largest divisible axis over `axis`; small arrays stay whole.
+
+    Gathering a small array costs more in latency than its memory is worth, hence the threshold.
+    """
+
+    def tactic(shape, mesh, min_bytes):
+        size = mesh.shape[axis]
+        able = [i for i, n in enumerate(shape) if n % size == 0]
+        if size == 1 or not able or math.prod(shape) * 4 < min_bytes:
+            return PartitionSpec()
+        best = max(able, key=lambda i: (shape[i], i))
+        return PartitionSpec(*(axis if i == best else None for i in range(len(shape))))
+
+    return tactic
+
+
+def last_axis(shape: tuple[int, ...], mesh: Mesh, min_bytes: int) -> PartitionSpec:
+    """Tactic: split the output channels over `tensor`."""
+    if not shape or shape[-1] % mesh.shape["tensor"] or mesh.shape["tensor"] == 1:
+        return PartitionSpec()
+    return PartitionSpec(*(None,) * (len(shape) - 1), "tensor")
+
+
+TACTICS = {"replicate": replicate, "fsdp": largest_axis("fsdp"), "tensor": last_axis}
+
+
+def tree_specs(
+    mesh: Mesh, tree: Tree, rules: Sequence[tuple[str, str]], min_mb: float = 4.0
+) -> Tree:
+    """A PartitionSpec for every leaf.
+
+    Args:
+      mesh: the mesh.
+      tree: arrays or ShapeDtypeStructs.
+      rules: (regular expression, tactic name), first match wins; no match is "replicate".
+      min_mb: arrays below this many MiB (as float32) are never split by "fsdp".
+
+    Raises:
+      ConfigError: for a tactic that does not exist.
+    """
+    for pattern, tactic in rules:
+        if tactic not in TACTICS:
+            raise ConfigError(
+                f"config.sharding: {pattern!r} asks for the tactic {tactic!r}; "
+                f"known: {', '.join(TACTICS)}"
+            )
+    compiled = [(re.compile(pattern), TACTICS[tactic]) for pattern, tactic in rules]
+
+    def place(path, leaf):
+        name = path_name(path)
+        tactic = next((t for regex, t in compiled if regex.search(name)), replicate)
+        return tactic(tuple(leaf.shape), mesh, int(min_mb * 2**20))
+
+    return jax.tree_util.tree_map_with_path(place, tree)
+
+
+def check_batch(batch_size: int, accumulate: int, mesh: Mesh) -> None:
+    """Refuses a batch that cannot be split evenly.
+
+    Raises:
+      ConfigError: names the numbers.
+    """
+    shards = mesh.shape["data"] * mesh.shape["fsdp"]
+    if batch_size % (shards * accumulate):
+        raise ConfigError(
+            f"config.batch_size={batch_size} cannot be split over {shards} devices "
+            f"(config.mesh.data x config.mesh.fsdp) in {accumulate} parts (config.accumulate); "
+            f"make it a multiple of {shards * accumulate}"
+        )

@@ -1,0 +1,86 @@
+"""Weights to draw with: of a run's checkpoint, or converted ones, straight into their places."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+from jaxt2i.config import ConfigError
+from jaxt2i.engine import state as states
+from jaxt2i.engine.mesh import Layout
+from jaxt2i.run import borrow, checkpoint, log
+from jaxt2i.run.open import Run
+
+FIELDS = ("step", "params", "extra", "ema", "settled")
+
+
+def from_run(run: Run, workdir: Path, layout: Layout) -> tuple[states.State, dict, int]:
+    """(state without optimisers, frozen weights, step) of the newest checkpoint.
+
+    Args:
+      run: the run.
+      workdir: its directory.
+      layout: where the weights go.
+
+    Raises:
+      ConfigError: when the run has no usable checkpoint.
+    """
+    spec = run.batch_spec()
+    state, frozen = states.shapes(run.method, spec)
+    placed = layout.abstract(state)
+    folder = workdir / checkpoint.FOLDER
+    keeper = checkpoint.Checkpoints(workdir) if folder.is_dir() else None
+    found = keeper and keeper.restore({f: getattr(placed, f) for f in FIELDS}, partial=True)
+    if keeper:
+        keeper.close()
+    if not found:
+        raise ConfigError(
+            f"{folder}: no usable checkpoint yet; the run saves one every "
+            f"{run.config.checkpoint_every_steps} steps"
+        )
+    frozen = states.create_frozen(run.method, spec, run.config.seed, layout.shardings(frozen))
+    state = states.State(opt={}, **found[0])
+    return state, frozen, int(state.step)
+
+
+def from_weights(run: Run, folder: Path, layout: Layout) -> tuple[states.State, dict]:
+    """(state without optimisers, frozen weights) of converted weights.
+
+    Networks that the folder lacks are left out; only pictures need to be possible.
+
+    Args:
+      run: the configuration that the weights belong to.
+      folder: with NET.safetensors files.
+      layout: where the weights go.
+
+    Raises:
+      ConfigError: names the file, and the array that does not fit.
+    """
+    if not any(folder.glob("*.safetensors")):
+        raise ConfigError(
+            f"--weights {folder}: no .safetensors in it; it is what python -m jaxt2i.convert "
+            "METHOD --from FILE --to DIR writes"
+        )
+    tree, _ = borrow.earlier(str(folder))
+    spec = run.batch_spec()
+    shapes, frozen = states.shapes(run.method, spec)
+    params, extra = {}, {}
+    for net in run.method.trained:
+        if net not in tree["params"]:
+            continue
+        params[net], extra[net] = tree["params"][net], tree["extra"][net]
+        wanted = checkpoint.named({"params": shapes.params[net], **shapes.extra.get(net, {})})
+        given = checkpoint.named({"params": params[net], **extra[net]})
+        for name, want in wanted.items():
+            seen = tuple(given[name].shape) if name in given else "nothing"
+            if seen != tuple(want.shape):
+                raise ConfigError(
+                    f"{folder / net}.safetensors has {seen} for {name}, where the configuration "
+                    f"asks for {tuple(want.shape)}; is it the --config that these weights belong "
+                    "to?"
+                )
+    log.say(f"weights of {', '.join(params) or 'nothing'} from {folder}")
+    state = states.State(jnp.zeros((), jnp.int32), params, extra, {}, {})
+    state = jax.device_put(state, layout.shardings(state))
+    seed, where = run.config.seed, layout.shardings(frozen)
+    return state, states.create_frozen(run.method, spec, seed, where)

@@ -1,0 +1,166 @@
+"""Training what a configuration describes."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from jaxt2i.config import ConfigError
+from jaxt2i.data import conditions, pipeline, show
+from jaxt2i.engine import draw, step
+from jaxt2i.engine.method import Batch
+from jaxt2i.run import (
+    borrow,
+    cache,
+    checkpoint,
+    facts,
+    log,
+    profile,
+    settings,
+    training,
+)
+from jaxt2i.run.open import Run, open_run
+
+# Arrays of a layout, as a person is shown it.
+LAYOUT = ("boxes", "box_label", "box_mask", "shape_masks")
+
+
+def train(config: ConfigDict, workdir: Path, command: str) -> None:
+    """Trains what a configuration describes.
+
+    Args:
+      config: the configuration.
+      workdir: where everything is written; an earlier attempt there is continued.
+      command: the command line, kept for the record.
+
+    Raises:
+      ConfigError: for impossible settings, before anything is compiled.
+      ValueError, OSError: for unusable data, before anything is compiled.
+    """
+    workdir.mkdir(parents=True, exist_ok=True)
+    if jax.process_count() > 1:
+        cache.use(workdir / "xla")
+    run = open_run(config, facts.read(workdir))
+    source = run.source(config.data.split, workdir)
+    held_out = run.source(config.data.eval_split, workdir)
+    known = facts.of({config.data.split: source, config.data.eval_split: held_out})
+    if known != dataclasses.replace(run.facts, tokenizer=None):
+        run = open_run(config, known)
+    method, layout = run.method, run.layout()
+    train_data = run.pipeline(source, config.batch_size, method.needs)
+    epoch = train_data.order.size
+    total = settings.steps(config, "total", batch_size=config.batch_size, epoch_images=epoch)
+    schedule = training.Schedule(
+        total,
+        config.log_every_steps,
+        config.checkpoint_every_steps,
+        config.sample_every_steps,
+        config.keep_checkpoints,
+        config.keep_period_steps,
+        profile.Window(**config.profile),
+    )
+    rules = step.Rules(
+        config.seed, config.batch_size, total, config.accumulate, config.skip_nonfinite
+    )
+    score_rows = config.score_images // layout.mesh.size * layout.mesh.size
+    score_data = run.pipeline(held_out, score_rows, method.needs, caption="first")
+    settings.note_changes(workdir, config)
+    log.say(f"work directory: {workdir}", *method.notes)
+    settings.write_config(workdir, config, command)
+    facts.write(workdir, known, config.data.tokenizer)
+
+    def batches(first: int) -> Iterator[Batch]:
+        return pipeline.prefetch_to_device(train_data.iterate(first), layout.put_batch)
+
+    try:
+        training.train(
+            method,
+            rules=rules,
+            schedule=schedule,
+            layout=layout,
+            batch=run.batch_spec(),
+            batches=batches,
+            workdir=workdir,
+            config=settings.plain(config),
+            grid=grid_of(run, held_out) if method.sampler else None,
+            score_batch=(lambda: layout.put_batch(score_data.batch_at(0))) if score_rows else None,
+            settle_batches=settling(run, source, layout.put_batch),
+            init_from=borrow.fresh_start(config, method),
+        )
+    except checkpoint.Mismatch as error:
+        changed = settings.differences(error.meta["config"], settings.plain(config))
+        raise ConfigError(
+            f"{workdir} holds a run of another configuration. {error}\nThe fields that differ:\n  "
+            + "\n  ".join(changed or ["none: the code has changed since"])
+            + "\nUse another --workdir, or the old settings."
+        ) from None
+    if train_data.skipped:
+        log.say(f"examples replaced because they could not be read: {dict(train_data.skipped)}")
+
+
+def settling(
+    run: Run, source: Any, put: Callable[[dict], Batch]
+) -> Callable[[], Iterator[Batch]] | None:
+    """Makes the batches of captions on which running statistics settle; None: none do."""
+    sampler = run.method.sampler
+    if not (sampler and sampler.settle):
+        return None
+    rows = run.pipeline(source, run.config.batch_size, sampler.needs)
+    return lambda: (put(rows.batch_at(i)) for i in range(sampler.settle_batches))
+
+
+def grid_of(run: Run, held_out: Any) -> training.Grid:
+    """What the sample grids show: held-out rows, with the configured prompts if there are any.
+
+    Picture number i has seed i, so that `sample --prompts CAPTION --seed i` draws it again.
+    """
+    grid = run.config.grid
+    asked = [{"prompt": p} for p in grid.prompts]
+    count = len(asked) or min(grid.count, held_out.size or grid.count)
+    rows = list(run.rows_of(held_out, (i % (held_out.size or count) for i in range(count))))
+    rows = conditions.laid_over(rows, *([asked] if asked else []))
+    words = run.words(facts.names_of(held_out))
+    needs = run.method.sampler.needs
+    requests = [
+        draw.Request(words.arrays(row, needs), seed, about=row["prompt"])
+        for seed, row in enumerate(rows)
+    ]
+    return training.Grid(tuple(requests), Showing(run.facts.names.get("box_label", ())))
+
+
+@dataclasses.dataclass(frozen=True)
+class Showing:
+    """Writes a grid: pictures with their captions; over them, or alone, the boxes of layouts.
+
+    Attributes:
+      names: of the classes of boxes.
+    """
+
+    names: tuple[str, ...]
+
+    def __call__(self, step: int, drawn: Iterable, records: log.Records) -> None:
+        """Writes samples/STEP.png, and samples/STEP_layout.png where there are boxes."""
+        images, captions, tiles = [], [], []
+        for request, out in drawn:
+            captions.append(request.about)
+            if "image" in out:
+                images.append(out["image"])
+            layout = {k: v for k, v in {**request.row, **out}.items() if k in LAYOUT}
+            if "boxes" in layout:
+                tiles.append(tile(out.get("image"), layout, request.about, self.names))
+        if images:
+            records.grid(step, np.stack(images), captions)
+        if tiles:
+            records.layouts(step, lambda path: show.draw(tiles, path))
+
+
+def tile(
+    image: np.ndarray | None, layout: dict[str, np.ndarray], caption: str, names: tuple[str, ...]
+) -> show.Tile:
+    """Boxes over a picture, or over a blank one."""
+    blank = np.full((64, 64, 3), 255, np.uint8)
+    return show.Tile({"image": blank if image is None else image, **layout}, caption, names=names)

@@ -1,0 +1,479 @@
+"""A training run around the loop: what is compiled and restored, and the parts that keep records.
+
+Threads do what must not hold up the steps: compiling while the state is made, then writing.
+"""
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import itertools
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.experimental import multihost_utils
+
+from jaxt2i.config import ConfigError
+from jaxt2i.engine import draw, loop
+from jaxt2i.engine import state as states
+from jaxt2i.engine import step as steps
+from jaxt2i.engine.loop import Moment, NonFinite, Part
+from jaxt2i.engine.mesh import Layout
+from jaxt2i.engine.method import Batch, Method, Tree
+from jaxt2i.engine.state import State
+from jaxt2i.run import cache, checkpoint, chips, log, profile
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """When things happen, in steps; 0 = never.
+
+    Attributes:
+      total_steps: length of the run.
+      log_every_steps: a line of metrics.
+      checkpoint_every_steps: a checkpoint.
+      sample_every_steps: a grid of samples, and the scores.
+      keep_checkpoints: newest checkpoints kept.
+      keep_period_steps: checkpoints at multiples of this are kept for good.
+      recorded: steps whose time is looked into.
+    """
+
+    total_steps: int
+    log_every_steps: int = 50
+    checkpoint_every_steps: int = 1000
+    sample_every_steps: int = 1000
+    keep_checkpoints: int = 3
+    keep_period_steps: int = 0
+    recorded: profile.Window = profile.NOTHING
+
+    def __post_init__(self):
+        if self.total_steps <= 0:
+            raise ConfigError(
+                "the run has no length: set config.total_steps or config.total_images"
+            )
+        self.recorded.check(self.total_steps)
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """What a grid of samples shows.
+
+    Attributes:
+      requests: what is drawn.
+      show: (step, (request, its outputs) one by one, records) -> None, in the records' thread.
+    """
+
+    requests: tuple[draw.Request, ...]
+    show: Callable[[int, Iterable, log.Records], None]
+
+
+@dataclasses.dataclass
+class Programs:
+    """Compiled programs and what is known of them before the first step."""
+
+    play: dict[int, Callable]
+    flops: float
+    compile_seconds: float
+    cached: bool = False
+
+
+def compile_step(
+    method: Method,
+    rules: steps.Rules,
+    layout: Layout,
+    batch: Batch,
+    shapes: tuple[State, dict[str, Tree]] | None = None,
+) -> Programs:
+    """Compiles every program of a step; arguments as for `loop.lower_step`."""
+    started, play, flops, cached = time.monotonic(), {}, 0.0, True
+    for every, lowered in loop.lower_step(method, rules, layout, batch, shapes):
+        with cache.hits() as hits:
+            play[every] = lowered.compile()
+        cached = cached and bool(hits)
+        flops += (play[every].cost_analysis() or {}).get("flops", 0.0) / every
+    return Programs(play, flops, time.monotonic() - started, cached)
+
+
+def train(
+    method: Method,
+    *,
+    rules: steps.Rules,
+    schedule: Schedule,
+    layout: Layout,
+    batch: Batch,
+    batches: Callable[[int], Iterator[Batch]],
+    workdir: Path,
+    config: Mapping[str, Any],
+    grid: Grid | None = None,
+    score_batch: Callable[[], Batch] | None = None,
+    settle_batches: Callable[[], Iterator[Batch]] | None = None,
+    init_from: Callable[[State], State] | None = None,
+) -> State:
+    """Plays a method to the end of its schedule, from its newest checkpoint if it has one.
+
+    Args:
+      method: the method.
+      rules: how steps are played.
+      schedule: when things happen.
+      layout: where arrays live.
+      batch: ShapeDtypeStructs of the global batch.
+      batches: first step -> iterator of batches from that step on, on the devices.
+      workdir: where everything is written.
+      config: the whole configuration as plain data, kept with every checkpoint.
+      grid: what grids of samples show.
+      score_batch: makes the held-out batch for the scores.
+      settle_batches: makes batches that `Sampler.settle` is played on.
+      init_from: fills a fresh state from earlier runs.
+
+    Returns:
+      The last state.
+
+    Raises:
+      NonFinite: names the player and the first bad network; the last good checkpoint stays.
+      checkpoint.Mismatch: the work directory holds a run of other networks.
+    """
+    keeper = checkpoint.Checkpoints(workdir, schedule.keep_checkpoints, schedule.keep_period_steps)
+    shapes = states.shapes(method, batch)
+    # The compiler leaves Python free: meanwhile the state is made or read, and what is pictured.
+    with concurrent.futures.ThreadPoolExecutor(1, "compile") as pool:
+        compiling = pool.submit(compile_step, method, rules, layout, batch, shapes)
+        state, frozen = start(method, rules, layout, batch, shapes, keeper, init_from)
+        painting = Painting(method, rules, schedule, layout, frozen, grid, score_batch)
+        programs = compiling.result()
+    first, flags = int(state.step), loop.Flags(method)
+    log.say(log.parameter_table(method, state, frozen))
+    log.say(
+        f"step program: {programs.flops / 1e9:,.1f} GFLOP a step and device, compiled in "
+        f"{programs.compile_seconds:.1f} s{' (from the cache)' * programs.cached}; "
+        f"starting at step {first} of {schedule.total_steps}"
+    )
+    if jax.process_index() == 0:
+        (workdir / "parameters.txt").write_text(log.parameter_list(state))
+    records = log.Records(workdir, first, method.better)
+    progress = log.Progress(first, schedule.total_steps, rules.batch_size)
+    desk = Desk(rules, schedule, programs, records, progress, keeper, flags, Clock(first))
+    preemption, recording = Preemption(), Recording(desk, workdir, first)
+    painting.desk = desk
+    meta = {"config": dict(config), "seed": rules.seed}
+    parts = (recording, Logging(desk), painting, Saving(desk, meta))
+    settler = None
+    if settle_batches and method.sampler and method.sampler.settle:
+        settle = draw.settler(method, rules.seed)
+        settler = lambda state: settle(state, frozen, settle_batches())  # noqa: E731
+    source = batches(first)
+    try:
+        state = loop.play(
+            programs.play,
+            state,
+            frozen,
+            desk.clock.timed(source),
+            total=schedule.total_steps,
+            flags=flags,
+            parts=parts,
+            stop=preemption.reached,
+            settler=settler,
+        )
+        keeper.wait()
+        records.drain()
+        desk.check(state)
+        if int(state.step) < schedule.total_steps:
+            progress.say(f"asked to stop: saved step {int(state.step)}; the same command resumes")
+        return state
+    finally:
+        for part in (source, progress, recording, records, preemption):
+            getattr(part, "close", lambda: None)()
+        keeper.close()
+
+
+def start(
+    method: Method,
+    rules: steps.Rules,
+    layout: Layout,
+    batch: Batch,
+    shapes: tuple[State, dict[str, Tree]],
+    keeper: checkpoint.Checkpoints,
+    init_from: Callable[[State], State] | None,
+) -> tuple[State, dict[str, Tree]]:
+    """The state to begin with: the newest checkpoint, an earlier run's weights, or fresh ones."""
+    shardings = tuple(layout.shardings(t) for t in shapes)
+    restored = keeper.restore(layout.abstract(shapes[0])) if keeper.steps() else None
+    if restored:
+        log.say(f"resuming from {keeper.folder / str(int(restored[0].step))}")
+        return restored[0], states.create_frozen(method, batch, rules.seed, shardings[1])
+    state, frozen = states.create(method, batch, rules.seed, shardings)
+    return init_from(state) if init_from else state, frozen
+
+
+class Preemption:
+    """Notices SIGTERM; with several processes, agrees with them on the step to stop at."""
+
+    def __init__(self):
+        self._asked = False
+        if threading.current_thread() is threading.main_thread() and jax.process_count() == 1:
+            self._before = signal.signal(signal.SIGTERM, self._on_signal)
+        else:
+            self._before = None
+
+    def _on_signal(self, *_):
+        self._asked = True
+
+    def reached(self, step: int) -> bool:
+        """Whether to save and stop after this step."""
+        if jax.process_count() > 1:
+            return multihost_utils.reached_preemption_sync_point(step)
+        return self._asked
+
+    def close(self) -> None:
+        """Gives the signal back."""
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
+
+
+class Clock:
+    """Times the loop: steps, and the seconds that they waited for their input.
+
+    Args:
+      step: steps played so far.
+    """
+
+    def __init__(self, step: int):
+        self.restart(step)
+
+    def restart(self, step: int) -> None:
+        """Forgets everything before now."""
+        self._started, self._step, self._waited = time.monotonic(), step, 0.0
+
+    def timed(self, source: Iterable) -> Iterator:
+        """The source, its waiting counted."""
+        for _ in itertools.count():
+            started = time.monotonic()
+            batch = next(iter(source))
+            self._waited += time.monotonic() - started
+            yield batch
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Around what is not stepping."""
+        started = time.monotonic()
+        yield
+        self._started += time.monotonic() - started
+
+    def read(self, step: int) -> tuple[float, float]:
+        """(steps a second, share of the time that waited for input) since the last restart."""
+        seconds = max(time.monotonic() - self._started, 1e-9)
+        return (step - self._step) / seconds, self._waited / seconds
+
+
+@dataclasses.dataclass
+class Desk:
+    """What the parts of a run share."""
+
+    rules: steps.Rules
+    schedule: Schedule
+    programs: Programs
+    records: log.Records
+    progress: log.Progress
+    keeper: checkpoint.Checkpoints
+    flags: loop.Flags
+    clock: Clock
+
+    def check(self, state: State) -> None:
+        """Ends the run with what the records' thread found."""
+        if self.records.failure:
+            self.fail(self.records.failure, state)
+
+    def fail(self, failure: BaseException, state: State) -> None:
+        """Raises; a loss that is not finite is explained."""
+        if not isinstance(failure, NonFinite):
+            raise failure
+        net, kept = steps.first_bad_net(state), self.keeper.steps()
+        raise NonFinite(
+            f"{failure}: the loss or a gradient is not finite; first network with such values: "
+            f"{net or 'none'}. The last good checkpoint is step {kept[-1] if kept else 'none'}. "
+            "Lower the learning rate (config.optim), or set config.skip_nonfinite=True to leave "
+            "such steps out and count them"
+        )
+
+
+class Recording(Part):
+    """Records the time of a few steps."""
+
+    def __init__(self, desk: Desk, workdir: Path, first: int):
+        self._desk = desk
+        self._recorder = profile.Recorder(desk.schedule.recorded, workdir)
+        start = desk.schedule.recorded.start_step
+        if 0 < start <= first:
+            log.say(
+                f"config.profile.start_step={start} has been played already, so nothing is "
+                f"recorded; steps from {first + 1} on can be"
+            )
+
+    def before(self, number: int, land: Callable[[int], None]) -> None:
+        """Starts with nothing in flight."""
+        if self._recorder.starts(number):
+            land(0)
+            self._recorder.start()
+
+    def after(self, now: Moment) -> None:
+        """Ends with the device's work; a thread reads it and says where the time went."""
+        self._desk.progress.step()
+        if not self._recorder.ends(now.number):
+            return
+        now.land(0)
+        with self._desk.clock.paused():
+            trace = self._recorder.stop()
+        device, window = jax.devices()[0], self._recorder.window
+        programs, size = self._desk.programs, self._desk.rules.batch_size
+
+        def write():
+            summary = profile.summarise(
+                profile.ProfileData.from_file(str(trace)), profile.texts(programs.play.values())
+            )
+            title = f"steps {window.start_step} to {window.last} on {device.device_kind}: {trace}"
+            text = summary.text(title, size, programs.flops, chips.peak_flops(device))
+            (self._recorder.folder / "summary.txt").write_text(text + "\n")
+            self._desk.progress.say(text)
+
+        self._desk.records.submit(write)
+
+    def close(self) -> None:
+        """Ends a recording that is still going on."""
+        self._recorder.close()
+
+
+class Logging(Part):
+    """Writes lines of metrics."""
+
+    def __init__(self, desk: Desk):
+        self._desk, self._logged = desk, False
+
+    def after(self, now: Moment) -> None:
+        """Writes when it is time, and after the first and the last step."""
+        every = self._desk.schedule.log_every_steps
+        if due(now.number, every) or not self._logged or now.last or now.stop:
+            self._logged = True
+            self._log(now.number, now.metrics)
+
+    def _log(self, number: int, metrics: steps.Metrics) -> None:
+        desk, programs = self._desk, self._desk.programs
+        rate, waited = desk.clock.read(number)
+        desk.clock.restart(number)
+        facts = {"images": number * desk.rules.batch_size, "time": int(time.time())}
+        peak = chips.peak_flops(jax.devices()[0])
+        speed = {
+            "images_per_second": rate * desk.rules.batch_size,
+            "steps_per_second": rate,
+            "input_wait": waited,
+            "tflops_per_second": rate * programs.flops / 1e12,
+            **({"share_of_peak": rate * programs.flops / peak} if peak else {}),
+        }
+        if programs.compile_seconds:
+            speed["compile_seconds"] = programs.compile_seconds
+            programs.compile_seconds = 0.0
+        first_bad = desk.flags.take()
+
+        def write():
+            values = {k: float(v) for k, v in jax.device_get(metrics).items()}
+            bad = first_bad()
+            values = {**facts, **speed, **log.peak_memory(), **values}
+            desk.records.write(number, values)
+            desk.progress.show(number, values)
+            if bad and not desk.rules.skip_nonfinite:
+                raise NonFinite(bad)
+
+        desk.records.submit(write)
+
+
+class Painting(Part):
+    """Draws grids and computes scores; compiled at first use.
+
+    Attributes:
+      desk: what the parts share.
+    """
+
+    desk: Desk
+
+    def __init__(self, method, rules, schedule, layout, frozen, grid, score_batch):
+        self._schedule, self._frozen, self._grid = schedule, frozen, grid
+        self._drawer = draw.Drawer(method=method, layout=layout) if grid else None
+        self._score = None
+        if score_batch and method.score:
+            self._held_out = score_batch()
+            name = "score"
+
+            def score(state, frozen, batch):
+                weights = layout.gather(state), layout.gather(frozen)
+                key = jax.random.fold_in(states.init_key(rules.seed), len(name))
+                ctx = states.context(method, *weights, key=key, batch_size=rules.batch_size)
+                return method.score(ctx, batch)
+
+            self._score = jax.jit(score, out_shardings=layout.everywhere)
+
+    def after(self, now: Moment) -> None:
+        """Draws when it is time, and after the first step too: a curve needs its beginning."""
+        every = self._schedule.sample_every_steps
+        if not every or not (due(now.number, every) or now.last or now.number == 1):
+            return
+        now.settle()
+        chunks = list(self._chunks(now.state))
+        scores = self._score and self._score(now.state, self._frozen, self._held_out)
+        # Drawing is not stepping: the rate must not pay for it.
+        jax.block_until_ready((chunks, scores))
+        self.desk.clock.restart(now.number)
+        self.desk.records.submit(lambda: self._write(now.number, chunks, scores))
+
+    def _chunks(self, state: State) -> Iterator[tuple[tuple[draw.Request, ...], dict]]:
+        """(requests, their outputs on the devices)."""
+        requests, size = (self._grid.requests, self._drawer.size) if self._grid else ((), 1)
+        for first in range(0, len(requests), size):
+            part = requests[first : first + size]
+            yield part, self._drawer.start(state, self._frozen, part)
+
+    def _write(self, number: int, chunks: list, scores: dict | None) -> None:
+        records = self.desk.records
+        if chunks:
+            self._grid.show(number, drawn(chunks), records)
+        if scores is not None:
+            values = {f"score/{k}": float(v) for k, v in jax.device_get(scores).items()}
+            records.write(number, {"images": number * self.desk.rules.batch_size, **values})
+            records.curves()
+            text = "  ".join(f"{k} {v:.4g}" for k, v in values.items())
+            self.desk.progress.say(f"step {number}: {text}")
+
+
+def drawn(chunks: list) -> Iterator[tuple[draw.Request, dict]]:
+    """(request, its outputs on the host), one by one."""
+    for requests, out in chunks:
+        out = jax.device_get(out)
+        for i, request in enumerate(requests):
+            yield request, jax.tree.map(lambda x, i=i: x[i], out)
+
+
+class Saving(Part):
+    """Writes checkpoints, and ends the run with what the records' thread found."""
+
+    def __init__(self, desk: Desk, meta: dict[str, Any]):
+        self._desk, self._meta = desk, meta
+
+    def after(self, now: Moment) -> None:
+        """Saves a state when it is time, unless it is a bad one."""
+        desk = self._desk
+        if due(now.number, desk.schedule.checkpoint_every_steps) or now.last or now.stop:
+            now.settle()
+            desk.records.drain()
+            desk.check(now.state)
+            bad = desk.flags.take()()
+            if bad and not desk.rules.skip_nonfinite:
+                desk.fail(NonFinite(bad), now.state)
+            position = now.number * desk.rules.batch_size
+            desk.keeper.save(now.state, self._meta | {"position": position}, now.number)
+        desk.check(now.state)
+
+
+def due(number: int, every: int) -> bool:
+    """Whether something that happens every so many steps happens after this one."""
+    return every > 0 and number % every == 0
