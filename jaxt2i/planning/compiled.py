@@ -198,14 +198,7 @@ def open_plan(config: ConfigDict, target: Target) -> Plan:
     mesh.check_batch(config.batch_size, config.accumulate, on)
     method = methods.load(config)
     data = config.data
-    sizes = schema.Sizes(
-        config.batch_size,
-        data.resolution,
-        data.tokens,
-        data.objects,
-        data.mask_resolution,
-        data.captions,
-    )
+    sizes = schema.sizes_of(data, batch=config.batch_size, tokens=data.tokens)
     batch = schema.spec(sizes, method.needs)
     layout = loop.Layout(on, tuple(map(tuple, config.sharding)), config.mesh.fsdp_min_mb)
     return Plan(config, target, layout, method, *states.shapes(method, batch), batch)
@@ -263,7 +256,7 @@ def lower_sample(plan: Plan) -> jax.stages.Lowered:
     """Drawing, one row a prompt, split over the chips like a training batch, traced."""
     method, c = plan.method, plan.config
     rows = mesh.batch_sharding(plan.layout.mesh)
-    sizes = schema.Sizes(c.batch_size, c.data.resolution, c.data.tokens)
+    sizes = schema.sizes_of(c.data, batch=c.batch_size, tokens=c.data.tokens)
     prompts = schema.spec(sizes, method.sample_needs)
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), c.batch_size))
     placed = [loop.abstract(t, plan.layout.shardings(t)) for t in (plan.state, plan.frozen)]

@@ -118,14 +118,7 @@ def open_run(config: ConfigDict) -> Run:
     """
     data = config.data
     tokenizer = tokenize.make_tokenizer(tokenizer_path(data.tokenizer), data.tokens)
-    sizes = schema.Sizes(
-        config.batch_size,
-        data.resolution,
-        tokenizer.length,
-        data.objects,
-        data.mask_resolution,
-        data.captions,
-    )
+    sizes = schema.sizes_of(data, batch=config.batch_size, tokens=tokenizer.length)
     method = methods.load(config)
     if method.vocab and tokenizer.vocab_size > method.vocab:
         raise ConfigError(
