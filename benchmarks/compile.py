@@ -38,9 +38,7 @@ def child(case: str, batch: int) -> None:
     config = compiled.prepared(runs.preset(f"configs/{name}.py", preset), rows, {})
     data = config.data
     method = methods.load(config)
-    sizes = schema.Sizes(
-        rows, data.resolution, data.tokens, data.objects, data.mask_resolution, data.captions
-    )
+    sizes = schema.sizes_of(data, batch=rows, tokens=data.tokens)
     spec = schema.spec(sizes, method.needs)
     layout = loop.Layout(mesh.make(config.mesh.data, config.mesh.fsdp, config.mesh.tensor))
     shapes = states.shapes(method, spec)

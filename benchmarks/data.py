@@ -90,7 +90,7 @@ def ours(root: Path, kind: str, size: int, draft: bool) -> Iterator:
     data.update(source=source, path=str(root / kind), draft=draft, cache_mb=0.0)
     data.web.held_out = 0.0
     made = make_source(data, size, "train")
-    sizes = schema.Sizes(batch=BATCH, resolution=size)
+    sizes = schema.Sizes(batch=BATCH, height=size, width=size)
     return Pipeline(made, None, sizes, ("image",), seed=0, workers=WORKERS).iterate()
 
 

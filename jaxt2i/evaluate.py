@@ -489,7 +489,7 @@ def by_recogniser(args, run: runs.Run, fake: sets.Set, result: report.Result) ->
             "recognised judges drawings of the procedural corpora; this run was trained on "
             f"config.data.source={data.source}: choose other --metrics"
         )
-    size = (run.sizes.resolution,) * 2
+    size = run.sizes.height, run.sizes.width
     own = fake.pictures(share_of(fake.count).tolist())
     pixels = together(np.stack([np.zeros((*size, 3), np.uint8), *own.values()])[1:])
     found = recognise.judge(

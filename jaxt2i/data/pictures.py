@@ -1,6 +1,6 @@
-"""Pictures to squares of the wanted size, and their boxes and masks with them.
+"""Pictures to the wanted size, and their boxes and masks with them.
 
-What happens to a picture is one `View`: cut out a part, scale it, take a square of that, perhaps
+What happens to a picture is one `View`: cut out a part, scale it, take a crop of that, perhaps
 mirror it. A view is made from sizes and numbers alone, so whatever belongs to a picture can follow
 it: boxes, masks of objects, classes of pixels.
 """
@@ -12,7 +12,7 @@ from collections.abc import Callable, Hashable
 
 import numpy as np
 
-from jaxt2i.data.schema import DataError
+from jaxt2i.data.schema import DataError, height_and_width
 
 # Ways to resize, all with antialiasing, by Pillow's names; and which part of a picture is shown.
 RESIZE = {"lanczos": "LANCZOS", "area": "BOX", "bilinear": "BILINEAR", "bicubic": "BICUBIC"}
@@ -23,14 +23,14 @@ MARGIN = 76 / 64
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """The way from a picture to a square of it.
+    """The way from a picture to a crop of it.
 
     Attributes:
       cut: left, top, right, bottom of the part that is used, whole pixels of the picture.
       scaled: width and height that the part is resized to, pixels.
-      left: left border of the square in the resized part, pixels.
+      left: left border of the crop in the resized part, pixels.
       top: its upper border.
-      side: its side, pixels.
+      size: its width and height, pixels.
       mirrored: whether left and right are exchanged at the end.
     """
 
@@ -38,7 +38,7 @@ class View:
     scaled: tuple[int, int]
     left: int
     top: int
-    side: int
+    size: tuple[int, int]
     mirrored: bool = False
 
     def scale(self, image, resize: str, size: tuple[int, int] | None = None):
@@ -68,7 +68,7 @@ class View:
         return image if have == self.scaled else _pillow(image).resize(self.scaled, method)
 
     def enough(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Width and height of a smaller copy from which the square still comes out well.
+        """Width and height of a smaller copy from which the crop still comes out well.
 
         Twice as large as what it is resized to, which the antialiasing filters tell from the whole
         picture by about half a level of 255 (Pillow's documentation of `reducing_gap`).
@@ -78,30 +78,31 @@ class View:
         share = min(1.0, max(across, down))
         return math.ceil(size[0] * share), math.ceil(size[1] * share)
 
-    def square(self, scaled) -> np.ndarray:
-        """The square of a picture that `scale` returned: uint8 [side, side, ...]."""
-        rows = np.asarray(scaled)[self.top : self.top + self.side, self.left :][:, : self.side]
+    def crop(self, scaled) -> np.ndarray:
+        """The crop of a picture that `scale` returned: uint8 [height, width, ...]."""
+        width, height = self.size
+        rows = np.asarray(scaled)[self.top : self.top + height, self.left : self.left + width]
         return rows[:, ::-1] if self.mirrored else rows
 
     def show(self, image, resize: str) -> np.ndarray:
-        """The square of a PIL image: uint8 [side, side, 3]."""
-        return self.square(self.scale(image, resize))
+        """The crop of a PIL image: uint8 [height, width, 3]."""
+        return self.crop(self.scale(image, resize))
 
     def shown(self) -> tuple[float, float, float, float]:
-        """Left, top, right, bottom of what the square shows, pixels of the picture."""
+        """Left, top, right, bottom of what the crop shows, pixels of the picture."""
         left, top, right, bottom = self.cut
         across, down = (right - left) / self.scaled[0], (bottom - top) / self.scaled[1]
         x, y = left + self.left * across, top + self.top * down
-        return x, y, x + self.side * across, y + self.side * down
+        return x, y, x + self.size[0] * across, y + self.size[1] * down
 
     def boxes(self, boxes: np.ndarray) -> np.ndarray:
-        """Where boxes lie in the square, not cut at its border.
+        """Where boxes lie in the crop, not cut at its border.
 
         Args:
           boxes: [n, 4], x, y, width, height in pixels of the picture.
 
         Returns:
-          float64 [n, 4], x, y, width, height, fractions of the square.
+          float64 [n, 4], x, y, width, height, fractions of the crop.
         """
         left, top, right, bottom = self.shown()
         size = np.array([right - left, bottom - top])
@@ -112,7 +113,7 @@ class View:
         return np.concatenate([at, extent], axis=1)
 
     def mask(self, mask: np.ndarray, side: int) -> np.ndarray:
-        """A mask as the square shows it, at another size: areas are averaged.
+        """A mask as the crop shows it, at another size: areas are averaged.
 
         Args:
           mask: bool or uint8 0/1 [H, W] of the picture.
@@ -124,23 +125,25 @@ class View:
         from PIL import Image
 
         image = Image.fromarray(np.asarray(mask, np.uint8) * 255)
-        return self._resampled(image, side, Image.Resampling.BOX)
+        return self._resampled(image, (side, side), Image.Resampling.BOX)
 
-    def classes(self, classes: np.ndarray) -> np.ndarray:
-        """Classes of pixels as the square shows them: the nearest pixel's.
+    def classes(self, classes: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
+        """Classes of pixels as the crop shows them: the nearest pixel's.
 
         Args:
-          classes: uint8 [H, W] of the picture.
+          classes: uint8 or int32 [H, W] of the picture.
+          size: width and height of the result; None: those of the crop.
 
         Returns:
-          uint8 [side, side].
+          [height, width], of the same type.
         """
         from PIL import Image
 
-        return self._resampled(Image.fromarray(classes), self.side, Image.Resampling.NEAREST)
+        image = Image.fromarray(classes)
+        return self._resampled(image, size or self.size, Image.Resampling.NEAREST)
 
-    def _resampled(self, image, side: int, method) -> np.ndarray:
-        out = np.asarray(image.resize((side, side), method, box=self.shown()))
+    def _resampled(self, image, size: tuple[int, int], method) -> np.ndarray:
+        out = np.asarray(image.resize(size, method, box=self.shown()))
         return out[:, ::-1] if self.mirrored else out
 
 
@@ -172,50 +175,65 @@ def around(size: tuple[int, int], box: tuple[float, float, float, float]):
     return left, top, min(size[0], across + reach), min(size[1], down + reach)
 
 
-def centre(cut: tuple[int, int, int, int], side: int) -> View:
-    """The largest centred square of a cut, offsets rounded down, as in StyleGAN-T's preparation."""
+def centre(cut: tuple[int, int, int, int], size: tuple[int, int]) -> View:
+    """The largest centred part of a cut that has the wanted shape.
+
+    Offsets are rounded down, as in StyleGAN-T's preparation.
+    """
     left, top, right, bottom = cut
-    least = min(right - left, bottom - top)
-    left, top = left + (right - left - least) // 2, top + (bottom - top - least) // 2
-    return View((left, top, left + least, top + least), (side, side), 0, 0, side)
+    across, down, (width, height) = right - left, bottom - top, size
+    if across * height > down * width:
+        keep = max(down * width // height, 1), down
+    else:
+        keep = across, max(across * height // width, 1)
+    left, top = left + (across - keep[0]) // 2, top + (down - keep[1]) // 2
+    return View((left, top, left + keep[0], top + keep[1]), size, 0, 0, size)
 
 
-def stretched(cut: tuple[int, int, int, int], side: int) -> View:
+def stretched(cut: tuple[int, int, int, int], size: tuple[int, int]) -> View:
     """All of a cut; its aspect is not kept."""
-    return View(cut, (side, side), 0, 0, side)
+    return View(cut, size, 0, 0, size)
 
 
 def random(
     cut: tuple[int, int, int, int],
-    side: int,
+    size: tuple[int, int],
     chance: tuple[float, float, float],
     margin: float = MARGIN,
     stretch: bool = False,
 ) -> View:
-    """The shorter side to `margin` times the wanted one, a square of that, perhaps mirrored.
+    """A little larger than wanted, a crop of that, perhaps mirrored.
+
+    The side that is scarcer becomes `margin` times the wanted one, the other keeps the aspect.
 
     Args:
       cut: the part of the picture that is used.
-      side: of the square, pixels.
-      chance: numbers in [0, 1): where the square lies across and down, and below 1/2 a mirror
+      size: width and height of the crop, pixels.
+      chance: numbers in [0, 1): where the crop lies across and down, and below 1/2 a mirror
         image.
       margin: 1 or more.
-      stretch: both sides become as long, as in OP-GAN (margin 268 / 256) and Souza et al.
+      stretch: both sides become `margin` times the wanted ones, as in OP-GAN (margin 268 / 256)
+        and Souza et al.
 
     Source: the preparation of StackGAN, which AttnGAN, DF-GAN and GALIP share.
     """
-    size = cut[2] - cut[0], cut[3] - cut[1]
+    across, down = cut[2] - cut[0], cut[3] - cut[1]
+    width, height = (int(n * margin) for n in size)
     # The longer side is rounded down, as torchvision does.
-    reach = int(side * margin)
-    scaled = (reach, reach) if stretch else tuple(n * reach // min(size) for n in size)
-    left, top = (int(u * (n - side + 1)) for u, n in zip(chance, scaled, strict=False))
-    return View(cut, scaled, left, top, side, chance[2] < 0.5)
+    if stretch:
+        scaled = width, height
+    elif across * height > down * width:
+        scaled = across * height // down, height
+    else:
+        scaled = width, down * width // across
+    left, top = (int(u * (n - m + 1)) for u, n, m in zip(chance, scaled, size, strict=False))
+    return View(cut, scaled, left, top, size, chance[2] < 0.5)
 
 
 def choose(
     crop: str,
     cut: tuple[int, int, int, int],
-    side: int,
+    size: tuple[int, int],
     chance: tuple[float, float, float] | None = None,
     margin: float = MARGIN,
 ) -> View:
@@ -224,13 +242,13 @@ def choose(
     Args:
       crop: one of `CROPS`.
       cut: the part of the picture that is used.
-      side: of the square, pixels.
+      size: width and height of the crop, pixels.
       chance: see `random`; None in evaluation.
       margin: see `random`.
     """
     if crop.startswith("random") and chance is not None:
-        return random(cut, side, chance, margin, crop == "random_stretched")
-    return stretched(cut, side) if crop in ("none", "random_stretched") else centre(cut, side)
+        return random(cut, size, chance, margin, crop == "random_stretched")
+    return stretched(cut, size) if crop in ("none", "random_stretched") else centre(cut, size)
 
 
 class Framing:
@@ -242,7 +260,7 @@ class Framing:
 
     def __init__(
         self,
-        resolution: int,
+        resolution: int | tuple[int, int],
         crop: str = "centre",
         resize: str = "lanczos",
         margin: float = MARGIN,
@@ -252,7 +270,7 @@ class Framing:
         """Checks the choices.
 
         Args:
-          resolution: side of the squares, pixels.
+          resolution: of what is shown, pixels: the side of squares, or (height, width).
           crop: one of `CROPS`.
           resize: a key of `RESIZE`.
           margin: see `random`.
@@ -267,7 +285,9 @@ class Framing:
                 raise DataError(f"config.data.{field} is {value!r}; known: {', '.join(known)}")
         if margin < 1:
             raise DataError(f"config.data.margin is {margin}; a crop needs 1 or more")
-        self.resolution, self.crop, self.resize, self.margin = resolution, crop, resize, margin
+        height, width = height_and_width(resolution)
+        self.size = width, height
+        self.crop, self.resize, self.margin = crop, resize, margin
         self.draft = draft
         self._room = cache_mb * 2**20
         self._kept: dict[Hashable, tuple[tuple[int, int], np.ndarray]] = {}
@@ -281,10 +301,10 @@ class Framing:
     def view(self, size, chance=None, box=None) -> View:
         """The view of a picture of that width and height; see `choose` and `around`."""
         cut = whole(size) if box is None else around(size, box)
-        return choose(self.crop, cut, self.resolution, chance, self.margin)
+        return choose(self.crop, cut, self.size, chance, self.margin)
 
     def show(self, key: Hashable, read: Callable, chance=None, box=None) -> tuple:
-        """A picture's square, and the view that it shows.
+        """A picture's crop, and the view that it shows.
 
         Args:
           key: what the picture is remembered by.
@@ -293,11 +313,11 @@ class Framing:
           box: x, y, width, height in pixels; the view is confined to its surroundings.
 
         Returns:
-          (uint8 [resolution, resolution, 3], View).
+          (uint8 [height, width, 3], View).
         """
         if (kept := self._kept.get((key, chance is None))) is not None:
             view = self.view(kept[0], chance, box)
-            return view.square(kept[1]), view
+            return view.crop(kept[1]), view
 
         def need(size: tuple[int, int]) -> tuple[int, int]:
             return self.view(size, chance, box).enough(size)
@@ -310,5 +330,5 @@ class Framing:
             with self._lock:
                 self._room -= rows.nbytes
             self._kept[key, chance is None] = (size, rows)
-            return view.square(rows), view
-        return view.square(scaled), view
+            return view.crop(rows), view
+        return view.crop(scaled), view

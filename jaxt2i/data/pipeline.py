@@ -89,6 +89,7 @@ class Pipeline:
         self._dtypes = {key: s.dtype for key, s in schema.spec(sizes, self.needs).items()}
         self._from_source = tuple(k for k in self.needs if k in source.gives)
         self._tokenise = not {"tokens", "token_mask"}.isdisjoint(self.needs)
+        self._tokenise_negative = not {"negative_tokens", "negative_token_mask"}.isdisjoint(needs)
         self._tokenise_all = "all_tokens" in self.needs
         framing = getattr(source, "framing", None)
         # A caption that comes again, in the next epoch of a small set, is not tokenised again.
@@ -128,7 +129,7 @@ class Pipeline:
             text = self._caption(index, position)
             tokens, mask = self._encoded(text)
             example |= {"tokens": tokens[0], "token_mask": mask[0]}
-        if "negative_tokens" in self.needs:
+        if self._tokenise_negative:
             tokens, mask = self._encoded("")
             example |= {"negative_tokens": tokens[0], "negative_token_mask": mask[0]}
         if self._tokenise_all:

@@ -6,7 +6,8 @@ until they are on the device, where `unit_range` is one fused multiply-add.
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
+import numbers
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -17,34 +18,107 @@ class DataError(ValueError):
     """The data cannot be used as asked; the message names the file or config line and the fix."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Sizes:
     """The sizes that a batch's shapes are made of.
 
     Attributes:
       batch: examples in the global batch, B.
-      resolution: height and width of `image`, pixels.
+      height: of `image`, pixels.
+      width: of `image`, pixels.
       tokens: padded length of a caption, T.
       objects: padded number of objects, N.
       mask_resolution: height and width of one object's mask, pixels.
       captions: padded number of an image's captions, K.
+      text_width: width of `text_vector`; 0 where there is none.
     """
 
     batch: int
-    resolution: int
+    height: int
+    width: int
     tokens: int = 77
     objects: int = 8
     mask_resolution: int = 16
     captions: int = 1
+    text_width: int = 0
+
+    @property
+    def resolution(self) -> int | tuple[int, int]:
+        """As config.data.resolution says it: the side of a square, or (height, width)."""
+        return self.height if self.height == self.width else (self.height, self.width)
+
+
+def height_and_width(resolution: int | Sequence[int]) -> tuple[int, int]:
+    """(height, width) of config.data.resolution, which is the side of squares or both.
+
+    Raises:
+      DataError: when it is neither.
+    """
+    both = list(resolution) if isinstance(resolution, Sequence) else [resolution] * 2
+    whole = all(isinstance(n, numbers.Integral) and not isinstance(n, bool) for n in both)
+    if isinstance(resolution, str) or len(both) != 2 or not whole or min(both) < 1:
+        raise DataError(
+            f"config.data.resolution is {resolution!r}; expected the side of the pictures in "
+            "pixels, such as 256, or (height, width), such as (256, 512)"
+        )
+    return int(both[0]), int(both[1])
+
+
+def square(resolution: int | Sequence[int], who: str) -> int:
+    """The side of squares, for those who know no other pictures.
+
+    Args:
+      resolution: config.data.resolution.
+      who: what to name in the error, such as "the synthetic corpora".
+
+    Raises:
+      DataError: when height and width differ.
+    """
+    height, width = height_and_width(resolution)
+    if height != width:
+        raise DataError(
+            f"config.data.resolution is ({height}, {width}), (height, width), and {who} can do "
+            f"squares only; set --config.data.resolution={min(height, width)}"
+        )
+    return height
+
+
+def sizes_of(data, *, batch: int, tokens: int) -> Sizes:
+    """The sizes that a configuration asks for.
+
+    Args:
+      data: `config.data`.
+      batch: examples in the global batch.
+      tokens: padded length of a caption.
+    """
+    height, width = height_and_width(data.resolution)
+    return Sizes(
+        batch=batch,
+        height=height,
+        width=width,
+        tokens=tokens,
+        objects=data.objects,
+        mask_resolution=data.mask_resolution,
+        captions=data.captions,
+        text_width=getattr(data, "text_width", 0),
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class Field:
-    """One key of a batch: its dtype, its shape after the batch axis, and what it means."""
+    """One key of a batch: its dtype, its shape after the batch axis, and what it means.
+
+    Attributes:
+      dtype: numpy's name of it.
+      shape: after the batch axis; words are attributes of `Sizes`.
+      meaning: for people.
+      first_class: where it holds numbers of classes, that of the first one; else None.
+    """
 
     dtype: str
     shape: tuple[str | int, ...]
     meaning: str
+    first_class: int | None = None
 
 
 # Columns of `box_attributes`: numbers of `jaxt2i.data.drawn.meaning.ATTRIBUTES`, -1 where a thing
@@ -55,17 +129,26 @@ BOX_ATTRIBUTES = (
 )
 
 FIELDS: dict[str, Field] = {
-    "image": Field("uint8", ("resolution", "resolution", 3), "RGB, 0..255"),
+    "image": Field("uint8", ("height", "width", 3), "RGB, 0..255"),
     "tokens": Field("int32", ("tokens",), "token ids of one caption, padded"),
     "token_mask": Field("bool", ("tokens",), "True where `tokens` is text, start and end included"),
+    "negative_tokens": Field(
+        "int32", ("tokens",), "token ids of what is not wanted, mostly of '', padded"
+    ),
+    "negative_token_mask": Field(
+        "bool", ("tokens",), "True where `negative_tokens` is text, start and end included"
+    ),
+    "text_vector": Field(
+        "float32", ("text_width",), "a caption's embedding, computed elsewhere (char-CNN-RNN)"
+    ),
     "all_tokens": Field("int32", ("captions", "tokens"), "token ids of all captions, padded"),
     "all_token_mask": Field(
         "bool", ("captions", "tokens"), "True where `all_tokens` is text, start and end included"
     ),
     "captions_mask": Field("bool", ("captions",), "True where the image has a caption"),
-    "label": Field("int32", (), "class of the image"),
+    "label": Field("int32", (), "class of the image", first_class=0),
     "boxes": Field("float32", ("objects", 4), "x, y, w, h: top-left, fractions of the image"),
-    "box_label": Field("int32", ("objects",), "class of each object"),
+    "box_label": Field("int32", ("objects",), "class of each object", first_class=0),
     "box_mask": Field("bool", ("objects",), "True where a box is an object"),
     "box_attributes": Field(
         "int32",
@@ -83,11 +166,33 @@ FIELDS: dict[str, Field] = {
         ("objects", "mask_resolution", "mask_resolution"),
         "each object's shape on the whole image, 0..255",
     ),
-    "segmentation": Field("int32", ("resolution", "resolution"), "class of each pixel, 0 = none"),
-    "edit_region": Field("uint8", ("resolution", "resolution"), "255 where an edit may act"),
+    "segmentation": Field(
+        "int32", ("height", "width"), "class of each pixel, 0 = none", first_class=1
+    ),
+    "edit_region": Field("uint8", ("height", "width"), "255 where an edit may act"),
     "mask": Field("bool", (), "False = padding of a last evaluation batch"),
     "id": Field("int64", (), "the source's own number of the example"),
 }
+
+
+# What a sampler may give beside rows of the schema.
+VIEWS: dict[str, str] = {
+    "stages": "floats or uint8 [h, w, 3] each: the pictures of the earlier stages, in order",
+    "attention": "float32 [T, h, w] each: where each text position is looked for",
+}
+
+
+def names_of(source) -> dict[str, tuple[str, ...]]:
+    """Names of the classes that a source's keys count: {"label": (...), "box_label": (...), ...}.
+
+    Args:
+      source: its `class_names` hold for every key that has no names of its own, `object_names` or
+        `pixel_names`.
+    """
+    named = source.class_names
+    own = {"box_label": "object_names", "segmentation": "pixel_names"}
+    keys = [key for key, field in FIELDS.items() if field.first_class is not None]
+    return {key: tuple(getattr(source, own.get(key, ""), named)) for key in keys}
 
 
 def spec(sizes: Sizes, needs: tuple[str, ...]) -> dict[str, jax.ShapeDtypeStruct]:
@@ -102,6 +207,7 @@ def spec(sizes: Sizes, needs: tuple[str, ...]) -> dict[str, jax.ShapeDtypeStruct
 
     Raises:
       KeyError: for a key that the schema does not know; names the nearest one.
+      DataError: for a key whose size is not set.
     """
     out = {}
     for key in needs:
@@ -110,6 +216,11 @@ def spec(sizes: Sizes, needs: tuple[str, ...]) -> dict[str, jax.ShapeDtypeStruct
             hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(FIELDS)}"
             raise KeyError(f"a batch has no key {key!r}{hint}")
         shape = tuple(getattr(sizes, n) if isinstance(n, str) else n for n in FIELDS[key].shape)
+        if "text_width" in FIELDS[key].shape and not sizes.text_width:
+            raise DataError(
+                f"batch[{key!r}] ({FIELDS[key].meaning}) is needed, and config.data.text_width "
+                "does not say how wide it is"
+            )
         # Device integers are 32 bits wide unless x64 is enabled; ids are only ever carried along.
         dtype = "int32" if FIELDS[key].dtype == "int64" else FIELDS[key].dtype
         out[key] = jax.ShapeDtypeStruct((sizes.batch, *shape), np.dtype(dtype))
@@ -119,11 +230,13 @@ def spec(sizes: Sizes, needs: tuple[str, ...]) -> dict[str, jax.ShapeDtypeStruct
 # Where the number behind each size is set, for error messages.
 CONFIG_LINES = {
     "batch": "config.batch_size",
-    "resolution": "config.data.resolution",
+    "height": "config.data.resolution",
+    "width": "config.data.resolution",
     "tokens": "config.data.tokens",
     "objects": "config.data.objects",
     "mask_resolution": "config.data.mask_resolution",
     "captions": "config.data.captions",
+    "text_width": "config.data.text_width",
 }
 
 

@@ -14,12 +14,13 @@ from ml_collections import ConfigDict
 
 from jaxt2i.data import schema
 from jaxt2i.engine import draw, loop, mesh
-from jaxt2i.engine import method as methods
 from jaxt2i.engine import state as states
 from jaxt2i.engine import step as steps
 from jaxt2i.config import ConfigError
 from jaxt2i.engine.method import Batch, Method, Tree
 from jaxt2i.planning import early, hlo
+from jaxt2i.run import placement
+from jaxt2i.run.open import load_method
 from jaxt2i.planning.chips import GIB, Target
 
 # Without them libtpu asks the network which machine it is on, and refuses a second process.
@@ -110,7 +111,7 @@ class Plan:
             for name, field in HELD.items()
         }
         out["frozen"] = on_chip(self.frozen, self.layout.shardings(self.frozen))
-        rows = mesh.batch_sharding(self.layout.mesh)
+        rows = self.layout.rows
         return out | {"batch": on_chip(self.batch, dict.fromkeys(self.batch, rows))}
 
 
@@ -196,19 +197,12 @@ def open_plan(config: ConfigDict, target: Target) -> Plan:
       ConfigError: where batch, mesh and machine do not go together.
     """
     on = mesh.make(config.mesh.data, config.mesh.fsdp, config.mesh.tensor, devices(target))
-    mesh.check_batch(config.batch_size, config.accumulate, on)
-    method = methods.load(config)
+    placement.check_batch(config.batch_size, config.accumulate, on)
+    method = load_method(config)
     data = config.data
-    sizes = schema.Sizes(
-        config.batch_size,
-        data.resolution,
-        data.tokens,
-        data.objects,
-        data.mask_resolution,
-        data.captions,
-    )
+    sizes = schema.sizes_of(data, batch=config.batch_size, tokens=data.tokens)
     batch = schema.spec(sizes, method.needs)
-    layout = loop.Layout(on, tuple(map(tuple, config.sharding)), config.mesh.fsdp_min_mb)
+    layout = placement.layout(on, tuple(map(tuple, config.sharding)), config.mesh.fsdp_min_mb)
     return Plan(config, target, layout, method, *states.shapes(method, batch), batch)
 
 
@@ -262,16 +256,15 @@ def lower_step(plan: Plan) -> Iterator[tuple[int, jax.stages.Lowered]]:
 
 def lower_sample(plan: Plan) -> jax.stages.Lowered:
     """Drawing, one row a prompt, split over the chips like a training batch, traced."""
-    c, data = plan.config, plan.config.data
-    one = schema.spec(schema.Sizes(1, data.resolution, data.tokens, data.objects, data.mask_resolution), plan.method.sampler.needs)
-    wanted = tuple(n for n in draw.outputs(plan.method, plan.batch, one) if n in schema.FIELDS)
-    drawer = draw.Drawer(plan.method, plan.layout, wanted)
-    sizes = schema.Sizes(
-        *(c.batch_size, data.resolution, data.tokens, data.objects, data.mask_resolution)
-    )
-    rows = schema.spec(sizes, plan.method.sampler.needs)
-    placed = [loop.abstract(t, plan.layout.shardings(t)) for t in (plan.state, plan.frozen)]
-    return drawer.lower(*placed, loop.abstract(rows, dict.fromkeys(rows, drawer.rows)))
+    c, method = plan.config, plan.method
+    sizes = schema.sizes_of(c.data, batch=c.batch_size, tokens=c.data.tokens)
+    rows = schema.spec(sizes, method.sampler.needs)
+    one = schema.spec(dataclasses.replace(sizes, batch=1), method.sampler.needs)
+    drawn = draw.Drawer(method=method, layout=plan.layout).outputs(plan.state, plan.frozen, one)
+    wanted = tuple(name for name in drawn if name in schema.FIELDS)
+    drawer = draw.Drawer(method=method, layout=plan.layout, wanted=wanted)
+    placed = map(plan.layout.abstract, (plan.state, plan.frozen))
+    return drawer.lower(*placed, plan.layout.abstract(rows, plan.layout.rows))
 
 
 def count(name: str, every: int, lowered: jax.stages.Lowered, plan: Plan) -> Program:

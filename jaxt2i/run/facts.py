@@ -10,6 +10,7 @@ from typing import Any
 import jax
 
 from jaxt2i.config import ConfigError
+from jaxt2i.data import schema
 
 FILE, TOKENIZER = "facts.json", "tokenizer"
 
@@ -31,19 +32,12 @@ class Facts:
     tokenizer: Path | None = None
 
 
-def names_of(source: Any) -> dict[str, tuple[str, ...]]:
-    """{key of the schema: names of its classes} of a data source."""
-    if named := getattr(source, "names", None):
-        return {key: tuple(names) for key, names in named.items()}
-    names = tuple(source.class_names)
-    return {key: names for key in ("label", "box_label") if names and key in source.gives}
-
-
 def of(sources: Mapping[str, Any]) -> Facts:
     """The facts of {split: source}; those of the first one are the run's."""
     first = next(iter(sources.values()))
     counts = {split: source.size for split, source in sources.items()}
-    return Facts(names_of(first), counts, dict(getattr(first, "statistics", {})))
+    names = {key: names for key, names in schema.names_of(first).items() if names}
+    return Facts(names, counts, dict(getattr(first, "statistics", {})))
 
 
 def read(workdir: Path) -> Facts:

@@ -26,7 +26,6 @@ from jaxt2i.engine import state as states
 from jaxt2i.engine.method import Method
 from jaxt2i.nn.remat import POLICIES
 from jaxt2i.run import borrow, cache, flags, placement, processes
-from jaxt2i.run import facts as facts_of
 from jaxt2i.run.facts import Facts
 
 # What a person can mend; everything else is a bug and keeps its traceback.
@@ -102,7 +101,9 @@ class Run:
 
     def source(self, split: str, workdir: Path | None = None):
         """The data source of a split."""
-        return sources.make_source(self.config.data, self.sizes.resolution, split, workdir)
+        return sources.make_source(
+            self.config.data, (self.sizes.height, self.sizes.width), split, workdir
+        )
 
     def pipeline(self, source, batch_size: int, needs: tuple[str, ...], **kw) -> pipeline.Pipeline:
         """Batches of a source for this process; `process_index` and `process_count` may differ."""
@@ -127,11 +128,20 @@ class Run:
           root: where the files of a row lie.
         """
         names = self.facts.names if names is None else names
-        return conditions.Conditions(self.tokenizer, self.sizes, names, root)
+        data = self.config.data
+        return conditions.Conditions(
+            tokenizer=self.tokenizer,
+            sizes=self.sizes,
+            class_names=names,
+            root=root,
+            crop="centre" if data.crop.startswith("random") else data.crop,
+            resize=data.resize,
+            object_order=data.object_order,
+        )
 
     def rows_of(self, source: Any, numbers: Iterable[int]) -> Iterator[conditions.Row]:
         """Examples of a source as rows: first captions, and what else the sampler needs."""
-        words = self.words(facts_of.names_of(source))
+        words = self.words(schema.names_of(source))
         keys = tuple(k for k in self.method.sampler.needs if k in source.gives)
         if set(keys) & {"boxes", "box_label", "box_mask", "shape_masks"}:
             keys = tuple(dict.fromkeys((*keys, "boxes", "box_label", "box_mask")))
@@ -154,14 +164,7 @@ def open_run(config: ConfigDict, facts: Facts | None = None) -> Run:
     if facts.tokenizer is not None and not Path(path).exists():
         path = str(facts.tokenizer)
     tokenizer = tokenize.make_tokenizer(path, data.tokens)
-    sizes = schema.Sizes(
-        config.batch_size,
-        data.resolution,
-        tokenizer.length,
-        data.objects,
-        data.mask_resolution,
-        data.captions,
-    )
+    sizes = schema.sizes_of(data, batch=config.batch_size, tokens=tokenizer.length)
     method = load_method(config, facts)
     if method.vocab and tokenizer.vocab_size > method.vocab:
         raise ConfigError(

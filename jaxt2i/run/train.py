@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxt2i.config import ConfigError
-from jaxt2i.data import conditions, pipeline, show
+from jaxt2i.data import conditions, pipeline, schema, show
 from jaxt2i.engine import draw, step
 from jaxt2i.engine.method import Batch
 from jaxt2i.run import (
@@ -123,7 +123,7 @@ def grid_of(run: Run, held_out: Any) -> training.Grid:
     count = len(asked) or min(grid.count, held_out.size or grid.count)
     rows = list(run.rows_of(held_out, (i % (held_out.size or count) for i in range(count))))
     rows = conditions.laid_over(rows, *([asked] if asked else []))
-    words = run.words(facts.names_of(held_out))
+    words = run.words(schema.names_of(held_out))
     needs = run.method.sampler.needs
     requests = [
         draw.Request(words.arrays(row, needs), seed, about=row["prompt"])

@@ -80,7 +80,7 @@ def test_drafts_are_nearly_exact(crop):
 
 
 def test_small_pictures_are_never_drafts():
-    view = centre((0, 0, 60, 48), 32)
+    view = centre((0, 0, 60, 48), (32, 32))
     assert view.enough((60, 48)) == (60, 48)
 
 

@@ -12,6 +12,7 @@ from jaxt2i.data.schema import DataError
 from jaxt2i.data.sources.records import clipped
 
 SIDES = st.integers(20, 90)
+OUT = st.integers(16, 64)
 CHANCE = st.tuples(*[st.floats(0, 1, exclude_max=True)] * 3)
 
 
@@ -25,7 +26,7 @@ def views(draw):
         cut = pictures.around(size, box)
     crop = draw(st.sampled_from(pictures.CROPS))
     chance = draw(st.none() | CHANCE)
-    return size, pictures.choose(crop, cut, draw(st.integers(16, 64)), chance)
+    return size, pictures.choose(crop, cut, (draw(OUT), draw(OUT)), chance)
 
 
 def painted(size, box):
@@ -44,20 +45,21 @@ def test_boxes_masks_and_classes_follow_the_picture(given_view, data):
     w, h = (data.draw(st.integers(8, n - at)) for n, at in zip(size, (x, y), strict=True))
     image = painted(size, (x, y, w, h))
     shown = view.show(Image.fromarray(image), "bilinear")[..., 0] >= 128
-    box = clipped(view.boxes(np.array([[x, y, w, h]], float)))[0] * view.side
+    box = clipped(view.boxes(np.array([[x, y, w, h]], float)))[0] * [*view.size, *view.size]
     left, top = box[:2]
     right, bottom = box[:2] + box[2:]
-    expected = np.zeros((view.side, view.side), bool)
-    at = np.arange(view.side) + 0.5
-    expected[np.ix_((at > top) & (at < bottom), (at > left) & (at < right))] = True
+    across, down = (np.arange(n) + 0.5 for n in view.size)
+    expected = (((down > top) & (down < bottom))[:, None]) & ((across > left) & (across < right))
     # Only pixels that the border of the box crosses, or blurs, may differ.
-    scale = max(view.scaled[0] / (view.cut[2] - view.cut[0]), 1) + 1
-    near = (np.abs(at - left) < scale) | (np.abs(at - right) < scale)
-    rows = (np.abs(at - top) < scale) | (np.abs(at - bottom) < scale)
+    wide = max(view.scaled[0] / (view.cut[2] - view.cut[0]), 1) + 1
+    tall = max(view.scaled[1] / (view.cut[3] - view.cut[1]), 1) + 1
+    near = (np.abs(across - left) < wide) | (np.abs(across - right) < wide)
+    rows = (np.abs(down - top) < tall) | (np.abs(down - bottom) < tall)
     inner = ~(rows[:, None] | near[None, :])
     np.testing.assert_array_equal(shown[inner], expected[inner])
-    mask = view.mask(image[..., 0] > 0, view.side) >= 128
-    np.testing.assert_array_equal(mask[inner], expected[inner])
+    if view.size[0] == view.size[1]:
+        mask = view.mask(image[..., 0] > 0, view.size[0]) >= 128
+        np.testing.assert_array_equal(mask[inner], expected[inner])
     classes = view.classes((image[..., 0] > 0).astype(np.uint8))
     np.testing.assert_array_equal(classes[inner] == 1, expected[inner])
 
@@ -67,7 +69,7 @@ def test_boxes_masks_and_classes_follow_the_picture(given_view, data):
 def test_mirrored_boxes_are_mirror_images(given_view, boxes):
     _, view = given_view
     boxes = np.abs(np.array(boxes, float).reshape(-1, 4))
-    other = View(view.cut, view.scaled, view.left, view.top, view.side, not view.mirrored)
+    other = View(view.cut, view.scaled, view.left, view.top, view.size, not view.mirrored)
     here, there = view.boxes(boxes), other.boxes(boxes)
     np.testing.assert_allclose(there[:, 0], 1 - here[:, 0] - here[:, 2], atol=1e-9)
     np.testing.assert_allclose(there[:, 1:], here[:, 1:])
@@ -79,8 +81,8 @@ def test_a_view_stays_inside_the_picture(given_view):
     left, top, right, bottom = view.shown()
     assert -1e-9 <= left < right <= size[0] + 1e-9
     assert -1e-9 <= top < bottom <= size[1] + 1e-9
-    assert 0 <= view.left <= view.scaled[0] - view.side
-    assert 0 <= view.top <= view.scaled[1] - view.side
+    assert 0 <= view.left <= view.scaled[0] - view.size[0]
+    assert 0 <= view.top <= view.scaled[1] - view.size[1]
 
 
 def test_the_surroundings_of_a_box():
@@ -91,14 +93,38 @@ def test_the_surroundings_of_a_box():
 
 def test_published_margins():
     """Shorter side 304 for crops of 256; OP-GAN stretches to 268."""
-    view = pictures.random((0, 0, 640, 480), 256, (0.5, 0.5, 0.9))
-    assert (view.scaled, view.side) == ((640 * 304 // 480, 304), 256)
-    view = pictures.random((0, 0, 640, 480), 256, (0, 0, 0.9), 268 / 256, stretch=True)
+    view = pictures.random((0, 0, 640, 480), (256, 256), (0.5, 0.5, 0.9))
+    assert (view.scaled, view.size) == ((640 * 304 // 480, 304), (256, 256))
+    view = pictures.random((0, 0, 640, 480), (256, 256), (0, 0, 0.9), 268 / 256, stretch=True)
     assert (view.scaled, view.left, view.top, view.mirrored) == ((268, 268), 0, 0, False)
 
 
+def test_the_centre_of_another_shape():
+    """The wanted shape is cut out as large as it goes, and nothing is stretched."""
+    view = pictures.centre((0, 0, 640, 480), (64, 32))
+    assert (view.cut, view.scaled) == ((0, 80, 640, 400), (64, 32))
+    view = pictures.centre((0, 0, 640, 480), (32, 64))
+    assert (view.cut, view.scaled) == ((200, 0, 440, 480), (32, 64))
+    seen, _ = Framing((32, 64)).show(0, lambda need: (Image.new("RGB", (50, 40)), (50, 40)))
+    assert seen.shape == (32, 64, 3)
+
+
+@given(SIDES, SIDES, OUT, CHANCE)
+def test_squares_are_those_of_the_published_preparation(width, height, side, chance):
+    """The same offsets and scales as its two lines of arithmetic for squares give."""
+    least = min(width, height)
+    left, top = (width - least) // 2, (height - least) // 2
+    found = pictures.centre((0, 0, width, height), (side, side))
+    assert found.cut == (left, top, left + least, top + least)
+    reach = int(side * pictures.MARGIN)
+    found = pictures.random((0, 0, width, height), (side, side), chance)
+    assert found.scaled == (width * reach // least, height * reach // least)
+
+
 def test_every_corner_of_the_margin_is_seen():
-    at = [pictures.random((0, 0, 20, 20), 16, (u, 0, 0)).left for u in np.linspace(0, 0.999, 50)]
+    at = [
+        pictures.random((0, 0, 20, 20), (16, 16), (u, 0, 0)).left for u in np.linspace(0, 0.999, 50)
+    ]
     assert sorted(set(at)) == [0, 1, 2, 3]
 
 

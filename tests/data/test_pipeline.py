@@ -23,7 +23,7 @@ from jaxt2i.data.sources import folders as sources
 from jaxt2i.data.sources.folders import Folder
 from tests.data.photos import make_folder
 
-SIZES = schema.Sizes(batch=4, resolution=16, tokens=6)
+SIZES = schema.Sizes(batch=4, height=16, width=16, tokens=6)
 NEEDS = ("image", "tokens", "token_mask", "id")
 NAMES = ("cat", "coffee", "coins", "flower", "horse", "rocket", "moon")
 
@@ -265,16 +265,16 @@ def test_misfits_are_named_at_once():
     with pytest.raises(DataError, match="gives no 'boxes'"):
         pipeline(Fake(), needs=(*NEEDS, "boxes"))
     with pytest.raises(DataError, match=r"config\.data\.resolution"):
-        pipeline(Fake(), sizes=schema.Sizes(4, 32, 6))
+        pipeline(Fake(), sizes=schema.Sizes(batch=4, height=32, width=32, tokens=6))
     with pytest.raises(DataError, match=r"config\.data\.tokens"):
-        pipeline(Fake(), sizes=schema.Sizes(4, 16, 7))
+        pipeline(Fake(), sizes=schema.Sizes(batch=4, height=16, width=16, tokens=7))
     with pytest.raises(ValueError, match="'random', 'first'"):
         pipeline(Fake(), caption="last")
 
 
 def test_everything_a_synthetic_source_gives_fits_the_schema():
     source = Synthetic("mixed", 16, split="train", seed=0, objects=3, mask_resolution=16)
-    sizes = schema.Sizes(batch=2, resolution=16, tokens=6, objects=3)
+    sizes = schema.Sizes(batch=2, height=16, width=16, tokens=6, objects=3)
     needs = (*source.gives, "tokens", "token_mask", "mask")
     pipe = Pipeline(source, Lengths(), sizes, needs, seed=0)
     stream = pipe.iterate(1)
@@ -343,7 +343,7 @@ def test_closing_stops_the_whole_chain():
 
 
 def test_all_captions_of_a_picture_travel_together():
-    sizes = schema.Sizes(batch=2, resolution=16, tokens=6, captions=7)
+    sizes = schema.Sizes(batch=2, height=16, width=16, tokens=6, captions=7)
     needs = ("image", "all_tokens", "all_token_mask", "captions_mask")
     batch = pipeline(Fake(), sizes, needs).batch_at(1)
     assert batch["all_tokens"].shape == batch["all_token_mask"].shape == (2, 7, 6)
@@ -370,7 +370,7 @@ def test_training_sees_another_part_of_a_picture_every_time(tmp_path):
     Image.fromarray(pixels).save(tmp_path / "a.png")
     (tmp_path / "a.txt").write_text("a ramp\n")
     source = sources.Folder(tmp_path, Framing(16, "random", "bilinear"))
-    sizes = schema.Sizes(batch=8, resolution=16, tokens=6)
+    sizes = schema.Sizes(batch=8, height=16, width=16, tokens=6)
     pipe = Pipeline(source, Lengths(), sizes, ("image",), seed=3)
     first, again, later = pipe.batch_at(0), pipe.batch_at(0), pipe.batch_at(1)
     equal(first, again)

@@ -28,7 +28,7 @@ from jaxt2i.engine.method import Ema, Player, load
 from jaxt2i.nn import optim
 from jaxt2i.run import checkpoint, settings
 
-SIZES = schema.Sizes(batch=16, resolution=16, tokens=6)
+SIZES = schema.Sizes(batch=16, height=16, width=16, tokens=6)
 
 
 def config(lr=0.05, fails_at=-1, width=8):

@@ -25,7 +25,7 @@ PLACES = {"one device": (1, 1, 1), "data": (8, 1, 1), "fsdp": (1, 8, 1), "both":
 @functools.cache
 def shapes():
     method = load(toy_config.get_config())
-    spec = schema.spec(schema.Sizes(batch=16, resolution=16, tokens=6), method.needs)
+    spec = schema.spec(schema.Sizes(batch=16, height=16, width=16, tokens=6), method.needs)
     return method, spec, states.shapes(method, spec)
 
 

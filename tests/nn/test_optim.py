@@ -88,7 +88,7 @@ def test_small_updates_are_lost_to_the_nearest_and_kept_by_chance():
     assert nearest > 0.24
 
 
-SIZES = schema.Sizes(batch=16, resolution=16, tokens=6)
+SIZES = schema.Sizes(batch=16, height=16, width=16, tokens=6)
 
 
 def toy(**kw):

@@ -6,12 +6,14 @@ between kinds of processors a pixel may still differ by a step or two, as numpy'
 """
 
 import functools
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
 
 from jaxt2i.data.drawn import blooms, blooms_art, meaning, scenes, scenes_art
 from jaxt2i.data.drawn.drawing import FINEST, MARGIN, SLOT, Canvas, Chance, draw, shrink, split
+from jaxt2i.data.schema import square
 
 CORPORA = ("scenes", "blooms")
 SPLITS = ("train", "val", "test", "judge")
@@ -154,7 +156,7 @@ class Synthetic:
     def __init__(
         self,
         corpus: str,
-        resolution: int,
+        resolution: int | Sequence[int],
         split: str = "train",
         seed: int = 0,
         objects: int = 8,
@@ -165,7 +167,7 @@ class Synthetic:
         Args:
           corpus: "scenes", "blooms", or "mixed": scenes at even indices, blooms at odd ones, whose
             classes count on from those of the scenes.
-          resolution: height and width of the image, 16..512 pixels.
+          resolution: height and width of the image, 16..512 pixels; squares only.
           split: "train", "val" (other pictures), "test" (blooms: other classes), or "judge": again
             other pictures, of all classes, to train what judges the other splits.
           seed: another seed is another corpus of the same kind.
@@ -181,6 +183,7 @@ class Synthetic:
             )
         if split not in SPLITS:
             raise ValueError(f"config.data.split is {split!r}; known: {', '.join(SPLITS)}")
+        resolution = square(resolution, "the synthetic corpora")
         if not 16 <= resolution <= 512:
             raise ValueError(
                 f"config.data.resolution is {resolution}; the synthetic corpora are drawn at "

@@ -423,7 +423,7 @@ class Folder:
           chance: see `Framing.show`; None shows the centre.
 
         Returns:
-          {"image": uint8 [resolution, resolution, 3], "id": int64 []}, as asked.
+          {"image": uint8 [height, width, 3], "id": int64 []}, as asked.
 
         Raises:
           Unreadable: when the file has changed since the scan.
@@ -490,21 +490,21 @@ def split_folder(root: Path, split: str) -> str:
     )
 
 
-def framing(data_config, resolution: int, split: str, cache_mb: float = 0) -> Framing:
+def framing(data_config, resolution, split: str, cache_mb: float = 0) -> Framing:
     """What part of a picture `config.data` shows; held-out pictures are always exact."""
     c = data_config
     draft = c.draft and split == "train"
     return Framing(resolution, c.crop, c.resize, c.margin, cache_mb, draft)
 
 
-def make_source(data_config, resolution: int, split: str, workdir: str | Path | None = None):
+def make_source(data_config, resolution, split: str, workdir: str | Path | None = None):
     """The source that `config.data` describes.
 
     A folder that is not divided into train/, val/ and so on serves every split as a whole.
 
     Args:
       data_config: `config.data`.
-      resolution: side of the images, pixels.
+      resolution: of the images, pixels: the side of squares, or (height, width).
       split: "train", "val" or "test".
       workdir: where `data_report.json` goes; None: nowhere.
 
@@ -520,7 +520,7 @@ def make_source(data_config, resolution: int, split: str, workdir: str | Path | 
     return SOURCES[data_config.source](data_config, resolution, split, workdir)
 
 
-def _synthetic(data_config, resolution: int, split: str, workdir):
+def _synthetic(data_config, resolution, split: str, workdir):
     from jaxt2i.data.drawn.synthetic import Synthetic
 
     return Synthetic(
@@ -533,7 +533,7 @@ def _synthetic(data_config, resolution: int, split: str, workdir):
     )
 
 
-def _folder(data_config, resolution: int, split: str, workdir):
+def _folder(data_config, resolution, split: str, workdir):
     root = Path(data_config.path)
     part = split_folder(root, split) if data_config.path and root.is_dir() else ""
     name = f"data_report_{part}.json" if part else "data_report.json"
@@ -545,7 +545,7 @@ def _folder(data_config, resolution: int, split: str, workdir):
     )
 
 
-def _records(data_config, resolution: int, split: str, workdir):
+def _records(data_config, resolution, split: str, workdir):
     from jaxt2i.data.sources import records
 
     source = records.Records(
@@ -568,7 +568,7 @@ def _records(data_config, resolution: int, split: str, workdir):
     return source
 
 
-def _webdataset(data_config, resolution: int, split: str, workdir):
+def _webdataset(data_config, resolution, split: str, workdir):
     from jaxt2i.data.sources import web
 
     frame = framing(data_config, resolution, split)  # nothing comes again soon: no cache

@@ -467,7 +467,7 @@ class Records:
     def _objects(self, row: tfrecords.Example, size, view: View, keys) -> dict[str, np.ndarray]:
         boxes = view.boxes(_pixels(row.floats("objects/bbox"), size))
         shown = clipped(boxes)
-        seen = (shown[:, 2:] * view.side >= 1).all(1) & (row.integers("objects/is_crowd") == 0)
+        seen = (shown[:, 2:] * view.size >= 1).all(1) & (row.integers("objects/is_crowd") == 0)
         chosen = np.flatnonzero(seen)
         if self.wanted.object_order == "area":
             area = shown[chosen, 2] * shown[chosen, 3]
@@ -515,11 +515,11 @@ def mask_of(runs: np.ndarray, size: tuple[int, int]) -> np.ndarray | None:
 
 
 def _segmentation(row: tfrecords.Example, size: tuple[int, int], view: View) -> np.ndarray:
-    """The class + 1 of each pixel of the square, 0 where there is none: int32 [S, S]."""
+    """The class + 1 of each pixel of the crop, 0 where there is none: int32 [H, W]."""
     from PIL import Image
 
     with Image.open(io.BytesIO(row.byte_strings("segmentation")[0])) as image:
         if image.size != size:
-            return np.zeros((view.side, view.side), np.int32)
+            return np.zeros(view.size[::-1], np.int32)
         classes = view.classes(np.asarray(image)).astype(np.int32)
     return np.where(classes == VOID, 0, classes + 1)

@@ -540,7 +540,7 @@ class Web:
           chance: see `Framing.show`; None shows the centre.
 
         Returns:
-          {"image": uint8 [resolution, resolution, 3], "id": int64 []}, as asked.
+          {"image": uint8 [height, width, 3], "id": int64 []}, as asked.
 
         Raises:
           Unreadable: when it is not there or its picture is damaged.

@@ -63,7 +63,7 @@ def test_examples_follow_the_schema(corpus):
     made = [source.example(i, KEYS) for i in range(6)]
     batch = {key: np.stack([m[key] for m in made]) for key in KEYS}
     wants = tuple(key for key in KEYS if key != "id")
-    validate(batch, Sizes(batch=6, resolution=48, objects=3, mask_resolution=12), wants)
+    validate(batch, Sizes(batch=6, height=48, width=48, objects=3, mask_resolution=12), wants)
     assert batch["id"].dtype == np.int64
     assert batch["id"].tolist() == list(range(6))
     assert set(source.example(0, ("boxes",))) == {"boxes"}

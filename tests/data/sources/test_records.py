@@ -204,7 +204,7 @@ def test_rare_classes_are_seen_more_often(birds, tmp_path):
 
 # --- Batches -----------------------------------------------------------------------------------
 
-SIZES = schema.Sizes(batch=4, resolution=16, tokens=6, objects=3, mask_resolution=8)
+SIZES = schema.Sizes(batch=4, height=16, width=16, tokens=6, objects=3, mask_resolution=8)
 NEEDS = (
     *("image", "tokens", "token_mask", "label", "boxes", "box_label", "box_mask"),
     *("shape_masks", "segmentation", "id", "mask"),

@@ -254,7 +254,9 @@ def test_layouts_agree(tmp_path, layout):
     assert source.report["skipped"] == {}
     batch = {k: v[None] for k, v in source.example(2, ("image", "id")).items()}
     assert batch["id"] == 2
-    schema.validate({"image": batch["image"]}, schema.Sizes(1, 24), ("image",))
+    schema.validate(
+        {"image": batch["image"]}, schema.Sizes(batch=1, height=24, width=24), ("image",)
+    )
 
 
 def test_metadata_rows_that_cannot_be_used(tmp_path):

@@ -20,7 +20,7 @@ from jaxt2i.data.sources.folders import make_source
 from tests.data import shards
 from tests.data.test_pipeline import Lengths, equal
 
-SIZES = schema.Sizes(batch=4, resolution=16, tokens=6)
+SIZES = schema.Sizes(batch=4, height=16, width=16, tokens=6)
 
 
 def config(path, resolution=16, **filters):
