@@ -26,21 +26,21 @@ def child(case: str, batch: int) -> None:
 
     from jaxt2i.data import schema
     from jaxt2i.engine import loop, mesh
-    from jaxt2i.engine import method as methods
     from jaxt2i.engine import state as states
     from jaxt2i.engine import step as steps
     from jaxt2i.planning import compiled
-    from jaxt2i.run import open as runs
+    from jaxt2i.run import placement, settings
+    from jaxt2i.run.open import load_method
 
     jax.config.update("jax_enable_compilation_cache", False)
     name, _, preset = case.partition(":")
     rows = batch * jax.device_count()
-    config = compiled.prepared(runs.preset(f"configs/{name}.py", preset), rows, {})
+    config = compiled.prepared(settings.preset(f"configs/{name}.py", preset), rows, {})
     data = config.data
-    method = methods.load(config)
+    method = load_method(config)
     sizes = schema.sizes_of(data, batch=rows, tokens=data.tokens)
     spec = schema.spec(sizes, method.needs)
-    layout = loop.Layout(mesh.make(config.mesh.data, config.mesh.fsdp, config.mesh.tensor))
+    layout = placement.layout(mesh.make(config.mesh.data, config.mesh.fsdp, config.mesh.tensor))
     shapes = states.shapes(method, spec)
     cpu, started = time.process_time(), time.perf_counter()
     lowered = dict(loop.lower_step(method, steps.Rules(0, rows, 1000), layout, spec, shapes))

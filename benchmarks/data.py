@@ -28,10 +28,10 @@ from configs.common import base
 from jaxt2i.data import schema
 from jaxt2i.data.pipeline import Pipeline, prefetch_to_device
 from jaxt2i.data.sources.folders import make_source
-from jaxt2i.engine import mesh
 from jaxt2i.engine import state as states
 from jaxt2i.engine import step as steps
 from jaxt2i.run import open as runs
+from jaxt2i.run import settings
 
 BATCH, WORKERS = 64, 2
 # Batches that may be waiting when a window begins.
@@ -164,7 +164,7 @@ def compare(root: Path, args, torch: bool) -> Iterator[dict]:
 
 def step_cost(root: Path, args) -> dict:
     """A training step with its input, and with one batch that lies on the device already."""
-    config = runs.preset(args.config, args.preset)
+    config = settings.preset(args.config, args.preset)
     config.data.update(source="webdataset", path=str(root / "tar"), cache_mb=0.0)
     run = runs.open_run(config)
     layout, spec = run.layout(), run.batch_spec()
@@ -173,7 +173,7 @@ def step_cost(root: Path, args) -> dict:
     pipeline = run.pipeline(run.source("train"), config.batch_size, run.method.needs)
 
     def put(rows):
-        return mesh.put_batch(rows, layout.mesh)
+        return layout.put_batch(rows)
 
     batch = put(pipeline.batch_at(0))
     step = jax.jit(steps.make(run.method, steps.Rules(0, config.batch_size, 1000))[1])

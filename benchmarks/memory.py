@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from jaxt2i.planning import chips, compiled
 from jaxt2i.planning.memory import Memory, memory
-from jaxt2i.run import open as runs
+from jaxt2i.run import settings
 
 ROUNDING = {"param_dtype": "bfloat16", "masters": False}
 EVERYTHING = {"remat": ((".*", "full"),), "accumulate": 4, **ROUNDING}
@@ -54,7 +54,7 @@ LEVERS = {
 def configured(args, lever: Lever, devices: int) -> ConfigDict:
     """The command line's preset with a lever, on random weights."""
     shape = {"data": -1, "fsdp": devices if lever.split else 1}
-    preset = runs.preset(args.config, args.preset)
+    preset = settings.preset(args.config, args.preset)
     config = compiled.prepared(preset, args.batch * devices, shape)
     config.precision = args.precision
     if "micro_batch" in config.model:  # the same groups with every lever

@@ -17,7 +17,7 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 
 from jaxt2i.planning import chips, compiled
 from jaxt2i.planning import report as reports
-from jaxt2i.run import open as runs
+from jaxt2i.run import settings
 
 # (configuration, preset, examples of an epoch); 0: its length is in images.
 SYSTEMS = {
@@ -85,7 +85,7 @@ def opened(case: Case, remat: str = "") -> compiled.Plan:
     """The plan of one case, not yet compiled; `remat` is a policy for all networks."""
     file, preset, _ = SYSTEMS[case.system]
     target = chips.target(case.topology)
-    config = runs.preset(file, preset)
+    config = settings.preset(file, preset)
     config.remat = compiled.remat(remat)
     batch = case.batch or max(config.batch_size, target.count)
     config = compiled.prepared(config, batch, {"data": -1, "fsdp": case.fsdp})

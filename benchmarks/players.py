@@ -15,15 +15,15 @@ import jax
 import jax.numpy as jnp
 from machine import report, show
 
-from jaxt2i.engine import mesh
 from jaxt2i.engine import state as states
 from jaxt2i.engine import step as steps
 from jaxt2i.run import open as runs
+from jaxt2i.run import settings
 
 
 def opened(args, batch_size: int, **model) -> runs.Run:
     """The run of the command line's preset, with random weights."""
-    config = runs.preset(args.config, args.preset)
+    config = settings.preset(args.config, args.preset)
     config.batch_size = batch_size
     config.precision = args.precision
     config.data.source = "synthetic"
@@ -49,14 +49,14 @@ def programs(args, batch_size: int) -> dict:
     if "penalty_weight" in run.config.model:
         free = opened(args, batch_size, penalty_weight=0.0)
         out["without penalty"] = (free, steps.make(free.method, rules)[1])
-    if run.method.sample is None:
+    if run.method.sampler is None:
         return out
     prompts = jax.tree.map(jnp.asarray, run.prompts(["a red rose"] * batch_size))
     keys = jax.vmap(jax.random.key)(jnp.arange(batch_size))
 
     def draw(state, frozen, batch):
         ctx = states.context(run.method, state, frozen, key=jax.random.key(0))
-        return run.method.sample(ctx, prompts, keys)["image"]
+        return run.method.sampler(ctx, prompts, keys)["image"]
 
     out["sample"] = (run, draw)
     return out
@@ -72,7 +72,7 @@ def measure(args, batch_size: int) -> list[dict]:
             placed = tuple(map(layout.shardings, states.shapes(run.method, spec)))
             state, frozen = states.create(run.method, spec, 0, placed)
             rows = run.pipeline(run.source("train"), batch_size, run.method.needs).batch_at(0)
-            batch = mesh.put_batch(rows, layout.mesh)
+            batch = layout.put_batch(rows)
         started = time.perf_counter()
         compiled = jax.jit(step).lower(state, frozen, batch).compile()
         seconds = time.perf_counter() - started

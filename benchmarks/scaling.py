@@ -32,6 +32,7 @@ from jaxt2i.engine import step as steps
 from jaxt2i.planning import chips, compiled, hlo
 from jaxt2i.planning import report as reports
 from jaxt2i.run import open as runs
+from jaxt2i.run import placement, settings
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
@@ -43,7 +44,7 @@ SHARED = (
 
 def configuration(args, batch_size: int) -> ConfigDict:
     """The configuration at a global batch, on procedural pictures and random weights."""
-    config = runs.preset(args.config, args.preset)
+    config = settings.preset(args.config, args.preset)
     config.batch_size = batch_size
     if "weights" in config.model:
         config.model.weights = "random"
@@ -53,7 +54,7 @@ def configuration(args, batch_size: int) -> ConfigDict:
 def created(args) -> tuple:
     """(state, frozen) on the host, made once: neither depends on the batch."""
     run = runs.open_run(configuration(args, args.rows))
-    here = loop.Layout(mesh.make(devices=jax.devices()[:1]))
+    here = placement.layout(mesh.make(devices=jax.devices()[:1]))
     spec = run.batch_spec()
     placed = tuple(map(here.shardings, states.shapes(run.method, spec)))
     return jax.device_get(states.create(run.method, spec, 0, placed))
@@ -64,7 +65,7 @@ def measured(args, mode: str, count: int, host: tuple) -> dict:
     config = configuration(args, args.rows * (count if mode == "weak" else max(args.counts)))
     run = runs.open_run(config)
     on = mesh.make(-1, config.mesh.fsdp, config.mesh.tensor, jax.devices()[:count])
-    layout = loop.Layout(on, tuple(map(tuple, config.sharding)), config.mesh.fsdp_min_mb)
+    layout = placement.layout(on, tuple(map(tuple, config.sharding)), config.mesh.fsdp_min_mb)
     spec, rules = run.batch_spec(), steps.Rules(0, config.batch_size, 1000)
     program = dict(loop.lower_step(run.method, rules, layout, spec))[1].compile()
     state, frozen = (jax.device_put(tree, layout.shardings(tree)) for tree in host)
@@ -134,7 +135,7 @@ def recorded(workdir: Path, mode: str, count: int, processes: int, simulated: bo
             "devices": count,
             "processes": processes,
             "simulated": simulated,
-            "batch": runs.read_config(workdir).batch_size,
+            "batch": settings.read_config(workdir).batch_size,
             "images_per_s": round(statistics.median(rates[1:]), 2),
         }
     )

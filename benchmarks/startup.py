@@ -84,7 +84,7 @@ def child(config_file: str, preset: str, workdir: str) -> None:
 
     from jaxt2i import train
     from jaxt2i.engine import loop
-    from jaxt2i.run import log
+    from jaxt2i.run import log, settings
     from jaxt2i.run import open as runs
 
     assert train.main
@@ -106,11 +106,11 @@ def child(config_file: str, preset: str, workdir: str) -> None:
 
     log.Records.write = first_numbers
     runs.prepare_jax()
-    config = runs.preset(config_file, preset)
+    config = settings.preset(config_file, preset)
     config.update(total_steps=1, sample_every_steps=0, checkpoint_every_steps=0)
     if "weights" in config.model:
         config.model.weights = "random"
-    runs.train(config, Path(workdir), "")
+    train.train(config, Path(workdir), "")
     times = laps.seconds
     times["trace"] = times.pop("step program") - times["compile"]
     print(json.dumps({f"{k.replace(' ', '_')}_s": round(v, 2) for k, v in times.items()}))

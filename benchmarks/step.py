@@ -16,10 +16,10 @@ import numpy as np
 from machine import report, show
 from ml_collections import ConfigDict
 
-from jaxt2i.engine import loop, mesh
 from jaxt2i.engine import state as states
 from jaxt2i.engine import step as steps
 from jaxt2i.run import open as runs
+from jaxt2i.run import settings, training
 
 
 def windows(function, count: int, length: int) -> list[float]:
@@ -54,7 +54,7 @@ def opened(config: ConfigDict) -> runs.Run:
 
 def measure(args, preset: str, batch_size: int, precision: str, remat: str) -> list[dict]:
     """Lines for one preset at one batch size, precision and recomputation."""
-    config = runs.preset(args.config, preset)
+    config = settings.preset(args.config, preset)
     config.batch_size, config.remat = batch_size, rules_of(remat)
     config.precision = precision or config.precision
     run = opened(config)
@@ -66,7 +66,7 @@ def measure(args, preset: str, batch_size: int, precision: str, remat: str) -> l
     }
     line, *drawing = train(run, args)
     lines = [show({"what": "train step", **common, **line})]
-    if run.method.sample:
+    if run.method.sampler:
         lines.append(sampling(run, *drawing, common, args))
     return lines
 
@@ -75,11 +75,11 @@ def train(run: runs.Run, args) -> tuple[dict, states.State, dict, dict]:
     """What a step takes, then (the last state, frozen weights, the batch on the host)."""
     batch_size, layout, spec = run.config.batch_size, run.layout(), run.batch_spec()
     rules = steps.Rules(0, batch_size, 1000, run.config.accumulate)
-    programs = loop.compile_step(run.method, rules, layout, spec)
+    programs = training.compile_step(run.method, rules, layout, spec)
     shapes = states.shapes(run.method, spec)
     state, frozen = states.create(run.method, spec, 0, tuple(map(layout.shardings, shapes)))
     rows = run.pipeline(run.source("train"), batch_size, run.method.needs).batch_at(0)
-    batch = mesh.put_batch(rows, layout.mesh)
+    batch = layout.put_batch(rows)
     held = {"state": state}
 
     def play():
@@ -103,12 +103,12 @@ def train(run: runs.Run, args) -> tuple[dict, states.State, dict, dict]:
 def sampling(run, state, frozen, rows, common, args) -> dict:
     """The line for drawing one batch."""
     method = run.method
-    prompts = {k: jnp.asarray(rows[k]) for k in method.sample_needs}
+    prompts = {k: jnp.asarray(rows[k]) for k in method.sampler.needs}
     keys = jax.vmap(jax.random.key)(jnp.arange(common["batch"], dtype=np.uint32))
 
     def draw(state, frozen, prompts, keys):
         ctx = states.context(method, state, frozen, key=jax.random.key(0))
-        return method.sample(ctx, prompts, keys)["image"]
+        return method.sampler(ctx, prompts, keys)["image"]
 
     started = time.perf_counter()
     compiled = jax.jit(draw).lower(state, frozen, prompts, keys).compile()

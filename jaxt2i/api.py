@@ -1,9 +1,9 @@
 """A trained run that draws: rows of words in, pictures and rows of words out.
 
-    import jaxt2i
-    flowers = jaxt2i.load("runs/stylegan_t-default")
-    flowers.sample(["a red rose", "a blue owl"], num=4).save("drawn")
-    jaxt2i.load("runs/images", after=["runs/layouts"]).sample(["a cat on a mat"]).images[0]
+import jaxt2i
+flowers = jaxt2i.load("runs/stylegan_t-default")
+flowers.sample(["a red rose", "a blue owl"], num=4).save("drawn")
+jaxt2i.load("runs/images", after=["runs/layouts"]).sample(["a cat on a mat"]).images[0]
 """
 
 import collections
@@ -24,7 +24,7 @@ from jaxt2i.data import conditions
 from jaxt2i.data.conditions import Row
 from jaxt2i.data.schema import FIELDS, DataError
 from jaxt2i.engine import draw, mesh
-from jaxt2i.engine.method import Tree
+from jaxt2i.engine.method import Sampler, Tree
 from jaxt2i.engine.state import State
 from jaxt2i.run import facts, folder, log, restore, settings, walk
 from jaxt2i.run.open import Run, open_run
@@ -208,6 +208,13 @@ class System:
             "walks": {"text": bool(self.sampler.text), "latent": bool(self.sampler.latent)},
         }
 
+    def changed(self, controls: Mapping[str, Any]) -> str:
+        """Controls that are not the defaults, in words: "psi=0.7 steps=20", or "none"."""
+        known = self.controls
+        read = {name: known[name].read(value) for name, value in controls.items()}
+        other = [f"{n}={v}" for n, v in sorted(read.items()) if v != known[n].default]
+        return " ".join(other) or "none"
+
     # --- drawing ----------------------------------------------------------------------------------
 
     def stream(
@@ -230,7 +237,7 @@ class System:
           ConfigError: for a control or an output that there is not.
           DataError: for a row that cannot be read.
         """
-        self._check(controls)
+        self.check(controls)
         for name in also:
             if name not in self.gives:
                 have = ", ".join(self.gives)
@@ -276,8 +283,11 @@ class System:
         **controls: Any,
     ) -> Drawn:
         """A walk of `num` pictures from one row to another; of text, and of the latent too where
-        their seeds differ. Its ends are the plain pictures of both rows."""
-        ends = [{"seed": seed} | ({"prompt": r} if isinstance(r, str) else r) for r in (first, last)]
+        their seeds differ. Its ends are the plain pictures of both rows.
+        """
+        ends = [
+            {"seed": seed} | ({"prompt": r} if isinstance(r, str) else r) for r in (first, last)
+        ]
         rows = [_towards(*ends, share, share) for share in map(float, np.linspace(0, 1, num))]
         return self._drawn(list(self.stream(_numbered(rows), also=also, **controls)), 0, controls)
 
@@ -286,7 +296,12 @@ class System:
         found = [({k: v for k, v in row.items() if k != "number"}, out) for row, out in found]
         return Drawn(found, columns, self.about | {"controls": dict(controls)})
 
-    def _check(self, controls: Mapping[str, Any]) -> None:
+    def check(self, controls: Mapping[str, Any]) -> None:
+        """Refuses controls that no system of the chain has.
+
+        Raises:
+          ConfigError: names the nearest.
+        """
         known = self.controls
         for name in controls:
             if name not in known:
@@ -295,7 +310,8 @@ class System:
 
     def _filled(self, earlier: "System", rows: Iterable[Row], controls: Mapping) -> Iterator[Row]:
         """Rows with what an earlier system draws for them, in words: sizes and class numbers may
-        differ. A row that has it already goes by."""
+        differ. A row that has it already goes by.
+        """
         mine = {c.name for c in earlier.controls.values()}
         chosen = {k: v for k, v in controls.items() if k in mine}
         fills, complete = earlier.fills, collections.deque()
@@ -318,7 +334,7 @@ class System:
         mine = {c.name for c in self.sampler.controls}
         for row in rows:
             own = row.get("controls", {})
-            self._check(own)
+            self.check(own)
             chosen = {k: v for k, v in {**controls, **own}.items() if k in mine}
             used = draw.read_controls(self.run.method, chosen)
             about = row | ({"controls": {**own, **used}} if own or used else {})
@@ -331,7 +347,7 @@ class System:
         given = {}
         if "towards" in row:
             to = row["towards"]
-            a, b = self._code(row), self._code({k: v for k, v in {**row, **to}.items()})
+            a, b = self._code(row), self._code({**row, **to})
             if a["text"] is not None:
                 given["text"] = walk.between(a["text"], b["text"], to["mix"])
             if a["z"] is not None:
@@ -404,6 +420,11 @@ def from_split(run: Run, spec: str) -> Iterator[Row]:
     yield from run.rows_of(source, range(first, last) if last else itertools.count(first))
 
 
+def latent_shape(sampler: Sampler) -> tuple[int, ...]:
+    """The shape of one latent."""
+    return jax.eval_shape(sampler.latent, jax.random.key(0)).shape
+
+
 def here() -> mesh.Layout:
     """Weights whole on each device of this process, rows split over them."""
     return mesh.Layout(mesh.make(-1, 1, 1, jax.local_devices()))
@@ -416,6 +437,7 @@ def load(
     use_ema: bool = True,
     chunk: int = 0,
     layout: mesh.Layout | None = None,
+    data_path: str = "",
 ) -> System:
     """The newest checkpoint of a run, ready to draw.
 
@@ -425,12 +447,16 @@ def load(
       use_ema: averaged weights where there are any.
       chunk: rows a device draws at once; 0: what suits the platform.
       layout: where the weights lie; None: on every device of this process.
+      data_path: where the run's data lies now, if it moved; drawing itself needs none.
 
     Raises:
       ConfigError: where there is no run, or no usable checkpoint.
     """
     workdir, layout = Path(workdir), layout or here()
-    run = open_run(settings.read_config(workdir), facts.read(workdir))
+    config = settings.read_config(workdir)
+    if data_path:
+        config.data.path = data_path
+    run = open_run(config, facts.read(workdir))
     state, frozen, step = restore.from_run(run, workdir, layout)
     chain = [s if isinstance(s, System) else load(s, use_ema=use_ema) for s in after]
     return System(

@@ -31,7 +31,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from jaxt2i import sample
+from jaxt2i import api, sample
 from jaxt2i.convert.rules import ConversionError
 from jaxt2i.convert.torch_files import UnreadableFileError, UnsafeFileError
 from jaxt2i.data.schema import DataError
@@ -43,7 +43,7 @@ from jaxt2i.evaluation.reading import Reader, Seen, share_of, together
 from jaxt2i.metrics import confidence, nearest, protocols
 from jaxt2i.metrics import statistics as stats
 from jaxt2i.metrics.score import MetricError, Score
-from jaxt2i.run import checkpoint, log, processes, settings
+from jaxt2i.run import checkpoint, facts, log, processes, restore, settings
 from jaxt2i.run import open as runs
 
 # Pictures shown in the report, and pictures whose neighbours are.
@@ -77,9 +77,20 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     p.add_argument("--protocol", default="tf2015", help="how to measure; default tf2015")
     p.add_argument("--metrics", default="", help="which, by commas; default those of the protocol")
     p.add_argument("--num", type=int, default=0, help="pictures to draw; default the protocol's")
-    p.add_argument("--seed", type=int, default=0, help="of captions and latents")
-    p.add_argument("--set", nargs="+", default=[], metavar="CONTROL=VALUE", help="as psi=0.7")
-    p.add_argument("--after", type=Path, nargs="+", default=[], metavar="RUN", help="fill rows")
+    p.add_argument("--seed", type=sample.seed_of, default=0, help="of captions and latents")
+    p.add_argument(
+        "--set",
+        action="extend",
+        nargs="+",
+        default=[],
+        type=sample.control_of,
+        metavar="CONTROL=VALUE",
+        help="controls of the method, such as psi=0.7",
+    )
+    p.add_argument(
+        "--after", type=Path, nargs="+", default=[], metavar="RUN", help="earlier runs fill rows"
+    )
+    p.add_argument("--chunk", type=int, default=0, help="rows a device draws at once")
     p.add_argument("--raw", action="store_true", help="weights as trained, not averaged")
     p.add_argument("--resolution", type=int, default=0, help="cut and resize folders' pictures")
     p.add_argument("--batch", type=int, default=32, help="pictures at once")
@@ -283,9 +294,9 @@ class Opened:
 
 def opened(workdir: Path) -> Opened:
     """Opens a run; processes that see different checkpoints look again until they agree."""
-    run = runs.open_run(runs.read_config(workdir))
+    run = runs.open_run(settings.read_config(workdir), facts.read(workdir))
     while True:
-        state, frozen, step = sample.restore(run, workdir)
+        state, frozen, step = restore.from_run(run, workdir, api.here())
         if len(np.unique(together(np.array([step])))) == 1:
             return Opened(run, state, frozen, step)
 
@@ -295,7 +306,6 @@ def judge_run(args: argparse.Namespace) -> report.Result:
     of = opened(args.workdir)
     run, config = of.run, of.run.config
     check_run(args, run)
-    state = sample.settled(run, of.state, of.frozen)
     log.say(f"judging {args.workdir} at step {of.step:,}")
     protocol = protocols.get(args.protocol)
     synthetic = config.data.source == "synthetic"
@@ -311,15 +321,28 @@ def judge_run(args: argparse.Namespace) -> report.Result:
         labels = np.array([int(source.example(i, ("label",))["label"]) for i, _ in pairs])
     name = f"{args.workdir} step {of.step}"
 
-    weights = state, of.frozen
-    after = tuple(map(system.load, args.after))
-    drawn_by = system.System(run, *weights, source.class_names, after, use_ema=not args.raw)
-    controls = dict(pair.split("=", 1) for pair in args.set)
+    drawn_by = api.System(
+        run=run,
+        state=of.state,
+        frozen=of.frozen,
+        after=[api.load(folder) for folder in args.after],
+        use_ema=not args.raw,
+        chunk=args.chunk,
+        about={"source": str(args.workdir), "step": of.step},
+    )
+    drawn_by.check(dict(args.set))
 
     def drawn(captions: Sequence[str], **kw: Any) -> sets.Set:
-        how = {"seed": args.seed, "rule": protocol.samples.quantise, **controls}
-        given = lambda n: next(run.rows_of(source, [pairs[n][0]]))  # noqa: E731
-        return sets.of_system(drawn_by, captions, given, name=name, **how, **kw)
+        return sets.of_system(
+            drawn_by,
+            captions,
+            name=name,
+            seed=args.seed,
+            rule=protocol.samples.quantise,
+            conditions=lambda n: next(run.rows_of(source, [pairs[n][0]])),
+            controls=dict(args.set),
+            **kw,
+        )
 
     fake = drawn(said, labels=labels)
     measured = dataclasses.replace(
@@ -328,9 +351,9 @@ def judge_run(args: argparse.Namespace) -> report.Result:
             protocol.samples,
             dataset=sets.dataset_of(config),
             split=config.data.eval_split,
-            resolution=run.sizes.resolution,
+            resolution=run.sizes.height,
             count=fake.count,
-            truncation=" ".join(args.set) or "none",
+            controls=drawn_by.changed(dict(args.set)),
         ),
     )
     result = report.Result(str(args.workdir), of.step, [], measured)
@@ -347,6 +370,7 @@ def judge_run(args: argparse.Namespace) -> report.Result:
         by_recogniser(args, run, fake, result)
     shown = fake.pictures(range(min(GRID, fake.count)))
     result.grid, result.captions = list(shown.values()), [said[r] for r in shown]
+    result.drawn, result.rows = drawn_by.about, fake.rows(list(shown))
     return result
 
 
@@ -382,7 +406,8 @@ def by_networks(args, of: Opened, protocol, metrics, source, size, fake, reader,
     compared = {m: looks[m] for m in metrics if m in scores.NEEDS_REAL}
     real = seen_real = reference = file = None
     if compared:
-        name = f"{sets.dataset_of(run.config)}-{run.config.data.eval_split}-{run.sizes.resolution}"
+        size_of = f"{run.sizes.height}x{run.sizes.width}"
+        name = f"{sets.dataset_of(run.config)}-{run.config.data.eval_split}-{size_of}"
         real = sets.of_source(source, name, range(size))
         if set(compared) <= {"fid", "fid_inf"}:
             look = next(iter(compared.values()))
@@ -572,7 +597,7 @@ def newest(workdir: Path) -> int | None:
 
 def watch(args: argparse.Namespace) -> None:
     """Judges every new checkpoint until the run has reached its last step."""
-    config = runs.read_config(args.workdir)
+    config = settings.read_config(args.workdir)
     # The run's length may be given in steps, pictures or epochs.
     epoch = runs.open_run(config).source(config.data.split).size
     total = settings.steps(config, "total", batch_size=config.batch_size, epoch_images=epoch)
@@ -598,7 +623,7 @@ def main(argv: Sequence[str]) -> None:
             else:
                 finish(args, judge_run(args) if args.workdir else judge_folders(args))
         except USER_ERRORS as error:
-            runs.fail(error)
+            log.fail(error)
         except KeyboardInterrupt:
             sys.exit("stopped")
 

@@ -23,6 +23,7 @@ from pathlib import Path
 from absl import app, flags
 
 from jaxt2i import train
+from jaxt2i.run import log
 
 TOPOLOGY = flags.DEFINE_string("topology", "v5e:4x4", "machine: v5e:16x16, v5p:2x2x4, h100:32 ...")
 MESH = flags.DEFINE_string("mesh", "", "axis sizes, such as data=-1,fsdp=4; default config.mesh")
@@ -87,7 +88,7 @@ def main(argv: list[str]) -> None:
         possible = SAMPLE.value and not any(p.shortfall for p in programs)
         sample = compiled.sampling(plan, UNTIL.value) if possible else None
     except (*runs.USER_ERRORS, ValueError) as error:
-        runs.fail(error)
+        log.fail(error)
     found = report.report(plan, programs, sample, EPOCH.value)
     print(report.text(found))
     keep(JSON.value, found)

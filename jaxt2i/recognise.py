@@ -24,17 +24,18 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from configs import recogniser as presets
+from jaxt2i.config import fields
 from jaxt2i.data.drawn import meaning
 from jaxt2i.data.drawn.synthetic import Synthetic
 from jaxt2i.data.schema import unit_range
 from jaxt2i.encoders import pretrained
-from jaxt2i.config import fields
 from jaxt2i.metrics import confidence, recognised
 from jaxt2i.metrics import statistics as stats
 from jaxt2i.metrics.frechet import fid
 from jaxt2i.metrics.score import MetricError
-from jaxt2i.run import log
+from jaxt2i.run import export, log, settings
 from jaxt2i.run import open as runs
+from jaxt2i.run import train as training
 from jaxt2i.systems.recogniser import method as recogniser
 
 # Pictures read at once.
@@ -75,7 +76,7 @@ def name_of(config: ConfigDict) -> str:
     That is the configuration, the package's version, and what the corpus draws and says.
     """
     source = Synthetic(config.data.corpus, config.data.resolution, config.data.split)
-    digest = hashlib.sha256(json.dumps(runs.plain(config), sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps(settings.plain(config), sort_keys=True).encode())
     digest.update(importlib.metadata.version("jaxt2i").encode())
     for index in range(SAMPLED):
         digest.update(source.example(index)["image"].tobytes())
@@ -89,9 +90,9 @@ def train(config: ConfigDict, folder: Path) -> None:
     log.say(f"training a recogniser of {config.data.corpus}, once: it is kept in {folder}")
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".training-") as scratch:
         workdir, made = Path(scratch) / "run", Path(scratch) / "made"
-        runs.train(config, workdir, "jaxt2i.recognise")
+        training.train(config, workdir, "jaxt2i.recognise")
         made.mkdir()
-        runs.export(workdir, made)
+        export.export(workdir, made)
         try:
             made.rename(folder)
         except OSError:

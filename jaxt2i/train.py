@@ -45,10 +45,11 @@ def parse(argv: list[str]) -> list[str]:
 
 def unknown(argv: list[str]) -> str:
     """What to say of the first --config.KEY that the configuration does not have."""
-    from jaxt2i.run import open as runs
+    from jaxt2i.run import settings
 
     file, _, preset = config_file(argv).partition(":")
-    known = [f"config.{key}" for key in runs.flat(runs.plain(runs.preset(file, preset)))]
+    there = settings.plain(settings.preset(file, preset))
+    known = [f"config.{key}" for key in settings.flat(there)]
     for argument in argv:
         match = re.match(r"--?(config\.[\w.]+)", argument)
         key = match and match[1]
@@ -63,8 +64,8 @@ def main(argv: list[str]) -> None:
     """Trains the configuration on the command line."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}; settings are --config.KEY=VALUE")
+    from jaxt2i.run import log, processes, settings, train
     from jaxt2i.run import open as runs
-    from jaxt2i.run import processes
 
     runs.prepare_jax()
     config = CONFIG.value
@@ -75,10 +76,12 @@ def main(argv: list[str]) -> None:
     command = shlex.join(["python", "-m", "jaxt2i.train", *sys.argv[1:]])
     with processes.together():
         try:
-            workdir = workdir or runs.default_workdir(config, runs.preset(file, preset), name)
-            runs.train(config, workdir, command)
+            workdir = workdir or settings.default_workdir(
+                config, settings.preset(file, preset), name
+            )
+            train.train(config, workdir, command)
         except runs.USER_ERRORS as error:
-            runs.fail(error)
+            log.fail(error)
 
 
 if __name__ == "__main__":

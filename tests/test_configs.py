@@ -26,7 +26,7 @@ WORDS = ROOT / "tests" / "goldens" / "words.json"
 
 def opened(name, **changes):
     file, _, preset = name.partition(":")
-    config = runs.preset(str(ROOT / "configs" / f"{file}.py"), preset)
+    config = settings.preset(str(ROOT / "configs" / f"{file}.py"), preset)
     config.update(changes)
     if config.data.tokenizer.endswith(".pickle"):  # comes with the data; any vocabulary will do
         config.data.tokenizer = str(WORDS)

@@ -20,12 +20,13 @@ import pytest
 from ml_collections import ConfigDict
 
 import jaxt2i.systems
-from jaxt2i.engine import loop, mesh
+from jaxt2i.config import ConfigError
+from jaxt2i.engine import mesh
 from jaxt2i.engine import state as states
 from jaxt2i.engine import step as steps
-from jaxt2i.config import ConfigError
 from jaxt2i.engine.method import load
 from jaxt2i.run import open as runs
+from jaxt2i.run import placement, settings, training
 
 
 def pytest_generate_tests(metafunc):
@@ -42,7 +43,7 @@ def configuration(name):
     module, _, file = name.partition("=")
     file = file or f"configs/{module.rpartition('.')[2]}.py:tiny"
     path, _, preset = file.partition(":")
-    return runs.preset(path, preset)
+    return settings.preset(path, preset)
 
 
 @functools.cache
@@ -68,13 +69,15 @@ class Table:
 
     def __init__(self, run, method, shape, count):
         self.run, self.method = run, method
-        self.layout = loop.Layout(mesh.make(*shape, jax.devices()[:count]), ((".", "fsdp"),), 0.02)
+        self.layout = placement.layout(
+            mesh.make(*shape, jax.devices()[:count]), ((".", "fsdp"),), 0.02
+        )
         c = run.config
         self.rules = steps.Rules(c.seed, c.batch_size, 100)
         spec = run.batch_spec()
         shapes = states.shapes(method, spec)
         self.shapes = shapes[0]
-        self.programs = loop.compile_step(method, self.rules, self.layout, spec)
+        self.programs = training.compile_step(method, self.rules, self.layout, spec)
         self.shardings = tuple(map(self.layout.shardings, shapes))
         self.spec = spec
 
@@ -82,7 +85,7 @@ class Table:
         return states.create(self.method, self.spec, self.run.config.seed, self.shardings)
 
     def play(self, state, frozen, rows, number):
-        batch = mesh.put_batch(rows, self.layout.mesh)
+        batch = self.layout.put_batch(rows)
         for every, program in self.programs.play.items():
             if number % every == 0:
                 state, metrics = program(state, frozen, batch)
@@ -208,14 +211,14 @@ def test_save_restore_continue_is_bit_exact(name, tmp_path):
     def train(workdir, total):
         workdir.mkdir(exist_ok=True)
         rows = (batches(name)[n % 3] for n in itertools.count())
-        return loop.train(
+        return training.train(
             at.method,
             rules=at.rules,
-            schedule=loop.Schedule(total, 1, 1, 0),
+            schedule=training.Schedule(total, 1, 1, 0),
             layout=layout,
             batch=at.spec,
             batches=lambda first: (
-                mesh.put_batch(b, layout.mesh) for b in itertools.islice(rows, first, None)
+                layout.put_batch(b) for b in itertools.islice(rows, first, None)
             ),
             workdir=workdir,
             config={},
@@ -295,7 +298,7 @@ def test_it_learns(name):
     at = table(name)
     state, frozen = at.fresh()
     held_out = run.pipeline(run.source("val"), config.score_images, run.method.needs)
-    rows = mesh.put_batch(held_out.batch_at(0), at.layout.mesh)
+    rows = at.layout.put_batch(held_out.batch_at(0))
 
     @jax.jit
     def score(state, frozen):

@@ -11,19 +11,21 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from jaxt2i import sample
-from jaxt2i.convert.__main__ import main as convert
 from jaxt2i.config import ConfigError
+from jaxt2i.convert.__main__ import main as convert
 from jaxt2i.run import open as runs
+from jaxt2i.run import settings as run_settings
+from jaxt2i.run import train
 
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
     """A run of one step."""
     folder = tmp_path_factory.mktemp("run")
-    config = runs.preset("configs/df_gan.py", "tiny")
+    config = run_settings.preset("configs/df_gan.py", "tiny")
     config.total_steps = 1
     config.score_images = 0
-    runs.train(config, folder, "a test")
+    train.train(config, folder, "a test")
     return folder
 
 
@@ -65,7 +67,7 @@ def test_both_walks_make_a_grid_of_captions_by_latents(workdir, tmp_path):
 
 
 def test_rows_share_a_prompt_and_columns_a_latent(workdir, tmp_path):
-    run = runs.open_run(runs.read_config(workdir))
+    run = runs.open_run(run_settings.read_config(workdir))
     items, columns = sample.drawings(
         sample.arguments(["--workdir", "x", "--prompts", "a", "b", "--num", "3", "--seed", "5"])[0]
     )
@@ -76,11 +78,11 @@ def test_rows_share_a_prompt_and_columns_a_latent(workdir, tmp_path):
 
 
 def test_given_latents_take_the_place_of_seeds(workdir, tmp_path):
-    run = runs.open_run(runs.read_config(workdir))
+    run = runs.open_run(run_settings.read_config(workdir))
     z = np.stack([run.method.sampler.latent(jax.random.key(s)) for s in (3, 4)])
     np.save(tmp_path / "z.npy", z)
     args = ("--prompts", "a rose", "an owl")
-    pictures, facts = draw(workdir, tmp_path / "a", *args, "--z", str(tmp_path / "z.npy"))
+    pictures, _ = draw(workdir, tmp_path / "a", *args, "--z", str(tmp_path / "z.npy"))
     for prompt, seed, picture in (("a rose", 3, pictures[0]), ("an owl", 4, pictures[1])):
         alone = ("--prompts", prompt, "--seed", str(seed))
         want, _ = draw(workdir, tmp_path / prompt, *alone)
@@ -112,14 +114,15 @@ def test_converted_weights_draw_what_the_run_draws(workdir, tmp_path, capsys):
 
 def test_weights_that_do_not_fit_are_named(workdir, tmp_path):
     convert(["df_gan", "--from", str(workdir), "--to", str(tmp_path)])
-    other = runs.preset("configs/df_gan.py", "tiny")
+    other = run_settings.preset("configs/df_gan.py", "tiny")
     other.model.g_base = 8
     with pytest.raises(ConfigError, match=r"g\.safetensors.*where the configuration asks for"):
         sample.from_weights(runs.open_run(other), tmp_path)
     (tmp_path / "g.safetensors").unlink()
-    run = runs.open_run(runs.preset("configs/df_gan.py", "tiny"))
+    run = runs.open_run(run_settings.preset("configs/df_gan.py", "tiny"))
     state, frozen = sample.from_weights(run, tmp_path)
     from jaxt2i import system
+
     paint = lambda items: system.System(run, state, frozen).sample(items)  # noqa: E731
     with pytest.raises(ConfigError, match=r"needs the network 'g'; there are d, c"):
         paint(["a rose"])
@@ -146,7 +149,7 @@ def test_arguments_that_do_not_go_together_are_refused(args, capsys):
 
 
 def test_latents_of_another_shape_are_refused(workdir, tmp_path):
-    method = runs.open_run(runs.read_config(workdir)).method
+    method = runs.open_run(run_settings.read_config(workdir)).method
     np.save(tmp_path / "z.npy", np.zeros((2, 3)))
     with pytest.raises(ConfigError, match=r"z\.npy: latents of shape \[2, 3\], expected \[2, 16\]"):
         sample.given_latents(tmp_path / "z.npy", 2, method)
@@ -156,10 +159,10 @@ def test_latents_of_another_shape_are_refused(workdir, tmp_path):
 
 
 def test_stages_and_attention_are_drawn_for_methods_that_have_them(workdir, tmp_path):
-    config = runs.preset("configs/attngan.py", "tiny")
+    config = run_settings.preset("configs/attngan.py", "tiny")
     config.total_steps = 1
     config.score_images = 0
-    runs.train(config, tmp_path / "run", "a test")
+    train.train(config, tmp_path / "run", "a test")
     asked = ("--prompts", "a red rose", "a small blue owl", "--stages", "--attention")
     pictures, _ = draw(tmp_path / "run", tmp_path / "a", *asked)
     assert len(pictures) == 2

@@ -23,6 +23,7 @@ import numpy as np
 from jaxt2i import encoders, systems
 from jaxt2i.convert import files, rules, torch_files
 from jaxt2i.encoders import pretrained
+from jaxt2i.run import export as exporting
 
 ERRORS = (
     rules.ConversionError,
@@ -108,7 +109,7 @@ def export(workdir: Path, folder: Path, half: bool) -> int:
     from jaxt2i.run import open as runs
 
     try:
-        card = runs.export(workdir, folder, half)
+        card = exporting.export(workdir, folder, half)
     except runs.USER_ERRORS as error:
         print(f"cannot convert: {error}", file=sys.stderr)
         return 1

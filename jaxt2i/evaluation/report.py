@@ -33,6 +33,8 @@ class Result:
       notes: what else to know about all scores.
       grid: pictures, uint8 [H, W, 3] of any size.
       captions: of the grid; none where there are none.
+      rows: of the grid, in words: each picture can be drawn again.
+      drawn: with what; see `api.System.about`.
       neighbours: (a picture, its nearest training picture, their distance) of a few.
     """
 
@@ -45,6 +47,8 @@ class Result:
     notes: list[str] = dataclasses.field(default_factory=list)
     grid: Sequence[np.ndarray] = ()
     captions: Sequence[str] = ()
+    rows: Sequence[dict[str, Any]] = ()
+    drawn: dict[str, Any] = dataclasses.field(default_factory=dict)
     neighbours: Sequence[tuple[np.ndarray, np.ndarray, float]] = ()
 
     def as_dict(self) -> dict[str, Any]:
@@ -58,6 +62,10 @@ class Result:
             "breakdowns": self.breakdowns,
             "facts": self.facts,
             "notes": self.said(),
+            "drawn": self.drawn,
+            "grid": [
+                {k: v for k, v in row.items() if not isinstance(v, np.ndarray)} for row in self.rows
+            ],
         }
 
     def said(self) -> list[str]:

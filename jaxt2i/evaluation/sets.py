@@ -3,7 +3,7 @@
 import collections
 import dataclasses
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,15 +13,14 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from jaxt2i import api
 from jaxt2i.data import images
+from jaxt2i.data.conditions import Row
 from jaxt2i.data.order import mix, permuted
 from jaxt2i.data.pictures import Framing
 from jaxt2i.data.schema import DataError
 from jaxt2i.data.sources.folders import METADATA, Skips, list_files, metadata_captions, read_sidecar
-from jaxt2i.engine import state as states
-from jaxt2i.metrics import quantise
 from jaxt2i.metrics.statistics import fingerprint
-from jaxt2i.run import open as runs
 
 # (rows of the set, their pictures [n, H, W, 3]: uint8, or float32 0..255 where nothing is rounded).
 Batch = tuple[np.ndarray, np.ndarray]
@@ -45,6 +44,8 @@ class Set:
       digest: of what the pictures are made of, for caches.
       skipped: (name, reason) counts and lists of what could not be read; filled while reading.
       names: of the files, below their folder; none where there are no files.
+      row: number -> what is in the picture, or was asked for, in words; None where only captions
+        are known.
     """
 
     name: str
@@ -56,6 +57,14 @@ class Set:
     digest: str = ""
     skipped: Skips = dataclasses.field(default_factory=Skips)
     names: tuple[str, ...] = ()
+    row: Callable[[int], Row] | None = None
+
+    def rows(self, numbers: Sequence[int]) -> list[Row]:
+        """What is in these pictures, or was asked for, in words."""
+        if self.row is not None:
+            return [self.row(int(n)) for n in numbers]
+        said = self.captions
+        return [{"number": int(n)} | ({"prompt": said[n]} if said else {}) for n in numbers]
 
     def pictures(self, rows: Sequence[int]) -> dict[int, np.ndarray]:
         """{row: uint8 [H, W, 3]} of the rows that can be read, in their order."""
@@ -176,7 +185,11 @@ def _read_ahead(wanted: Sequence, read: Callable, skipped: Skips) -> Iterator:
 
 
 def of_source(
-    source, name: str, numbers: Sequence[int], captions: Sequence[str] | None = None
+    source: Any,
+    name: str,
+    numbers: Sequence[int],
+    captions: Sequence[str] | None = None,
+    row: Callable[[int], Row] | None = None,
 ) -> Set:
     """Real pictures of a data source, as it shows held-out ones.
 
@@ -185,6 +198,7 @@ def of_source(
       name: for reports and caches.
       numbers: the source's own of the pictures.
       captions: of each; None: none are needed.
+      row: number of the set -> what is in the picture, in words.
     """
     skipped = Skips()
 
@@ -204,6 +218,7 @@ def of_source(
         None if captions is None else tuple(captions),
         digest=fingerprint([name, *map(str, numbers)]),
         skipped=skipped,
+        row=row,
     )
 
 
@@ -250,44 +265,53 @@ def on_local_devices() -> tuple[NamedSharding, NamedSharding]:
 
 
 def of_system(
-    drawn_by: system.System,
+    system: api.System,
     captions: Sequence[str],
-    row: Callable[[int], conditions.Row] = lambda number: {},
     *,
     name: str,
     seed: int,
     rule: str,
+    conditions: Callable[[int], Row] = lambda number: {},
     samples: int = 1,
     labels: np.ndarray | None = None,
-    **controls: Any,
+    controls: Mapping[str, Any] | None = None,
 ) -> Set:
-    """Pictures that a run draws for captions, `samples` in a row for each.
+    """Pictures that a system draws for captions, `samples` in a row for each.
+
+    Each process draws with its own devices what it is asked for.
 
     Args:
-      drawn_by: the run, or a chain of them.
+      system: the run, or a chain of them.
       captions: what to draw.
-      row: number of a caption -> its other conditions, read when they are needed; a row that names
-        no seed gets one of its own.
       name: for reports.
-      seed: of all seeds.
+      seed: of all seeds; a row that names none gets one of its own.
       rule: of `nn.pixels`, from floats to pixels.
+      conditions: number of a caption -> its other conditions, read when they are needed.
       samples: of each caption.
       labels: classes of the captions.
-      controls: see `system.System.stream`.
+      controls: of the system.
     """
     said = [text for text in captions for _ in range(samples)]
+    how = dict(controls or {})
 
-    def row_of(number: int) -> conditions.Row:
-        own = {"seed": mix(seed, 22, number) & 0xFFFFFFFF, **row(number // samples)}
-        return own | {"prompt": said[number], "number": number}
+    def row(number: int) -> Row:
+        own = {"seed": mix(seed, 22, number) & 0xFFFFFFFF, **conditions(number // samples)}
+        return own | {"prompt": said[number], "number": number} | ({"controls": how} if how else {})
 
     def batches(batch: int, numbers: Sequence[int]) -> Iterator[Batch]:
-        drawn = drawn_by.stream((row_of(int(n)) for n in numbers), rule=rule, **controls)
+        drawn = system.stream((row(int(n)) for n in numbers), rule=rule)
         yield from by_size(((row["number"], out["image"]) for row, out in drawn), batch)
 
-    each = None if labels is None else np.repeat(labels, samples)
-    digest = fingerprint([name, str(seed), rule, str(controls), *said])
-    return Set(name, len(said), batches, tuple(said), each, drawn_by.words.class_names, digest)
+    return Set(
+        name,
+        len(said),
+        batches,
+        tuple(said),
+        None if labels is None else np.repeat(labels, samples),
+        tuple(system.run.facts.names.get("label", ())),
+        fingerprint([name, str(seed), rule, str(how), str(system.chunk), *said]),
+        row=row,
+    )
 
 
 def dataset_of(config: Any) -> str:

@@ -7,10 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxt2i.encoders import clip
-from jaxt2i.nn import pixels
 from jaxt2i.metrics import frechet, kernel, manifold, retrieval, statistics
 from jaxt2i.metrics.inception_score import inception_score
-from jaxt2i.nn import resample
+from jaxt2i.nn import pixels, resample
 from jaxt2i.systems.galip.method import clip_input
 from jaxt2i.systems.stylegan_t.goldens_ops import Arrays, nchw, nhwc
 

@@ -32,7 +32,7 @@ class Samples:
       resolution: pixels at which images are compared.
       count: of generated images.
       captions: key of `CAPTIONS`.
-      truncation: of the latent; "none", or what is done.
+      controls: of drawing, where they are not the defaults: "psi=0.7", or what a paper did.
       quantise: a rule of `jaxt2i.nn.pixels`.
     """
 
@@ -41,7 +41,7 @@ class Samples:
     resolution: int = 256
     count: int = 30_000
     captions: str = "distinct"
-    truncation: str = "none"
+    controls: str = "none"
     quantise: str = "stylegan"
 
 
@@ -350,7 +350,7 @@ def stylegan_t(resolution: int) -> Protocol:
     reference = f"all 40,504 images of val2014, centre crop, Lanczos to 256{smaller}"
     return Protocol(
         f"stylegan_t_coco{resolution}",
-        Samples(resolution=resolution, captions="stored", truncation="psi 1"),
+        Samples(resolution=resolution, captions="stored", controls="none"),
         Fid(input="stylegan", reference=reference, ddof=0),
         clip=Clip("open_clip_vit_g14_laion2b_s12b_b42k", "torch_bicubic", "cosine"),
         balls=Balls("vgg16_nvidia", "stylegan_224", half=True, count=50_000, real=200_000),
@@ -413,7 +413,7 @@ _ALL = (
     *dmgan("coco", COCO, "coco_val.npz: all test images", COCO_IS),
     loop(
         "dfgan_cub",
-        dataclasses.replace(CUB, count=29_330, truncation=TRUNCATED),
+        dataclasses.replace(CUB, count=29_330, controls=TRUNCATED),
         "bird",
         32,
         inception=SLIM_BIRDS,
@@ -421,7 +421,7 @@ _ALL = (
     ),
     loop(
         "dfgan_coco",
-        dataclasses.replace(COCO, count=40_470, captions="one_pass", truncation=TRUNCATED),
+        dataclasses.replace(COCO, count=40_470, captions="one_pass", controls=TRUNCATED),
         "coco",
         32,
     ),

@@ -12,16 +12,16 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
+from jaxt2i.config import ConfigError
 from jaxt2i.data import schema
 from jaxt2i.engine import draw, loop, mesh
 from jaxt2i.engine import state as states
 from jaxt2i.engine import step as steps
-from jaxt2i.config import ConfigError
 from jaxt2i.engine.method import Batch, Method, Tree
 from jaxt2i.planning import early, hlo
+from jaxt2i.planning.chips import GIB, Target
 from jaxt2i.run import placement
 from jaxt2i.run.open import load_method
-from jaxt2i.planning.chips import GIB, Target
 
 # Without them libtpu asks the network which machine it is on, and refuses a second process.
 QUIET = {
@@ -91,7 +91,7 @@ class Plan:
 
     config: ConfigDict
     target: Target
-    layout: loop.Layout
+    layout: mesh.Layout
     method: Method
     state: states.State
     frozen: dict[str, Tree]

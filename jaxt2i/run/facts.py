@@ -56,8 +56,8 @@ def read(workdir: Path) -> Facts:
         return Facts(names, content["counts"], content["statistics"], kept)
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise ConfigError(
-            f"{path} is damaged ({type(error).__name__}: {error}); delete it, and the next start of "
-            "the training writes it anew"
+            f"{path} is damaged ({type(error).__name__}: {error}); delete it, and the next start "
+            "of the training writes it anew"
         ) from None
 
 

@@ -23,7 +23,7 @@ from jaxt2i.data.conditions import Row
 from jaxt2i.data.schema import FIELDS
 from jaxt2i.engine.draw import PICTURES
 from jaxt2i.engine.method import Tree
-from jaxt2i.run import log
+from jaxt2i.run import attention, log
 
 METADATA, ABOUT, GRID_FILE, LAYOUTS = "metadata.jsonl", "drawn.json", "grid.png", "layouts.png"
 # Pictures that the grid shows, and pictures that may wait to be written.
@@ -33,6 +33,11 @@ GRID, WAITING = 100, 64
 def digest(lines: Iterable[str]) -> str:
     """A fingerprint of what is asked for."""
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+def digest_of(file: Path) -> str:
+    """A fingerprint of a file's content."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:16] if file.is_file() else ""
 
 
 def caption_of(row: Row) -> str:
@@ -118,28 +123,55 @@ class Folder:
         first: dict[int, tuple[Row, dict]] = {}
         waiting: collections.deque = collections.deque()
         count = 0
-        with (self.path / METADATA).open("a", encoding="utf-8") as lines:
-            with ThreadPoolExecutor(2, "write") as pool:
+        file, pool = (self.path / METADATA).open("a", encoding="utf-8"), ThreadPoolExecutor(2)
+        with file as lines, pool:
 
-                def finish():
-                    jobs, line = waiting.popleft()
-                    for job in jobs:
-                        job.result()
-                    lines.write(json.dumps(line, ensure_ascii=False) + "\n")
-                    lines.flush()
+            def finish():
+                jobs, line = waiting.popleft()
+                for job in jobs:
+                    job.result()
+                lines.write(json.dumps(line, ensure_ascii=False) + "\n")
+                lines.flush()
 
-                for row, out in drawn:
-                    count += 1
-                    if row["number"] < GRID:
-                        first[row["number"]] = row, out
-                    jobs, line = self._jobs(row, out, single)
-                    waiting.append(([pool.submit(*job) for job in jobs], line))
-                    if len(waiting) > WAITING:
-                        finish()
-                while waiting:
+            for row, out in drawn:
+                count += 1
+                if row["number"] < GRID:
+                    first[row["number"]] = row, out
+                jobs, line = self._jobs(row, out, single)
+                waiting.append(([pool.submit(*job) for job in jobs], line))
+                if len(waiting) > WAITING:
                     finish()
+            while waiting:
+                finish()
         self._sheets(first, columns, names)
         return count
+
+    def attention(self, tokenizer: Any) -> None:
+        """A sheet for each picture of where its words are looked for."""
+        from PIL import Image
+
+        for line in self._lines():
+            name = f"{line['number']:06d}"
+            maps, picture = self.path / f"{name}_attention.npz", self.path / f"{name}.png"
+            if maps.is_file() and picture.is_file():
+                with np.load(maps) as arrays:
+                    stages = [arrays[key] for key in arrays.files]
+                image = np.asarray(Image.open(picture))
+                sheet = self.path / f"{name}_attention.png"
+                attention.sheet(sheet, tokenizer, line.get("prompt", ""), image, stages)
+
+    @property
+    def count(self) -> str:
+        """How many pictures, or other things, it holds, in words."""
+        lines = list(self._lines())
+        kind = "pictures" if (self.path / GRID_FILE).is_file() else "rows"
+        return f"{len(lines)} {kind}"
+
+    @property
+    def contents(self) -> str:
+        """What lies in it beside single pictures."""
+        names = (GRID_FILE, LAYOUTS, METADATA, ABOUT)
+        return ", ".join(name for name in names if (self.path / name).is_file())
 
     def _jobs(self, row: Row, out: dict[str, Tree], single: bool) -> tuple[list, dict]:
         """(what is to be written, the line about it)."""

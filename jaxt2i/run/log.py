@@ -281,3 +281,8 @@ def peak_memory() -> dict[str, float]:
     if stats and "peak_bytes_in_use" in stats:
         return {"peak_device_mib": stats["peak_bytes_in_use"] / 2**20}
     return {"peak_host_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+
+
+def fail(error: Exception) -> None:
+    """Ends the program with a message instead of a traceback."""
+    sys.exit(f"error: {error}")

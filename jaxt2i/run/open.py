@@ -134,7 +134,7 @@ class Run:
             sizes=self.sizes,
             class_names=names,
             root=root,
-            crop="centre" if data.crop.startswith("random") else data.crop,
+            crop=data.crop,
             resize=data.resize,
             object_order=data.object_order,
         )

@@ -20,6 +20,7 @@ from jaxt2i.encoders.xlm_r import PRESETS, Block, XlmRText
 from jaxt2i.engine import state as states
 from jaxt2i.engine import step as steps
 from jaxt2i.run import open as runs
+from jaxt2i.run import settings
 from jaxt2i.verify.golden import Golden
 from tests.data.pieces import make_folder
 
@@ -258,7 +259,7 @@ def opened(config, folder):
 
 
 def test_df_gan_trains_on_german_captions(tmp_path):
-    config = runs.preset("configs/df_gan.py", "tiny")
+    config = settings.preset("configs/df_gan.py", "tiny")
     config.data.resolution = 8
     run = opened(config, make_folder(tmp_path))
     spec = run.batch_spec()
@@ -276,13 +277,13 @@ def test_df_gan_trains_on_german_captions(tmp_path):
     assert not np.array_equal(after.params["g"]["to_rgb"]["kernel"],
                               state.params["g"]["to_rgb"]["kernel"])  # fmt: skip
     ctx = states.context(run.method, after, frozen, key=jax.random.key(0))
-    sentence = np.array(run.method.text(ctx, rows).sentence)
+    sentence = np.array(run.method.sampler.text(ctx, rows).sentence)
     assert np.ptp(sentence, 0).max() > 1e-3, "captions differ"
 
 
 @pytest.mark.parametrize("method", ["galip", "souza", "stylegan_t"])
 def test_a_step_of_other_methods_traces(method, tmp_path):
-    config = runs.preset(f"configs/{method}.py", "tiny")
+    config = settings.preset(f"configs/{method}.py", "tiny")
     if method == "stylegan_t":
         config.model.micro_batch = 4
     run = opened(config, make_folder(tmp_path))

@@ -17,16 +17,16 @@ from ml_collections import ConfigDict
 from PIL import Image
 from tensorboard.compat.proto import event_pb2
 
+from jaxt2i.config import ConfigError, fields
 from jaxt2i.data import schema
 from jaxt2i.data.sources import tfrecords
 from jaxt2i.data.sources.files import Shelf
 from jaxt2i.engine import loop, mesh
 from jaxt2i.engine import state as states
 from jaxt2i.engine import step as steps
-from jaxt2i.config import ConfigError, fields
 from jaxt2i.engine.method import Ema, Player, load
 from jaxt2i.nn import optim
-from jaxt2i.run import checkpoint, settings
+from jaxt2i.run import checkpoint, placement, settings, training
 
 SIZES = schema.Sizes(batch=16, height=16, width=16, tokens=6)
 
@@ -53,15 +53,15 @@ def host_batch(number, batch=16):
 
 
 def play(method, shape, numbers, *, accumulate=1, min_mb=0.0, skip=False):
-    layout = loop.Layout(mesh.make(*shape), ((".", "fsdp"),), min_mb)
+    layout = placement.layout(mesh.make(*shape), ((".", "fsdp"),), min_mb)
     rules = steps.Rules(3, 16, 100, accumulate, skip)
     spec = schema.spec(SIZES, method.needs)
-    programs = loop.compile_step(method, rules, layout, spec)
+    programs = training.compile_step(method, rules, layout, spec)
     shapes = states.shapes(method, spec)
     state, frozen = states.create(method, spec, 3, tuple(map(layout.shardings, shapes)))
     logs = []
     for number in numbers:
-        batch = mesh.put_batch(host_batch(number), layout.mesh)
+        batch = layout.put_batch(host_batch(number))
         state, metrics = programs.play[1](state, frozen, batch)
         if number % 4 == 0:
             state, lazy = programs.play[4](state, frozen, batch)
@@ -166,20 +166,18 @@ def test_nonfinite_steps_can_be_skipped_and_are_counted():
 
 def train(workdir, cfg=None, total=12, every=4, **kw):
     method = load(cfg or config())
-    schedule = loop.Schedule(total, 1, every, 6, 3)
+    schedule = training.Schedule(total, 1, every, 6, 3)
     captions = ("a", "b")
     prompts = {k: v[:2] for k, v in host_batch(99).items() if k != "image"}
     workdir.mkdir(parents=True, exist_ok=True)
-    layout = loop.Layout(mesh.make(*kw.get("shape", (8, 1, 1))), ((".", "fsdp"),), 0.0)
-    return loop.train(
+    layout = placement.layout(mesh.make(*kw.get("shape", (8, 1, 1))), ((".", "fsdp"),), 0.0)
+    return training.train(
         method,
         rules=steps.Rules(3, 16, total),
         schedule=schedule,
         layout=layout,
         batch=schema.spec(SIZES, method.needs),
-        batches=lambda first: (
-            mesh.put_batch(host_batch(n), layout.mesh) for n in itertools.count(first)
-        ),
+        batches=lambda first: (layout.put_batch(host_batch(n)) for n in itertools.count(first)),
         workdir=workdir,
         config={"lr": 0.05},
         picture=loop.Picture(prompts, captions, {}, schema.to_uint8),
@@ -230,10 +228,10 @@ def test_loop_leaves_its_records_and_resumes_bit_for_bit(tmp_path):
 
 def test_resumes_on_another_mesh_with_equal_arrays(tmp_path):
     saved = jax.device_get(train(tmp_path, total=4))
-    layout = loop.Layout(mesh.make(2, 4, 1), ((".", "fsdp"),), 0.0)
+    layout = placement.layout(mesh.make(2, 4, 1), ((".", "fsdp"),), 0.0)
     shapes = states.shapes(load(config()), schema.spec(SIZES, ("image", "tokens", "token_mask")))[0]
     keeper = checkpoint.Checkpoints(tmp_path)
-    restored, meta = keeper.restore(loop.abstract(shapes, layout.shardings(shapes)))
+    restored, meta = keeper.restore(layout.abstract(shapes))
     keeper.close()
     equal(saved, jax.device_get(restored))
     assert meta["position"] == 4 * 16
@@ -299,7 +297,7 @@ def test_init_from_copies_what_fits_and_says_what_does_not(tmp_path):
     source, where = checkpoint.latest(tmp_path)
     method = load(config())
     spec = schema.spec(SIZES, method.needs)
-    layout = loop.Layout(mesh.make(8, 1, 1))
+    layout = placement.layout(mesh.make(8, 1, 1))
     shapes = states.shapes(method, spec)
     fresh, _ = states.create(method, spec, 9, tuple(map(layout.shardings, shapes)))
     source["params"]["d"]["Conv_0"]["kernel"] = np.zeros((1, 1, 3, 8), np.float32)
@@ -331,7 +329,7 @@ def test_mesh_and_batch_errors_name_the_config_lines():
     with pytest.raises(ConfigError, match=r"config\.mesh.*8 devices"):
         mesh.make(3, 1, 1)
     with pytest.raises(ConfigError, match=r"config\.batch_size=12.*multiple of 8"):
-        mesh.check_batch(12, 1, mesh.make())
+        placement.check_batch(12, 1, mesh.make())
     with pytest.raises(ConfigError, match=r"config\.accumulate=3"):
         steps.Rules(0, 16, 1, 3)
     with pytest.raises(ConfigError, match="known: replicate, fsdp, tensor"):
@@ -361,7 +359,7 @@ def test_durations():
     with pytest.raises(ConfigError, match=r"config\.total_epochs=3"):
         settings.steps({"total_epochs": 3}, "total", batch_size=16)
     with pytest.raises(ConfigError, match="no length"):
-        loop.Schedule(0)
+        training.Schedule(0)
 
 
 def test_only_trains_what_it_is_told_to():

@@ -14,8 +14,7 @@ from jaxt2i.data import schema
 from jaxt2i.engine import loop, mesh
 from jaxt2i.engine import state as states
 from jaxt2i.engine.method import load
-from jaxt2i.run import checkpoint
-from jaxt2i.run import open as runs
+from jaxt2i.run import checkpoint, placement, train
 from tests.engine import toy_config
 from tests.run.test_processes import arrays, assert_same, group
 
@@ -32,7 +31,7 @@ def shapes():
 def layout(place):
     sizes = PLACES[place]
     on = mesh.make(*sizes, devices=jax.devices()[: np.prod(sizes)])
-    return loop.Layout(on, ((".", "fsdp"),), 0.0)
+    return placement.layout(on, ((".", "fsdp"),), 0.0)
 
 
 def divided(state):
@@ -77,7 +76,7 @@ def test_a_run_moves_from_one_device_to_two_processes_loses_one_and_ends_in_one(
     with monkeypatch.context() as patch:
         one = functools.partial(mesh.make, devices=jax.devices()[:1])
         patch.setattr(mesh, "make", one)
-        runs.train(config(4, 4), moved, "in one process")
+        train.train(config(4, 4), moved, "in one process")
 
     more = ("--config.total_steps=100000", "--config.checkpoint_every_steps=8")
     both = group(moved, 2, *more, "--config.mesh.fsdp=8", "--config.keep_period_steps=8")
@@ -103,13 +102,13 @@ def test_a_run_moves_from_one_device_to_two_processes_loses_one_and_ends_in_one(
         if folder.name != "8":
             shutil.rmtree(folder)
     capsys.readouterr()
-    runs.train(config(12, 4), moved, "in one process again")
+    train.train(config(12, 4), moved, "in one process again")
     said = capsys.readouterr().out
     assert "config.mesh.fsdp: 8 -> 1" in said
     assert f"resuming from {moved}/checkpoints/8" in said
 
     straight = tmp_path / "straight"
-    runs.train(config(12, 0), straight, "in one process")
+    train.train(config(12, 0), straight, "in one process")
     # The same program as before.
     assert "(from the cache)" in capsys.readouterr().out
     assert_same(arrays(straight, 12), arrays(moved, 12), rtol=1e-5, atol=1e-6)

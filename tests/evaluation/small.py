@@ -10,7 +10,7 @@ from jaxt2i.data.drawn.synthetic import Synthetic
 from jaxt2i.encoders import clip, dino, features
 from jaxt2i.engine import state as states
 from jaxt2i.metrics import protocols
-from jaxt2i.run import checkpoint
+from jaxt2i.run import checkpoint, settings
 from jaxt2i.run import open as runs
 
 
@@ -95,18 +95,18 @@ def untrained(folder, file="configs/df_gan.py", steps=(2, 4), init_from="", **mo
 
     Only the initialisation is compiled, not a training step.
     """
-    config = runs.preset(file, "tiny")
+    config = settings.preset(file, "tiny")
     config.total_steps = steps[-1]
     config.init_from = init_from
     config.model.update(model)
     folder.mkdir(parents=True)
-    runs.write_config(folder, config, "a test")
+    settings.write_config(folder, config, "a test")
     run = runs.open_run(config)
     spec, device = run.batch_spec(), jax.sharding.SingleDeviceSharding(jax.devices()[0])
     shardings = jax.tree.map(lambda _: device, states.shapes(run.method, spec))
     state, _ = states.create(run.method, spec, config.seed, shardings)
     keeper = checkpoint.Checkpoints(folder)
     for step in steps:
-        keeper.save(state.replace(step=jnp.int32(step)), {"config": runs.plain(config)}, step)
+        keeper.save(state.replace(step=jnp.int32(step)), {"config": settings.plain(config)}, step)
     keeper.close()
     return folder

@@ -9,6 +9,7 @@ from jaxt2i.data import images
 from jaxt2i.data.schema import DataError
 from jaxt2i.evaluation import sets
 from jaxt2i.run import open as runs
+from jaxt2i.run import settings
 from tests.data.builders.pictures import cut
 from tests.evaluation.small import pictures, untrained
 
@@ -111,7 +112,7 @@ def test_every_rule_chooses_as_it_says():
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
     folder = untrained(tmp_path_factory.mktemp("run") / "df_gan", steps=(1,))
-    run = runs.open_run(runs.read_config(folder))
+    run = runs.open_run(settings.read_config(folder))
     state, frozen, _ = sample.restore(run, folder)
 
     def make(seed=0, samples=1, rule="stylegan"):

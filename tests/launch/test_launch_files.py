@@ -10,7 +10,7 @@ import nbformat
 import pytest
 import yaml
 
-from jaxt2i.run import open as runs
+from jaxt2i.run import settings
 from tests.launch.stubs import ROOT
 
 LAUNCH = ROOT / "launch"
@@ -43,8 +43,8 @@ def test_scripts_can_be_started_and_stop_at_errors(script):
 def test_every_setting_and_preset_exists(file):
     text = file.read_text()
     for config, preset in re.findall(r"(configs/\w+\.py)(?::(\w+))?", text):
-        assert runs.preset(str(ROOT / config), preset)
-    known = runs.flat(runs.plain(runs.preset(str(ROOT / "configs/stylegan_t.py"), "")))
+        assert settings.preset(str(ROOT / config), preset)
+    known = settings.flat(settings.plain(settings.preset(str(ROOT / "configs/stylegan_t.py"), "")))
     named = set(re.findall(r"--config\.([\w.]+)=", text))
     assert named <= set(known), named - set(known)
 

@@ -10,10 +10,10 @@ import pytest
 
 from jaxt2i.encoders import features
 from jaxt2i.evaluation import scores
-from jaxt2i.nn import pixels
 from jaxt2i.metrics import protocols, published, retrieval
 from jaxt2i.metrics.inception_score import ORDERS
 from jaxt2i.metrics.score import MetricError
+from jaxt2i.nn import pixels
 
 PARTS = tuple(dict.fromkeys(protocols.PARTS.values()))
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxt2i.nn import pixels
 from jaxt2i.metrics import diversity, inception_score, kernel, retrieval
 from jaxt2i.metrics.score import CountError, FeatureError, MetricError
+from jaxt2i.nn import pixels
 
 
 def normal(*shape, seed=0):

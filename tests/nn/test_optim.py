@@ -13,14 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ml_collections import ConfigDict
 
+from jaxt2i.config import ConfigError
 from jaxt2i.data import schema
-from jaxt2i.engine import loop, mesh
+from jaxt2i.engine import mesh
 from jaxt2i.engine import state as states
 from jaxt2i.engine import step as steps
-from jaxt2i.config import ConfigError
 from jaxt2i.engine.method import load
 from jaxt2i.nn import optim
-from jaxt2i.run import checkpoint
+from jaxt2i.run import checkpoint, placement, training
 
 DRAWS = 4096
 round_ = jax.jit(optim.stochastic_round)
@@ -107,16 +107,14 @@ def host_batch(number):
 
 def train(method, workdir, total):
     workdir.mkdir(exist_ok=True)
-    layout = loop.Layout(mesh.make(devices=jax.devices()[:1]))
-    state = loop.train(
+    layout = placement.layout(mesh.make(devices=jax.devices()[:1]))
+    state = training.train(
         method,
         rules=steps.Rules(3, 16, 9),
-        schedule=loop.Schedule(total, 3, 3, 0),
+        schedule=training.Schedule(total, 3, 3, 0),
         layout=layout,
         batch=schema.spec(SIZES, method.needs),
-        batches=lambda first: (
-            mesh.put_batch(host_batch(n), layout.mesh) for n in itertools.count(first)
-        ),
+        batches=lambda first: (layout.put_batch(host_batch(n)) for n in itertools.count(first)),
         workdir=workdir,
         config={},
     )

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxt2i.encoders.clip import ClipImage
 from jaxt2i.config import ConfigError
+from jaxt2i.encoders.clip import ClipImage
 from jaxt2i.engine.method import recomputing
 from jaxt2i.nn.critics import Critic
 from jaxt2i.nn.remat import Policy, recomputed

@@ -15,7 +15,7 @@ from jax.sharding import SingleDeviceSharding
 from jaxt2i import plan as command
 from jaxt2i.config import ConfigError
 from jaxt2i.planning import chips, compiled, report, search
-from jaxt2i.run import open as runs
+from jaxt2i.run import settings
 
 ROOT = Path(__file__).parents[2]
 TOY = str(ROOT / "tests" / "engine" / "toy_config.py")
@@ -32,7 +32,7 @@ def _release():
 
 
 def toy(batch=16, **mesh):
-    return compiled.prepared(runs.preset(TOY, ""), batch, mesh)
+    return compiled.prepared(settings.preset(TOY, ""), batch, mesh)
 
 
 def planned(topology, config, until="code"):
@@ -147,7 +147,7 @@ def test_gpus_are_planned_for_without_one():
 
 
 def test_a_prepared_configuration_needs_no_weights_and_no_accelerator():
-    config = runs.preset(str(ROOT / "configs" / "stylegan_t.py"), "full64")
+    config = settings.preset(str(ROOT / "configs" / "stylegan_t.py"), "full64")
     config.sharding = ()
     ready = compiled.prepared(config, 128, {"fsdp": 4})
     assert (ready.precision, ready.model.weights, ready.batch_size) == ("bfloat16", "random", 128)

@@ -8,12 +8,12 @@ import time
 import pytest
 from jax.profiler import ProfileData
 
-from jaxt2i.data import schema
-from jaxt2i.engine import loop, mesh
-from jaxt2i.engine import step as steps
 from jaxt2i.config import ConfigError
+from jaxt2i.data import schema
+from jaxt2i.engine import mesh
+from jaxt2i.engine import step as steps
 from jaxt2i.engine.method import load
-from jaxt2i.run import profile
+from jaxt2i.run import placement, profile, training
 from tests.engine.test_engine import SIZES, config, host_batch
 
 SLOW = 0.05
@@ -23,17 +23,17 @@ SLOW = 0.05
 def recorded(tmp_path_factory):
     """A run of the toy game whose batches come late, with steps 3 to 6 recorded."""
     workdir = tmp_path_factory.mktemp("recorded")
-    method, layout = load(config()), loop.Layout(mesh.make(8, 1, 1), ((".", "fsdp"),), 0.0)
+    method, layout = load(config()), placement.layout(mesh.make(8, 1, 1), ((".", "fsdp"),), 0.0)
 
     def late(first):
         for n in itertools.count(first):
             time.sleep(SLOW)
-            yield mesh.put_batch(host_batch(n), layout.mesh)
+            yield layout.put_batch(host_batch(n))
 
-    loop.train(
+    training.train(
         method,
         rules=steps.Rules(3, 16, 8),
-        schedule=loop.Schedule(8, 4, 0, 0, recorded=profile.Window(3, 4)),
+        schedule=training.Schedule(8, 4, 0, 0, recorded=profile.Window(3, 4)),
         layout=layout,
         batch=schema.spec(SIZES, method.needs),
         batches=late,
@@ -67,10 +67,10 @@ def test_a_window_is_recorded_and_said_in_words(recorded, capsys):
 
 def test_a_window_outside_the_run_is_refused_before_anything_is_compiled():
     with pytest.raises(ConfigError, match=r"start_step=9, steps=4: steps 9 to 12 .* 1 to 10"):
-        loop.Schedule(10, recorded=profile.Window(9, 4))
+        training.Schedule(10, recorded=profile.Window(9, 4))
     with pytest.raises(ConfigError, match=r"config\.profile\.steps=0"):
-        loop.Schedule(10, recorded=profile.Window(9, 0))
-    loop.Schedule(10, recorded=profile.Window(0, 0))
+        training.Schedule(10, recorded=profile.Window(9, 0))
+    training.Schedule(10, recorded=profile.Window(0, 0))
 
 
 HOST = """

@@ -9,17 +9,18 @@ import numpy as np
 import optax
 import pytest
 
+from jaxt2i.config import ConfigError
 from jaxt2i.encoders import pretrained
 from jaxt2i.engine import state as states
 from jaxt2i.engine import step as steps
-from jaxt2i.config import ConfigError
+from jaxt2i.run import borrow, settings, train
 from jaxt2i.run import open as runs
 from jaxt2i.systems.attngan import method as attngan
 from jaxt2i.systems.dm_gan import method as dm_gan
 
 
 def opened(name="attngan", preset="tiny", init_from="", **changes):
-    config = runs.preset(f"configs/{name}.py", preset)
+    config = settings.preset(f"configs/{name}.py", preset)
     config.init_from = init_from
     config.model.update(changes)
     return runs.open_run(config)
@@ -49,7 +50,7 @@ def test_published_sizes(generator, count):
     [(m, p) for m in ("attngan", "dm_gan") for p in ("cub", "coco")] + [("attngan", "cub_dcgan")],
 )
 def test_a_step_of_every_published_configuration_traces(name, preset):
-    config = runs.preset(f"configs/{name}.py", preset)
+    config = settings.preset(f"configs/{name}.py", preset)
     config.batch_size = 4
     config.data.tokenizer = "words"
     config.model.weights = "random"
@@ -84,13 +85,13 @@ def test_one_drawing_serves_all_players_and_its_statistics_move_once():
 
 
 def test_encoders_come_from_an_earlier_run(tmp_path):
-    teacher = runs.preset("configs/damsm.py", "tiny")
+    teacher = settings.preset("configs/damsm.py", "tiny")
     teacher.total_steps = 1
     teacher.score_images = 0
-    runs.train(teacher, tmp_path / "damsm", "a test")
+    train.train(teacher, tmp_path / "damsm", "a test")
     run = opened(init_from=str(tmp_path / "damsm"), weights="pretrained")
     got = run.method.pretrained["text"]()
-    tree, _ = runs.earlier(str(tmp_path / "damsm"))
+    tree, _ = borrow.earlier(str(tmp_path / "damsm"))
     for a, b in zip(
         jax.tree.leaves(got["params"]), jax.tree.leaves(tree["params"]["text"]), strict=True
     ):
@@ -145,7 +146,7 @@ def test_the_paper_and_the_code_of_dm_gan_differ_where_fields_say():
     ],
 )
 def test_bad_settings_are_refused(changes, line):
-    config = runs.preset("configs/attngan.py", "tiny").unlock()
+    config = settings.preset("configs/attngan.py", "tiny").unlock()
     config.model.update(changes)
     with pytest.raises(ConfigError, match=line):
         attngan.build(config)

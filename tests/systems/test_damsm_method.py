@@ -6,7 +6,7 @@ import optax
 import pytest
 
 from jaxt2i.config import ConfigError
-from jaxt2i.run import open as runs
+from jaxt2i.run import settings
 from jaxt2i.systems.damsm import method as damsm
 
 
@@ -43,13 +43,13 @@ def test_moments_are_forgotten_every_epoch_and_the_text_is_clipped():
 
 def test_classes_are_needed_only_where_they_mask():
     for preset, asks in (("cub", True), ("coco", False)):
-        config = runs.preset("configs/damsm.py", preset)
+        config = settings.preset("configs/damsm.py", preset)
         assert ("label" in damsm.build(config).needs) == asks
         assert "trunk_weights" in damsm.build(config).notes[0]
 
 
 def test_bad_settings_are_refused():
-    config = runs.preset("configs/damsm.py", "tiny")
+    config = settings.preset("configs/damsm.py", "tiny")
     config.model.trunk = "vgg"
     with pytest.raises(ConfigError, match=r"config\.model\.trunk='vgg'"):
         damsm.build(config)

@@ -7,17 +7,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxt2i.config import ConfigError
 from jaxt2i.encoders.pretrained import template
 from jaxt2i.engine import state as states
 from jaxt2i.engine import step as steps
-from jaxt2i.config import ConfigError
 from jaxt2i.run import open as runs
+from jaxt2i.run import settings
 from jaxt2i.systems.df_gan import method as df_gan
 
 
 @functools.cache
 def run():
-    return runs.open_run(runs.preset("configs/df_gan.py", "tiny"))
+    return runs.open_run(settings.preset("configs/df_gan.py", "tiny"))
 
 
 def test_published_sizes():
@@ -83,7 +84,7 @@ def test_one_program_saves_a_generator_pass():
     def forward(state, frozen, batch):
         ctx = states.context(method, state, frozen, key=jax.random.key(0), use_ema=False)
         z = jnp.zeros((run().config.batch_size, run().config.model.z_dim))
-        return ctx("g", z, method.text(ctx, batch).sentence)
+        return ctx("g", z, method.sampler.text(ctx, batch).sentence)
 
     fused = flops(steps.make(method, rules)[1], state, frozen, spec)
     apart = flops(alone(0), state, frozen, spec) + flops(alone(1), state, frozen, spec)
@@ -91,7 +92,7 @@ def test_one_program_saves_a_generator_pass():
 
 
 def test_bad_settings_are_refused():
-    config = runs.preset("configs/df_gan.py", "tiny")
+    config = settings.preset("configs/df_gan.py", "tiny")
     config.data.resolution = 24
     with pytest.raises(ConfigError, match=r"config\.data\.resolution=24"):
         df_gan.build(config)

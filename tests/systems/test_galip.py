@@ -9,20 +9,21 @@ import numpy as np
 import optax
 import pytest
 
+from jaxt2i.config import ConfigError
 from jaxt2i.encoders.clip import ClipImage, normalize_image
 from jaxt2i.encoders.pretrained import template
 from jaxt2i.encoders.vit import Block
 from jaxt2i.engine import state as states
 from jaxt2i.engine import step as steps
-from jaxt2i.config import ConfigError
 from jaxt2i.run import open as runs
+from jaxt2i.run import settings
 from jaxt2i.systems.galip import method as galip
 
 TOWER = ClipImage(resolution=32, patch=8, width=32, layers=5, heads=2, joint=16)
 
 
 def opened(preset, **changes):
-    config = runs.preset("configs/galip.py", preset)
+    config = settings.preset("configs/galip.py", preset)
     config.model.update(changes)
     return runs.open_run(config)
 
@@ -51,7 +52,7 @@ def test_resolutions_of_the_blocks(grid, resolution, want):
 
 @pytest.mark.parametrize("preset", ["coco", "coco_b16", "coco_l14", "coco_256", "coco_512"])
 def test_a_step_of_every_trunk_and_size_traces(preset):
-    config = runs.preset("configs/galip.py", preset)
+    config = settings.preset("configs/galip.py", preset)
     config.batch_size = 4
     run = runs.open_run(config)
     state, frozen = states.shapes(run.method, run.batch_spec())
@@ -62,7 +63,7 @@ def test_a_step_of_every_trunk_and_size_traces(preset):
 
     def draw(state, frozen, batch, keys):
         ctx = states.context(run.method, state, frozen, key=jax.random.key(0))
-        return run.method.sample(ctx, batch, keys)["image"]
+        return run.method.sampler(ctx, batch, keys)["image"]
 
     keys = jax.vmap(jax.random.key)(jnp.arange(4))
     image = jax.eval_shape(draw, state, frozen, run.batch_spec(), keys)
@@ -122,7 +123,7 @@ def test_one_program_saves_a_generator_pass_and_changes_nothing():
     def forward(state, frozen, batch):
         ctx = states.context(method, state, frozen, key=jax.random.key(0), use_ema=False)
         keys = jax.vmap(jax.random.key)(jnp.arange(size))
-        return method.sample(ctx, batch, keys)["image"]
+        return method.sampler(ctx, batch, keys)["image"]
 
     compiled = [jax.jit(f).lower(*shapes, spec).compile() for f in (together, one_by_one, forward)]
     fused, apart, draw = (c.cost_analysis()["flops"] for c in compiled)

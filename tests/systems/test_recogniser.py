@@ -5,12 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxt2i.config import ConfigError
 from jaxt2i.data import schema
 from jaxt2i.data.drawn import meaning
 from jaxt2i.data.drawn.synthetic import Synthetic
-from jaxt2i.config import ConfigError
 from jaxt2i.metrics.recognised import found
 from jaxt2i.run import open as runs
+from jaxt2i.run import settings
 from jaxt2i.systems.recogniser import method as recogniser
 
 KEYS = ("image", "boxes", "box_label", "box_mask", "box_attributes", "setting")
@@ -46,7 +47,7 @@ def perfect(batch, model):
 @pytest.mark.parametrize("corpus", ["scenes", "blooms"])
 def test_what_is_taught_reads_back_as_what_was_drawn(corpus):
     batch = batch_of(corpus, 96)
-    config = runs.preset("configs/recogniser.py", {"scenes": "embedded"}.get(corpus, corpus))
+    config = settings.preset("configs/recogniser.py", {"scenes": "embedded"}.get(corpus, corpus))
     model = recogniser.Model(**config.model)
     seen = jax.jit(lambda out: recogniser.readings(out, model))(perfect(batch, model))
     for key, share in found(seen, batch).items():
@@ -155,7 +156,7 @@ def test_edges_do_not_know_colours_and_turn_with_the_picture():
 
 
 def test_a_reading_depends_on_the_picture_alone():
-    run = runs.open_run(runs.preset("configs/recogniser.py", "tiny"))
+    run = runs.open_run(settings.preset("configs/recogniser.py", "tiny"))
     images = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), dtype=np.uint8)
     eye = run.method.nets["eye"]
     variables = eye.init(jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
@@ -167,7 +168,7 @@ def test_a_reading_depends_on_the_picture_alone():
 
 def test_presets_count_what_the_corpora_have():
     for preset, corpus in (("embedded", "scenes"), ("blooms", "blooms"), ("tiny", "scenes")):
-        config = runs.preset("configs/recogniser.py", preset)
+        config = settings.preset("configs/recogniser.py", preset)
         assert config.data.corpus == corpus
         assert config.model.classes == len(meaning.CLASSES[corpus])
         assert config.model["values"] == tuple(map(len, meaning.ATTRIBUTES.values()))
@@ -176,7 +177,7 @@ def test_presets_count_what_the_corpora_have():
 
 
 def test_resolutions_that_do_not_fit_the_grid_are_refused():
-    config = runs.preset("configs/recogniser.py", "tiny")
+    config = settings.preset("configs/recogniser.py", "tiny")
     config.data.resolution = 20
     with pytest.raises(ConfigError, match=r"config\.data\.resolution=20"):
         recogniser.build(config)

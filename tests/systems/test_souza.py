@@ -9,16 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jaxt2i.config import ConfigError
 from jaxt2i.encoders.pretrained import template
 from jaxt2i.engine import state as states
-from jaxt2i.config import ConfigError
 from jaxt2i.run import open as runs
+from jaxt2i.run import settings
 from jaxt2i.systems.souza import method as souza
 
 
 @functools.cache
 def run():
-    return runs.open_run(runs.preset("configs/souza.py", "tiny"))
+    return runs.open_run(settings.preset("configs/souza.py", "tiny"))
 
 
 def test_published_sizes():
@@ -78,7 +79,7 @@ def test_training_mixes_and_sampling_does_not():
 
 def test_the_average_moves_by_a_thousandth_at_any_batch():
     for batch in (8, 24):
-        config = runs.preset("configs/souza.py", "tiny")
+        config = settings.preset("configs/souza.py", "tiny")
         config.batch_size, config.model.ema_beta = batch, 0.999
         rule = souza.build(config).ema["g"]
         for images in (0.0, 1e6):
@@ -89,17 +90,16 @@ def test_settling_brings_statistics_to_those_of_the_weights():
     """After many batches the running mean is that of the first normalised features."""
     method = run().method
     spec = run().batch_spec()
-    state = states.new(method, jax.jit(method.init)(jax.random.key(0), states.batch_zeros(spec)))
+    state = states.new(method, jax.jit(method.init)(jax.random.key(0), states.zeros(spec)))
     frozen = {
-        n: jax.jit(method.init)(jax.random.key(0), states.batch_zeros(spec))[n]
-        for n in method.frozen
+        n: jax.jit(method.init)(jax.random.key(0), states.zeros(spec))[n] for n in method.frozen
     }
     rows = run().prompts(["a red rose"] * 8)
 
     @jax.jit
     def turn(state, key):
         ctx = states.context(method, state, frozen, key=key)
-        method.settle(ctx, rows)
+        method.sampler.settle(ctx, rows)
         return ctx.extra
 
     before = state.extra["g"]["batch_stats"]["block2"]["bn1"]["norm"]
@@ -125,7 +125,7 @@ def test_settling_brings_statistics_to_those_of_the_weights():
     ],
 )
 def test_bad_settings_are_refused(changes, line):
-    config = runs.preset("configs/souza.py", "tiny")
+    config = settings.preset("configs/souza.py", "tiny")
     config.model.update(changes)
     with pytest.raises(ConfigError, match=line):
         souza.build(config)

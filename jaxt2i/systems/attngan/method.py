@@ -15,11 +15,11 @@ import jax
 import jax.numpy as jnp
 from jax.nn import softplus
 
-from jaxt2i.data.schema import to_uint8_floor, unit_range
+from jaxt2i.config import ConfigError, fields
+from jaxt2i.data.schema import unit_range
 from jaxt2i.encoders.damsm import DamsmImage, DamsmText
 from jaxt2i.encoders.text import Text
-from jaxt2i.config import ConfigError, fields
-from jaxt2i.engine.method import Batch, Ctx, Ema, Method, Player
+from jaxt2i.engine.method import Batch, Ctx, Ema, Method, Player, Sampler
 from jaxt2i.losses.damsm import Gammas, damsm
 from jaxt2i.metrics.drawn import BETTER, scores
 from jaxt2i.nn.critics import Critic
@@ -331,7 +331,7 @@ class Game:
     @property
     def sampler(self) -> Sampler:
         """How pictures are drawn."""
-        return Sampler(self.draw, text=self.text, latent=self.latent, pixels="floor")
+        return Sampler(draw=self.draw, text=self.text, latent=self.latent, pixels="floor")
 
     def draw(self, ctx, rows, keys, *, z, text) -> dict:
         """One picture a key and caption; its earlier stages and attention with it."""

@@ -11,9 +11,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxt2i.config import fields
 from jaxt2i.data.schema import unit_range
 from jaxt2i.encoders import clip as encoders
-from jaxt2i.config import fields
 from jaxt2i.engine.method import Method, Player
 from jaxt2i.losses.text import contrastive
 from jaxt2i.metrics.retrieval import mean_cosine, r_precision
@@ -126,7 +126,6 @@ def build(cfg) -> Method:
         players=(Player("clip", tuple(nets), loss, adam.tx()),),
         init=init,
         needs=("image", "tokens", "token_mask"),
-        text=lambda ctx, batch: ctx("text", batch["tokens"], batch["token_mask"]),
         vocab=model.vocab,
         score=score,
         better={"r_precision": "higher"},

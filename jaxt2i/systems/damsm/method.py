@@ -13,11 +13,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxt2i.config import ConfigError, fields
 from jaxt2i.data.schema import unit_range
 from jaxt2i.encoders.damsm import TRUNKS, DamsmImage, DamsmText
 from jaxt2i.encoders.pretrained import load_trunk
 from jaxt2i.encoders.text import Text
-from jaxt2i.config import ConfigError, fields
 from jaxt2i.engine.method import Batch, Ctx, Method, Player
 from jaxt2i.losses.damsm import Gammas, damsm
 from jaxt2i.metrics.retrieval import r_precision
@@ -200,7 +200,6 @@ def build(cfg) -> Method:
         init=init,
         needs=("image", "tokens", "token_mask", *(("label",) if model.class_mask else ())),
         pretrained=pretrained,
-        text=lambda ctx, batch: ctx("text", batch["tokens"], batch["token_mask"]),
         vocab=model.text_vocab,
         score=game.score,
         better={"r_precision": "higher"},

@@ -12,11 +12,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxt2i.data.schema import to_uint8_floor, unit_range
+from jaxt2i.config import ConfigError, fields
+from jaxt2i.data.schema import unit_range
 from jaxt2i.encoders import clip, perception
 from jaxt2i.encoders.text import Text
-from jaxt2i.config import ConfigError, fields
-from jaxt2i.engine.method import Batch, Ctx, Ema, Method, Player
+from jaxt2i.engine.method import Batch, Ctx, Ema, Method, Player, Sampler
 from jaxt2i.losses import adversarial
 from jaxt2i.losses.penalties import Judged, judge
 from jaxt2i.metrics.drawn import BETTER, scores
@@ -391,7 +391,7 @@ class Game:
     @property
     def sampler(self) -> Sampler:
         """How pictures are drawn."""
-        return Sampler(self.draw, text=self.text, latent=self.latent, pixels="floor")
+        return Sampler(draw=self.draw, text=self.text, latent=self.latent, pixels="floor")
 
     def draw(self, ctx, rows, keys, *, z, text) -> dict[str, jax.Array]:
         """One picture a key and caption, without truncation."""

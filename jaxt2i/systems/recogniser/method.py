@@ -17,8 +17,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxt2i.data.schema import BOX_ATTRIBUTES, unit_range
 from jaxt2i.config import ConfigError, fields
+from jaxt2i.data.schema import BOX_ATTRIBUTES, unit_range
 from jaxt2i.engine.method import Batch, Ctx, Method, Player
 from jaxt2i.metrics.recognised import found, overlap
 from jaxt2i.nn.linear import Conv

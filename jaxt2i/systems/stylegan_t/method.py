@@ -13,11 +13,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxt2i.config import ConfigError, fields
 from jaxt2i.data.schema import unit_range
 from jaxt2i.encoders import perception
 from jaxt2i.encoders.text import Text
-from jaxt2i.config import ConfigError, fields
-from jaxt2i.engine.method import Batch, Ctx, Ema, Method, Player
+from jaxt2i.engine.method import Batch, Control, Ctx, Ema, Method, Player, Sampler
 from jaxt2i.losses import adversarial
 from jaxt2i.losses.text import l2_normalize, spherical_distance
 from jaxt2i.metrics.drawn import BETTER, scores
@@ -188,7 +188,7 @@ class Game:
     def sampler(self) -> Sampler:
         """How pictures are drawn."""
         psi = Control("psi", 1.0, 0.0, 2.0, help="truncation: 1 varied .. 0 typical")
-        return Sampler(self.draw, text=self.text, latent=self.latent, controls=(psi,))
+        return Sampler(draw=self.draw, text=self.text, latent=self.latent, controls=(psi,))
 
     def draw(self, ctx, rows, keys, *, z, text, psi) -> dict[str, jax.Array]:
         """One picture a key and caption, with constant noise; psi truncates the latent's part."""
