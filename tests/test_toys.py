@@ -1,0 +1,243 @@
+"""Three systems written against the interface alone: boxes, text to layout, an editor by diffusion.
+
+What they can do they can do everywhere: in grids, samples, evaluations, plans and the Python API.
+"""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxt2i import api, sample
+from jaxt2i.config import ConfigError
+from jaxt2i.data.schema import DataError
+from jaxt2i.engine import draw
+from jaxt2i.evaluation import sets
+from jaxt2i.run import training  # noqa: F401
+from jaxt2i.run.train import train
+from tests.toys import box_gan, edit, layout
+
+TOYS = {"box_gan": box_gan, "layout": layout, "edit": edit}
+OBJECTS = [{"label": "cat", "box": [0.1, 0.2, 0.4, 0.5]}, {"label": "dog", "box": [0.5, 0, 0.5, 1]}]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """{toy: work directory} of two steps each."""
+    out = {}
+    for name, toy in TOYS.items():
+        out[name] = tmp_path_factory.mktemp(name)
+        train(toy.get_config(), out[name], "a test")
+    return out
+
+
+@pytest.fixture(scope="module")
+def systems(runs):
+    return {name: api.load(folder) for name, folder in runs.items()}
+
+
+@pytest.fixture(scope="module")
+def labels(systems):
+    return list(systems["layout"].run.facts.names["box_label"])
+
+
+@pytest.fixture
+def photo(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    return tmp_path / "photo.png"
+
+
+def rows_for(name, labels, photo):
+    things = [t | {"label": labels[i]} for i, t in enumerate(OBJECTS)]
+    return {
+        "box_gan": [{"prompt": f"scene {i}", "objects": things[: 1 + i % 2]} for i in range(3)],
+        "layout": [{"prompt": f"scene {i}"} for i in range(3)],
+        "edit": [
+            {
+                "prompt": f"scene {i}",
+                "image": str(photo),
+                "edit_region": [[0, 0, 0.5, 0.5 + 0.1 * i]],
+            }
+            for i in range(3)
+        ],
+    }[name]
+
+
+def equal(a, b):
+    return all(
+        np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    )
+
+
+@pytest.mark.parametrize("name", TOYS)
+@pytest.mark.parametrize("chunk", [1, 8])
+def test_the_law_of_drawing(runs, labels, photo, name, chunk):
+    """To the bit: alone, in three, among nineteen, on one device and on four."""
+    rows = rows_for(name, labels, photo)
+    one = api.load(runs[name], chunk=chunk, layout=devices(1))
+    many = api.load(runs[name], chunk=chunk, layout=devices(4))
+    three = one.sample(rows, seed=5).outputs
+    alone = [one.sample([row], seed=5).outputs[0] for row in rows]
+    crowd = one.sample([*rows[::-1] * 6, rows[0]], seed=5).outputs
+    spread = many.sample(rows, seed=5).outputs
+    assert equal(three, alone)
+    assert equal(three[0], crowd[-1])
+    assert equal(three[1], crowd[7])
+    assert equal(three, spread)
+    assert not equal(three[0], three[1])
+
+
+def devices(count):
+    return api.mesh.Layout(api.mesh.make(count, 1, 1, jax.devices()[:count]))
+
+
+def test_the_grid_the_command_and_the_api_draw_the_same(runs, systems, tmp_path):
+    """The grid's first picture has seed 0 and the first held-out row."""
+    from jaxt2i.run import log
+
+    for name in ("box_gan", "edit"):
+        system = systems[name]
+        rows = list(api.from_split(system.run, "val:0:3"))
+        found = [system.sample([row], seed=i).outputs[0]["image"] for i, row in enumerate(rows)]
+        log.save_grid(tmp_path / "own.png", np.stack(found), [r["prompt"] for r in rows])
+        kept = np.asarray(Image.open(runs[name] / "samples" / "00000002.png"))
+        np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "own.png")), kept)
+        out = tmp_path / name
+        sample.main(["--workdir", str(runs[name]), "--from-split", "val:0:1", "--out", str(out)])
+        np.testing.assert_array_equal(np.asarray(Image.open(out / "000000.png")), found[0])
+        drawn = sets.of_system(
+            system,
+            [rows[0]["prompt"]],
+            name="x",
+            seed=0,
+            rule="",
+            conditions=lambda n, rows=rows: rows[0] | {"seed": 0},
+        )
+        np.testing.assert_array_equal(drawn.pictures([0])[0], found[0])
+        assert drawn.rows([0])[0]["prompt"] == rows[0]["prompt"]
+
+
+def test_a_layout_model_shows_layouts_and_a_gan_its_boxes(runs):
+    assert (runs["layout"] / "samples" / "00000002_layout.png").is_file()
+    assert not (runs["layout"] / "samples" / "00000002.png").exists()
+    assert (runs["box_gan"] / "samples" / "00000002.png").is_file()
+    assert (runs["box_gan"] / "samples" / "00000002_layout.png").is_file()
+
+
+def test_a_chain_draws_a_picture_from_a_caption(runs, systems, labels, tmp_path):
+    chain = api.load(runs["box_gan"], after=[runs["layout"]])
+    assert chain.conditions == ["prompt"]
+    assert set(chain.controls) == {"temperature", "greedy", "psi"}
+    found = chain.sample(["two cats and a dog"], num=2, temperature=0.5, psi=0.8)
+    layouts = systems["layout"].sample(["two cats and a dog"], num=2, temperature=0.5)
+    assert found.layouts == layouts.layouts
+    again = systems["box_gan"].sample(layouts.rows, psi=0.8) if all(layouts.layouts) else found
+    assert equal([o["image"] for o in found.outputs], [o["image"] for o in again.outputs])
+    # What a person says is not overwritten.
+    mine = [{"label": labels[0], "box": [0.0, 0.0, 1.0, 1.0]}]
+    assert chain.sample([{"prompt": "x", "objects": mine}]).layouts[0] == mine
+
+
+def test_a_drawn_folder_is_drawn_again_from_its_own_metadata(
+    runs, systems, labels, photo, tmp_path
+):
+    for name in TOYS:
+        file = tmp_path / f"{name}.jsonl"
+        file.write_text("\n".join(map(json.dumps, rows_for(name, labels, photo))))
+        first, second = tmp_path / f"{name}-a", tmp_path / f"{name}-b"
+        command = ["--workdir", str(runs[name]), "--conditions"]
+        sample.main([*command, str(file), "--num", "2", "--seed", "7", "--out", str(first)])
+        sample.main([*command, str(first / "metadata.jsonl"), "--out", str(second)])
+        lines = [
+            [json.loads(line) for line in (f / "metadata.jsonl").read_text().splitlines()]
+            for f in (first, second)
+        ]
+        assert [line["seed"] for line in lines[0]] == [7, 8] * 3
+        for a, b in zip(*lines, strict=True):
+            assert a.get("objects") == b.get("objects")
+        for picture in sorted(first.glob("00000?.png")):
+            assert picture.read_bytes() == (second / picture.name).read_bytes()
+
+
+def test_steps_are_data_and_schedulers_are_compiled_in(systems, photo):
+    row = {"prompt": "snow", "image": str(photo)}
+    by = systems["edit"]
+    few, more = by.sample([row], steps=2), by.sample([row], steps=5)
+    assert not equal(few.outputs, more.outputs)
+    drawer = by.drawer([n for n in by.gives if n == "image"])
+    one = by.sample([row | {"controls": {"steps": 2}}], steps=5)
+    assert equal(one.outputs, few.outputs)
+    assert not equal(by.sample([row], scheduler="ddpm", steps=2).outputs, few.outputs)
+    assert drawer.chunk == 1
+    told = {c["name"]: c for c in by.describe()["controls"]}
+    assert told["steps"]["high"] == 1000
+    assert told["scheduler"]["choices"] == ("ddim", "ddpm")
+
+
+@pytest.mark.parametrize(
+    ("controls", "words"),
+    [
+        ({"step": 5}, "no control 'step'; did you mean steps"),
+        ({"steps": 0}, "steps=0: expected 1 to 1000"),
+        ({"steps": 2.5}, "steps=2.5: expected a value of type int"),
+        ({"guidance": float("nan")}, "guidance=nan: expected a finite number"),
+        ({"scheduler": "ddmi"}, "did you mean ddim"),
+    ],
+)
+def test_controls_that_cannot_be(systems, photo, controls, words):
+    with pytest.raises(ConfigError, match=words):
+        systems["edit"].sample([{"prompt": "a", "image": str(photo)}], **controls)
+
+
+def test_conditions_that_cannot_be(systems, labels, tmp_path):
+    gan, things = systems["box_gan"], [{"label": "kat", "box": [0, 0, 1, 1]}]
+    with pytest.raises(DataError, match="objects"):
+        gan.sample(["a cat"])
+    with pytest.raises(DataError, match="kat"):
+        gan.sample([{"prompt": "a", "objects": things}])
+    (tmp_path / "no.png").write_text("no picture")
+    with pytest.raises(DataError, match=r"no\.png"):
+        systems["edit"].sample([{"prompt": "a", "image": str(tmp_path / "no.png")}])
+
+
+def test_a_sampler_that_would_mix_pictures_is_told_so(systems):
+    system = systems["box_gan"]
+    for bad, words in (
+        (lambda ctx, *_, **__: {"image": ctx.rng("z")}, "row's own key"),
+        (lambda ctx, rows, *_, **__: ctx("g", train=True), "train=True"),
+    ):
+        sampler = draw.dataclasses.replace(system.sampler, draw=bad)
+        method = draw.dataclasses.replace(system.run.method, sampler=sampler)
+        drawer = draw.Drawer(method=method, layout=system.layout)
+        with pytest.raises(ConfigError, match=words):
+            drawer.outputs(*system.weights, system.run.row_spec())
+
+
+def test_a_plan_lowers_every_sampler(systems):
+    for name, system in systems.items():
+        spec = system.run.row_spec()
+        rows = {k: jax.ShapeDtypeStruct((8, *v.shape[1:]), v.dtype) for k, v in spec.items()}
+        placed = [system.layout.abstract(t) for t in system.weights]
+        text = system.drawer().lower(*placed, system.layout.abstract(rows, system.layout.rows))
+        assert "func.func public @main" in text.as_text(), name
+
+
+def test_eight_thousand_pictures_stream_in_constant_memory(systems):
+    """What is held does not grow with what is drawn."""
+    import tracemalloc
+
+    system = systems["layout"]
+    rows = ({"prompt": "a cat", "seed": i, "number": i} for i in range(8000))
+    stream = system.stream(rows)
+    for _ in range(50):
+        next(stream)
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    count = sum(1 for _ in stream)
+    after = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert count == 7950
+    assert after - before < 3 * 2**20
