@@ -125,7 +125,7 @@ def test_what_is_written_beside_pictures_is_drawn_again(tmp_path):
     row = Row({"prompt": "a cat", "seed": 9, "controls": {"psi": 0.5}, "label": "tulip"})
     row |= {"objects": [{"label": "dog", "box": [0.123456789, 0.2, 0.5, 0.3]}]}
     row |= {"image": np.asarray(noise(16, 16)), "edit_region": [[0.1, 0.1, 0.33, 0.8]]}
-    first = by.arrays(row, ALL[:4] + ("label", *LAYOUT, "image", "edit_region"))
+    first = by.arrays(row, (*ALL[:4], "label", *LAYOUT, "image", "edit_region"))
     line = row | by.row(first)
     for i, (word, pixels) in enumerate([(w, line[w]) for w in ("image", "edit_region")]):
         Image.fromarray(pixels).save(tmp_path / f"{i}.png")
@@ -224,7 +224,7 @@ def test_a_models_boxes_that_are_none_are_left_out(capsys):
 
 
 @pytest.mark.parametrize(("size", "shape"), [((50, 50), (16, 16)), ((61, 40), (16, 16)),
-                                             ((40, 61), (16, 32)), ((16, 16), (16, 16))])  # fmt: skip
+                                             ((40, 61), (16, 32))])  # fmt: skip
 def test_pictures_are_cropped_and_resized_as_held_out_ones(tmp_path, capsys, size, shape):
     image = noise(*size)
     image.save(tmp_path / "a.png")
@@ -329,13 +329,13 @@ WRONG = {
     "object number": ("box_label", thing(label=4), r"'objects\[1\]\.label' is 4; expected .* to 3"),
     "object unnamed": ("box_label", {"objects": [{"box": [0, 0, 1, 1]}]}, r"has no 'label', which"),
     "objects": ("boxes", {"objects": {}}, r"'objects' is \{\}; expected a list of objects"),
-    "object": ("boxes", {"objects": ["cat"]}, r"'objects\[0\]' is \"cat\"; expected an object such"),
+    "object": ("boxes", {"objects": ["cat"]}, r"'objects\[0\]' is \"cat\"; expected an object suc"),
     "object word": ("boxes", thing(lable=3), r"'objects\[1\]': an object has no word 'lable'; did "
                     r"you mean 'label'\?"),
     "no box": ("boxes", {"objects": [{"label": 0}]}, r"'objects\[0\]' has no 'box'; expected \[x,"),
     "box null": ("boxes", thing(box=None), r"'objects\[1\]\.box' is null; expected \[x, y, width"),
     "box short": ("boxes", thing(box=[0, 0, 1]), r"box' is \[0, 0, 1\]; expected .* four finite"),
-    "box long": ("boxes", thing(box=[0] * 5), r"box' is \[0, 0, 0, 0, 0\]; expected .* four finite"),
+    "box long": ("boxes", thing(box=[0] * 5), r"box' is \[0, 0, 0, 0, 0\]; expected .* four finit"),
     "box NaN": ("boxes", thing(box=[0, 0, 1, float("nan")]), r"box' is \[0, 0, 1, NaN\]; expected"),
     "box endless": ("boxes", thing(box=[0, 0, 1, 10**400]), r"four finite numbers"),
     "box of texts": ("boxes", thing(box=["0", 0, 1, 1]), r"box' is \[\"0\", 0, 1, 1\]; expected"),
@@ -346,39 +346,39 @@ WRONG = {
                    r"\"pixels\" and \"size\": \[width, height\] in the row"),
     "box corner": ("boxes", thing(box=[0, 0, 40, 30]), r"these look like pixels"),
     "pixels of what": ("boxes", thing(box=[0, 0, 4, 3]) | {"units": "pixels"}, r"of which picture"),
-    "pixels outside": ("boxes", thing() | {"units": "pixels", "size": [64, 64], "objects": [
-        {"label": 0, "box": [64, 0, 9, 9]}]}, r"box' is \[64, 0, 9, 9\]; expected .* inside the pic"),
-    "image missing": ("image", {"image": "pohto.png"}, r"'image' is 'pohto\.png': no such file; did "
-                      r"you mean 'photo\.png'\?"),
+    "pixels outside": ("boxes", {"units": "pixels", "size": [64, 64], "objects": [
+        {"label": 0, "box": [64, 0, 9, 9]}]}, r"box' is \[64, 0, 9, 9\]; expected .* inside the p"),
+    "image missing": ("image", {"image": "pohto.png"}, r"'image' is 'pohto\.png': no such file; "
+                      r"did you mean 'photo\.png'\?"),
     "image nameless": ("image", {"image": ""}, r"'image' is '': no such file"),
     "image odd name": ("image", {"image": "\0" * 9}, r"'image' is .*: no such file"),
     "image long name": ("image", {"image": "a" * 5000}, r"'image' is .*: no such file"),
     "image folder": ("image", {"image": "."}, r"'image' is .*: cannot be read; expected a picture"),
-    "image none": ("image", {"image": "words.txt"}, r"words\.txt: not an image; expected a picture"),
-    "image cut": ("image", {"image": "cut.png"}, r"cut\.png: truncated or corrupt; expected a pict"),
+    "image none": ("image", {"image": "words.txt"}, r"words\.txt: not an image; expected a pictur"),
+    "image cut": ("image", {"image": "cut.png"}, r"cut\.png: truncated or corrupt; expected a pic"),
     "image cut JPEG": ("image", {"image": "cut.jpg"}, r"cut\.jpg: truncated or corrupt"),
     "image empty": ("image", {"image": "empty.png"}, r"empty\.png: empty file"),
     "image number": ("image", {"image": 3}, r"'image' is 3; expected the name of a picture file"),
     "image floats": ("image", {"image": np.zeros((4, 4, 3))}, r"'image' is an array float64\[4, 4, "
                      r"3\]; expected uint8\[height, width, 3\]"),
-    "mask missing": ("shape_masks", thing(mask="no.png"), r"'objects\[1\]\.mask' is 'no\.png': no "),
-    "mask none": ("shape_masks", thing(mask="words.txt"), r"'objects\[1\]\.mask' is .*: not an ima"),
-    "mask shape": ("shape_masks", thing(mask="photo.png"), r"'objects\[1\]\.mask' has 20 x 10 pixels"
-                   r"; expected 16 x 16, as the picture that it belongs to, or that shape, or 8 x 8"),
-    "mask of boxes": ("shape_masks", thing(mask=[[0, 0, 1, 1]]), r"\.mask' is .* the name of a pict"),
+    "mask missing": ("shape_masks", thing(mask="no.png"), r"'objects\[1\]\.mask' is 'no\.png': no"),
+    "mask none": ("shape_masks", thing(mask="words.txt"), r"'objects\[1\]\.mask' is .*: not an im"),
+    "mask shape": ("shape_masks", thing(mask="photo.png"), r"'objects\[1\]\.mask' has 20 x 10 "
+                   r"pixels; expected 16 x 16, as the picture that it .* or that shape, or 8 x 8"),
+    "mask of boxes": ("shape_masks", thing(mask=[[0, 0, 1, 1]]), r"\.mask' is .* the name of a pi"),
     "mask floats": ("shape_masks", thing(mask=np.zeros((8, 8))), r"expected uint8 or bool\[height"),
-    "region shape": ("edit_region", {"edit_region": "photo.png"}, r"'edit_region' has 20 x 10 pixel"),
-    "region box": ("edit_region", {"edit_region": [[0, 0, 1, 1], [0, 0, 9, 9]]}, r"'edit_region\[1\]"
-                   r"' is \[0, 0, 9, 9\]; expected .* these look like pixels"),
-    "region boxless": ("edit_region", {"edit_region": [0, 0, 1, 1]}, r"'edit_region\[0\]' is 0; exp"),
-    "region number": ("edit_region", {"edit_region": 1}, r"'edit_region' is 1; expected the name of"),
+    "region shape": ("edit_region", {"edit_region": "photo.png"}, r"'edit_region' has 20 x 10 pix"),
+    "region box": ("edit_region", {"edit_region": [[0, 0, 1, 1], [0, 0, 9, 9]]}, r"'edit_regi"
+                   r"on\[1\]' is \[0, 0, 9, 9\]; expected .* these look like pixels"),
+    "region boxless": ("edit_region", {"edit_region": [0, 0, 1, 1]}, r"'edit_region\[0\]' is 0; e"),
+    "region number": ("edit_region", {"edit_region": 1}, r"'edit_region' is 1; expected the name "),
     "classes colour": ("segmentation", {"segmentation": "photo.png"}, r"unsupported pixel format"),
-    "classes floats": ("segmentation", {"segmentation": np.zeros((16, 16))}, r"holds float64\[16, 1"),
-    "vector short": ("text_vector", {"text_vector": [1.0]}, r"'text_vector' is an array \[1\]; expec"
-                     r"ted 2 numbers, or a \.npy file of them \(config\.data\.text_width\)"),
-    "vector NaN": ("text_vector", {"text_vector": [1, float("nan")]}, r"'text_vector' is not all fi"),
-    "vector texts": ("text_vector", {"text_vector": ["a", "b"]}, r"'text_vector' is \[\"a\", \"b\"\]"),
-    "vector file": ("text_vector", {"text_vector": "words.txt"}, r"'text_vector' is \"words\.txt\""),
+    "classes floats": ("segmentation", {"segmentation": np.zeros((16, 16))}, r"holds float64\[16,"),
+    "vector short": ("text_vector", {"text_vector": [1.0]}, r"'text_vector' is an array \[1\]; exp"
+                     r"ected 2 numbers, or a \.npy file of them \(config\.data\.text_width\)"),
+    "vector NaN": ("text_vector", {"text_vector": [1, float("nan")]}, r"'text_vector' is not all "),
+    "vector texts": ("text_vector", {"text_vector": ["a", "b"]}, r"'text_vector' is \[\"a\", "),
+    "vector file": ("text_vector", {"text_vector": "words.txt"}, r"'text_vector' is \"words\."),
 }  # fmt: skip
 
 
@@ -412,8 +412,8 @@ def test_names_that_a_run_does_not_have():
         conditions(names=()).arrays({"label": "rose"}, ("label",))
     with pytest.raises(DataError, match=r"'label' is -1; .* from 0 on"):
         conditions(names=()).arrays({"label": -1}, ("label",))
+    by = conditions(names={"segmentation": ("sky",)})
     with pytest.raises(DataError, match=r"'segmentation' holds 2 at most; expected .* 1 to 1 for"):
-        by = conditions(names={"segmentation": ("sky",)})
         by.arrays({"segmentation": np.full((16, 16), 2)}, ("segmentation",))
     with pytest.raises(DataError, match=r"config\.data\.crop is 'middle'"):
         conditions(crop="middle").arrays({"objects": [{"box": [0, 0, 1, 1]}]}, ("boxes",))
