@@ -271,11 +271,15 @@ class _Reading:
                     "uint8[height, width, 3]",
                 )
             return given, given.shape[1::-1]
+        return self.opened(given, word, images.open_rgb)
+
+    def opened(self, given: Any, word: str, read: Callable) -> Any:
+        """What a function of `images` makes of a file that the row names."""
         if not isinstance(given, str | Path):
             raise misfit(self.row, word, given, "the name of a picture file")
         path = self.file(given, word)
         try:
-            return images.open_rgb(path)
+            return read(path)
         except images.Unreadable as error:
             known = ", ".join(images.FORMATS)
             raise fault(
@@ -336,11 +340,24 @@ class _Reading:
         return {"edit_region": out}
 
     def segmentation(self, given: Any) -> dict[str, np.ndarray]:
-        right = isinstance(given, np.ndarray) and given.ndim == 2 and given.dtype.kind in "iu"
-        if not right:
-            raise misfit(self.row, "segmentation", given, "whole numbers [height, width]")
-        found = self.placed(given.astype(np.int32), self.drawn, "segmentation")
-        return {"segmentation": found}
+        if isinstance(given, np.ndarray):
+            right = given.ndim == 2 and given.dtype.kind in "iu" and given.size
+            found = given if right else None
+        else:
+            found = self.opened(given, "segmentation", images.read_numbers)
+        names = self.by.class_names.get("segmentation", ())
+        last = len(names) if names else math.inf
+        if found is None or found.min() < 0 or found.max() > last:
+            seen = (
+                f"{given.dtype}{list(given.shape)}" if found is None else f"{found.max()} at most"
+            )
+            raise fault(
+                self.row,
+                "segmentation",
+                f"'segmentation' holds {seen}; expected whole numbers [height, width], 0 for no "
+                f"class and 1 to {last if names else 'any number'} for classes",
+            )
+        return {"segmentation": self.placed(found.astype(np.int32), self.drawn, "segmentation")}
 
     # --- objects --------------------------------------------------------------------------------
 

@@ -104,17 +104,45 @@ def open_rgb(
       Unreadable: when it cannot be used.
     """
     name = name or os.fspath(file)
+    content = _content(file, name)
+    fast = _fast_jpeg(content, need, **limits)
+    if fast is not None:
+        return fast
+    rgb = _any_format(content, name, **limits)
+    return rgb, rgb.size
+
+
+def read_numbers(file: str | os.PathLike | bytes, *, name: str = "") -> np.ndarray:
+    """What each pixel of a grey image or one with a palette holds, not what it looks like.
+
+    Args:
+      file: see `read_rgb`; it is turned as its EXIF tag says.
+      name: see `read_rgb`.
+
+    Returns:
+      int32 [H, W].
+
+    Raises:
+      Unreadable: when it cannot be used.
+    """
+    name = name or os.fspath(file)
+    found = _any_format(_content(file, name), name, convert=_numbered)
+    return np.asarray(found).astype(np.int32)
+
+
+def _content(file: str | os.PathLike | bytes, name: str) -> bytes:
     try:
         content = file if isinstance(file, bytes) else Path(file).read_bytes()
     except OSError as error:
         raise Unreadable(name, SYSTEM) from error
     if not content:
         raise Unreadable(name, EMPTY)
-    fast = _fast_jpeg(content, need, **limits)
-    if fast is not None:
-        return fast
-    rgb = _any_format(content, name, **limits)
-    return rgb, rgb.size
+    return content
+
+
+def _numbered(image):
+    """The image, where a pixel is one whole number."""
+    return image if image.mode in ("1", "L", "P") or image.mode.startswith("I") else None
 
 
 def _fast_jpeg(content: bytes, need, *, min_side=1, max_pixels=MAX_PIXELS, upright=True):
@@ -140,8 +168,10 @@ def _fast_jpeg(content: bytes, need, *, min_side=1, max_pixels=MAX_PIXELS, uprig
         return None
 
 
-def _any_format(content: bytes, name: str, *, min_side=1, max_pixels=MAX_PIXELS, upright=True):
-    """Decodes what Pillow can."""
+def _any_format(
+    content: bytes, name: str, *, min_side=1, max_pixels=MAX_PIXELS, upright=True, convert=None
+):
+    """Decodes what Pillow can, to RGB or by another rule."""
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -152,7 +182,7 @@ def _any_format(content: bytes, name: str, *, min_side=1, max_pixels=MAX_PIXELS,
             if min(width, height) < min_side:
                 raise Unreadable(name, TINY)
             image.load()
-            rgb = to_rgb(image)
+            rgb = (convert or to_rgb)(image)
             if rgb is None:
                 raise Unreadable(name, FORMAT)
             turn = UPRIGHT.get(orientation(image)) if upright else None
