@@ -21,7 +21,7 @@ SCENES = Synthetic("scenes", 32)
 
 DIGEST = """
 import hashlib
-from jaxt2i.data.synthetic import Synthetic
+from jaxt2i.data.drawn.synthetic import Synthetic
 h = hashlib.sha256()
 for corpus in ("blooms", "scenes"):
     s = Synthetic(corpus, 32, "val", seed=7)

@@ -20,7 +20,7 @@ from jaxt2i.data.sources import folders as sources
 from jaxt2i.data.sources.folders import Folder, clean_caption, make_source
 from tests.data.photos import PHOTOS, make_folder, photo
 
-GOLDEN = Path(__file__).parent.parent / "goldens" / "stylegan_t" / "data_crop.npz"
+GOLDEN = Path(__file__).parents[2] / "goldens" / "stylegan_t" / "data_crop.npz"
 NAMES = ("cat", "coins", "flower", "horse")  # RGB, greyscale, JPEG, transparent
 
 
