@@ -14,8 +14,9 @@ import step
 from machine import report, show
 from ml_collections import ConfigDict
 
-from jaxt2i.planning import chips, compiled
+from jaxt2i.planning import compiled
 from jaxt2i.planning.memory import Memory, memory
+from jaxt2i.run import chips
 from jaxt2i.run import open as runs
 
 ROUNDING = {"param_dtype": "bfloat16", "masters": False}

@@ -18,8 +18,9 @@ from jaxt2i.engine import method as methods
 from jaxt2i.engine import state as states
 from jaxt2i.engine import step as steps
 from jaxt2i.engine.method import Batch, ConfigError, Method, Tree
-from jaxt2i.planning import early, hlo
-from jaxt2i.planning.chips import GIB, Target
+from jaxt2i.planning import early
+from jaxt2i.run import hlo
+from jaxt2i.run.chips import GIB, Target
 
 # Without them libtpu asks the network which machine it is on, and refuses a second process.
 QUIET = {

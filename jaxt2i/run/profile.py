@@ -17,6 +17,7 @@ import jax
 from jax.profiler import ProfileData
 
 from jaxt2i.engine.method import ConfigError
+from jaxt2i.run import hlo
 
 # Names of what the loop marks in the trace.
 STEP, INPUT, DEVICE = "train", "input wait", "device wait"
@@ -28,9 +29,6 @@ WEIGHTY = ("convolution", "dot", "scatter", "gather", "reduce-window", "sort", "
 # Copies to and from the host run beside the computation.
 BESIDE = ("MemcpyH2D", "MemcpyD2H")
 DEVICE_PLANE = re.compile(r"/device:(?:TPU|GPU):(\d+)")
-COMPUTATION = re.compile(r"(?:ENTRY )?%?([\w.\-]+) .*\{$")
-# The opcode is the first word before a parenthesis; a layout's letters there are capitals.
-INSTRUCTION = re.compile(r"\s+(?:ROOT )?%?([\w.\-]+) = .*?([a-z][\w\-]*)\((.*)$")
 
 Interval = tuple[float, float]
 
@@ -242,46 +240,24 @@ def kinds(text: str) -> tuple[str, dict[str, Kind]]:
     Returns:
       (name of the program, {operation: kind}).
     """
-    found: dict[str, tuple[str, str]] = {}
-    inside: dict[str, set[str]] = collections.defaultdict(set)
-    current = ""
-    for line in text.splitlines():
-        if line[:1] not in (" ", "}", ""):
-            head = COMPUTATION.match(line)
-            current = head[1] if head else current
-        elif match := INSTRUCTION.match(line):
-            name, opcode, rest = match.groups()
-            found[name] = opcode, rest
-            inside[current].add(opcode)
-    name = re.match(r"HloModule ([^\s,]+)", text)
-    return name[1] if name else "", {
-        key: Kind(category(opcode, rest, inside), source(rest))
-        for key, (opcode, rest) in found.items()
+    program = hlo.Program(text)
+    return program.name, {
+        # Without the program's own name, which is the same for all.
+        i.name: Kind(category(i, program), re.sub(r"^jit\([^)]*\)/", "", i.where))
+        for instructions in program.computations.values()
+        for i in instructions
     }
 
 
-def category(opcode: str, rest: str, inside: Mapping[str, set[str]]) -> str:
-    """What an operation is called in a table.
-
-    Args:
-      opcode: its opcode.
-      rest: its operands and attributes.
-      inside: {computation: opcodes in it}.
-    """
-    if opcode == "custom-call":
-        target = re.search(r'custom_call_target="([^"]+)"', rest)
-        return target[1] if target else opcode
-    if opcode != "fusion":
-        return opcode
-    called = re.search(r"calls=%?([\w.\-]+)", rest)
-    opcodes = inside.get(called[1], set()) if called else set()
-    return next((f"{heavy} fusion" for heavy in WEIGHTY if heavy in opcodes), "elementwise fusion")
-
-
-def source(rest: str) -> str:
-    """The operation of the model behind an operation, without the program's own name."""
-    name = re.search(r'op_name="([^"]*)"', rest)
-    return re.sub(r"^jit\([^)]*\)/", "", name[1]) if name else ""
+def category(i: hlo.Instruction, program: hlo.Program) -> str:
+    """What an operation of a program is called in a table."""
+    if i.op == "custom-call":
+        target = re.search(r'custom_call_target="([^"]+)"', i.rest)
+        return target[1] if target else i.op
+    if i.op != "fusion":
+        return i.op
+    inside = {j.op for name in i.called for j in program.computations.get(name, ())}
+    return next((f"{heavy} fusion" for heavy in WEIGHTY if heavy in inside), "elementwise fusion")
 
 
 def summarise(profile: ProfileData, programs: Iterable[str]) -> Summary:

@@ -14,7 +14,8 @@ from jax.sharding import SingleDeviceSharding
 
 from jaxt2i import plan as command
 from jaxt2i.engine.method import ConfigError
-from jaxt2i.planning import chips, compiled, report, search
+from jaxt2i.planning import compiled, report, search
+from jaxt2i.run import chips
 from jaxt2i.run import open as runs
 
 ROOT = Path(__file__).parents[2]
