@@ -14,7 +14,7 @@ MAY = {
     "losses": set(),
     "metrics": {"nn", "losses"},
     "encoders": {"nn", "convert"},
-    "data": set(),
+    "data": {"convert.unpickle"},
     "engine": {"nn", "run"},
     "run": {"engine", "data", "encoders", "nn", "planning"},
     "convert": set(),

@@ -20,13 +20,13 @@ from safetensors.numpy import load_file, save_file
 from jaxt2i.convert import files, rules, torch_files
 from jaxt2i.encoders import (
     clip_names,
+    damsm_names,
     dino_names,
     inception_names,
     lpips_names,
     vgg16_names,
     xlm_r_names,
 )
-from jaxt2i.systems.damsm import names as damsm_names
 
 HUB = "https://huggingface.co"
 FILES = ("model.safetensors", "pytorch_model.bin")
