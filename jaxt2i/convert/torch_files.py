@@ -10,11 +10,11 @@ import io
 import pickletools
 import zipfile
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import ml_dtypes
 import numpy as np
+from etils import epath
 from safetensors.numpy import load_file
 
 from jaxt2i.convert import unpickle
@@ -41,7 +41,7 @@ EXPORT = (
 )
 
 
-def read(path: str | Path) -> dict[str, np.ndarray]:
+def read(path: epath.PathLike) -> dict[str, np.ndarray]:
     """The tensors of a file.
 
     Args:
@@ -55,7 +55,7 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
       UnsafeFileError: for a pickle that refers to anything but tensors; nothing of it was run.
       UnreadableFileError: for other formats and damaged files.
     """
-    path = Path(path)
+    path = epath.Path(path)
     if not path.is_file():
         raise UnreadableFileError(f"{path}: no such file")
     if path.suffix == ".safetensors":
@@ -65,11 +65,11 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
             raise UnreadableFileError(f"{path}: not safetensors ({error})") from error
     elif path.suffix == ".npz":
         try:
-            with np.load(path) as arrays:
+            with path.open("rb") as stream, np.load(stream) as arrays:
                 found = dict(arrays)
         except (ValueError, OSError, zipfile.BadZipFile) as error:
             raise UnreadableFileError(f"{path}: not a readable .npz ({error})") from error
-    elif zipfile.is_zipfile(path):
+    elif _is_zip(path):
         found = _read_zip(path)
     else:
         found = _read_legacy(path)
@@ -77,6 +77,11 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
     if not out:
         raise UnreadableFileError(f"{path}: holds no tensors. {EXPORT}")
     return out
+
+
+def _is_zip(path: epath.Path) -> bool:
+    with path.open("rb") as stream:
+        return zipfile.is_zipfile(stream)
 
 
 def widen(x: np.ndarray) -> np.ndarray:
@@ -103,7 +108,7 @@ def _tensors(found: Any) -> Iterable[tuple[str, np.ndarray]]:
 # --- Pickles -----------------------------------------------------------------------------------
 
 
-def _refuse_code(path: Path, data: bytes) -> None:
+def _refuse_code(path: epath.Path, data: bytes) -> None:
     strange = sorted(n.replace(" ", ".") for n in unpickle.names_in(data) - KNOWN.keys())
     if strange:
         raise UnsafeFileError(
@@ -173,9 +178,9 @@ def _stored(pid: tuple) -> tuple[str, type]:
     return key, dtype
 
 
-def _read_zip(path: Path) -> Any:
+def _read_zip(path: epath.Path) -> Any:
     """torch.save's format since 1.6: a zip with data.pkl and one file per storage."""
-    with zipfile.ZipFile(path) as archive:
+    with path.open("rb") as stream, zipfile.ZipFile(stream) as archive:
         members = archive.namelist()
         program = next((m for m in members if m.endswith("/data.pkl") or m == "data.pkl"), None)
         root = program.removesuffix("data.pkl") if program else ""
@@ -208,7 +213,7 @@ HUB_HINT = "https://huggingface.co/openai (model.safetensors)"
 MAGIC = 0x1950A86A20F9469CFC6C
 
 
-def _read_legacy(path: Path) -> Any:
+def _read_legacy(path: epath.Path) -> Any:
     """torch.save's format before 1.6: five pickles, then the storages as raw bytes."""
     data = path.read_bytes()
     if not data.startswith(b"\x80"):

@@ -5,15 +5,15 @@ import hashlib
 import importlib
 import json
 import os
-import tempfile
+import sys
 from collections.abc import Mapping
-from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import numpy as np
+from etils import epath
 from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors.numpy import load_file, save_file
 
@@ -29,6 +29,8 @@ from jaxt2i.encoders import (
 )
 
 HUB = "https://huggingface.co"
+# Of a download that breaks off, and the bytes of a file that are in memory at once.
+RETRIES, CHUNK = 2, 2**20
 FILES = ("model.safetensors", "pytorch_model.bin")
 OPEN_CLIP_FILES = (*FILES, "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 # repository: (kind, files that may hold the weights, best first)
@@ -127,7 +129,7 @@ class Found(NamedTuple):
       config: content of Hugging Face's config.json, where there is one.
     """
 
-    path: Path
+    path: epath.Path
     config: dict | None
 
 
@@ -135,7 +137,7 @@ class Found(NamedTuple):
 
 
 def save_variables(
-    path: str | Path, variables: Mapping[str, Any], dtype: Any = None, about: Any = None
+    path: epath.PathLike, variables: Mapping[str, Any], dtype: Any = None, about: Any = None
 ) -> None:
     """Writes a variables tree as one safetensors file, its paths joined by "/" as names.
 
@@ -145,7 +147,7 @@ def save_variables(
       dtype: floating-point arrays are stored in this one; None keeps theirs.
       about: {str: str} for the file's header.
     """
-    path = Path(path)
+    path = epath.Path(path)
     flat = {}
     for name, value in flatten_dict(dict(variables), sep="/").items():
         x = np.asarray(value)
@@ -157,7 +159,7 @@ def save_variables(
     unfinished.replace(path)
 
 
-def load_variables(path: str | Path) -> dict:
+def load_variables(path: epath.PathLike) -> dict:
     """Reads what `save_variables` wrote; half precision comes back as float32.
 
     Raises:
@@ -184,7 +186,7 @@ def find(name: str, kind: str) -> Found:
     Raises:
       WeightsError: for an unknown name, and where nothing is there and nothing can be downloaded.
     """
-    path = Path(name).expanduser()
+    path = epath.Path(name).expanduser()
     file = files.find(path)
     if file:
         return Found(file, _config(file.parent))
@@ -207,14 +209,14 @@ def find(name: str, kind: str) -> Found:
     return _from_hub(name)
 
 
-def _config(folder: Path) -> dict | None:
+def _config(folder: epath.Path) -> dict | None:
     for name in ("config.json", "open_clip_config.json"):
         if (folder / name).is_file():
             return json.loads((folder / name).read_text())
     return None
 
 
-def _in_folder(folder: Path) -> Path:
+def _in_folder(folder: epath.Path) -> epath.Path:
     if (folder / "convert.json").is_file():
         return folder
     files = [file for pattern in WEIGHT_FILES for file in sorted(folder.glob(pattern))]
@@ -231,7 +233,7 @@ def _from_hub(repo: str) -> Found:
     for name in names:
         cached = hub.try_to_load_from_cache(repo, name)
         if isinstance(cached, str):
-            return Found(Path(cached), _config(Path(cached).parent))
+            return Found(epath.Path(cached), _config(epath.Path(cached).parent))
     for name in names:
         try:
             path = _download(repo, name)
@@ -243,13 +245,13 @@ def _from_hub(repo: str) -> Found:
     raise WeightsError(f"{HUB}/{repo} holds none of {', '.join(names)} any more")
 
 
-def _download(repo: str, name: str) -> Path:
+def _download(repo: str, name: str) -> epath.Path:
     """Fetches one file of weights and its config.json; the former is checked against its hash."""
     import huggingface_hub as hub
     from huggingface_hub.errors import RemoteEntryNotFoundError
 
     etag = hub.get_hf_file_metadata(hub.hf_hub_url(repo, name)).etag
-    path = Path(hub.hf_hub_download(repo, name))
+    path = epath.Path(hub.hf_hub_download(repo, name))
     # Large files are named by their sha256 there, small ones by a git hash of 40 digits.
     if etag and len(etag) == 64:
         check(path, etag)
@@ -258,17 +260,17 @@ def _download(repo: str, name: str) -> Path:
     return path
 
 
-def sha256(path: Path) -> str:
+def sha256(path: epath.Path) -> str:
     """Hash of a file, as 64 hexadecimal digits."""
     return _hash(path, "sha256")
 
 
-def _hash(path: Path, kind: str) -> str:
+def _hash(path: epath.Path, kind: str) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, kind).hexdigest()
 
 
-def check(path: Path, expected: str) -> None:
+def check(path: epath.Path, expected: str) -> None:
     """Raises `WeightsError` where a file's hash is not the expected one.
 
     Args:
@@ -303,8 +305,10 @@ def offline(repo: str, name: str, error: Exception) -> str:
     )
 
 
-def fetch(url: str, digest: str, folder: str | Path | None = None) -> Path:
+def fetch(url: str, digest: str, folder: epath.PathLike | None = None) -> epath.Path:
     """A file from a plain address, kept in a cache and checked against a known hash.
+
+    What arrives only in part is thrown away, and asked for again a few times.
 
     Args:
       url: of the file.
@@ -314,25 +318,33 @@ def fetch(url: str, digest: str, folder: str | Path | None = None) -> Path:
     Raises:
       WeightsError: where it cannot be downloaded or is not the expected file.
     """
-    import urllib.request
-
-    folder = Path(folder or os.environ.get("JAXT2I_CACHE") or Path.home() / ".cache" / "jaxt2i")
+    folder = epath.Path(
+        folder or os.environ.get("JAXT2I_CACHE") or epath.Path.home() / ".cache" / "jaxt2i"
+    )
     path = folder / f"{digest[:12]}-{url.rpartition('/')[2]}"
     if path.is_file():
         check(path, digest)
         return path
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as unfinished:
-        part = Path(unfinished) / "part"
+    import pooch
+
+    pooch.get_logger().setLevel("ERROR")  # the bar says enough
+    whole = {32: f"md5:{digest}", 64: f"sha256:{digest}"}.get(len(digest))
+    files = pooch.create(str(folder), "", registry={path.name: whole}, retry_if_failed=RETRIES)
+    files.urls[path.name] = url
+    bar = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), chunk_size=CHUNK)
+    try:
+        files.fetch(path.name, downloader=bar)
+    except (OSError, ValueError) as error:  # pooch's own for hashes, and for addresses
+        raise WeightsError(
+            f"{url} could not be downloaded ({error}). Fetch it by other means and save it as "
+            f"{path}; its hash is {digest}{'...' if len(digest) < 32 else ''}"
+        ) from error
+    if not whole:
         try:
-            urllib.request.urlretrieve(url, part)
-        except OSError as error:
-            raise WeightsError(
-                f"{url} could not be downloaded ({error}). Fetch it by other means and save it as "
-                f"{path}; its hash is {digest}{'...' if len(digest) < 32 else ''}"
-            ) from error
-        check(part, digest)
-        part.replace(path)
+            check(path, digest)
+        except WeightsError:
+            path.unlink()
+            raise
     return path
 
 
@@ -399,7 +411,7 @@ def load(name: str, kind: str, net: str, shapes: Mapping[str, Any] | None = None
     return variables
 
 
-def fitting(variables: dict, shapes: Mapping[str, Any] | None, path: Path) -> dict:
+def fitting(variables: dict, shapes: Mapping[str, Any] | None, path: epath.Path) -> dict:
     """The variables, if they have these shapes.
 
     Raises:
@@ -432,7 +444,7 @@ def load_trunk(name: str, module: nn.Module, seed: int) -> dict:
       WeightsError: where the file is absent.
       ConversionError: where it is not Inception-v3.
     """
-    path = Path(name).expanduser()
+    path = epath.Path(name).expanduser()
     if not path.is_file():
         raise WeightsError(
             f"config.model.trunk_weights={name}: no such file. It is torchvision's Inception-v3, "

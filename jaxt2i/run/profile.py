@@ -11,9 +11,9 @@ import contextlib
 import dataclasses
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 
 import jax
+from etils import epath
 from jax.profiler import ProfileData
 
 from jaxt2i.engine.method import ConfigError
@@ -84,8 +84,8 @@ class Recorder:
       workdir: the run's directory.
     """
 
-    def __init__(self, window: Window, workdir: Path):
-        self.window, self.folder = window, workdir / "profile"
+    def __init__(self, window: Window, workdir: epath.PathLike):
+        self.window, self.folder = window, epath.Path(workdir) / "profile"
         self._enabled = window.start_step > 0 and jax.process_index() == 0
         self._running = False
 
@@ -105,12 +105,12 @@ class Recorder:
         jax.profiler.start_trace(self.folder, profiler_options=options)
         self._running = True
 
-    def stop(self) -> Path:
+    def stop(self) -> epath.Path:
         """Ends recording and returns the trace's file."""
         self.close()
         session = f"steps_{self.window.start_step}_to_{self.window.last}"
         files = (self.folder / "plugins" / "profile" / session).glob("*.xplane.pb")
-        return max(files, key=lambda path: path.stat().st_mtime)
+        return max(files, key=lambda path: path.stat().mtime)
 
     def close(self) -> None:
         """Ends a recording that is still going on."""
