@@ -1,12 +1,13 @@
 """Weights of encoders: where they are found, how they are checked, how variables are stored."""
 
 import contextlib
+import dataclasses
 import hashlib
 import importlib
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -133,6 +134,28 @@ class Found(NamedTuple):
     config: dict | None
 
 
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """One network's weights, which are somewhere; a method's loader.
+
+    Attributes:
+      read: loads them, downloaded if need be.
+      where: says where they come from and whether they are there, loading nothing.
+    """
+
+    read: Callable[[], dict]
+    where: Callable[[], str]
+
+    def __call__(self) -> dict:
+        """The variables."""
+        return self.read()
+
+
+def published(name: str, kind: str, net: str, module: nn.Module) -> Weights:
+    """Published weights; arguments as for `load`, of the module's shapes."""
+    return Weights(lambda: load(name, kind, net, template(module)), lambda: whereabouts(name, kind))
+
+
 # --- Storage of variables ----------------------------------------------------------------------
 
 
@@ -192,21 +215,53 @@ def find(name: str, kind: str) -> Found:
         return Found(file, _config(file.parent))
     if path.is_dir():
         return Found(_in_folder(path), _config(path))
-    known = [repo for repo, (what, _) in KNOWN.items() if what == kind]
-    addresses, by_hand = (
-        [name for name, (kinds, *_) in table.items() if kind in kinds]
-        for table in (ADDRESSES, BY_HAND)
-    )
-    if name in addresses:
+    table = _published(name, kind)
+    if table is ADDRESSES:
         return Found(fetch(*ADDRESSES[name][1:]), None)
-    if name in by_hand:
+    if table is BY_HAND:
         raise WeightsError(f"{name} cannot be downloaded by a program: it {BY_HAND[name][1]}")
-    if name not in known:
-        raise WeightsError(
-            f"{name!r} is no file or folder here, and no known {kind} model; known: "
-            f"{', '.join(known + addresses + by_hand)}"
-        )
     return _from_hub(name)
+
+
+def whereabouts(name: str, kind: str) -> str:
+    """Where `find` would take weights from, in words; nothing is read or downloaded.
+
+    Raises:
+      WeightsError: for an unknown name.
+    """
+    path = epath.Path(name).expanduser()
+    if files.find(path) or path.is_dir():
+        return f"{name}, which is there"
+    table = _published(name, kind)
+    if table is BY_HAND:
+        return f"{name}: NOT there, and no program can fetch it: it {BY_HAND[name][1]}"
+    if table is ADDRESSES:
+        url = ADDRESSES[name][1]
+        path = _kept(*ADDRESSES[name][1:])
+        there = path if path.is_file() else None
+    else:
+        url, there = f"{HUB}/{name}", _cached(name)
+    if there:
+        return f"{name}, kept as {there}"
+    return f"{name}: NOT there yet, the run begins with downloading {url}"
+
+
+def _published(name: str, kind: str) -> dict:
+    """The table that knows a name: `KNOWN`, `ADDRESSES` or `BY_HAND`."""
+    tables = (
+        (KNOWN, [repo for repo, (what, _) in KNOWN.items() if what == kind]),
+        *(
+            (table, [name for name, (kinds, *_) in table.items() if kind in kinds])
+            for table in (ADDRESSES, BY_HAND)
+        ),
+    )
+    for table, names in tables:
+        if name in names:
+            return table
+    raise WeightsError(
+        f"{name!r} is no file or folder here, and no known {kind} model; known: "
+        f"{', '.join(name for _, names in tables for name in names)}"
+    )
 
 
 def _config(folder: epath.Path) -> dict | None:
@@ -226,14 +281,12 @@ def _in_folder(folder: epath.Path) -> epath.Path:
 
 
 def _from_hub(repo: str) -> Found:
-    import huggingface_hub as hub
     from huggingface_hub.errors import RemoteEntryNotFoundError
 
+    cached = _cached(repo)
+    if cached:
+        return Found(cached, _config(cached.parent))
     _, names = KNOWN[repo]
-    for name in names:
-        cached = hub.try_to_load_from_cache(repo, name)
-        if isinstance(cached, str):
-            return Found(epath.Path(cached), _config(epath.Path(cached).parent))
     for name in names:
         try:
             path = _download(repo, name)
@@ -243,6 +296,17 @@ def _from_hub(repo: str) -> Found:
             raise WeightsError(offline(repo, name, error)) from error
         return Found(path, _config(path.parent))
     raise WeightsError(f"{HUB}/{repo} holds none of {', '.join(names)} any more")
+
+
+def _cached(repo: str) -> epath.Path | None:
+    """A repository's file of weights in the hub's cache."""
+    import huggingface_hub as hub
+
+    for name in KNOWN[repo][1]:
+        found = hub.try_to_load_from_cache(repo, name)
+        if isinstance(found, str):
+            return epath.Path(found)
+    return None
 
 
 def _download(repo: str, name: str) -> epath.Path:
@@ -318,10 +382,7 @@ def fetch(url: str, digest: str, folder: epath.PathLike | None = None) -> epath.
     Raises:
       WeightsError: where it cannot be downloaded or is not the expected file.
     """
-    folder = epath.Path(
-        folder or os.environ.get("JAXT2I_CACHE") or epath.Path.home() / ".cache" / "jaxt2i"
-    )
-    path = folder / f"{digest[:12]}-{url.rpartition('/')[2]}"
+    path = _kept(url, digest, folder)
     if path.is_file():
         check(path, digest)
         return path
@@ -329,11 +390,13 @@ def fetch(url: str, digest: str, folder: epath.PathLike | None = None) -> epath.
 
     pooch.get_logger().setLevel("ERROR")  # the bar says enough
     whole = {32: f"md5:{digest}", 64: f"sha256:{digest}"}.get(len(digest))
-    files = pooch.create(str(folder), "", registry={path.name: whole}, retry_if_failed=RETRIES)
-    files.urls[path.name] = url
+    wanted = pooch.create(
+        str(path.parent), "", registry={path.name: whole}, retry_if_failed=RETRIES
+    )
+    wanted.urls[path.name] = url
     bar = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), chunk_size=CHUNK)
     try:
-        files.fetch(path.name, downloader=bar)
+        wanted.fetch(path.name, downloader=bar)
     except (OSError, ValueError) as error:  # pooch's own for hashes, and for addresses
         raise WeightsError(
             f"{url} could not be downloaded ({error}). Fetch it by other means and save it as "
@@ -346,6 +409,12 @@ def fetch(url: str, digest: str, folder: epath.PathLike | None = None) -> epath.
             path.unlink()
             raise
     return path
+
+
+def _kept(url: str, digest: str, folder: epath.PathLike | None = None) -> epath.Path:
+    """Where `fetch` keeps a file."""
+    folder = folder or os.environ.get("JAXT2I_CACHE") or "~/.cache/jaxt2i"
+    return epath.Path(folder).expanduser() / f"{digest[:12]}-{url.rpartition('/')[2]}"
 
 
 # --- Loading -----------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -80,7 +80,7 @@ class Plan:
 
     Attributes:
       config: the configuration that was compiled.
-      target: the machine.
+      target: the machine; None: the one that is here.
       layout: the mesh and the rules on it.
       method: the method.
       state: shapes of the state.
@@ -89,7 +89,7 @@ class Plan:
     """
 
     config: ConfigDict
-    target: Target
+    target: Target | None
     layout: loop.Layout
     method: Method
     state: states.State
@@ -195,7 +195,16 @@ def open_plan(config: ConfigDict, target: Target) -> Plan:
     Raises:
       ConfigError: where batch, mesh and machine do not go together.
     """
-    on = mesh.make(config.mesh.data, config.mesh.fsdp, config.mesh.tensor, devices(target))
+    return laid_out(config, target, devices(target))
+
+
+def laid_out(config: ConfigDict, target: Target | None, chips: Sequence[jax.Device]) -> Plan:
+    """Lays a configuration out on devices; arguments as for `Plan`.
+
+    Raises:
+      ConfigError: where batch, mesh and devices do not go together.
+    """
+    on = mesh.make(config.mesh.data, config.mesh.fsdp, config.mesh.tensor, chips)
     mesh.check_batch(config.batch_size, config.accumulate, on)
     method = methods.load(config)
     data = config.data

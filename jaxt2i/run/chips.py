@@ -179,3 +179,10 @@ def wraps(chip: Chip, shape: tuple[int, ...]) -> tuple[bool, ...]:
 def peak_flops(device: jax.Device) -> float | None:
     """Dense bfloat16 FLOP/s of a device; None where its datasheet is not known here."""
     return PEAK_FLOPS.get(KINDS.get(device.device_kind, ""))
+
+
+def memory(device: jax.Device) -> float | None:
+    """Bytes that a program may use on a device; None where neither it nor its datasheet tells."""
+    told = (device.memory_stats() or {}).get("bytes_limit")
+    chip = CHIPS.get(KINDS.get(device.device_kind, ""))
+    return told or (chip.hbm if chip else None)

@@ -212,3 +212,24 @@ def test_a_missing_file_or_server_is_named_with_the_way_out(tmp_path):
     with pytest.raises(WeightsError, match=rf"(?s){server.url} could not be .*{tmp_path}"):
         pretrained.fetch(server.url, "0" * 64, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_whereabouts_say_what_is_there_and_load_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("JAXT2I_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: None)
+    file = write(tmp_path / "model.safetensors", clip.HF_TEXT, drawn(TEXT))
+    for name in (file, tmp_path):
+        assert pretrained.whereabouts(str(name), "clip") == f"{name}, which is there"
+    assert "NOT there yet" in pretrained.whereabouts(REPO, "clip")
+    known = "torchvision/vgg16"
+    assert "downloading https://download.pytorch.org" in pretrained.whereabouts(known, "vgg16")
+    (tmp_path / "397923af-vgg16-397923af.pth").write_bytes(b"")
+    assert f"kept as {tmp_path}" in pretrained.whereabouts(known, "vgg16")
+    assert "no program can fetch it" in pretrained.whereabouts("nvidia/vgg16", "vgg16")
+    with pytest.raises(WeightsError, match=f"known clip model; known: {REPO}"):
+        pretrained.whereabouts("openai/clip", "clip")
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: str(file))
+    assert pretrained.whereabouts(REPO, "clip") == f"{REPO}, kept as {file}"
+    loader = pretrained.published(str(file), "clip", "text", TEXT)
+    assert loader.where() == f"{file}, which is there"
+    jax.tree.map(np.testing.assert_array_equal, loader(), drawn(TEXT))
