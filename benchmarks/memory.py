@@ -14,9 +14,9 @@ import step
 from machine import report, show
 from ml_collections import ConfigDict
 
-from jaxt2i.planning import chips, compiled
+from jaxt2i.planning import compiled
 from jaxt2i.planning.memory import Memory, memory
-from jaxt2i.run import settings
+from jaxt2i.run import chips, settings
 
 ROUNDING = {"param_dtype": "bfloat16", "masters": False}
 EVERYTHING = {"remat": ((".*", "full"),), "accumulate": 4, **ROUNDING}

@@ -15,9 +15,9 @@ from machine import report, show
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 
-from jaxt2i.planning import chips, compiled
+from jaxt2i.planning import compiled
 from jaxt2i.planning import report as reports
-from jaxt2i.run import settings
+from jaxt2i.run import chips, settings
 
 # (configuration, preset, examples of an epoch); 0: its length is in images.
 SYSTEMS = {

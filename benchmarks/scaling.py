@@ -29,10 +29,10 @@ from step import windows
 from jaxt2i.engine import loop, mesh
 from jaxt2i.engine import state as states
 from jaxt2i.engine import step as steps
-from jaxt2i.planning import chips, compiled, hlo
+from jaxt2i.planning import compiled
 from jaxt2i.planning import report as reports
+from jaxt2i.run import chips, hlo, placement, settings
 from jaxt2i.run import open as runs
-from jaxt2i.run import placement, settings
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"

@@ -62,8 +62,8 @@ def main(argv: list[str]) -> None:
     os.environ["JAX_PLATFORMS"] = "cpu"  # whatever is here, it is not what is planned for
     import jax
 
-    from jaxt2i.planning import chips, compiled, report, search
-    from jaxt2i.run import cache
+    from jaxt2i.planning import compiled, report, search
+    from jaxt2i.run import cache, chips
     from jaxt2i.run import open as runs
 
     try:

@@ -1,6 +1,7 @@
-"""python -m jaxt2i.train --config FILE[:preset] [--workdir DIR] [--config.KEY=VALUE ...]
+"""python -m jaxt2i.train --config FILE[:preset] [--workdir DIR] [--dry-run] [--config.KEY=VALUE]
 
-Trains, or continues a run that was stopped: the same command resumes.
+Trains, or continues a run that was stopped: the same command resumes. --dry-run says what the run
+would be (its settings, data, weights, networks, a step's work and memory) and stops.
 """
 
 import difflib
@@ -17,6 +18,7 @@ CONFIG = config_flags.DEFINE_config_file(
     "config", None, "configuration FILE[:preset]", lock_config=True
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "where the run is written; default runs/NAME")
+DRY_RUN = flags.DEFINE_boolean("dry-run", False, "say what the run would be, and stop")
 
 
 def config_file(argv: list[str]) -> str | None:
@@ -64,7 +66,7 @@ def main(argv: list[str]) -> None:
     """Trains the configuration on the command line."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}; settings are --config.KEY=VALUE")
-    from jaxt2i.run import log, processes, settings, train
+    from jaxt2i.run import dry_run, log, processes, settings, train
     from jaxt2i.run import open as runs
 
     runs.prepare_jax()
@@ -76,10 +78,12 @@ def main(argv: list[str]) -> None:
     command = shlex.join(["python", "-m", "jaxt2i.train", *sys.argv[1:]])
     with processes.together():
         try:
-            workdir = workdir or settings.default_workdir(
-                config, settings.preset(file, preset), name
-            )
-            train.train(config, workdir, command)
+            before = settings.preset(file, preset)
+            workdir = workdir or settings.default_workdir(config, before, name)
+            if DRY_RUN.value:
+                log.say(dry_run.dry_run(config, before, workdir))
+            else:
+                train.train(config, workdir, command)
         except runs.USER_ERRORS as error:
             log.fail(error)
 

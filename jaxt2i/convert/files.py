@@ -1,18 +1,18 @@
 """Reads the arrays of a file of any format that weights are published in."""
 
-from pathlib import Path
-
 import numpy as np
+from etils import epath
 
 from jaxt2i.convert import tensorflow_files, torch_files
 
 
-def find(path: str | Path) -> Path | None:
+def find(path: epath.PathLike) -> epath.Path | None:
     """The file that a path names, or the head of the TensorFlow checkpoint; None: neither."""
-    return tensorflow_files.table_of(path) or (Path(path) if Path(path).is_file() else None)
+    path = epath.Path(path)
+    return tensorflow_files.table_of(path) or (path if path.is_file() else None)
 
 
-def read(path: str | Path) -> dict[str, np.ndarray]:
+def read(path: epath.PathLike) -> dict[str, np.ndarray]:
     """The arrays of a file.
 
     Args:
@@ -29,6 +29,7 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
     table = tensorflow_files.table_of(path)
     if table:
         return tensorflow_files.read_checkpoint(table)
-    if Path(path).suffix == ".h5" and Path(path).is_file():
-        return tensorflow_files.read_keras(Path(path))
+    path = epath.Path(path)
+    if path.suffix == ".h5" and path.is_file():
+        return tensorflow_files.read_keras(path)
     return torch_files.read(path)

@@ -7,25 +7,18 @@ unpickler of our own that knows only tensors, so it does not even need torch.
 
 import collections
 import io
-import pickle
 import pickletools
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import ml_dtypes
 import numpy as np
+from etils import epath
 from safetensors.numpy import load_file
 
-
-class UnsafeFileError(ValueError):
-    """A file holds code, or objects that only code could make."""
-
-
-class UnreadableFileError(ValueError):
-    """A file is of no format that is known here, or is damaged."""
-
+from jaxt2i.convert import unpickle
+from jaxt2i.convert.unpickle import UnreadableFileError, UnsafeFileError
 
 STORAGES = {
     "DoubleStorage": np.float64,
@@ -39,22 +32,6 @@ STORAGES = {
     "ByteStorage": np.uint8,
     "BoolStorage": np.bool_,
 }
-# Names that a pickle of tensors and plain settings needs.
-ALLOWED = {
-    "collections OrderedDict",
-    "torch._utils _rebuild_tensor",  # before 0.4, as torchvision's VGG16 of 2017
-    "torch._utils _rebuild_tensor_v2",
-    "torch._utils _rebuild_parameter",
-    "torch.nn.parameter Parameter",
-    "torch Size",
-    "torch device",
-    "torch.serialization _get_layout",
-    "numpy dtype",
-    "numpy.core.multiarray scalar",
-    "numpy._core.multiarray scalar",
-    "_codecs encode",
-    *(f"torch {name}" for name in (*STORAGES, "float32", "float16", "bfloat16", "int64")),
-}
 # Where a training script's file keeps its weights.
 NESTED = ("state_dict", "model", "model_state_dict", "net")
 EXPORT = (
@@ -64,7 +41,7 @@ EXPORT = (
 )
 
 
-def read(path: str | Path) -> dict[str, np.ndarray]:
+def read(path: epath.PathLike) -> dict[str, np.ndarray]:
     """The tensors of a file.
 
     Args:
@@ -78,7 +55,7 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
       UnsafeFileError: for a pickle that refers to anything but tensors; nothing of it was run.
       UnreadableFileError: for other formats and damaged files.
     """
-    path = Path(path)
+    path = epath.Path(path)
     if not path.is_file():
         raise UnreadableFileError(f"{path}: no such file")
     if path.suffix == ".safetensors":
@@ -88,11 +65,11 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
             raise UnreadableFileError(f"{path}: not safetensors ({error})") from error
     elif path.suffix == ".npz":
         try:
-            with np.load(path) as arrays:
+            with path.open("rb") as stream, np.load(stream) as arrays:
                 found = dict(arrays)
         except (ValueError, OSError, zipfile.BadZipFile) as error:
             raise UnreadableFileError(f"{path}: not a readable .npz ({error})") from error
-    elif zipfile.is_zipfile(path):
+    elif _is_zip(path):
         found = _read_zip(path)
     else:
         found = _read_legacy(path)
@@ -100,6 +77,11 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
     if not out:
         raise UnreadableFileError(f"{path}: holds no tensors. {EXPORT}")
     return out
+
+
+def _is_zip(path: epath.Path) -> bool:
+    with path.open("rb") as stream:
+        return zipfile.is_zipfile(stream)
 
 
 def widen(x: np.ndarray) -> np.ndarray:
@@ -126,84 +108,14 @@ def _tensors(found: Any) -> Iterable[tuple[str, np.ndarray]]:
 # --- Pickles -----------------------------------------------------------------------------------
 
 
-def names_in(data: bytes) -> set[str]:
-    """Everything a pickle would look up, as "module name", without running it.
-
-    Args:
-      data: one or several pickles, one after the other, and perhaps other bytes behind them.
-    """
-    stream, out = io.BytesIO(data), set()
-    while stream.tell() < len(data):
-        try:
-            out |= _names(stream)
-        except ValueError:  # what follows is no pickle
-            break
-    return out
-
-
-def _names(stream: io.BytesIO) -> set[str]:
-    out: set[str] = set()
-    strings: list[str] = []
-    memo: dict[int, str] = {}
-    for opcode, argument, _ in pickletools.genops(stream):
-        name = opcode.name
-        if name in ("GLOBAL", "INST"):
-            out.add(argument)
-        elif name == "STACK_GLOBAL":
-            # Both parts are the last two strings; one that was built otherwise fails the list.
-            out.add(" ".join(strings[-2:]) if len(strings) > 1 else "a name built at run time")
-        elif name.startswith("EXT"):
-            out.add(f"extension {argument}")
-        elif isinstance(argument, str) and "UNICODE" in name:
-            strings.append(argument)
-        elif name == "MEMOIZE":
-            memo[len(memo)] = strings[-1] if strings else ""
-        elif name in ("BINPUT", "LONG_BINPUT", "PUT"):
-            memo[argument] = strings[-1] if strings else ""
-        elif name in ("BINGET", "LONG_BINGET", "GET"):
-            strings.append(memo.get(argument, ""))
-    return out
-
-
-def _refuse_code(path: Path, data: bytes) -> None:
-    strange = sorted(name.replace(" ", ".") for name in names_in(data) - ALLOWED)
+def _refuse_code(path: epath.Path, data: bytes) -> None:
+    strange = sorted(n.replace(" ", ".") for n in unpickle.names_in(data) - KNOWN.keys())
     if strange:
         raise UnsafeFileError(
             f"{path}: this pickle asks for {', '.join(strange[:6])}. Loading it would run code of "
             "the file's author (whole networks that were pickled, as StyleGAN-T's snapshots are, "
             f"and malicious files look alike), so nothing of it was loaded. {EXPORT}"
         )
-
-
-class _Unpickler(pickle.Unpickler):
-    """Makes dictionaries, plain values and numpy arrays, and knows nothing else."""
-
-    def __init__(self, data: bytes, storage: Callable[[str, type], np.ndarray]):
-        super().__init__(io.BytesIO(data), encoding="utf-8")
-        self._storage = storage
-
-    def find_class(self, module: str, name: str) -> Any:
-        if f"{module} {name}" not in ALLOWED:
-            raise UnsafeFileError(f"the pickle asks for {module}.{name}")
-        if name in STORAGES:
-            return STORAGES[name]
-        return _STAND_INS.get(name, _plain)
-
-    def persistent_load(self, pid: tuple) -> np.ndarray:
-        kind, dtype, key, _, _, *part = pid
-        if kind != "storage":
-            raise UnreadableFileError(f"the pickle refers to a {kind!r}, only storages are known")
-        if part and part[0] is not None:
-            raise UnreadableFileError(f"storage {key!r} is part of another one. {EXPORT}")
-        return self._storage(key, dtype)
-
-
-class _Scout(_Unpickler):
-    """Meets every storage a pickle refers to, and makes no tensor of it."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        found = super().find_class(module, name)
-        return _plain if found is _rebuild_tensor else found
 
 
 def _rebuild_tensor(storage: np.ndarray, offset: int, size: tuple, stride: tuple, *_) -> np.ndarray:
@@ -235,19 +147,40 @@ def _plain(*parts: Any) -> str:
     return repr(parts)
 
 
-_STAND_INS: dict[str, Callable] = {
-    "OrderedDict": collections.OrderedDict,
-    "_rebuild_tensor": _rebuild_tensor,
-    "_rebuild_tensor_v2": _rebuild_tensor,
-    "Parameter": _Parameter,
-    "_rebuild_parameter": lambda data, *_: data,
-    "Size": tuple,
+# What a pickle of tensors and plain settings refers to, and what is made of it here.
+KNOWN: dict[str, Any] = {
+    "collections OrderedDict": collections.OrderedDict,
+    "torch._utils _rebuild_tensor": _rebuild_tensor,  # before 0.4, as torchvision's VGG16 of 2017
+    "torch._utils _rebuild_tensor_v2": _rebuild_tensor,
+    "torch._utils _rebuild_parameter": lambda data, *_: data,
+    "torch.nn.parameter Parameter": _Parameter,
+    "torch Size": tuple,
+    "torch device": _plain,
+    "torch.serialization _get_layout": _plain,
+    "numpy dtype": _plain,
+    "numpy.core.multiarray scalar": _plain,
+    "numpy._core.multiarray scalar": _plain,
+    "_codecs encode": _plain,
+    **{f"torch {name}": kind for name, kind in STORAGES.items()},
+    **{f"torch {name}": _plain for name in ("float32", "float16", "bfloat16", "int64")},
 }
+# The same, making no tensor: to meet every storage that a pickle refers to.
+SCOUTS = {name: _plain if made is _rebuild_tensor else made for name, made in KNOWN.items()}
 
 
-def _read_zip(path: Path) -> Any:
+def _stored(pid: tuple) -> tuple[str, type]:
+    """(key, kind) of the storage that a pickle refers to."""
+    kind, dtype, key, _, _, *part = pid
+    if kind != "storage":
+        raise UnreadableFileError(f"the pickle refers to a {kind!r}, only storages are known")
+    if part and part[0] is not None:
+        raise UnreadableFileError(f"storage {key!r} is part of another one. {EXPORT}")
+    return key, dtype
+
+
+def _read_zip(path: epath.Path) -> Any:
     """torch.save's format since 1.6: a zip with data.pkl and one file per storage."""
-    with zipfile.ZipFile(path) as archive:
+    with path.open("rb") as stream, zipfile.ZipFile(stream) as archive:
         members = archive.namelist()
         program = next((m for m in members if m.endswith("/data.pkl") or m == "data.pkl"), None)
         root = program.removesuffix("data.pkl") if program else ""
@@ -262,13 +195,16 @@ def _read_zip(path: Path) -> Any:
         data = archive.read(program)
         _refuse_code(path, data)
 
-        def storage(key: str, dtype: type) -> np.ndarray:
+        def storage(pid: tuple) -> np.ndarray:
+            key, dtype = _stored(pid)
             return np.frombuffer(archive.read(f"{root}data/{key}"), np.dtype(dtype))
 
         try:
-            return _Unpickler(data, storage).load()
-        except (pickle.UnpicklingError, KeyError, EOFError, TypeError, IndexError) as error:
-            raise UnreadableFileError(f"{path}: damaged ({error})") from error
+            return unpickle.load(data, KNOWN, encoding="utf-8", persistent=storage)
+        except (UnreadableFileError, zipfile.BadZipFile) as error:
+            raise UnreadableFileError(f"{path}: damaged, {error}") from error
+        except UnsafeFileError as error:
+            raise UnsafeFileError(f"{path}: {error}. {EXPORT}") from None
 
 
 HUB_HINT = "https://huggingface.co/openai (model.safetensors)"
@@ -277,7 +213,7 @@ HUB_HINT = "https://huggingface.co/openai (model.safetensors)"
 MAGIC = 0x1950A86A20F9469CFC6C
 
 
-def _read_legacy(path: Path) -> Any:
+def _read_legacy(path: epath.Path) -> Any:
     """torch.save's format before 1.6: five pickles, then the storages as raw bytes."""
     data = path.read_bytes()
     if not data.startswith(b"\x80"):
@@ -288,9 +224,9 @@ def _read_legacy(path: Path) -> Any:
     _refuse_code(path, data)
     try:
         return _legacy(data)
-    except (UnsafeFileError, UnreadableFileError):
-        raise
-    except (pickle.UnpicklingError, KeyError, EOFError, TypeError, IndexError, ValueError) as error:
+    except UnsafeFileError as error:
+        raise UnsafeFileError(f"{path}: {error}. {EXPORT}") from None
+    except unpickle.DAMAGED as error:
         raise UnreadableFileError(
             f"{path}: damaged, or of a PyTorch from before 0.4 ({error}). {EXPORT}"
         ) from error
@@ -305,14 +241,21 @@ def _legacy(data: bytes) -> Any:
         return data[start : stream.tell()]
 
     magic, _, _, program, names = (one() for _ in range(5))
-    if _Unpickler(magic, None).load() != MAGIC:
+    if unpickle.load(magic, {}) != MAGIC:
         raise ValueError("it does not begin as torch.save's files do")
     kinds: dict[str, type] = {}
-    _Scout(program, lambda key, kind: kinds.setdefault(key, kind)).load()
+    unpickle.load(
+        program,
+        SCOUTS,
+        encoding="utf-8",
+        persistent=lambda pid: kinds.setdefault(*_stored(pid)),
+    )
     storages, at = {}, stream.tell()
-    for key in _Unpickler(names, None).load():
+    for key in unpickle.load(names, {}, encoding="utf-8"):
         # A storage is its number of entries, then the entries.
         count, kind = int.from_bytes(data[at : at + 8], "little"), np.dtype(kinds[key])
         storages[key] = np.frombuffer(data, kind, count, at + 8)
         at += 8 + count * kind.itemsize
-    return _Unpickler(program, lambda key, _: storages[key]).load()
+    return unpickle.load(
+        program, KNOWN, encoding="utf-8", persistent=lambda pid: storages[_stored(pid)[0]]
+    )

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxt2i.convert import unpickle
 from jaxt2i.data.schema import DataError
 
 END = "<end>"
@@ -93,32 +94,22 @@ class WordTokenizer:
         Path(file).write_text(json.dumps({"words": list(self.words)}) + "\n")
 
 
-class _PlainUnpickler(pickle.Unpickler):
-    """Containers, numbers and strings; anything with a class is refused, nothing is executed."""
-
-    def __init__(self, stream, file: Path):
-        super().__init__(stream, encoding="latin1")
-        self._file = file
-
-    def find_class(self, module: str, name: str) -> Any:
-        raise DataError(
-            f"{self._file}: the pickle asks for {module}.{name}; a data set's pickle holds lists, "
-            "dictionaries, numbers and strings alone, so this file is refused without running it"
-        )
-
-
 def read_plain_pickle(file: str | Path) -> Any:
     """A pickle of containers, numbers and strings, written by any Python, executing nothing.
 
     Raises:
       DataError: names the file and what was found.
     """
-    file = Path(file)
     try:
-        with file.open("rb") as stream:
-            return _PlainUnpickler(stream, file).load()
-    except (pickle.UnpicklingError, EOFError, ValueError, IndexError, KeyError) as error:
-        raise DataError(f"{file}: not a readable pickle ({error})") from error
+        with Path(file).open("rb") as stream:
+            return unpickle.load(stream, {})
+    except unpickle.UnsafeFileError as error:
+        raise DataError(
+            f"{file}: {error}: a data set's pickle holds lists, dictionaries, numbers and strings "
+            "alone"
+        ) from None
+    except unpickle.UnreadableFileError as error:
+        raise DataError(f"{file}: {error}") from error
 
 
 def read_captions_pickle(file: str | Path) -> dict[str, Any]:

@@ -29,6 +29,7 @@ import jax.numpy as jnp
 
 from jaxt2i.encoders import clip, dino, pretrained, xlm_r
 from jaxt2i.encoders.damsm import DamsmText
+from jaxt2i.encoders.pretrained import Weights, published
 from jaxt2i.nn.resample import apply_matrices, area_matrix, bilinear_matrix
 
 MINI = Path(__file__).parent / "mini_clip"
@@ -113,6 +114,9 @@ def mini(wish: Wish) -> Perception:
     def load(net: str):
         return pretrained.load_variables(folder / f"{net}.safetensors")
 
+    def given(read: Callable[[], dict]) -> Weights:
+        return Weights(read, lambda: f"{folder}, which is there")
+
     return Perception(
         text=text,
         guide=guide,
@@ -123,9 +127,11 @@ def mini(wish: Wish) -> Perception:
         feature_resolution=card["resolution"],
         sentence=size["joint"],
         load={
-            "text": lambda: load("text"),
-            "guide": lambda: load("image"),
-            "features": lambda: {"params": {"image": without_projection(load("image")["params"])}},
+            "text": given(lambda: load("text")),
+            "guide": given(lambda: load("image")),
+            "features": given(
+                lambda: {"params": {"image": without_projection(load("image")["params"])}}
+            ),
         },
         about=(
             f"perception: mini CLIP ({folder.name}), which finds the caption of "
@@ -154,11 +160,6 @@ HUB = {
 }
 
 
-def load_net(file: str, kind: str, net: str, module: nn.Module) -> Any:
-    """Variables of one network of a published file."""
-    return pretrained.load(file, kind, net, pretrained.template(module))
-
-
 def openai_clip(preset: str, wish: Wish) -> Perception:
     """Both towers of one of OpenAI's CLIPs, without a feature network."""
     size, file = clip.PRESETS[preset], wish.clip_weights or HUB[preset]
@@ -184,8 +185,8 @@ def openai_clip(preset: str, wish: Wish) -> Perception:
         feature_resolution=size.resolution,
         sentence=size.joint,
         load={
-            "text": lambda: load_net(file, "clip", "text", text),
-            "guide": lambda: load_net(file, "clip", "image", guide),
+            "text": published(file, "clip", "text", text),
+            "guide": published(file, "clip", "image", guide),
         },
         about=f"perception: CLIP from {file}{warning(wish)}",
     )
@@ -236,7 +237,7 @@ def m_clip(preset: str, wish: Wish) -> Perception:
     return dataclasses.replace(
         base,
         text=text,
-        load=base.load | {"text": lambda: load_net(text_file, "xlm_r", "text", text)},
+        load=base.load | {"text": published(text_file, "xlm_r", "text", text)},
         about=(
             f"perception: CLIP from {image}, captions in any language by M-CLIP from {text_file}, "
             f"whose tokenizer.json config.data.tokenizer must name{warning(wish)}"
@@ -288,7 +289,7 @@ def with_dino(base: Perception, wish: Wish) -> Perception:
         features=features,
         feature_norm=dino.normalize_image,
         feature_resolution=224,
-        load=base.load | {"features": lambda: load_net(file, "dino", "features", features)},
+        load=base.load | {"features": published(file, "dino", "features", features)},
         about=f"{base.about}, DINO from {file}{warning(wish)}",
     )
 
@@ -307,7 +308,11 @@ def damsm(wish: Wish) -> Perception:
                 "--config.model.perception=clip_b32 --config.data.tokenizer=clip "
                 "--config.data.tokens=77, or to measure speed --config.model.weights=random"
             )
-        return load_net(wish.clip_weights, "damsm", "text", text)
+        return published(wish.clip_weights, "damsm", "text", text)()
+
+    def where() -> str:
+        file = wish.clip_weights
+        return pretrained.whereabouts(file, "damsm") if file else "nowhere: text_weights is empty"
 
     return Perception(
         text=text,
@@ -318,7 +323,7 @@ def damsm(wish: Wish) -> Perception:
         guide_resolution=0,
         feature_resolution=0,
         sentence=text.width,
-        load={"text": load},
+        load={"text": Weights(load, where)},
         about=f"perception: DAMSM from {wish.clip_weights or 'no file'}{warning(wish)}",
     )
 

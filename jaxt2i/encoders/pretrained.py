@@ -1,34 +1,37 @@
 """Weights of encoders: where they are found, how they are checked, how variables are stored."""
 
 import contextlib
+import dataclasses
 import hashlib
 import importlib
 import json
 import os
-import tempfile
-from collections.abc import Mapping
-from pathlib import Path
+import sys
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import numpy as np
+from etils import epath
 from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors.numpy import load_file, save_file
 
 from jaxt2i.convert import files, rules, torch_files
 from jaxt2i.encoders import (
     clip_names,
+    damsm_names,
     dino_names,
     inception_names,
     lpips_names,
     vgg16_names,
     xlm_r_names,
 )
-from jaxt2i.systems.damsm import names as damsm_names
 
 HUB = "https://huggingface.co"
+# Of a download that breaks off, and the bytes of a file that are in memory at once.
+RETRIES, CHUNK = 2, 2**20
 FILES = ("model.safetensors", "pytorch_model.bin")
 OPEN_CLIP_FILES = (*FILES, "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 # repository: (kind, files that may hold the weights, best first)
@@ -127,15 +130,37 @@ class Found(NamedTuple):
       config: content of Hugging Face's config.json, where there is one.
     """
 
-    path: Path
+    path: epath.Path
     config: dict | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """One network's weights, which are somewhere; a method's loader.
+
+    Attributes:
+      read: loads them, downloaded if need be.
+      where: says where they come from and whether they are there, loading nothing.
+    """
+
+    read: Callable[[], dict]
+    where: Callable[[], str]
+
+    def __call__(self) -> dict:
+        """The variables."""
+        return self.read()
+
+
+def published(name: str, kind: str, net: str, module: nn.Module) -> Weights:
+    """Published weights; arguments as for `load`, of the module's shapes."""
+    return Weights(lambda: load(name, kind, net, template(module)), lambda: whereabouts(name, kind))
 
 
 # --- Storage of variables ----------------------------------------------------------------------
 
 
 def save_variables(
-    path: str | Path, variables: Mapping[str, Any], dtype: Any = None, about: Any = None
+    path: epath.PathLike, variables: Mapping[str, Any], dtype: Any = None, about: Any = None
 ) -> None:
     """Writes a variables tree as one safetensors file, its paths joined by "/" as names.
 
@@ -145,7 +170,7 @@ def save_variables(
       dtype: floating-point arrays are stored in this one; None keeps theirs.
       about: {str: str} for the file's header.
     """
-    path = Path(path)
+    path = epath.Path(path)
     flat = {}
     for name, value in flatten_dict(dict(variables), sep="/").items():
         x = np.asarray(value)
@@ -157,7 +182,7 @@ def save_variables(
     unfinished.replace(path)
 
 
-def load_variables(path: str | Path) -> dict:
+def load_variables(path: epath.PathLike) -> dict:
     """Reads what `save_variables` wrote; half precision comes back as float32.
 
     Raises:
@@ -184,37 +209,69 @@ def find(name: str, kind: str) -> Found:
     Raises:
       WeightsError: for an unknown name, and where nothing is there and nothing can be downloaded.
     """
-    path = Path(name).expanduser()
+    path = epath.Path(name).expanduser()
     file = files.find(path)
     if file:
         return Found(file, _config(file.parent))
     if path.is_dir():
         return Found(_in_folder(path), _config(path))
-    known = [repo for repo, (what, _) in KNOWN.items() if what == kind]
-    addresses, by_hand = (
-        [name for name, (kinds, *_) in table.items() if kind in kinds]
-        for table in (ADDRESSES, BY_HAND)
-    )
-    if name in addresses:
+    table = _published(name, kind)
+    if table is ADDRESSES:
         return Found(fetch(*ADDRESSES[name][1:]), None)
-    if name in by_hand:
+    if table is BY_HAND:
         raise WeightsError(f"{name} cannot be downloaded by a program: it {BY_HAND[name][1]}")
-    if name not in known:
-        raise WeightsError(
-            f"{name!r} is no file or folder here, and no known {kind} model; known: "
-            f"{', '.join(known + addresses + by_hand)}"
-        )
     return _from_hub(name)
 
 
-def _config(folder: Path) -> dict | None:
+def whereabouts(name: str, kind: str) -> str:
+    """Where `find` would take weights from, in words; nothing is read or downloaded.
+
+    Raises:
+      WeightsError: for an unknown name.
+    """
+    path = epath.Path(name).expanduser()
+    if files.find(path) or path.is_dir():
+        return f"{name}, which is there"
+    table = _published(name, kind)
+    if table is BY_HAND:
+        return f"{name}: NOT there, and no program can fetch it: it {BY_HAND[name][1]}"
+    if table is ADDRESSES:
+        url = ADDRESSES[name][1]
+        path = _kept(*ADDRESSES[name][1:])
+        there = path if path.is_file() else None
+    else:
+        url, there = f"{HUB}/{name}", _cached(name)
+    if there:
+        return f"{name}, kept as {there}"
+    return f"{name}: NOT there yet, the run begins with downloading {url}"
+
+
+def _published(name: str, kind: str) -> dict:
+    """The table that knows a name: `KNOWN`, `ADDRESSES` or `BY_HAND`."""
+    tables = (
+        (KNOWN, [repo for repo, (what, _) in KNOWN.items() if what == kind]),
+        *(
+            (table, [name for name, (kinds, *_) in table.items() if kind in kinds])
+            for table in (ADDRESSES, BY_HAND)
+        ),
+    )
+    for table, names in tables:
+        if name in names:
+            return table
+    raise WeightsError(
+        f"{name!r} is no file or folder here, and no known {kind} model; known: "
+        f"{', '.join(name for _, names in tables for name in names)}"
+    )
+
+
+def _config(folder: epath.Path) -> dict | None:
     for name in ("config.json", "open_clip_config.json"):
         if (folder / name).is_file():
             return json.loads((folder / name).read_text())
     return None
 
 
-def _in_folder(folder: Path) -> Path:
+def _in_folder(folder: epath.Path) -> epath.Path:
     if (folder / "convert.json").is_file():
         return folder
     files = [file for pattern in WEIGHT_FILES for file in sorted(folder.glob(pattern))]
@@ -224,14 +281,12 @@ def _in_folder(folder: Path) -> Path:
 
 
 def _from_hub(repo: str) -> Found:
-    import huggingface_hub as hub
     from huggingface_hub.errors import RemoteEntryNotFoundError
 
+    cached = _cached(repo)
+    if cached:
+        return Found(cached, _config(cached.parent))
     _, names = KNOWN[repo]
-    for name in names:
-        cached = hub.try_to_load_from_cache(repo, name)
-        if isinstance(cached, str):
-            return Found(Path(cached), _config(Path(cached).parent))
     for name in names:
         try:
             path = _download(repo, name)
@@ -243,13 +298,24 @@ def _from_hub(repo: str) -> Found:
     raise WeightsError(f"{HUB}/{repo} holds none of {', '.join(names)} any more")
 
 
-def _download(repo: str, name: str) -> Path:
+def _cached(repo: str) -> epath.Path | None:
+    """A repository's file of weights in the hub's cache."""
+    import huggingface_hub as hub
+
+    for name in KNOWN[repo][1]:
+        found = hub.try_to_load_from_cache(repo, name)
+        if isinstance(found, str):
+            return epath.Path(found)
+    return None
+
+
+def _download(repo: str, name: str) -> epath.Path:
     """Fetches one file of weights and its config.json; the former is checked against its hash."""
     import huggingface_hub as hub
     from huggingface_hub.errors import RemoteEntryNotFoundError
 
     etag = hub.get_hf_file_metadata(hub.hf_hub_url(repo, name)).etag
-    path = Path(hub.hf_hub_download(repo, name))
+    path = epath.Path(hub.hf_hub_download(repo, name))
     # Large files are named by their sha256 there, small ones by a git hash of 40 digits.
     if etag and len(etag) == 64:
         check(path, etag)
@@ -258,17 +324,17 @@ def _download(repo: str, name: str) -> Path:
     return path
 
 
-def sha256(path: Path) -> str:
+def sha256(path: epath.Path) -> str:
     """Hash of a file, as 64 hexadecimal digits."""
     return _hash(path, "sha256")
 
 
-def _hash(path: Path, kind: str) -> str:
+def _hash(path: epath.Path, kind: str) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, kind).hexdigest()
 
 
-def check(path: Path, expected: str) -> None:
+def check(path: epath.Path, expected: str) -> None:
     """Raises `WeightsError` where a file's hash is not the expected one.
 
     Args:
@@ -303,8 +369,10 @@ def offline(repo: str, name: str, error: Exception) -> str:
     )
 
 
-def fetch(url: str, digest: str, folder: str | Path | None = None) -> Path:
+def fetch(url: str, digest: str, folder: epath.PathLike | None = None) -> epath.Path:
     """A file from a plain address, kept in a cache and checked against a known hash.
+
+    What arrives only in part is thrown away, and asked for again a few times.
 
     Args:
       url: of the file.
@@ -314,26 +382,39 @@ def fetch(url: str, digest: str, folder: str | Path | None = None) -> Path:
     Raises:
       WeightsError: where it cannot be downloaded or is not the expected file.
     """
-    import urllib.request
-
-    folder = Path(folder or os.environ.get("JAXT2I_CACHE") or Path.home() / ".cache" / "jaxt2i")
-    path = folder / f"{digest[:12]}-{url.rpartition('/')[2]}"
+    path = _kept(url, digest, folder)
     if path.is_file():
         check(path, digest)
         return path
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as unfinished:
-        part = Path(unfinished) / "part"
+    import pooch
+
+    pooch.get_logger().setLevel("ERROR")  # the bar says enough
+    whole = {32: f"md5:{digest}", 64: f"sha256:{digest}"}.get(len(digest))
+    wanted = pooch.create(
+        str(path.parent), "", registry={path.name: whole}, retry_if_failed=RETRIES
+    )
+    wanted.urls[path.name] = url
+    bar = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), chunk_size=CHUNK)
+    try:
+        wanted.fetch(path.name, downloader=bar)
+    except (OSError, ValueError) as error:  # pooch's own for hashes, and for addresses
+        raise WeightsError(
+            f"{url} could not be downloaded ({error}). Fetch it by other means and save it as "
+            f"{path}; its hash is {digest}{'...' if len(digest) < 32 else ''}"
+        ) from error
+    if not whole:
         try:
-            urllib.request.urlretrieve(url, part)
-        except OSError as error:
-            raise WeightsError(
-                f"{url} could not be downloaded ({error}). Fetch it by other means and save it as "
-                f"{path}; its hash is {digest}{'...' if len(digest) < 32 else ''}"
-            ) from error
-        check(part, digest)
-        part.replace(path)
+            check(path, digest)
+        except WeightsError:
+            path.unlink()
+            raise
     return path
+
+
+def _kept(url: str, digest: str, folder: epath.PathLike | None = None) -> epath.Path:
+    """Where `fetch` keeps a file."""
+    folder = folder or os.environ.get("JAXT2I_CACHE") or "~/.cache/jaxt2i"
+    return epath.Path(folder).expanduser() / f"{digest[:12]}-{url.rpartition('/')[2]}"
 
 
 # --- Loading -----------------------------------------------------------------------------------
@@ -399,7 +480,7 @@ def load(name: str, kind: str, net: str, shapes: Mapping[str, Any] | None = None
     return variables
 
 
-def fitting(variables: dict, shapes: Mapping[str, Any] | None, path: Path) -> dict:
+def fitting(variables: dict, shapes: Mapping[str, Any] | None, path: epath.Path) -> dict:
     """The variables, if they have these shapes.
 
     Raises:
@@ -432,7 +513,7 @@ def load_trunk(name: str, module: nn.Module, seed: int) -> dict:
       WeightsError: where the file is absent.
       ConversionError: where it is not Inception-v3.
     """
-    path = Path(name).expanduser()
+    path = epath.Path(name).expanduser()
     if not path.is_file():
         raise WeightsError(
             f"config.model.trunk_weights={name}: no such file. It is torchvision's Inception-v3, "

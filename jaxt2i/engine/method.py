@@ -155,9 +155,12 @@ class Sampler:
           keys: [n].
           given: "z", "text" and controls that take the place of the rows' own and the defaults.
         """
-        if not {"z", "text"} <= set(given):
-            given = {**self.code(ctx, rows, keys), **given}
-        return self.draw(ctx, rows, keys, **{c.name: c.default for c in self.controls} | given)
+        given = {c.name: c.default for c in self.controls} | given
+        if "z" not in given:
+            given["z"] = jax.vmap(self.latent)(keys) if self.latent else None
+        if "text" not in given:
+            given["text"] = self.text(ctx, rows) if self.text else None
+        return self.draw(ctx, rows, keys, **given)
 
 
 @dataclasses.dataclass(frozen=True)

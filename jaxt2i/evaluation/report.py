@@ -15,6 +15,7 @@ import numpy as np
 from jaxt2i.metrics import published
 from jaxt2i.metrics.protocols import PARTS, Protocol, settings
 from jaxt2i.metrics.score import MetricError, Score
+from jaxt2i.run.curves import Curve, draw_curves
 
 LOWER_IS_BETTER = ("fid", "fid_inf", "kid", "cmmd", "lpips", "memorised", "recognised_frechet")
 
@@ -175,29 +176,16 @@ def history(folder: Path) -> list[dict[str, Any]]:
 
 def write_curves(file: Path, lines: Sequence[Mapping[str, Any]]) -> None:
     """Draws every score over the steps of training, and what other examples may have made it."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     metrics = (name for line in lines for name in line if name not in ("step", "intervals"))
-    names = list(dict.fromkeys(metrics))
-    across = min(3, len(names))
-    down = math.ceil(len(names) / across)
-    figure = Figure(figsize=(4 * across, 2.8 * down), dpi=100, layout="constrained")
-    axes = figure.subplots(down, across, squeeze=False).flat
-    for axis, name in zip(axes, names, strict=False):
-        points = [(line["step"], line[name]) for line in lines if name in line]
-        axis.plot(*zip(*points, strict=True), marker="o", markersize=3)
-        bands = [(x["step"], *x["intervals"][name]) for x in lines if name in x["intervals"]]
-        if bands:
-            axis.fill_between(*zip(*bands, strict=True), alpha=0.2, linewidth=0)
-        better = "lower" if name in LOWER_IS_BETTER else "higher"
-        axis.set_title(f"{name} ({better} is better)", fontsize=9)
-        axis.set_xlabel("step", fontsize=8)
-        axis.grid(alpha=0.3)
-    for axis in list(figure.axes)[len(names) :]:
-        axis.axis("off")
-    FigureCanvasAgg(figure)
-    figure.savefig(file)
+    panels = [
+        Curve(
+            f"{name} ({'lower' if name in LOWER_IS_BETTER else 'higher'} is better)",
+            [(line["step"], line[name]) for line in lines if name in line],
+            [(x["step"], *x["intervals"][name]) for x in lines if name in x["intervals"]],
+        )
+        for name in dict.fromkeys(metrics)
+    ]
+    draw_curves(file, panels, "step")
 
 
 def picture_tag(pixels: np.ndarray, least: int = 96) -> str:

@@ -6,7 +6,7 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -18,9 +18,9 @@ from jaxt2i.engine import draw, loop, mesh
 from jaxt2i.engine import state as states
 from jaxt2i.engine import step as steps
 from jaxt2i.engine.method import Batch, Method, Tree
-from jaxt2i.planning import early, hlo
-from jaxt2i.planning.chips import GIB, Target
-from jaxt2i.run import placement
+from jaxt2i.planning import early
+from jaxt2i.run import hlo, placement
+from jaxt2i.run.chips import GIB, Target
 from jaxt2i.run.open import load_method
 
 # Without them libtpu asks the network which machine it is on, and refuses a second process.
@@ -81,7 +81,7 @@ class Plan:
 
     Attributes:
       config: the configuration that was compiled.
-      target: the machine.
+      target: the machine; None: the one that is here.
       layout: the mesh and the rules on it.
       method: the method.
       state: shapes of the state.
@@ -90,7 +90,7 @@ class Plan:
     """
 
     config: ConfigDict
-    target: Target
+    target: Target | None
     layout: mesh.Layout
     method: Method
     state: states.State
@@ -196,7 +196,16 @@ def open_plan(config: ConfigDict, target: Target) -> Plan:
     Raises:
       ConfigError: where batch, mesh and machine do not go together.
     """
-    on = mesh.make(config.mesh.data, config.mesh.fsdp, config.mesh.tensor, devices(target))
+    return laid_out(config, target, devices(target))
+
+
+def laid_out(config: ConfigDict, target: Target | None, chips: Sequence[jax.Device]) -> Plan:
+    """Lays a configuration out on devices; arguments as for `Plan`.
+
+    Raises:
+      ConfigError: where batch, mesh and devices do not go together.
+    """
+    on = mesh.make(config.mesh.data, config.mesh.fsdp, config.mesh.tensor, chips)
     placement.check_batch(config.batch_size, config.accumulate, on)
     method = load_method(config)
     data = config.data

@@ -3,8 +3,8 @@
 import dataclasses
 from collections.abc import Sequence
 
-from jaxt2i.planning.chips import GIB, Chip
 from jaxt2i.planning.compiled import Plan, Program, recomputable, remat_line
+from jaxt2i.run.chips import GIB, Chip
 
 # What sharding over fsdp splits; frozen weights and the batch follow rules of their own.
 STATE = ("parameters", "optimiser", "averages")

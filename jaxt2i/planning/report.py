@@ -9,12 +9,12 @@ from typing import Any
 from jaxt2i.config import ConfigError
 from jaxt2i.engine.state import count as scalars
 from jaxt2i.planning import roofline
-from jaxt2i.planning.chips import GIB
 from jaxt2i.planning.compiled import Plan, Program
-from jaxt2i.planning.hlo import Collective
 from jaxt2i.planning.memory import advice, memory
 from jaxt2i.planning.search import Trial
 from jaxt2i.run import settings
+from jaxt2i.run.chips import GIB
+from jaxt2i.run.hlo import Collective
 
 COUNTS = tuple(2**n for n in range(3, 11))
 

@@ -8,10 +8,10 @@ max(compute, memory) + network if messages overlap with nothing.
 import dataclasses
 from collections.abc import Iterable, Sequence
 
-from jaxt2i.planning import chips
-from jaxt2i.planning.chips import Chip, Target
 from jaxt2i.planning.compiled import Program
-from jaxt2i.planning.hlo import Collective
+from jaxt2i.run import chips
+from jaxt2i.run.chips import Chip, Target
+from jaxt2i.run.hlo import Collective
 
 # Seconds from chip to chip within a slice or host, and from host to host: orders of magnitude.
 HOP = 1e-6

@@ -7,9 +7,9 @@ from ml_collections import ConfigDict
 
 from jaxt2i.engine import method as methods
 from jaxt2i.planning import compiled, roofline
-from jaxt2i.planning.chips import Target
 from jaxt2i.planning.compiled import Plan, remat, remat_line
 from jaxt2i.planning.memory import Memory, memory
+from jaxt2i.run.chips import Target
 
 
 @dataclasses.dataclass(frozen=True)

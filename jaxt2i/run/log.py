@@ -5,22 +5,30 @@ with captions, and the curves of the scores.
 """
 
 import concurrent.futures
+import dataclasses
+import io
 import json
 import math
 import resource
 import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 
 from jaxt2i.engine.method import Method, Tree
 from jaxt2i.engine.state import State, count
-from jaxt2i.nn.optim import path_name
-from jaxt2i.run import events
+from jaxt2i.run.curves import Curve, draw_curves
+from jaxt2i.run.files import write_whole
+from jaxt2i.run.tensorboard import TensorBoard
+
+try:
+    from clu import parameter_overview
+except ImportError:  # the run goes on without its tables
+    parameter_overview = None
 
 
 def say(*lines: str) -> None:
@@ -39,18 +47,18 @@ class Records:
       better: {score: "higher" | "lower"} for the curves.
     """
 
-    def __init__(self, workdir: Path, first_step: int, better: Mapping[str, str]):
-        self.workdir, self._better = workdir, better
+    def __init__(self, workdir: epath.PathLike, first_step: int, better: Mapping[str, str]):
+        self.workdir, self._better = epath.Path(workdir), better
         self.failure: BaseException | None = None
-        self._tensorboard = None
+        self._tensorboard: TensorBoard | None = None
         self._enabled = jax.process_index() == 0
         self._pool = concurrent.futures.ThreadPoolExecutor(1, "records")
         self._pending: list[concurrent.futures.Future] = []
         self.history: list[dict[str, Any]] = []
         if self._enabled:
-            (workdir / "samples").mkdir(parents=True, exist_ok=True)
-            self.history = earlier_lines(workdir / "metrics.jsonl", first_step)
-            self._pool.submit(self._open_tensorboard)
+            (self.workdir / "samples").mkdir(parents=True, exist_ok=True)
+            self.history = earlier_lines(self.workdir / "metrics.jsonl", first_step)
+            self._tensorboard = TensorBoard(self.workdir / "tensorboard", say)
 
     def submit(self, function: Callable[[], None]) -> None:
         """Runs `function` in the records' thread, in order; its error ends the run later."""
@@ -74,7 +82,7 @@ class Records:
             numbers = {k: v for k, v in line.items() if isinstance(v, (int, float)) and k != "step"}
             self._tensorboard.scalars(step, numbers)
 
-    def grid(self, step: int, images: np.ndarray, captions: Sequence[str]) -> Path | None:
+    def grid(self, step: int, images: np.ndarray, captions: Sequence[str]) -> epath.Path | None:
         """A captioned grid as samples/STEP.png; called in the thread."""
         if not self._enabled:
             return None
@@ -84,7 +92,7 @@ class Records:
             self._tensorboard.images(step, "samples", images[:16])
         return path
 
-    def layouts(self, step: int, draw: Callable[[Path], None]) -> None:
+    def layouts(self, step: int, draw: Callable[[epath.Path], None]) -> None:
         """Boxes as samples/STEP_layout.png, drawn by `draw`; called in the thread."""
         if self._enabled:
             draw(self.workdir / "samples" / f"{step:08d}_layout.png")
@@ -105,13 +113,10 @@ class Records:
         """Finishes what was submitted."""
         self._pool.shutdown(wait=True)
         if self._tensorboard:
-            self._tensorboard.close()
-
-    def _open_tensorboard(self) -> None:
-        try:
-            self._tensorboard = events.Events(self.workdir / "tensorboard")
-        except ImportError:
-            say("TensorBoard files are off: tensorboard is not installed here.")
+            try:
+                self._tensorboard.close()
+            except Exception as error:  # the run is over, and metrics.jsonl is whole
+                say(f"the last TensorBoard file is incomplete ({type(error).__name__}: {error})")
 
 
 def tidy(value: Any) -> Any:
@@ -122,7 +127,7 @@ def tidy(value: Any) -> Any:
     return float(f"{value:.6g}") if math.isfinite(value) else None
 
 
-def earlier_lines(path: Path, last_step: int) -> list[dict[str, Any]]:
+def earlier_lines(path: epath.Path, last_step: int) -> list[dict[str, Any]]:
     """The lines of a metrics.jsonl up to a step; the file is cut to them.
 
     A run that was killed may have logged beyond its last checkpoint, or half a line.
@@ -136,15 +141,17 @@ def earlier_lines(path: Path, last_step: int) -> list[dict[str, Any]]:
                 continue
             if line["step"] <= last_step:
                 lines.append(line)
-        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        write_whole(path, "".join(json.dumps(line) + "\n" for line in lines))
     return lines
 
 
-def save_grid(path: Path, images: np.ndarray, captions: Sequence[str], columns: int = 0) -> None:
-    """Writes `grid` to a file: under another name first, so that it is never half there."""
-    partial = path.with_suffix(".part.png")
-    grid(images, captions, columns).save(partial)
-    partial.replace(path)
+def save_grid(
+    path: epath.PathLike, images: np.ndarray, captions: Sequence[str], columns: int = 0
+) -> None:
+    """Writes `grid` to a file, whole or not at all."""
+    out = io.BytesIO()
+    grid(images, captions, columns).save(out, "PNG")
+    write_whole(path, out.getvalue())
 
 
 def grid(images: np.ndarray, captions: Sequence[str], columns: int = 0):
@@ -181,24 +188,21 @@ def grid(images: np.ndarray, captions: Sequence[str], columns: int = 0):
     return sheet
 
 
-def save_curves(path: Path, history: Sequence[Mapping[str, Any]], better: Mapping[str, str]):
+def save_curves(
+    path: epath.PathLike, history: Sequence[Mapping[str, Any]], better: Mapping[str, str]
+) -> None:
     """Plots the scores over images seen, one panel each."""
-    from matplotlib.figure import Figure
-
-    names = [n for n in better if any(f"score/{n}" in line for line in history)]
-    if not names:
-        return
-    figure = Figure(figsize=(4.2 * len(names), 3.2), layout="constrained")
-    for axis, name in zip(np.atleast_1d(figure.subplots(1, len(names))), names, strict=True):
-        points = [line for line in history if line.get(f"score/{name}") is not None]
-        axis.plot(
-            [p["images"] for p in points], [p[f"score/{name}"] for p in points], marker=".", lw=1.5
-        )
-        axis.set(title=f"{name} ({better[name]} is better)", xlabel="images seen")
-        axis.grid(alpha=0.3)
-    partial = path.with_suffix(".part.png")
-    figure.savefig(partial, dpi=110)
-    partial.replace(path)
+    found = {
+        name: [
+            (line["images"], line[f"score/{name}"])
+            for line in history
+            if line.get(f"score/{name}") is not None
+        ]
+        for name in better
+        if any(f"score/{name}" in line for line in history)
+    }
+    panels = [Curve(f"{n} ({better[n]} is better)", points) for n, points in found.items()]
+    draw_curves(path, panels, "images seen")
 
 
 class Progress:
@@ -253,8 +257,18 @@ def clock(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
 
 
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A row of `parameter_table`: a network, its size, and who trains it."""
+
+    network: str
+    parameters: int
+    size: str
+    role: str
+
+
 def parameter_table(method: Method, state: State, frozen: Mapping[str, Tree]) -> str:
-    """One row a network: parameters, bytes, and who trains it."""
+    """One row a network: parameters, bytes, and who trains it; arrays may be shapes."""
     rows = []
     for net in method.nets:
         tree = state.params[net] if net in state.params else frozen[net]
@@ -262,17 +276,18 @@ def parameter_table(method: Method, state: State, frozen: Mapping[str, Tree]) ->
         role = f"trained by {', '.join(trainers)}" if trainers else "frozen"
         role += ", averaged" if net in method.ema else ""
         size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
-        rows.append(f"  {net:<12}{count(tree):>14,}{size / 2**20:>10.1f} MiB  {role}")
-    return "\n".join(["  network         parameters            size", *rows])
+        rows.append(Network(net, count(tree), f"{size / 2**20:,.1f} MiB", role))
+    if parameter_overview is None:
+        return "\n".join(f"  {r.network}: {r.parameters:,}, {r.size}, {r.role}" for r in rows)
+    return parameter_overview.make_table(rows)
 
 
 def parameter_list(state: State) -> str:
-    """Every trained array: path, shape, how it is split."""
-    lines = []
-    for path, leaf in jax.tree_util.tree_leaves_with_path(state.params):
-        split = getattr(leaf.sharding, "spec", "")
-        lines.append(f"{path_name(path):<72}{list(leaf.shape)!s:<26}{split}")
-    return "\n".join(lines) + "\n"
+    """Every trained array: path, shape, dtype, size, how it is split; and their sum."""
+    if parameter_overview is None:
+        return "This list needs clu: pip install clu\n"
+    rows = parameter_overview.get_parameter_overview(state.params, include_stats="sharding")
+    return rows + "\n"
 
 
 def peak_memory() -> dict[str, float]:

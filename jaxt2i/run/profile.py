@@ -11,13 +11,14 @@ import contextlib
 import dataclasses
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 
 import jax
+from etils import epath
 from jax.profiler import ProfileData
 
 from jaxt2i.config import ConfigError
 from jaxt2i.engine.loop import DEVICE, INPUT, STEP
+from jaxt2i.run import hlo
 
 TOP = 15
 # They stand around the operations that they run, which are recorded themselves.
@@ -27,9 +28,6 @@ WEIGHTY = ("convolution", "dot", "scatter", "gather", "reduce-window", "sort", "
 # Copies to and from the host run beside the computation.
 BESIDE = ("MemcpyH2D", "MemcpyD2H")
 DEVICE_PLANE = re.compile(r"/device:(?:TPU|GPU):(\d+)")
-COMPUTATION = re.compile(r"(?:ENTRY )?%?([\w.\-]+) .*\{$")
-# The opcode is the first word before a parenthesis; a layout's letters there are capitals.
-INSTRUCTION = re.compile(r"\s+(?:ROOT )?%?([\w.\-]+) = .*?([a-z][\w\-]*)\((.*)$")
 
 Interval = tuple[float, float]
 
@@ -85,8 +83,8 @@ class Recorder:
       workdir: the run's directory.
     """
 
-    def __init__(self, window: Window, workdir: Path):
-        self.window, self.folder = window, workdir / "profile"
+    def __init__(self, window: Window, workdir: epath.PathLike):
+        self.window, self.folder = window, epath.Path(workdir) / "profile"
         self._enabled = window.start_step > 0 and jax.process_index() == 0
         self._running = False
 
@@ -106,12 +104,12 @@ class Recorder:
         jax.profiler.start_trace(self.folder, profiler_options=options)
         self._running = True
 
-    def stop(self) -> Path:
+    def stop(self) -> epath.Path:
         """Ends recording and returns the trace's file."""
         self.close()
         session = f"steps_{self.window.start_step}_to_{self.window.last}"
         files = (self.folder / "plugins" / "profile" / session).glob("*.xplane.pb")
-        return max(files, key=lambda path: path.stat().st_mtime)
+        return max(files, key=lambda path: path.stat().mtime)
 
     def close(self) -> None:
         """Ends a recording that is still going on."""
@@ -241,46 +239,24 @@ def kinds(text: str) -> tuple[str, dict[str, Kind]]:
     Returns:
       (name of the program, {operation: kind}).
     """
-    found: dict[str, tuple[str, str]] = {}
-    inside: dict[str, set[str]] = collections.defaultdict(set)
-    current = ""
-    for line in text.splitlines():
-        if line[:1] not in (" ", "}", ""):
-            head = COMPUTATION.match(line)
-            current = head[1] if head else current
-        elif match := INSTRUCTION.match(line):
-            name, opcode, rest = match.groups()
-            found[name] = opcode, rest
-            inside[current].add(opcode)
-    name = re.match(r"HloModule ([^\s,]+)", text)
-    return name[1] if name else "", {
-        key: Kind(category(opcode, rest, inside), source(rest))
-        for key, (opcode, rest) in found.items()
+    program = hlo.Program(text)
+    return program.name, {
+        # Without the program's own name, which is the same for all.
+        i.name: Kind(category(i, program), re.sub(r"^jit\([^)]*\)/", "", i.where))
+        for instructions in program.computations.values()
+        for i in instructions
     }
 
 
-def category(opcode: str, rest: str, inside: Mapping[str, set[str]]) -> str:
-    """What an operation is called in a table.
-
-    Args:
-      opcode: its opcode.
-      rest: its operands and attributes.
-      inside: {computation: opcodes in it}.
-    """
-    if opcode == "custom-call":
-        target = re.search(r'custom_call_target="([^"]+)"', rest)
-        return target[1] if target else opcode
-    if opcode != "fusion":
-        return opcode
-    called = re.search(r"calls=%?([\w.\-]+)", rest)
-    opcodes = inside.get(called[1], set()) if called else set()
-    return next((f"{heavy} fusion" for heavy in WEIGHTY if heavy in opcodes), "elementwise fusion")
-
-
-def source(rest: str) -> str:
-    """The operation of the model behind an operation, without the program's own name."""
-    name = re.search(r'op_name="([^"]*)"', rest)
-    return re.sub(r"^jit\([^)]*\)/", "", name[1]) if name else ""
+def category(i: hlo.Instruction, program: hlo.Program) -> str:
+    """What an operation of a program is called in a table."""
+    if i.op == "custom-call":
+        target = re.search(r'custom_call_target="([^"]+)"', i.rest)
+        return target[1] if target else i.op
+    if i.op != "fusion":
+        return i.op
+    inside = {j.op for name in i.called for j in program.computations.get(name, ())}
+    return next((f"{heavy} fusion" for heavy in WEIGHTY if heavy in inside), "elementwise fusion")
 
 
 def summarise(profile: ProfileData, programs: Iterable[str]) -> Summary:

@@ -7,11 +7,11 @@ import pytest
 from safetensors.numpy import save_file
 
 from jaxt2i.convert import rules
+from jaxt2i.encoders import damsm_names as damsm
 from jaxt2i.encoders import inception_names as inception
 from jaxt2i.encoders import perception, pretrained
 from jaxt2i.encoders.damsm import DamsmImage, DamsmText
 from jaxt2i.encoders.inception import unit_names
-from jaxt2i.systems.damsm import names as damsm
 
 MODULE = DamsmText(vocab=20, length=7, embed=6, width=8)
 TOKENS = jnp.array([[3, 4, 5, 6, 7, 8, 9], [3, 4, 5, 0, 0, 0, 0], [5, 0, 0, 0, 0, 0, 0]])

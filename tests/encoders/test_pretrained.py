@@ -1,4 +1,6 @@
 import hashlib
+import http.server
+import threading
 import types
 
 import huggingface_hub
@@ -136,17 +138,98 @@ def test_a_download_is_checked_against_the_hubs_hash(tmp_path, monkeypatch):
                 pretrained.find(REPO, "clip")
 
 
-def test_a_plain_address_is_fetched_once_and_checked(tmp_path):
-    source = tmp_path / "w.bin"
-    source.write_bytes(b"abc")
-    digest, cache = hashlib.sha256(b"abc").hexdigest(), tmp_path / "cache"
-    path = pretrained.fetch(source.as_uri(), digest, cache)
-    assert path.read_bytes() == b"abc"
-    source.unlink()
-    assert pretrained.fetch(source.as_uri(), digest, cache) == path
-    assert [f.name for f in cache.iterdir()] == [path.name]
-    with pytest.raises(WeightsError, match=r"could not be downloaded.*save it as"):
-        pretrained.fetch(source.as_uri(), "0" * 64, cache)
+class Server:
+    """Files at http://127.0.0.1, which may break off; counts what it was asked for."""
+
+    def __init__(self, content, breaks=0):
+        self.asked = 0
+        outer = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                outer.asked += 1
+                broken = outer.asked <= breaks
+                found = self.path == "/w.bin"
+                self.send_response(200 if found else 404)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write((content[:1] if broken else content) if found else b"")
+
+            def log_message(self, *_):
+                pass
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/w.bin"
+
+    def __enter__(self):
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_):
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def _quick(monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # between attempts
+
+
+@pytest.mark.usefixtures("_quick")
+@pytest.mark.parametrize("digits", [8, 64])
+def test_a_plain_address_is_fetched_once_and_checked(tmp_path, digits):
+    digest, cache = hashlib.sha256(b"abc").hexdigest()[:digits], tmp_path / "cache"
+    with Server(b"abc") as server:
+        path = pretrained.fetch(server.url, digest, cache)
+        assert path.read_bytes() == b"abc"
+        assert pretrained.fetch(server.url, digest, cache) == path
+        assert server.asked == 1
+        with pytest.raises(WeightsError, match=r"hash|sha256 is"):
+            pretrained.fetch(server.url, "0" * digits, cache)
+    assert [f.name for f in cache.iterdir()] == [path.name], "nothing that is wrong is kept"
     path.write_bytes(b"abd")
     with pytest.raises(WeightsError, match="sha256 is"):
-        pretrained.fetch(source.as_uri(), digest, cache)
+        pretrained.fetch(server.url, digest, cache)
+
+
+@pytest.mark.usefixtures("_quick")
+def test_what_arrives_in_part_is_asked_for_again(tmp_path):
+    digest = hashlib.sha256(b"abc").hexdigest()
+    with Server(b"abc", breaks=2) as server:
+        assert pretrained.fetch(server.url, digest, tmp_path).read_bytes() == b"abc"
+    assert server.asked == 3
+    with Server(b"abc", breaks=9) as server, pytest.raises(WeightsError, match="save it as"):
+        pretrained.fetch(server.url, "0" + digest[1:], tmp_path)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.usefixtures("_quick")
+def test_a_missing_file_or_server_is_named_with_the_way_out(tmp_path):
+    absent = r"404.*Fetch it by other means and save it as"
+    with Server(b"abc") as server, pytest.raises(WeightsError, match=absent):
+        pretrained.fetch(server.url + "x", "0" * 64, tmp_path)
+    with pytest.raises(WeightsError, match=rf"(?s){server.url} could not be .*{tmp_path}"):
+        pretrained.fetch(server.url, "0" * 64, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_whereabouts_say_what_is_there_and_load_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("JAXT2I_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: None)
+    file = write(tmp_path / "model.safetensors", clip.HF_TEXT, drawn(TEXT))
+    for name in (file, tmp_path):
+        assert pretrained.whereabouts(str(name), "clip") == f"{name}, which is there"
+    assert "NOT there yet" in pretrained.whereabouts(REPO, "clip")
+    known = "torchvision/vgg16"
+    assert "downloading https://download.pytorch.org" in pretrained.whereabouts(known, "vgg16")
+    (tmp_path / "397923af-vgg16-397923af.pth").write_bytes(b"")
+    assert f"kept as {tmp_path}" in pretrained.whereabouts(known, "vgg16")
+    assert "no program can fetch it" in pretrained.whereabouts("nvidia/vgg16", "vgg16")
+    with pytest.raises(WeightsError, match=f"known clip model; known: {REPO}"):
+        pretrained.whereabouts("openai/clip", "clip")
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: str(file))
+    assert pretrained.whereabouts(REPO, "clip") == f"{REPO}, kept as {file}"
+    loader = pretrained.published(str(file), "clip", "text", TEXT)
+    assert loader.where() == f"{file}, which is there"
+    jax.tree.map(np.testing.assert_array_equal, loader(), drawn(TEXT))

@@ -240,7 +240,7 @@ def test_both_towers_come_from_one_folder(tmp_path, monkeypatch):
     sees = perception.make("mclip_b32", clip_weights=str(tmp_path))
     assert sees.text == text
     same(sees.load["text"](), drawn(text))
-    monkeypatch.setattr(perception, "load_net", lambda file, kind, net, _: (file, kind, net))
+    monkeypatch.setattr(pretrained, "load", lambda file, kind, net, _: (file, kind, net))
     assert sees.load["guide"]() == (str(tmp_path / "image"), "clip", "image")
     with pytest.raises(pretrained.WeightsError, match=r"clip_weights.*subfolders text and image"):
         perception.make("mclip_b32", clip_weights=str(tmp_path / "text" / "model.safetensors"))

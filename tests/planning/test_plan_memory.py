@@ -5,9 +5,10 @@ import types
 import pytest
 from ml_collections import ConfigDict
 
-from jaxt2i.planning import chips, memory
-from jaxt2i.planning.chips import GIB
+from jaxt2i.planning import memory
 from jaxt2i.planning.compiled import Program, needed
+from jaxt2i.run import chips
+from jaxt2i.run.chips import GIB
 
 V5E = chips.CHIPS["v5e"]
 HELD = {"parameters": 4 * GIB, "optimiser": 8 * GIB, "averages": 4 * GIB, "frozen": GIB}

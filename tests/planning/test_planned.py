@@ -14,8 +14,8 @@ from jax.sharding import SingleDeviceSharding
 
 from jaxt2i import plan as command
 from jaxt2i.config import ConfigError
-from jaxt2i.planning import chips, compiled, report, search
-from jaxt2i.run import settings
+from jaxt2i.planning import compiled, report, search
+from jaxt2i.run import chips, settings
 
 ROOT = Path(__file__).parents[2]
 TOY = str(ROOT / "tests" / "engine" / "toy_config.py")

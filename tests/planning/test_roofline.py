@@ -5,9 +5,10 @@ import dataclasses
 import pytest
 
 from jaxt2i.config import ConfigError
-from jaxt2i.planning import chips, roofline
+from jaxt2i.planning import roofline
 from jaxt2i.planning.compiled import Program
-from jaxt2i.planning.hlo import Collective
+from jaxt2i.run import chips
+from jaxt2i.run.hlo import Collective
 
 V5E = chips.CHIPS["v5e"]
 GRADIENT = Collective("all-reduce", "f32", 10**9, 256, "data", True, "transpose(jvp(G))", 1)

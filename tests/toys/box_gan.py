@@ -56,17 +56,16 @@ def build(cfg) -> Method:
     )
 
     def fake(ctx, batch):
-        return sampler(ctx, batch, jax.random.split(ctx.rng("z"), len(batch["image"])))
+        keys, words = jax.random.split(ctx.rng("z"), len(batch["image"])), text(ctx, batch)
+        return sampler(ctx, batch, keys, text=words)["image"], words.sentence
 
     def d_loss(ctx, batch):
-        drawn = fake(ctx, batch)
-        image, sentence = jax.lax.stop_gradient((drawn["image"], drawn["text"].sentence))
+        image, sentence = jax.lax.stop_gradient(fake(ctx, batch))
         real = nn.softplus(-ctx("d", unit_range(batch["image"]), sentence)).mean()
         return real + nn.softplus(ctx("d", image, sentence)).mean(), {}
 
     def g_loss(ctx, batch):
-        drawn = fake(ctx, batch)
-        return nn.softplus(-ctx("d", drawn["image"], drawn["text"].sentence)).mean(), {}
+        return nn.softplus(-ctx("d", *fake(ctx, batch))).mean(), {}
 
     def inputs(b):
         s = jnp.zeros((1, 16))

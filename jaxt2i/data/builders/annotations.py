@@ -1,13 +1,14 @@
 """Reading annotations: JSON and pickles that are what they should be, masks, pictures of labels."""
 
+import codecs
 import json
-import pickle
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from jaxt2i.convert import unpickle
 from jaxt2i.data import images
 from jaxt2i.data.builders.record import runs_of
 from jaxt2i.data.schema import DataError
@@ -71,14 +72,21 @@ def rows(file: Path, content: dict, name: str, keys: Iterable[str]) -> list[dict
     return listed
 
 
-class _ArrayUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        arrays = {"_reconstruct", "scalar", "_frombuffer", "ndarray", "dtype"}
-        if module.split(".")[0] == "numpy" and name in arrays:
-            return super().find_class(module.replace("numpy.core", "numpy._core"), name)
-        if (module, name) == ("_codecs", "encode"):  # bytes, in the older protocols
-            return super().find_class(module, name)
-        raise ValueError(f"it asks for {module}.{name}, which is refused without running it")
+# What NumPy's arrays are pickled with; bytes need `encode` in the older protocols.
+ARRAYS = {
+    "_codecs encode": codecs.encode,
+    "numpy dtype": np.dtype,
+    "numpy ndarray": np.ndarray,
+    **{
+        f"numpy.{core}.{module} {name}": made
+        for core in ("core", "_core")
+        for module, name, made in (
+            ("multiarray", "_reconstruct", np._core.multiarray._reconstruct),
+            ("multiarray", "scalar", np._core.multiarray.scalar),
+            ("numeric", "_frombuffer", np._core.numeric._frombuffer),
+        )
+    },
+}
 
 
 def read_array_pickle(file: Path) -> Any:
@@ -87,11 +95,8 @@ def read_array_pickle(file: Path) -> Any:
     Raises:
       ValueError: when it is another thing, or cut off.
     """
-    try:
-        with file.open("rb") as stream:
-            return _ArrayUnpickler(stream, encoding="latin1").load()
-    except (pickle.UnpicklingError, EOFError, LookupError, TypeError, AttributeError) as error:
-        raise ValueError(f"not a readable pickle: {error}") from error
+    with file.open("rb") as stream:
+        return unpickle.load(stream, ARRAYS)
 
 
 def runs(segmentation: Any, size: tuple[int, int], name: str) -> list[int]:

@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxt2i.convert import rules
+from jaxt2i.encoders import damsm_names as tables
 from jaxt2i.encoders.damsm import DamsmImage, DamsmText
 from jaxt2i.engine.method import Ctx
 from jaxt2i.losses import damsm as losses
 from jaxt2i.metrics import retrieval
 from jaxt2i.systems.damsm import method as damsm
-from jaxt2i.systems.damsm import names as tables
 from jaxt2i.systems.stylegan_t.goldens_ops import Arrays, captured, convert_net, nchw, nhwc
 from jaxt2i.verify.board import Board
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxt2i.planning import hlo
+from jaxt2i.run import hlo
 
 # Lines of real programs; long attributes that nothing reads are left out.
 TPU = (Path(__file__).parent / "step_tpu.hlo").read_text()
@@ -157,3 +157,12 @@ def test_turns_that_the_compiler_noted():
     noted = 'backend_config={"known_trip_count":{"n":"5"}}'
     line = f"%w = (s32[]) while(%t), condition=%c, body=%b, {noted}"
     assert hlo.Program("").trips(instruction(line)) == 5
+
+
+def test_the_program_and_its_operations_know_their_names():
+    program = hlo.Program("HloModule jit_train, is_scheduled=true\n" + TPU.partition("\n")[2])
+    assert program.name == "jit_train"
+    assert hlo.Program("").name == ""
+    marked = instruction('%a = f32[2]{0} add(%b, %c), metadata={op_name="jit(train)/G/add"}')
+    assert marked.where == "jit(train)/G/add"
+    assert instruction("%a = f32[2]{0} add(%b, %c)").where == ""

@@ -1,4 +1,4 @@
-"""Reading a compiled program: its collectives, and what its loops repeat.
+"""Reading a compiled program: its operations, its collectives, and what its loops repeat.
 
 The compiler's own counts take the body of a loop once; here every computation knows how often it
 runs, so that collectives, products and memory traffic in loops can be counted in full.
@@ -54,6 +54,12 @@ class Instruction:
         match = re.search(rf"[ ,]{name}=(.*?)(?:, [a-z_]+=|$)", self.rest)
         return match[1] if match else ""
 
+    @property
+    def where(self) -> str:
+        """The operation of the model that it belongs to; "" where the compiler made it up."""
+        match = re.search(r'op_name="([^"]*)"', self.rest)
+        return match[1] if match else ""
+
     @functools.cached_property
     def operands(self) -> list[str]:
         """Names of the operands."""
@@ -106,9 +112,16 @@ class Program:
 
     Args:
       text: HLO after optimisation.
+
+    Attributes:
+      name: of the program.
+      computations: {computation: its instructions}, callees before their callers.
+      entry: the computation that runs first.
     """
 
     def __init__(self, text: str):
+        head = re.match(r"HloModule ([^\s,]+)", text)
+        self.name = head[1] if head else ""
         self.computations: dict[str, list[Instruction]] = {}
         self.entry = ""
         current: list[Instruction] = []
@@ -212,7 +225,6 @@ class Program:
             size //= 2
         elif kind == "reduce-scatter":
             size *= group
-        place = re.search(r'op_name="([^"]*)"', i.rest)
         dtypes = dict.fromkeys(t for t, n in arrays(i.result) if n)
         axes = along(ids, mesh)
         return Collective(
@@ -222,7 +234,7 @@ class Program:
             group,
             "+".join(axes) or "none",
             group == math.prod(mesh[a] for a in axes),
-            place[1] if place else "",
+            i.where,
             times,
         )
 

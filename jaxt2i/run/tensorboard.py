@@ -1,0 +1,88 @@
+"""TensorBoard's files, written by clu in a thread of their own.
+
+clu's writer needs TensorFlow, whose import takes seconds: it happens in that thread, so neither the
+first step nor metrics.jsonl waits for it.
+"""
+
+import concurrent.futures
+import contextlib
+import os
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from etils import epath
+
+
+class TensorBoard:
+    """One run's files; what is written before TensorFlow is there waits for it, in order.
+
+    Args:
+      folder: where they are made; tensorboard reads all files there as one run.
+      say: told in a sentence where nothing can be written.
+    """
+
+    def __init__(self, folder: epath.PathLike, say: Callable[[str], None]):
+        self._folder, self._say, self._writer = epath.Path(folder), say, None
+        self._pool = concurrent.futures.ThreadPoolExecutor(1, "tensorboard")
+        self._pending: list[concurrent.futures.Future] = [self._pool.submit(self._open)]
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Numbers of a step, by their tags.
+
+        Raises:
+          Exception: what went wrong with something written earlier.
+        """
+        self._submit(lambda writer: writer.write_scalars(step, values))
+
+    def images(self, step: int, name: str, images: np.ndarray) -> None:
+        """Pictures of a step, uint8 [N, H, W, 3], under one tag; raises as `scalars` does."""
+        self._submit(lambda writer: writer.write_images(step, {name: images}))
+
+    def close(self) -> None:
+        """Writes what is still waiting; raises as `scalars` does."""
+        self._pending.append(self._pool.submit(self._close))
+        self._pool.shutdown(wait=True)
+        self._check()
+
+    def _submit(self, write: Callable) -> None:
+        def task() -> None:
+            if self._writer:
+                write(self._writer)
+                self._writer.flush()  # whoever looks sees the newest numbers
+
+        self._check()
+        self._pending.append(self._pool.submit(task))
+
+    def _check(self) -> None:
+        done = [future for future in self._pending if future.done()]
+        self._pending = [future for future in self._pending if future not in done]
+        for future in done:
+            future.result()
+
+    def _open(self) -> None:
+        try:
+            self._writer = make_writer(self._folder)
+        except Exception as error:  # a TensorFlow that does not fit its surroundings fails anyhow
+            self._say(
+                f"TensorBoard files are not written ({type(error).__name__}: {error}); pip install "
+                "clu tensorflow tensorboard brings what they need, metrics.jsonl has the numbers"
+            )
+
+    def _close(self) -> None:
+        if self._writer:
+            self._writer.close()
+
+
+def make_writer(folder: epath.Path):
+    """The writer that clu has for TensorBoard files; imports TensorFlow."""
+    # Its notes on how it was built would break the line that shows progress.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    import tensorflow as tf
+    from clu import metric_writers
+
+    # TensorFlow would take the memory of accelerators that it only shares; those that are in use
+    # already can no longer be hidden from it.
+    with contextlib.suppress(RuntimeError):
+        tf.config.set_visible_devices([], "GPU")
+    return metric_writers.SummaryWriter(os.fspath(folder))
