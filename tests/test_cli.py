@@ -54,14 +54,15 @@ def test_an_image_depends_on_its_prompt_and_seed_alone(workdir, tmp_path):
     command("sample", "--workdir", workdir, *many, "--out", tmp_path / "many")
     alone = ["--prompts", "a blue owl", "--seed", 3]
     command("sample", "--workdir", workdir, *alone, "--out", tmp_path / "one")
-    drawn = json.loads((tmp_path / "many" / "drawn.json").read_text())
-    assert [x["seed"] for x in drawn["images"]] == [0, 1, 2, 3, 4] * 2
-    a = np.asarray(Image.open(tmp_path / "many" / "0008_seed3.png"))
-    b = np.asarray(Image.open(tmp_path / "one" / "0000_seed3.png"))
+    lines = (tmp_path / "many" / "metadata.jsonl").read_text().splitlines()
+    assert [json.loads(x)["seed"] for x in lines] == [0, 1, 2, 3, 4] * 2
+    a = np.asarray(Image.open(tmp_path / "many" / "000008.png"))
+    b = np.asarray(Image.open(tmp_path / "one" / "000000.png"))
     np.testing.assert_array_equal(a, b)
     walk = ["--interpolate", "a red rose", "a blue owl", "--num", 3, "--grid", "--raw"]
     command("sample", "--workdir", workdir, *walk, "--out", tmp_path / "walk")
-    assert sorted(p.name for p in (tmp_path / "walk").iterdir()) == ["drawn.json", "grid.png"]
+    names = {"drawn.json", "grid.png", "metadata.jsonl"}
+    assert {p.name for p in (tmp_path / "walk").iterdir()} == names
 
 
 @pytest.mark.slow

@@ -3,19 +3,19 @@
 import json
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from jaxt2i import sample
+import jaxt2i
+from jaxt2i import api, sample
 from jaxt2i.config import ConfigError
 from jaxt2i.convert.__main__ import main as convert
+from jaxt2i.run import attention, train, walk
 from jaxt2i.run import open as runs
 from jaxt2i.run import settings as run_settings
-from jaxt2i.run import train
 
 
 @pytest.fixture(scope="module")
@@ -30,14 +30,11 @@ def workdir(tmp_path_factory):
 
 
 def draw(workdir, out, *args):
-    """({file: pixels}, drawn.json)."""
+    """(pictures in order, the lines of metadata.jsonl)."""
     sample.main(["--workdir", str(workdir), "--out", str(out), *args])
-    facts = json.loads((out / "drawn.json").read_text())
     lines = [json.loads(x) for x in (out / "metadata.jsonl").read_text().splitlines()]
-    facts["images"] = [x | x.get("note", {}) for x in lines]
-    facts["columns"] = 3
-    files = [x["file_name"] for x in lines]
-    return [np.asarray(Image.open(out / f)) for f in files], facts
+    lines.sort(key=lambda line: line["number"])
+    return [np.asarray(Image.open(out / x["file_name"])) for x in lines], lines
 
 
 def test_walks_start_and_end_at_the_plain_pictures(workdir, tmp_path):
@@ -47,18 +44,20 @@ def test_walks_start_and_end_at_the_plain_pictures(workdir, tmp_path):
     np.testing.assert_array_equal(texts[0], rose0)
     np.testing.assert_array_equal(texts[-1], owl0)
     walk = ("--interpolate-z", "0", "1", "--prompts", "a rose", "--num", "3")
-    latents, facts = draw(workdir, tmp_path / "c", *walk)
+    latents, lines = draw(workdir, tmp_path / "c", *walk)
     np.testing.assert_array_equal(latents[0], rose0)
     np.testing.assert_array_equal(latents[-1], rose1)
     assert np.any(latents[1] != rose0)
-    assert [x["mix_z"] for x in facts["images"]] == [0, 0.5, 1]
+    assert [x["towards"]["mix_z"] for x in lines] == [0, 0.5, 1]
+    again, _ = draw(workdir, tmp_path / "d", "--conditions", str(tmp_path / "c" / "metadata.jsonl"))
+    for a, b in zip(latents, again, strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_both_walks_make_a_grid_of_captions_by_latents(workdir, tmp_path):
     both = ("--interpolate", "a rose", "an owl", "--interpolate-z", "0", "1", "--num", "3")
-    pictures, facts = draw(workdir, tmp_path / "a", *both)
-    assert facts["columns"] == 3
-    assert [(x["mix"], x["mix_z"]) for x in facts["images"]] == [
+    pictures, lines = draw(workdir, tmp_path / "a", *both)
+    assert [(x["towards"]["mix"], x["towards"]["mix_z"]) for x in lines] == [
         (a, b) for a in (0, 0.5, 1) for b in (0, 0.5, 1)
     ]
     corners, _ = draw(workdir, tmp_path / "b", "--prompts", "a rose", "an owl", "--num", "2")
@@ -68,13 +67,10 @@ def test_both_walks_make_a_grid_of_captions_by_latents(workdir, tmp_path):
 
 def test_rows_share_a_prompt_and_columns_a_latent(workdir, tmp_path):
     run = runs.open_run(run_settings.read_config(workdir))
-    items, columns = sample.drawings(
-        sample.arguments(["--workdir", "x", "--prompts", "a", "b", "--num", "3", "--seed", "5"])[0]
-    )
+    args = ["--workdir", "x", "--prompts", "a", "b", "--num", "3", "--seed", "5"]
+    rows, columns = sample.all_rows(sample.arguments(args)[0], run)
     assert columns == 3
-    assert [(d.prompt, d.seed) for d in items] == [(p, s) for p in "ab" for s in (5, 6, 7)]
-    key = jax.random.key(5)
-    np.testing.assert_array_equal(run.method.sampler.latent(key), run.method.sampler.latent(key))
+    assert [(r["prompt"], r["seed"]) for r in rows] == [(p, s) for p in "ab" for s in (5, 6, 7)]
 
 
 def test_given_latents_take_the_place_of_seeds(workdir, tmp_path):
@@ -82,7 +78,8 @@ def test_given_latents_take_the_place_of_seeds(workdir, tmp_path):
     z = np.stack([run.method.sampler.latent(jax.random.key(s)) for s in (3, 4)])
     np.save(tmp_path / "z.npy", z)
     args = ("--prompts", "a rose", "an owl")
-    pictures, _ = draw(workdir, tmp_path / "a", *args, "--z", str(tmp_path / "z.npy"))
+    pictures, lines = draw(workdir, tmp_path / "a", *args, "--z", str(tmp_path / "z.npy"))
+    np.testing.assert_array_equal(np.load(tmp_path / "a" / lines[1]["z"]), z[1])
     for prompt, seed, picture in (("a rose", 3, pictures[0]), ("an owl", 4, pictures[1])):
         alone = ("--prompts", prompt, "--seed", str(seed))
         want, _ = draw(workdir, tmp_path / prompt, *alone)
@@ -92,13 +89,62 @@ def test_given_latents_take_the_place_of_seeds(workdir, tmp_path):
 @settings(deadline=None, max_examples=40)
 @given(st.integers(0, 1000), st.floats(0, 1))
 def test_a_spherical_walk_keeps_to_the_sphere(seed, share):
-    a, b = jax.random.normal(jax.random.key(seed), (2, 64))
-    b = b * jnp.linalg.norm(a) / jnp.linalg.norm(b)
-    on = sample.slerp(a, b, jnp.float32(share))
-    assert jnp.linalg.norm(on) == pytest.approx(float(jnp.linalg.norm(a)), rel=1e-3)
-    np.testing.assert_array_equal(sample.slerp(a, b, jnp.float32(0)), a)
-    np.testing.assert_array_equal(sample.slerp(a, b, jnp.float32(1)), b)
-    np.testing.assert_allclose(sample.slerp(a, a, jnp.float32(share)), a, atol=1e-6)
+    a, b = np.random.default_rng(seed).standard_normal((2, 64)).astype(np.float32)
+    b = b * (np.linalg.norm(a) / np.linalg.norm(b))
+    assert np.linalg.norm(walk.slerp(a, b, share)) == pytest.approx(np.linalg.norm(a), rel=1e-3)
+    np.testing.assert_array_equal(walk.slerp(a, b, 0), a)
+    np.testing.assert_array_equal(walk.slerp(a, b, 1), b)
+    np.testing.assert_allclose(walk.slerp(a, a, share), a, atol=1e-6)
+
+
+def test_the_same_command_continues_a_folder(workdir, tmp_path):
+    args = ("--prompts", "a rose", "an owl", "--num", "2")
+    whole, lines = draw(workdir, tmp_path / "a", *args)
+    # As if it had been stopped: two pictures and half a line.
+    text = (tmp_path / "a" / "metadata.jsonl").read_text().splitlines()
+    (tmp_path / "a" / "metadata.jsonl").write_text("\n".join(text[:2]) + "\n" + text[2][:9])
+    for name in ("000002.png", "000003.png"):
+        (tmp_path / "a" / name).unlink()
+    before = (tmp_path / "a" / "000000.png").stat().st_mtime_ns
+    again, found = draw(workdir, tmp_path / "a", *args)
+    assert (tmp_path / "a" / "000000.png").stat().st_mtime_ns == before
+    assert found == lines
+    for a, b in zip(whole, again, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_folder_of_other_pictures_is_not_mixed_with_these(workdir, tmp_path, capsys):
+    draw(workdir, tmp_path / "a", "--prompts", "a rose", "--num", "3")
+    (tmp_path / "a" / "mine.txt").write_text("kept")
+    with pytest.raises(ConfigError, match="drawn otherwise"):
+        draw(workdir, tmp_path / "a", "--prompts", "an owl")
+    pictures, _ = draw(workdir, tmp_path / "a", "--prompts", "an owl", "--overwrite")
+    assert len(pictures) == 1
+    assert "3 pictures that were drawn otherwise were removed" in capsys.readouterr().out
+    assert sorted(p.name for p in (tmp_path / "a").glob("0*")) == ["000000.png"]
+    assert (tmp_path / "a" / "mine.txt").read_text() == "kept"
+
+
+def test_the_python_api_draws_what_the_command_draws(workdir, tmp_path):
+    pictures, lines = draw(workdir, tmp_path / "a", "--prompts", "a rose", "an owl", "--num", "2")
+    system = jaxt2i.load(workdir)
+    drawn = system.sample(["a rose", "an owl"], num=2)
+    np.testing.assert_array_equal(drawn.arrays, pictures)
+    assert drawn.seeds == [x["seed"] for x in lines]
+    assert drawn.prompts == ["a rose"] * 2 + ["an owl"] * 2
+    assert [np.array_equal(np.asarray(a), b) for a, b in zip(drawn.images, pictures, strict=True)]
+    saved = drawn.save(tmp_path / "b")
+    assert (saved / "000003.png").read_bytes() == (tmp_path / "a" / "000003.png").read_bytes()
+    again = system.sample(drawn.rows)
+    np.testing.assert_array_equal(again.arrays, drawn.arrays)
+    assert drawn.grid().width > drawn.grid(columns=1).width
+    assert drawn._repr_png_()[:4] == b"\x89PNG"
+    ends = system.interpolate("a rose", "an owl", num=3)
+    np.testing.assert_array_equal(ends.arrays[[0, 2]], drawn.arrays[[0, 2]])
+    with pytest.raises(ConfigError, match="draws no 'stages'"):
+        system.sample(["a rose"], also=("stages",))
+    with pytest.raises(ConfigError, match=r"no control 'psi'; known: none"):
+        system.sample(["a rose"], psi=0.7)
 
 
 def test_converted_weights_draw_what_the_run_draws(workdir, tmp_path, capsys):
@@ -117,17 +163,13 @@ def test_weights_that_do_not_fit_are_named(workdir, tmp_path):
     other = run_settings.preset("configs/df_gan.py", "tiny")
     other.model.g_base = 8
     with pytest.raises(ConfigError, match=r"g\.safetensors.*where the configuration asks for"):
-        sample.from_weights(runs.open_run(other), tmp_path)
+        api.load_weights(other, tmp_path)
     (tmp_path / "g.safetensors").unlink()
-    run = runs.open_run(run_settings.preset("configs/df_gan.py", "tiny"))
-    state, frozen = sample.from_weights(run, tmp_path)
-    from jaxt2i import system
-
-    paint = lambda items: system.System(run, state, frozen).sample(items)  # noqa: E731
-    with pytest.raises(ConfigError, match=r"needs the network 'g'; there are d, c"):
-        paint(["a rose"])
+    config = run_settings.preset("configs/df_gan.py", "tiny")
+    with pytest.raises(ConfigError, match=r"network 'g' is needed and not there; there are d, c"):
+        api.load_weights(config, tmp_path).sample(["a rose"])
     with pytest.raises(ConfigError, match=r"no \.safetensors"):
-        sample.from_weights(run, tmp_path / "nowhere")
+        api.load_weights(config, tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize(
@@ -140,6 +182,12 @@ def test_weights_that_do_not_fit_are_named(workdir, tmp_path):
         ("--workdir", "x", "--prompts", "a", "--z", "f", "--num", "2"),
         ("--config", "c", "--prompts", "a"),
         ("--workdir", "x", "--prompts", "a", "--numm", "3"),
+        ("--workdir", "x", "--prompts", "a", "--seed", "-1"),
+        ("--workdir", "x", "--prompts", "a", "--seed", "4294967296"),
+        ("--workdir", "x", "--prompts", "a", "--seed", "4294967295", "--num", "2"),
+        ("--workdir", "x", "--prompts", "a", "--interpolate-z", "-3", "5"),
+        ("--workdir", "x", "--prompts", "a", "--set", "psi"),
+        ("--workdir", "x", "--prompts", "a", "--psi", "0.7"),
     ],
 )
 def test_arguments_that_do_not_go_together_are_refused(args, capsys):
@@ -167,18 +215,18 @@ def test_stages_and_attention_are_drawn_for_methods_that_have_them(workdir, tmp_
     pictures, _ = draw(tmp_path / "run", tmp_path / "a", *asked)
     assert len(pictures) == 2
     names = {p.name for p in (tmp_path / "a").iterdir()}
-    assert {"stage8.png", "stage16.png", "0000_seed0_attention.png"} <= names
+    assert {"stage8.png", "stage16.png", "000000_attention.png", "000000_stage8.png"} <= names
     # The picture and its words, one row: only the first stage is behind the second.
-    widths = [Image.open(tmp_path / "a" / f"{i:04d}_seed0_attention.png").width for i in (0, 1)]
+    widths = [Image.open(tmp_path / "a" / f"{i:06d}_attention.png").width for i in (0, 1)]
     assert widths[1] > widths[0]
-    with pytest.raises(ConfigError, match=r"--attention: jaxt2i\.methods\.df_gan has none"):
+    with pytest.raises(ConfigError, match=r"df_gan draws no 'attention'; it draws image"):
         draw(workdir, tmp_path / "b", "--prompts", "a rose", "--attention")
 
 
 def test_highlights_are_bright_where_the_word_is_looked_for():
     maps = np.zeros((1, 2, 2))
     maps[0, 0, 0] = 1
-    lit = sample.highlights(np.full((8, 8, 3), 200, np.uint8), maps)
+    lit = attention.highlights(np.full((8, 8, 3), 200, np.uint8), maps)
     assert lit.shape == (1, 8, 8, 3)
     assert lit[0, 0, 0, 0] == 200
     assert lit[0, -1, -1, 0] == 30

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 
 from ml_collections import ConfigDict
 
-from jaxt2i.engine import method as methods
 from jaxt2i.planning import compiled, roofline
 from jaxt2i.planning.compiled import Plan, remat, remat_line
 from jaxt2i.planning.memory import Memory, memory
 from jaxt2i.run.chips import Target
+from jaxt2i.run.open import load_method
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +90,7 @@ def search(config: ConfigDict, target: Target, most: int, until: str = "code") -
       most: compilations.
       until: how far, see `compiled.training`.
     """
-    able = compiled.recomputable(methods.load(config))
+    able = compiled.recomputable(load_method(config))
     for setting in settings(config, target, able):
         trial = attempt(setting, compiled.open_plan(setting.apply(config), target), until)
         yield trial

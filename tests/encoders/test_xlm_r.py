@@ -270,7 +270,8 @@ def test_df_gan_trains_on_german_captions(tmp_path):
     state = dataclasses.replace(zeros, params=params)
     captions = ["ein roter Vogel", "ein Vogel", "grüne Blüten, weiß", "zwei Boote"]
     pixels = np.random.RandomState(0).randint(0, 256, spec["image"].shape, np.uint8)
-    rows = run.prompts(captions) | {"image": pixels}
+    tokens, mask = run.tokenizer(captions)
+    rows = {"tokens": tokens, "token_mask": mask, "image": pixels}
     play = jax.jit(steps.make(run.method, steps.Rules(0, 4, 10))[1])
     after, metrics = play(state, frozen, rows)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves((after.params, metrics)))

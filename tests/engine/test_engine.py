@@ -20,12 +20,13 @@ from tensorboard.util.tensor_util import make_ndarray
 
 from jaxt2i.config import ConfigError, fields
 from jaxt2i.data import schema
-from jaxt2i.engine import loop, mesh
+from jaxt2i.engine import draw, loop, mesh
 from jaxt2i.engine import state as states
 from jaxt2i.engine import step as steps
-from jaxt2i.engine.method import Ema, Player, load
+from jaxt2i.engine.method import Ema, Player
 from jaxt2i.nn import optim
 from jaxt2i.run import checkpoint, placement, settings, training
+from jaxt2i.run.open import load_method as load
 
 SIZES = schema.Sizes(batch=16, height=16, width=16, tokens=6)
 
@@ -166,8 +167,10 @@ def test_nonfinite_steps_can_be_skipped_and_are_counted():
 def train(workdir, cfg=None, total=12, every=4, **kw):
     method = load(cfg or config())
     schedule = training.Schedule(total, 1, every, 6, 3)
-    captions = ("a", "b")
-    prompts = {k: v[:2] for k, v in host_batch(99).items() if k != "image"}
+    rows = {k: v[:2] for k, v in host_batch(99).items() if k != "image"}
+    requests = tuple(
+        draw.Request({k: v[i] for k, v in rows.items()}, seed=i, about="ab"[i]) for i in range(2)
+    )
     workdir.mkdir(parents=True, exist_ok=True)
     layout = placement.layout(mesh.make(*kw.get("shape", (8, 1, 1))), ((".", "fsdp"),), 0.0)
     return training.train(
@@ -179,9 +182,15 @@ def train(workdir, cfg=None, total=12, every=4, **kw):
         batches=lambda first: (layout.put_batch(host_batch(n)) for n in itertools.count(first)),
         workdir=workdir,
         config={"lr": 0.05},
-        picture=loop.Picture(prompts, captions, {}, schema.to_uint8),
-        score_batch=lambda: host_batch(98),
+        grid=training.Grid(requests, show),
+        score_batch=lambda: layout.put_batch(host_batch(98)),
+        settle_batches=lambda: (layout.put_batch(host_batch(n)) for n in range(200, 203)),
     )
+
+
+def show(step, drawn, records):
+    pictures, captions = zip(*((out["image"], r.about) for r, out in drawn), strict=True)
+    records.grid(step, np.stack(pictures), captions)
 
 
 def equal(a, b):
@@ -233,6 +242,20 @@ def test_resumes_on_another_mesh_with_equal_arrays(tmp_path):
     assert meta["position"] == 4 * 16
     leaves = jax.tree.leaves(restored.params)
     assert any(x.sharding.spec != jax.sharding.PartitionSpec() for x in leaves)
+
+
+def test_what_settles_belongs_to_the_average_and_is_kept(tmp_path):
+    state = jax.device_get(train(tmp_path, total=4))
+    method = load(config())
+    layout = mesh.Layout(mesh.make(1, 1, 1, jax.devices()[:1]))
+    spec = schema.spec(SIZES, method.needs)
+    frozen = states.create_frozen(method, spec, 3, layout.shardings(states.shapes(method, spec)[1]))
+    assert np.any(state.settled["g"]["stats"]["mean"] != state.extra["g"]["stats"]["mean"])
+    again = draw.settler(method, 3)(state, frozen, (host_batch(n) for n in range(200, 203)))
+    for a, b in zip(jax.tree.leaves(again.settled), jax.tree.leaves(state.settled), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+    restored, _ = checkpoint.latest(tmp_path)
+    equal(restored["settled"], state.settled)
 
 
 def biggest_file(folder: Path) -> Path:
@@ -329,7 +352,7 @@ def test_mesh_and_batch_errors_name_the_config_lines():
     with pytest.raises(ConfigError, match=r"config\.accumulate=3"):
         steps.Rules(0, 16, 1, 3)
     with pytest.raises(ConfigError, match="known: replicate, fsdp, tensor"):
-        mesh.tree_shardings(mesh.make(), {"x": jnp.zeros(4)}, ((".", "zero3"),))
+        placement.layout(mesh.make(), ((".", "zero3"),)).shardings({"x": jnp.zeros(4)})
 
 
 def test_rules_apply_in_order_and_small_arrays_stay_whole():
@@ -339,12 +362,12 @@ def test_rules_apply_in_order_and_small_arrays_stay_whole():
         "d": jnp.zeros((8, 4)),
     }
     rules = (("g/kernel", "fsdp"), ("^g", "tensor"))
-    split = mesh.tree_shardings(on, tree, rules, min_mb=1)
+    split = placement.layout(on, rules, 1).shardings(tree)
     spec = jax.sharding.PartitionSpec
     assert split["g"]["kernel"].spec == spec(None, None, None, "fsdp")
     assert split["g"]["bias"].spec == spec("tensor")
     assert split["d"].spec == spec()
-    assert mesh.tree_shardings(on, tree, rules, min_mb=9)["g"]["kernel"].spec == spec()
+    assert placement.layout(on, rules, 9).shardings(tree)["g"]["kernel"].spec == spec()
 
 
 def test_durations():

@@ -13,8 +13,8 @@ import pytest
 from jaxt2i.data import schema
 from jaxt2i.engine import loop, mesh
 from jaxt2i.engine import state as states
-from jaxt2i.engine.method import load
 from jaxt2i.run import checkpoint, placement, train
+from jaxt2i.run.open import load_method as load
 from tests.engine import toy_config
 from tests.run.test_processes import arrays, assert_same, group
 

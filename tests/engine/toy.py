@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxt2i.data.schema import unit_range
-from jaxt2i.engine.method import Ema, Method, Player
+from jaxt2i.engine.method import Ema, Method, Player, Sampler
 
 
 class G(nn.Module):
@@ -79,14 +79,24 @@ def build(cfg):
     def latent(key):
         return jax.random.normal(key, (4,))
 
-    def sample(ctx, batch, keys, z=None, text=None):
-        text = ctx("text", batch["tokens"], batch["token_mask"]) if text is None else text
-        z = jax.vmap(latent)(keys) if z is None else z
-        return {"image": ctx("g", z, text)}
+    def text(ctx, batch):
+        return ctx("text", batch["tokens"], batch["token_mask"])
+
+    def settle(ctx, batch):
+        z = jax.random.normal(ctx.rng("settle"), (batch["tokens"].shape[0], 4))
+        ctx("g", z, text(ctx, batch), train=True)
+
+    sampler = Sampler(
+        draw=lambda ctx, rows, keys, *, z, text: {"image": ctx("g", z, text)},
+        text=text,
+        latent=latent,
+        settle=settle,
+        settle_batches=3,
+    )
 
     def score(ctx, batch):
         keys = jax.random.split(ctx.rng("score"), batch["image"].shape[0])
-        image = sample(ctx, batch, keys)["image"]
+        image = sampler(ctx, batch, keys)["image"]
         colours = [x.mean((0, 1, 2)) for x in (image, unit_range(batch["image"]))]
         return {"gap": jnp.abs(colours[0] - colours[1]).max()}
 
@@ -99,10 +109,9 @@ def build(cfg):
         ),
         init=init,
         needs=("image", "tokens", "token_mask"),
-        sample=sample,
+        sampler=sampler,
         frozen=("text",),
         ema={"g": Ema(half_life_images=64.0, rampup=0.05)},
-        latent=latent,
         vocab=640,
         score=score,
         better={"gap": "lower"},

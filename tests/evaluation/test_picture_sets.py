@@ -4,12 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxt2i import sample
+from jaxt2i import api
 from jaxt2i.data import images
 from jaxt2i.data.schema import DataError
 from jaxt2i.evaluation import sets
-from jaxt2i.run import open as runs
-from jaxt2i.run import settings
 from tests.data.builders.pictures import cut
 from tests.evaluation.small import pictures, untrained
 
@@ -112,14 +110,11 @@ def test_every_rule_chooses_as_it_says():
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
     folder = untrained(tmp_path_factory.mktemp("run") / "df_gan", steps=(1,))
-    run = runs.open_run(settings.read_config(folder))
-    state, frozen, _ = sample.restore(run, folder)
+    system = api.load(folder)
 
     def make(seed=0, samples=1, rule="stylegan"):
         said = ["a red rose", "a blue owl", "a yellow daisy"]
-        return sets.of_run(
-            run, state, frozen, said, name="x", seed=seed, rule=rule, samples=samples
-        )
+        return sets.of_system(system, said, name="x", seed=seed, rule=rule, samples=samples)
 
     return make
 
@@ -129,10 +124,12 @@ def test_a_drawn_picture_depends_on_its_place_alone(drawn):
     assert list(whole) == list(range(9))
     again = together(drawn(samples=3), batch=8, rows=[7, 2])
     for row in (2, 7):
-        np.testing.assert_allclose(again[row].astype(int), whole[row], atol=1)
+        np.testing.assert_array_equal(again[row], whole[row])
     assert drawn(samples=3).captions[3:6] == ("a blue owl",) * 3
     other = together(drawn(seed=1), batch=8)
     assert np.any(other[0] != whole[0])
+    told = drawn(samples=3).rows([4])[0]
+    assert (told["prompt"], told["number"]) == ("a blue owl", 4)
 
 
 def test_nothing_is_rounded_where_the_protocol_says_so(drawn):

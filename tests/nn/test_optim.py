@@ -18,9 +18,9 @@ from jaxt2i.data import schema
 from jaxt2i.engine import mesh
 from jaxt2i.engine import state as states
 from jaxt2i.engine import step as steps
-from jaxt2i.engine.method import load
 from jaxt2i.nn import optim
 from jaxt2i.run import checkpoint, placement, training
+from jaxt2i.run.open import load_method as load
 
 DRAWS = 4096
 round_ = jax.jit(optim.stochastic_round)

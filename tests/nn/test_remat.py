@@ -11,9 +11,9 @@ import pytest
 
 from jaxt2i.config import ConfigError
 from jaxt2i.encoders.clip import ClipImage
-from jaxt2i.engine.method import recomputing
 from jaxt2i.nn.critics import Critic
 from jaxt2i.nn.remat import Policy, recomputed
+from jaxt2i.run.open import recomputing
 from jaxt2i.systems.attngan import method as attngan
 from jaxt2i.systems.df_gan import method as df_gan
 from jaxt2i.systems.dm_gan import method as dm_gan

@@ -12,8 +12,8 @@ from PIL import Image
 
 from jaxt2i.data import schema
 from jaxt2i.engine import state as states
-from jaxt2i.engine.method import load
 from jaxt2i.run import log, tensorboard
+from jaxt2i.run.open import load_method as load
 from tests.engine.test_engine import SIZES, config
 
 

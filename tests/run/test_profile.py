@@ -12,8 +12,8 @@ from jaxt2i.config import ConfigError
 from jaxt2i.data import schema
 from jaxt2i.engine import mesh
 from jaxt2i.engine import step as steps
-from jaxt2i.engine.method import load
 from jaxt2i.run import placement, profile, training
+from jaxt2i.run.open import load_method as load
 from tests.engine.test_engine import SIZES, config, host_batch
 
 SLOW = 0.05

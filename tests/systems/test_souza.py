@@ -94,7 +94,8 @@ def test_settling_brings_statistics_to_those_of_the_weights():
     frozen = {
         n: jax.jit(method.init)(jax.random.key(0), states.zeros(spec))[n] for n in method.frozen
     }
-    rows = run().prompts(["a red rose"] * 8)
+    tokens, mask = run().tokenizer(["a red rose"] * 8)
+    rows = {"tokens": jnp.asarray(tokens), "token_mask": jnp.asarray(mask)}
 
     @jax.jit
     def turn(state, key):
