@@ -408,7 +408,10 @@ def by_networks(args, of: Opened, protocol, metrics, source, size, fake, reader,
     if compared:
         size_of = f"{run.sizes.height}x{run.sizes.width}"
         name = f"{sets.dataset_of(run.config)}-{run.config.data.eval_split}-{size_of}"
-        real = sets.of_source(source, name, range(size))
+        told = ("label", *runs.LAYOUT)
+        real = sets.of_source(
+            source, name, range(size), row=lambda n: next(run.rows_of(source, [n], told))
+        )
         if set(compared) <= {"fid", "fid_inf"}:
             look = next(iter(compared.values()))
             cache = args.cache or args.workdir / "references"

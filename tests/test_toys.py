@@ -4,6 +4,7 @@ What they can do they can do everywhere: in grids, samples, evaluations, plans a
 """
 
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -14,8 +15,10 @@ from jaxt2i import api, sample
 from jaxt2i.config import ConfigError
 from jaxt2i.data.schema import DataError
 from jaxt2i.engine import draw
+from jaxt2i.engine import state as states
 from jaxt2i.evaluation import sets
-from jaxt2i.run import training  # noqa: F401
+from jaxt2i.run import borrow, checkpoint, facts
+from jaxt2i.run.open import open_run
 from jaxt2i.run.train import train
 from tests.toys import box_gan, edit, layout
 
@@ -175,6 +178,48 @@ def test_steps_are_data_and_schedulers_are_compiled_in(systems, photo):
     told = {c["name"]: c for c in by.describe()["controls"]}
     assert told["steps"]["high"] == 1000
     assert told["scheduler"]["choices"] == ("ddim", "ddpm")
+
+
+def test_networks_start_from_the_runs_that_are_named(runs, tmp_path):
+    config = box_gan.get_config()
+    config.init_from, config.total_steps = f"text={runs['layout']}", 1
+    method = open_run(config).method
+    fresh, _ = states.create(method, open_run(config).batch_spec(), 0, everywhere(method, config))
+    filled = borrow.fresh_start(config, method)(fresh)
+    earlier, _ = checkpoint.latest(runs["layout"])
+    assert equal(filled.params["text"], earlier["params"]["text"])
+    assert equal(filled.params["g"], fresh.params["g"])
+    config.init_from = f"txt={runs['layout']}"
+    with pytest.raises(ConfigError, match="names the network 'txt'; did you mean text"):
+        borrow.fresh_start(config, method)
+    config.init_from = f"g={runs['layout']}"
+    with pytest.raises(ConfigError, match="holds no network 'g'; it holds decoder, text"):
+        borrow.fresh_start(config, method)(fresh)
+    assert borrow.folders({"g": "a"}) == {"g": "a"}
+    assert borrow.folders("g=a,d=b") == {"g": "a", "d": "b"}
+    assert borrow.folders("runs/a") == {borrow.EVERY: "runs/a"}
+
+
+def everywhere(method, config):
+    shapes = states.shapes(method, open_run(config).batch_spec())
+    return tuple(map(devices(1).shardings, shapes))
+
+
+def test_facts_of_the_data_are_kept_and_drawing_needs_no_data(runs, tmp_path):
+    known = facts.read(runs["layout"])
+    assert known.counts == {"train": None, "val": None}
+    assert "cat" in known.names["box_label"]
+    moved = shutil.copytree(runs["layout"], tmp_path / "moved")
+    content = json.loads((moved / "config.json").read_text())
+    content["data"]["source"], content["data"]["path"] = "folder", "/nowhere/at/all"
+    (moved / "config.json").write_text(json.dumps(content))
+    assert equal(
+        api.load(moved).sample(["a cat"]).outputs,
+        api.load(runs["layout"]).sample(["a cat"]).outputs,
+    )
+    (moved / "facts.json").write_text('{"names": 3')
+    with pytest.raises(ConfigError, match=r"facts\.json is damaged"):
+        api.load(moved)
 
 
 @pytest.mark.parametrize(

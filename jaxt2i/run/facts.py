@@ -36,7 +36,8 @@ def of(sources: Mapping[str, Any]) -> Facts:
     """The facts of {split: source}; those of the first one are the run's."""
     first = next(iter(sources.values()))
     counts = {split: source.size for split, source in sources.items()}
-    names = {key: names for key, names in schema.names_of(first).items() if names}
+    named = schema.names_of(first)
+    names = {key: named[key] for key in named if named[key] and key in first.gives}
     return Facts(names, counts, dict(getattr(first, "statistics", {})))
 
 

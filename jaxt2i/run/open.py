@@ -38,6 +38,8 @@ USER_ERRORS = (
     PermissionError,
 )
 PACKAGE = Path(__file__).parents[1]
+# Rows of the schema that say which objects are where.
+LAYOUT = ("boxes", "box_label", "box_mask")
 # Tokenizers that are shipped: of the mini CLIP, and the procedural corpora's words, for encoders
 # that read words.
 SHIPPED = {
@@ -139,12 +141,21 @@ class Run:
             object_order=data.object_order,
         )
 
-    def rows_of(self, source: Any, numbers: Iterable[int]) -> Iterator[conditions.Row]:
-        """Examples of a source as rows: first captions, and what else the sampler needs."""
+    def rows_of(
+        self, source: Any, numbers: Iterable[int], keys: Sequence[str] | None = None
+    ) -> Iterator[conditions.Row]:
+        """Examples of a source as rows: first captions, and what else is asked for.
+
+        Args:
+          source: of `jaxt2i.data`.
+          numbers: its own, of the examples.
+          keys: rows of the schema, as far as the source has them; None: what the sampler needs.
+        """
         words = self.words(schema.names_of(source))
-        keys = tuple(k for k in self.method.sampler.needs if k in source.gives)
-        if set(keys) & {"boxes", "box_label", "box_mask", "shape_masks"}:
-            keys = tuple(dict.fromkeys((*keys, "boxes", "box_label", "box_mask")))
+        wanted = self.method.sampler.needs if keys is None else keys
+        keys = tuple(k for k in wanted if k in source.gives)
+        if set(keys) & {*LAYOUT, "shape_masks"}:
+            keys = tuple(dict.fromkeys((*keys, *LAYOUT)))
         for number in numbers:
             yield words.row(source.example(number, keys), source.captions(number)[0])
 
