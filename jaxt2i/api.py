@@ -166,6 +166,7 @@ class System:
             **({"after": [s.about for s in after]} if after else {}),
         }
         self._ends: collections.OrderedDict = collections.OrderedDict()
+        self._told = False
 
     # --- what there is to ask for -----------------------------------------------------------------
 
@@ -204,7 +205,7 @@ class System:
             "conditions": self.conditions,
             "classes": {key: list(names) for key, names in self.run.facts.names.items()},
             "controls": [dataclasses.asdict(c) for c in self.controls.values()],
-            "gives": {name: jax.tree.map(list, shape) for name, shape in self.gives.items()},
+            "gives": self.gives,
             "walks": {"text": bool(self.sampler.text), "latent": bool(self.sampler.latent)},
         }
 
@@ -333,14 +334,33 @@ class System:
         """Rows as requests; a row's own controls win."""
         mine = {c.name for c in self.sampler.controls}
         for row in rows:
-            own = row.get("controls", {})
-            self.check(own)
+            own = self._own_controls(row)
             chosen = {k: v for k, v in {**controls, **own}.items() if k in mine}
             used = draw.read_controls(self.run.method, chosen)
-            about = row | ({"controls": {**own, **used}} if own or used else {})
+            about = row | {"controls": {**own, **used}, "drawn_by": self.run.config.method}
             words = {k: v for k, v in row.items() if k not in HOW}
             arrays = self.words.arrays(words, self.sampler.needs)
             yield draw.Request(arrays, row.get("seed", 0), used, self._given(row), about)
+
+    def _own_controls(self, row: Row) -> dict[str, Any]:
+        """The controls that a row brings; those of another system that drew it are no longer meant.
+
+        Raises:
+          ConfigError: for a control that there is not.
+        """
+        own, known = row.get("controls", {}), self.controls
+        methods = [s.run.config.method for s in (*self.after, self)]
+        if row.get("drawn_by", methods[0]) not in methods:
+            strange = [name for name in own if name not in known]
+            if strange and not self._told:
+                self._told = True
+                log.say(
+                    f"controls of {row['drawn_by']} that {methods[-1]} does not have are left out: "
+                    f"{', '.join(strange)}"
+                )
+            own = {name: value for name, value in own.items() if name in known}
+        self.check(own)
+        return own
 
     def _given(self, row: Row) -> dict[str, Tree]:
         """Text and latent that a row says to take: of a file, or from between two rows."""

@@ -5,6 +5,7 @@ What they can do they can do everywhere: in grids, samples, evaluations, plans a
 
 import json
 import shutil
+import tracemalloc
 
 import jax
 import numpy as np
@@ -17,7 +18,7 @@ from jaxt2i.data.schema import DataError
 from jaxt2i.engine import draw
 from jaxt2i.engine import state as states
 from jaxt2i.evaluation import sets
-from jaxt2i.run import borrow, checkpoint, facts
+from jaxt2i.run import borrow, checkpoint, facts, folder
 from jaxt2i.run.open import open_run
 from jaxt2i.run.train import train
 from tests.toys import box_gan, edit, layout
@@ -229,7 +230,7 @@ def test_facts_of_the_data_are_kept_and_drawing_needs_no_data(runs, tmp_path):
         ({"steps": 0}, "steps=0: expected 1 to 1000"),
         ({"steps": 2.5}, "steps=2.5: expected a value of type int"),
         ({"guidance": float("nan")}, "guidance=nan: expected a finite number"),
-        ({"scheduler": "ddmi"}, "did you mean ddim"),
+        ({"scheduler": "ddimm"}, "did you mean ddim"),
     ],
 )
 def test_controls_that_cannot_be(systems, photo, controls, words):
@@ -270,19 +271,20 @@ def test_a_plan_lowers_every_sampler(systems):
         assert "func.func public @main" in text.as_text(), name
 
 
-def test_eight_thousand_pictures_stream_in_constant_memory(systems):
-    """What is held does not grow with what is drawn."""
-    import tracemalloc
-
-    system = systems["layout"]
-    rows = ({"prompt": "a cat", "seed": i, "number": i} for i in range(8000))
+def test_eight_thousand_pictures_stream_in_constant_memory(runs, labels, tmp_path):
+    """What is held does not grow with what is drawn and written."""
+    system = api.load(runs["box_gan"], chunk=8)
+    thing = {"label": labels[0], "box": [0.1, 0.1, 0.5, 0.5]}
+    rows = ({"prompt": "a", "objects": [thing], "seed": i, "number": i} for i in range(8000))
+    place = folder.Folder(tmp_path / "out", {})
+    place.open()
     stream = system.stream(rows)
-    for _ in range(50):
+    for _ in range(200):
         next(stream)
     tracemalloc.start()
-    before = tracemalloc.get_traced_memory()[0]
-    count = sum(1 for _ in stream)
-    after = tracemalloc.get_traced_memory()[0]
+    count = place.write(stream)
+    _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert count == 7950
-    assert after - before < 3 * 2**20
+    assert count == 7800
+    assert len(list((tmp_path / "out").glob("0*.png"))) == 7800
+    assert peak < 8 * 2**20

@@ -23,11 +23,12 @@ CONDITIONS = (
     *("prompt", "negative", "label", "objects", "image", "edit_region", "segmentation"),
     "text_vector",
 )
-FRAME, DRAWING = ("units", "size"), ("seed", "controls")
-CARRIED = ("note", "number", "file_name", "text")
+FRAME, DRAWING = ("units", "size"), ("seed", "controls", "z", "towards")
+CARRIED = ("note", "number", "file_name", "text", "drawn_by")
 WORDS = (*CONDITIONS, *FRAME, *DRAWING, *CARRIED)
 # Words that may be names of files, and those that lie in the frame that FRAME describes.
-FILES, PLACED = ("image", "edit_region", "segmentation", "text_vector"), ("objects", "edit_region")
+FILES = ("image", "edit_region", "segmentation", "text_vector", "z")
+PLACED = ("objects", "edit_region")
 UNITS = ("fractions", "pixels")
 MAX_SEED = 2**32 - 1
 EXAMPLE = '{"prompt": "a red bird"}'
@@ -157,13 +158,27 @@ def _size(value: Any) -> bool:
     return pair and all(whole(n) and 0 < n <= LARGEST for n in value)
 
 
+def _seed(value: Any) -> bool:
+    return whole(value) and 0 <= value <= MAX_SEED
+
+
+def _towards(value: Any) -> bool:
+    """Another end, and how far there: {"prompt", "seed", "mix": 0 to 1, "mix_z": 0 to 1}."""
+    if not isinstance(value, Mapping) or set(value) - {"prompt", "seed", "mix", "mix_z"}:
+        return False
+    shares = [value.get("mix"), value.get("mix_z")]
+    between = all(number(x) and 0 <= x <= 1 for x in shares)
+    return between and _text(value.get("prompt", "")) and _seed(value.get("seed", 0))
+
+
 # Word -> (whether a value is right, what was expected).
 RULES = {
     "prompt": (lambda x: _text(x) and bool(x.strip()), "a text that is not empty"),
     "negative": (_text, "a text"),
     "units": (lambda x: isinstance(x, str) and x in UNITS, '"fractions" or "pixels"'),
     "size": (_size, "[width, height] of the picture in pixels, two whole numbers from 1 on"),
-    "seed": (lambda x: whole(x) and 0 <= x <= MAX_SEED, f"a whole number from 0 to {MAX_SEED}"),
+    "seed": (_seed, f"a whole number from 0 to {MAX_SEED}"),
+    "towards": (_towards, 'an end of a walk such as {"prompt": "b", "mix": 0.5, "mix_z": 0.0}'),
     "controls": (_settings, 'an object of numbers, texts and truths, such as {"guidance": 5.0}'),
 }
 

@@ -9,6 +9,7 @@ import collections
 import hashlib
 import itertools
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +21,7 @@ import numpy as np
 from jaxt2i.config import ConfigError
 from jaxt2i.data import show
 from jaxt2i.data.conditions import Row
+from jaxt2i.data.rows import FILES
 from jaxt2i.data.schema import FIELDS
 from jaxt2i.engine.draw import PICTURES
 from jaxt2i.engine.method import Tree
@@ -52,6 +54,12 @@ def caption_of(row: Row) -> str:
         if to.get("seed", row["seed"]) != row["seed"]:
             seed = f"{seed} to {to['seed']} at {to['mix_z']:.2f}"
     return f"{said} (z {seed})".strip()
+
+
+def placed(name: Any) -> Any:
+    """The name of a local file with its folder; anything else as it is."""
+    local = isinstance(name, str) and "://" not in name
+    return os.path.abspath(name) if local else name
 
 
 class Folder:
@@ -184,7 +192,8 @@ class Folder:
         if "image" in out and single:
             line["file_name"] = keep(f"{name}.png", out["image"])
         line |= {"text": row["prompt"]} if "prompt" in row else {}
-        line |= row
+        # The line is read from here: files that it names lie where they lay.
+        line |= {k: placed(v) if k in FILES else v for k, v in row.items()}
         for key, value in line.items():
             if isinstance(value, np.ndarray):
                 if value.dtype == np.uint8:
