@@ -27,7 +27,7 @@ from machine import report, show
 from configs.common import base
 from jaxt2i.data import schema
 from jaxt2i.data.pipeline import Pipeline, prefetch_to_device
-from jaxt2i.data.sources.folders import make_source
+from jaxt2i.data.sources import make_source
 from jaxt2i.engine import mesh
 from jaxt2i.engine import state as states
 from jaxt2i.engine import step as steps

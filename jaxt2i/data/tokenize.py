@@ -375,7 +375,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     import argparse
     from types import SimpleNamespace
 
-    from jaxt2i.data.sources import folders as sources
+    from jaxt2i.data import sources
 
     p = argparse.ArgumentParser(prog="python -m jaxt2i.data.tokenize", description=main.__doc__)
     p.add_argument("--corpus", default="mixed", help="procedural corpus")

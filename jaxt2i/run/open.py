@@ -18,8 +18,7 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from jaxt2i.data import pipeline, schema, tokenize
-from jaxt2i.data.sources import folders as sources
+from jaxt2i.data import pipeline, schema, sources, tokenize
 from jaxt2i.encoders import pretrained
 from jaxt2i.engine import loop, mesh, step
 from jaxt2i.engine import method as methods

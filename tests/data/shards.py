@@ -72,7 +72,7 @@ def write_tfrecord(file: Path, rows: list[dict], parquet: bool = True) -> None:
     """The same as TFRecord."""
     import tensorflow as tf
 
-    from tests.data.test_tfrecords import example
+    from tests.data.sources.test_tfrecords import example
 
     file.parent.mkdir(parents=True, exist_ok=True)
     with tf.io.TFRecordWriter(str(file)) as writer:

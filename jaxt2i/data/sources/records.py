@@ -23,8 +23,8 @@ from jaxt2i.data.pictures import Framing, View
 from jaxt2i.data.progress import Progress
 from jaxt2i.data.schema import DataError
 from jaxt2i.data.sources import files, tfrecords
+from jaxt2i.data.sources.base import nearest
 from jaxt2i.data.sources.files import Shelf
-from jaxt2i.data.sources.folders import nearest
 
 INFO = "dataset_info.json"
 # Pixels of no class in a stored segmentation.

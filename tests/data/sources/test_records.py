@@ -18,8 +18,7 @@ from jaxt2i.data.builders.multi30k import Jaxt2iMulti30k
 from jaxt2i.data.pictures import Framing
 from jaxt2i.data.pipeline import Pipeline
 from jaxt2i.data.schema import DataError
-from jaxt2i.data.sources import files, records
-from jaxt2i.data.sources.folders import make_source
+from jaxt2i.data.sources import files, make_source, records
 from jaxt2i.data.sources.records import Records, Wanted
 from tests.data.builders import test_coco, test_coco_stuff, test_cub, test_multi30k
 from tests.data.builders.built import build
