@@ -87,7 +87,7 @@ def ours(root: Path, kind: str, size: int, draft: bool) -> Iterator:
     """Our batches."""
     data = base().data
     source = "folder" if kind == "folder" else "webdataset"
-    data.update(source=source, path=str(root / kind), draft=draft, cache_mb=0.0)
+    data.update(source=source, path=str(root / kind), decode="draft" if draft else "exact", cache_mb=0.0)
     data.web.held_out = 0.0
     made = make_source(data, size, "train")
     sizes = schema.Sizes(batch=BATCH, resolution=size)

@@ -18,7 +18,7 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from jaxt2i.data import pipeline, schema, sources, tokenize
+from jaxt2i.data import pipeline, schema, sources, stream, tokenize
 from jaxt2i.encoders import pretrained
 from jaxt2i.engine import loop, mesh, step
 from jaxt2i.engine import method as methods
@@ -255,6 +255,7 @@ def train(config: ConfigDict, workdir: Path, command: str) -> None:
     method, layout = run.method, run.layout()
     source = run.source(config.data.split, workdir)
     train_data = run.pipeline(source, config.batch_size, method.needs)
+    fed = stream.Stream(train_data, config.data, tokenizer_path(config.data.tokenizer))
     epoch = train_data.order.size
     total = settings.steps(config, "total", batch_size=config.batch_size, epoch_images=epoch)
     schedule = loop.Schedule(
@@ -278,7 +279,7 @@ def train(config: ConfigDict, workdir: Path, command: str) -> None:
 
     def device_batches(first: int) -> Iterator:
         return pipeline.prefetch_to_device(
-            train_data.iterate(first), lambda rows: mesh.put_batch(rows, layout.mesh)
+            fed.iterate(first), lambda rows: mesh.put_batch(rows, layout.mesh)
         )
 
     try:

@@ -70,7 +70,7 @@ def test_drafts_are_nearly_exact(crop):
 
     for chance in (None, (0.3, 0.8, 0.1)):
         exact, view = Framing(32, crop).show(0, read, chance)
-        draft, same = Framing(32, crop, draft=True).show(0, read, chance)
+        draft, same = Framing(32, crop, decode="draft").show(0, read, chance)
         assert view == same
         assert calls[-2] == (300, 260)
         assert calls[-1] < (200, 200), "less was decoded"

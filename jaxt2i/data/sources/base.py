@@ -86,8 +86,8 @@ def nearest(split: str, known: Iterable[str], where: str) -> str | None:
 def framing(data_config, resolution: int, split: str, cache_mb: float = 0) -> Framing:
     """What part of a picture `config.data` shows; held-out pictures are always exact."""
     c = data_config
-    draft = c.draft and split == "train"
-    return Framing(resolution, c.crop, c.resize, c.margin, cache_mb, draft)
+    decode = c.decode if split == "train" else "exact"
+    return Framing(resolution, c.crop, c.resize, c.margin, cache_mb, decode)
 
 
 def write_report(file: Path, report: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ finish with a file before they go on (`jaxt2i.data.order.Lanes`) make that cheap
 """
 
 import collections
+import contextlib
 import io
 import os
 import posixpath
@@ -27,16 +28,31 @@ def remote(path: str | os.PathLike) -> bool:
     return "://" in os.fspath(path)
 
 
+def tensorflow():
+    """TensorFlow, quiet and away from accelerators; loaded at the first call, which takes seconds.
+
+    Raises:
+      ImportError: where it is not installed.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    import tensorflow as tf
+
+    # Those are JAX's; too late is no harm, as then another part of the program has decided.
+    with contextlib.suppress(RuntimeError):
+        tf.config.set_visible_devices([], "GPU")
+    return tf
+
+
 def gfile():
     """TensorFlow's file systems."""
     try:
-        import tensorflow as tf
+        return tensorflow().io.gfile
     except ImportError as error:
         raise DataError(
             "paths with '://' are read through TensorFlow, which is not installed here: pip "
             "install tensorflow-cpu, or copy the data and set --config.data.path=DIR"
         ) from error
-    return tf.io.gfile
 
 
 def exists(path: str) -> bool:
@@ -119,9 +135,9 @@ class Shelf:
           copies: how many copies of remote files are kept.
         """
         self.paths = list(paths)
-        most = copies if any(map(remote, self.paths)) else OPEN
+        self.most = copies if any(map(remote, self.paths)) else OPEN
         # Whoever holds a file may read on when it has been put away.
-        self._stream = Kept(self._opened, most)
+        self._stream = Kept(self._opened, self.most)
 
     def _opened(self, file: int) -> io.FileIO:
         path = self.paths[file]
@@ -134,6 +150,17 @@ class Shelf:
                 return io.FileIO(copy.name)
         except Exception as error:  # file systems of buckets have errors of their own
             raise Unreadable(path, SYSTEM) from error
+
+    def local(self, file: int) -> tuple[str, io.FileIO]:
+        """A name by which a library can open a file, as long as the stream beside it is held.
+
+        Raises:
+          Unreadable: when it cannot be opened.
+        """
+        stream = self._stream(file)
+        # A copy has no name of its own any more.
+        path = self.paths[file]
+        return (f"/dev/fd/{stream.fileno()}" if remote(path) else path), stream
 
     def size(self, file: int) -> int:
         """Bytes in a file.
