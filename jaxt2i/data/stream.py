@@ -158,7 +158,7 @@ class Stream:
         def read(position):
             # The workers know this function by its name; this process need not have it.
             inputs, outputs = [self._recipe, position], [*kinds, tf.string]
-            return position, tf.raw_ops.PyFunc(input=inputs, token=TOKEN, Tout=outputs)
+            return (position, *tf.raw_ops.PyFunc(input=inputs, token=TOKEN, Tout=outputs))
 
         made = _positions(tf, pipeline, start).map(
             read, num_parallel_calls=pipeline.workers, deterministic=True
@@ -170,7 +170,7 @@ class Stream:
                 compression=None,  # pictures hardly shrink
             )
         )
-        for position, (*values, said) in made.prefetch(WAITING):
+        for position, *values, said in made.prefetch(WAITING):
             said = json.loads(said.numpy())
             if "error" in said:
                 raise DataError(said["error"])
