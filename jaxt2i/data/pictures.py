@@ -64,7 +64,7 @@ class View:
         method = Image.Resampling[RESIZE[resize]]
         have = image.shape[1::-1] if isinstance(image, np.ndarray) else image.size
         if size is not None and size != have:
-            across, down = (there / full for there, full in zip(have, size, strict=True))
+            across, down = map(reduction, have, size)
             left, top, right, bottom = self.cut
             box = left * across, top * down, right * across, bottom * down
             return _pillow(image).resize(self.scaled, method, box)
@@ -157,6 +157,15 @@ class View:
     def _resampled(self, image, side: int, method) -> np.ndarray:
         out = np.asarray(image.resize((side, side), method, box=self.shown()))
         return out[:, ::-1] if self.mirrored else out
+
+
+def reduction(have: int, full: int) -> float:
+    """How many times smaller a side of a JPEG was decoded: eighths, before it was rounded up.
+
+    The rounded side tells a little more than there is: up to a pixel at the far border.
+    """
+    eighths = (k for k in range(1, 9) if -(-full * k // 8) == have)
+    return next((k / 8 for k in eighths), have / full)
 
 
 def _pillow(image):
