@@ -3,10 +3,9 @@
   threads        plain threads around `Pipeline.batch_at`
   tfdata         tf.data around it, one call a batch: what training uses
   service        the same by a tf.data service: a dispatcher and two workers, processes of their own
-  native         tfdata with config.data.decode="native"
-  graph_lanczos  tf.data over files' bytes; TensorFlow's ops decode as config.data.decode="draft"
-                 does, and resize by Lanczos' filter, one picture at a time
-  graph_area     the same with "native" decoding and area averaging
+  native         tf.data with config.data.decode="native": TensorFlow's ops decode and average
+  graph_lanczos  TensorFlow's ops decode as config.data.decode="draft" does, and resize by Lanczos'
+                 filter, one picture at a time: what "draft" would cost in a graph
 
 Windows of one cell alternate in one run on one machine, each with readers opened anew, so that none
 works on for another's time. A window lasts so many seconds of processor time, all its processes
@@ -34,10 +33,10 @@ from jaxt2i.data.builders.base import Builder, Item
 from jaxt2i.data.builders.record import Caption, Record
 from jaxt2i.data.pipeline import Pipeline
 from jaxt2i.data.sources import make_source
-from jaxt2i.data.sources.files import tensorflow
 from jaxt2i.data.sources.folders import Folder
 from jaxt2i.data.sources.records import Records
 from jaxt2i.data.stream import Stream
+from jaxt2i.data.tf import tensorflow
 
 BATCH, WORKERS = 32, 2
 # Batches that are taken before a window begins.
@@ -122,11 +121,11 @@ def content(source, index: int) -> bytes:
     return part.picture(file, part.at(file, row)[1])
 
 
-def graph(pipeline: Pipeline, picture: tuple[int, int], times: int, kernel: str) -> Iterator:
-    """Batches by TensorFlow's own ops."""
+def graph(pipeline: Pipeline, picture: tuple[int, int]) -> Iterator:
+    """Batches by TensorFlow's own ops, with Lanczos' filter."""
     tf, size = tensorflow(), pipeline.sizes.resolution
     least = min(picture)
-    ratio = max(n for n in (1, 2, 4, 8) if n == 1 or least >= n * size * times)
+    ratio = max(n for n in (1, 2, 4, 8) if n == 1 or least >= 2 * n * size)
     side = least // ratio
     left, top = (n // ratio - side for n in picture)
 
@@ -144,7 +143,7 @@ def graph(pipeline: Pipeline, picture: tuple[int, int], times: int, kernel: str)
             image = image[top // 2 : top // 2 + side, left // 2 : left // 2 + side]
         if side == size:
             return tf.ensure_shape(image, [size, size, 3])
-        image = tf.image.resize(image, [size, size], kernel, antialias=kernel != "area")
+        image = tf.image.resize(image, [size, size], "lanczos3", antialias=True)
         return tf.saturate_cast(image + 0.5, tf.uint8)
 
     made = tf.data.Dataset.range(0, 2**62, BATCH).map(
@@ -165,8 +164,7 @@ def arms(root: Path, kind: str, picture: tuple[int, int], size: int, address: st
         "threads": reader.iterate,
         "tfdata": Stream(reader, draft).iterate,
         "native": Stream(opened(native, size), native).iterate,
-        "graph_lanczos": lambda: graph(reader, picture, 2, "lanczos3"),
-        "graph_area": lambda: graph(reader, picture, 1, "area"),
+        "graph_lanczos": lambda: graph(reader, picture),
         # Two workers, each with one call at a time.
         "service": Stream(opened(served, size, 1), served).iterate,
     }

@@ -57,8 +57,9 @@ def base() -> ConfigDict:
             "resize": "lanczos",
             # How training's JPEGs are decoded; held-out ones always are exactly. "exact": every
             # pixel, then the filter above. "draft": no larger than twice what is needed, half a
-            # level of 255 from exact. "native": by libjpeg's own reduction to what is needed, then
-            # Hamming's filter: several times faster where pictures are large, a few levels off.
+            # level of 255 from exact. "native": by TensorFlow, no larger than what is needed and
+            # averaged to it, a few levels from exact: in half the time and without Python, but
+            # anew every time, so not for sets that fit into cache_mb.
             "decode": "draft",
             # Memory for resized pictures: small sets are decoded once.
             "cache_mb": 256.0,

@@ -12,6 +12,7 @@ from collections.abc import Callable, Hashable
 
 import numpy as np
 
+from jaxt2i.data import native
 from jaxt2i.data.schema import DataError
 
 # Ways to resize, all with antialiasing, by Pillow's names; and which part of a picture is shown.
@@ -20,13 +21,11 @@ RESIZE = {
     "area": "BOX",
     "bilinear": "BILINEAR",
     "bicubic": "BICUBIC",
-    "hamming": "HAMMING",
 }
 CROPS = ("centre", "none", "random", "random_stretched")
-# How JPEGs of the training split are decoded: how many times larger than what they are resized to
-# they must stay (None: every pixel is decoded), and the filter, where it is not the configured one.
-# Hamming's is the sharpest of those that cost as little as the bilinear one.
-DECODE = {"exact": (None, None), "draft": (2, None), "native": (1, "hamming")}
+# How JPEGs of the training split are decoded: every pixel; no larger than twice what they are
+# resized to; or by `jaxt2i.data.native`.
+DECODE = ("exact", "draft", "native")
 # StackGAN's margin around a random crop: the shorter side is 76 where the crop is 64.
 MARGIN = 76 / 64
 
@@ -77,19 +76,14 @@ class View:
             have = image.size
         return image if have == self.scaled else _pillow(image).resize(self.scaled, method)
 
-    def enough(self, size: tuple[int, int], times: float = 2) -> tuple[int, int]:
+    def enough(self, size: tuple[int, int]) -> tuple[int, int]:
         """Width and height of a smaller copy from which the square still comes out well.
 
-        Args:
-          size: width and height of the picture, pixels.
-          times: how much larger the copy is than what it is resized to. Twice as large, and the
-            antialiasing filters tell it from the whole picture by about half a level of 255
-            (Pillow's documentation of `reducing_gap`); as large, and by a few levels
-            (tests/data/test_images.py).
+        Twice as large as what it is resized to, which the antialiasing filters tell from the whole
+        picture by about half a level of 255 (tests/data/test_images.py).
         """
         left, top, right, bottom = self.cut
-        across = times * self.scaled[0] / (right - left)
-        down = times * self.scaled[1] / (bottom - top)
+        across, down = 2 * self.scaled[0] / (right - left), 2 * self.scaled[1] / (bottom - top)
         share = min(1.0, max(across, down))
         return math.ceil(size[0] * share), math.ceil(size[1] * share)
 
@@ -281,7 +275,7 @@ class Framing:
           resize: a key of `RESIZE`.
           margin: see `random`.
           cache_mb: memory for resized pictures, MiB.
-          decode: a key of `DECODE`: JPEGs no larger than needed are faster and not exact.
+          decode: one of `DECODE`; "exact" alone gives Pillow's pixels.
 
         Raises:
           DataError: names the config line and what is known.
@@ -293,8 +287,7 @@ class Framing:
         if margin < 1:
             raise DataError(f"config.data.margin is {margin}; a crop needs 1 or more")
         self.resolution, self.crop, self.resize, self.margin = resolution, crop, resize, margin
-        self._times, own = DECODE[decode]
-        self._filter = own or resize
+        self.decode = decode
         self._room = cache_mb * 2**20
         self._kept: dict[Hashable, tuple[tuple[int, int], np.ndarray]] = {}
         self._lock = threading.Lock()
@@ -319,18 +312,21 @@ class Framing:
           box: x, y, width, height in pixels; the view is confined to its surroundings.
 
         Returns:
-          (uint8 [resolution, resolution, 3], View).
+          (uint8 [resolution, resolution, 3], or `native.Encoded`, which stands for it; View).
         """
         if (kept := self._kept.get((key, chance is None))) is not None:
             view = self.view(kept[0], chance, box)
             return view.square(kept[1]), view
 
         def need(size: tuple[int, int]) -> tuple[int, int]:
-            return self.view(size, chance, box).enough(size, self._times)
+            return self.view(size, chance, box).enough(size)
 
-        image, size = read(need if self._times else None)
+        need_of = {"exact": None, "draft": need, "native": lambda size: None}
+        image, size = read(need_of[self.decode])
         view = self.view(size, chance, box)
-        scaled = view.scale(image, self._filter, size)
+        if isinstance(image, bytes):
+            return native.Encoded(image, view, size), view
+        scaled = view.scale(image, self.resize, size)
         if self._room > 0:
             rows = np.asarray(scaled)
             with self._lock:

@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxt2i.data import native, schema
 from jaxt2i.data import order as orders
-from jaxt2i.data import schema
 from jaxt2i.data.images import Unreadable
 from jaxt2i.data.order import mix
 from jaxt2i.data.schema import DataError
@@ -102,7 +102,10 @@ class Pipeline:
         self.skipped: collections.Counter[str] = collections.Counter()
         self._told: set[str] = set()
         self._lock = threading.Lock()
-        self.validate(self._stack([self.example_at(0)]), 1)
+        first = self._example_at(0, self.note, encoded=True)
+        if isinstance(first.get("image"), native.Encoded):  # decoding it would load TensorFlow
+            first["image"] = np.zeros(first["image"].shape, np.uint8)
+        self.validate(self._stack([first]), 1)
 
     def example_at(self, position: int) -> dict[str, np.ndarray]:
         """The example at a position, tokens included, without a batch axis.
@@ -114,12 +117,20 @@ class Pipeline:
         """
         return self._example_at(position, self.note)
 
-    def _example_at(self, position: int, note: Callable[[str, str], None]) -> dict[str, np.ndarray]:
-        """`example_at`, telling `note` the name of what was replaced, and why."""
+    def _example_at(
+        self, position: int, note: Callable[[str, str], None], encoded: bool = False
+    ) -> dict[str, Any]:
+        """`example_at`, telling `note` the name of what was replaced, and why.
+
+        With `encoded`, pictures that TensorFlow is to decode are left as they are.
+        """
         index, size = self.order(position), self.source.size
         for _ in range(min(MAX_REPLACED, size or MAX_REPLACED)):
             try:
-                return self._read(index, position)
+                example = self._read(index, position)
+                if not encoded and isinstance(example.get("image"), native.Encoded):
+                    example["image"] = example["image"].pixels(self.source.name(index))
+                return example
             except Unreadable as error:
                 note(error.name, error.reason)
                 index = index + 1 if size is None else (index + 1) % size
@@ -203,6 +214,20 @@ class Pipeline:
         """`batch_at`, telling `note` the name of each example that was replaced, and why."""
         first = step * self.sizes.batch + self.first_row
         return self._stack([self._example_at(p, note) for p in range(first, first + self.rows)])
+
+    def encoded_batch_at(self, step: int) -> dict[str, Any]:
+        """`batch_at`, its pictures still encoded: a list of `native.Encoded`, or of pixels."""
+        first = step * self.sizes.batch + self.first_row
+        positions = range(first, first + self.rows)
+        examples = [self._example_at(p, self.note, encoded=True) for p in positions]
+        images = [example.pop("image") for example in examples]
+        return self._stack(examples) | {"image": images}
+
+    @property
+    def decodes_natively(self) -> bool:
+        """Whether there are pictures that TensorFlow decodes."""
+        framing = getattr(self.source, "framing", None)
+        return "image" in self.needs and framing is not None and framing.decode == "native"
 
     def iterate(self, start_step: int = 0) -> Iterator[dict[str, np.ndarray]]:
         """Yields `batch_at(start_step)`, `batch_at(start_step + 1)`, ... reading ahead by threads.

@@ -25,7 +25,7 @@ from ml_collections import ConfigDict
 from jaxt2i.data import schema, sources, stream, tokenize
 from jaxt2i.data.pipeline import Pipeline
 from jaxt2i.data.schema import DataError
-from jaxt2i.data.sources.files import tensorflow
+from jaxt2i.data.tf import tensorflow
 
 _opening = threading.Lock()
 

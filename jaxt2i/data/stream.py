@@ -1,12 +1,13 @@
 """Training's input: a tf.data pipeline over the positions of `jaxt2i.data.pipeline`.
 
-`Dataset.range` counts positions; each batch of them is ordered, read, decoded and stacked in one
-call of `Pipeline.batch_at`, several calls at a time, results in order; then come the prefetched
-ones. The position is the only state: what is yielded is `batch_at(start)`, `batch_at(start + 1)`,
-..., wherever the reading is done, here or by the workers of a tf.data service.
+`Dataset.range` counts positions; each batch of them is ordered and read in one call of Python,
+several calls at a time, results in order; then come the prefetched ones. The position is the only
+state: what is yielded is `batch_at(start)`, `batch_at(start + 1)`, ..., wherever the reading is
+done, here or by the workers of a tf.data service.
 
-One call a batch, and not a graph of TensorFlow's own decoders: those took longer on every kind of
-data (benchmarks/results/data_tf_cpu.json).
+Pictures are decoded in that call, or where config.data.decode is "native" by TensorFlow's ops
+behind it, which leave Python alone: benchmarks/results/data_tf_cpu.json has what each costs, beside
+plain threads.
 """
 
 import contextlib
@@ -14,14 +15,15 @@ import importlib.util
 import json
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
+from jaxt2i.data import native
 from jaxt2i.data.pipeline import Pipeline
 from jaxt2i.data.schema import DataError
-from jaxt2i.data.sources.files import tensorflow
+from jaxt2i.data.tf import tensorflow
 
 # Ends the range of positions; no run gets there.
 LAST = 2**62
@@ -90,34 +92,89 @@ class Stream:
 
     def _made(self, start: int) -> Iterator[Batch]:
         """Batches that this process makes."""
+        step, make = start, self._in_graph if self.pipeline.decodes_natively else self._by_batch
+        while True:
+            batches = make(step)
+            with contextlib.closing(batches):
+                try:
+                    for batch in batches:
+                        yield batch
+                        step += 1
+                except tensorflow().errors.InvalidArgumentError:
+                    pass
+            # A damaged picture, which TensorFlow does not name: this batch alone is made without
+            # the graph, which finds it, and takes another in its place.
+            yield self.pipeline.batch_at(step)
+            step += 1
+
+    def _in_graph(self, start: int) -> Iterator[Batch]:
+        """Batches whose pictures TensorFlow decodes; damaged ones are its InvalidArgumentError."""
+        tf, pipeline = tensorflow(), self.pipeline
+        others = [key for key in pipeline.needs if key != "image"]
+        kinds = [*(pipeline.dtypes[key] for key in others), np.dtype(object), np.dtype(np.int32)]
+
+        def read(step: int) -> list[np.ndarray]:
+            batch = pipeline.encoded_batch_at(step)
+            return [*(batch[key] for key in others), *native.encoded(batch["image"])]
+
+        def decode(*values):
+            *rest, contents, plans = values
+            rest.append(native.squares(tf, contents, plans, pipeline.sizes.resolution))
+            return tuple(rest)
+
+        for values in self._mapped(start, read, kinds, decode):
+            batch = _arrays((*others, "image"), values)
+            yield {key: batch[key] for key in pipeline.needs}
+
+    def _by_batch(self, start: int) -> Iterator[Batch]:
+        """Batches of `batch_at`."""
+        pipeline = self.pipeline
+
+        def read(step: int) -> list[np.ndarray]:
+            batch = pipeline.batch_at(step)
+            return [batch[key] for key in pipeline.needs]
+
+        kinds = [pipeline.dtypes[key] for key in pipeline.needs]
+        for values in self._mapped(start, read, kinds):
+            yield _arrays(pipeline.needs, values)
+
+    def _mapped(self, start: int, read_step: Callable, kinds: list, decode: Callable | None = None):
+        """Yields the tensors of each step from `start` on, several in work."""
         tf, pipeline = tensorflow(), self.pipeline
         calls, failures = _Calls(), {}
-        nothing = [np.zeros(0, pipeline.dtypes[key]) for key in pipeline.needs]
+        # Of no rows.
+        nothing = [np.zeros((0, 6) if kind == np.int32 else 0, kind) for kind in kinds]
 
         def read(position: np.ndarray) -> list[np.ndarray]:
             step = int(position) // pipeline.sizes.batch
             with calls as wanted:
                 try:
-                    batch = pipeline.batch_at(step) if wanted else {}
+                    return read_step(step) if wanted else nothing
                 except Exception as error:  # raised by the consumer; TensorFlow would print it
-                    failures[step], batch = error, {}
-            return [batch[key] for key in pipeline.needs] if batch else nothing
+                    failures[step] = error
+                    return nothing
 
-        made = _positions(tf, pipeline, start).map(
-            lambda position: tf.numpy_function(read, [position], [x.dtype for x in nothing], False),
-            num_parallel_calls=pipeline.workers,
-            deterministic=True,
+        types = [tf.string if kind.hasobject else tf.as_dtype(kind) for kind in kinds]
+
+        @tf.autograph.experimental.do_not_convert
+        def made(position):
+            values = tf.numpy_function(read, [position], types, stateful=False)
+            return tuple(values) if decode is None else decode(*values)
+
+        dataset = _positions(tf, pipeline, start).map(
+            made, num_parallel_calls=pipeline.workers, deterministic=True
         )
-        iterator = iter(made.prefetch(WAITING).with_options(_options(tf, pipeline.workers)))
+        dataset = dataset.prefetch(WAITING).with_options(_options(tf, pipeline.workers))
+        iterator = iter(dataset)
         try:
             for step, values in enumerate(iterator, start):
                 if step in failures:
                     raise failures[step]
-                yield _arrays(pipeline.needs, values)
+                yield values
         finally:
             # The reading ends first: it needs Python, which may be ending too.
             calls.stop()
-            del iterator, made
+            del iterator, dataset
 
     def _served(self, start: int) -> Iterator[Batch]:
         """Batches of a tf.data service, in order.
@@ -155,6 +212,7 @@ class Stream:
         service = tf.data.experimental.service
         kinds = [tf.as_dtype(pipeline.dtypes[key]) for key in pipeline.needs]
 
+        @tf.autograph.experimental.do_not_convert
         def read(position):
             # The workers know this function by its name; this process need not have it.
             inputs, outputs = [self._recipe, position], [*kinds, tf.string]

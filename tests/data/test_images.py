@@ -89,7 +89,7 @@ def test_native_decoding_is_a_few_levels_off(name, side):
 
     def shown(decode):
         read = functools.partial(images.open_rgb, content, name=name)
-        return Framing(side, decode=decode).show(0, read)[0].astype(int)
+        return np.asarray(Framing(side, decode=decode).show(0, read)[0]).astype(int)
 
     exact = shown("exact")
     native, draft = (np.abs(shown(decode) - exact) for decode in ("native", "draft"))

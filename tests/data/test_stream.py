@@ -115,6 +115,19 @@ def test_unreadable_examples_are_replaced_and_counted(capfd):
     assert capfd.readouterr().err.count("1.png: truncated or corrupt") == 1
 
 
+def test_damaged_pictures_are_found_by_tensorflow_too(tmp_path, capfd):
+    make_folder(tmp_path, "text", ("flower", "pagoda", "rocket", "galaxies"))
+    source = make_source(folder_config(tmp_path, decode="native"), 16, "train")
+    pipe = Pipeline(source, Lengths(), SIZES, NEEDS, seed=3)
+    file = tmp_path / "rocket.jpg"
+    file.write_bytes(file.read_bytes()[:9000])  # its header is whole
+    for step, batch in enumerate(taken(pipe, 0, 5)):
+        equal(batch, pipe.batch_at(step))
+        assert source._images.index("rocket.jpg") not in batch["id"]
+    assert pipe.skipped[images.CORRUPT] > 0
+    assert "rocket.jpg: truncated or corrupt; the next" in capfd.readouterr().err
+
+
 def test_a_lost_disk_is_the_error_that_it_was():
     pipe = pipeline(Fake(size=5000, bad=range(5, 5000)), shuffle=False)
     with contextlib.closing(Stream(pipe, DATA).iterate()) as batches:
@@ -172,6 +185,21 @@ def test_threads_serve_embedded_data_without_tensorflow(monkeypatch, capsys):
             Stream(pipe, data)
 
 
+def test_a_native_pipeline_opens_without_tensorflow(tmp_path):
+    """It is opened before anything is compiled, and TensorFlow is to come while that happens."""
+    make_folder(tmp_path, "text", ("flower",))
+    code = (
+        "import sys\nfrom configs.common import base\nfrom jaxt2i.data import schema, sources\n"
+        "from jaxt2i.data.pipeline import Pipeline\ndata = base().data\n"
+        f"data.update(source='folder', path={str(tmp_path)!r}, decode='native')\n"
+        "source = sources.make_source(data, 16, 'train')\n"
+        "Pipeline(source, None, schema.Sizes(1, 16), ('image',), seed=0)\n"
+        "print('tensorflow' in sys.modules)"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "False"
+
+
 def test_tensorflow_comes_with_the_stream_and_not_with_the_module():
     code = (
         "import sys, jaxt2i.data.stream, jaxt2i.data.sources, jaxt2i.run.open\n"
@@ -204,17 +232,19 @@ def service():
         yield address
 
 
-def served(path, address, **kw):
-    """A pipeline, its config.data, and what workers need to open it: no tokens, for brevity."""
-    data = folder_config(path, service=address)
+def served(path, address, decode="draft", **kw):
+    """A pipeline and its config.data; without tokens, whose files workers would need."""
+    data = folder_config(path, service=address, decode=decode)
     source = make_source(data, 16, "train")
     return Pipeline(source, None, SIZES, ("image", "id"), seed=3, **kw), data
 
 
-@pytest.mark.parametrize("share", [(0, 1), (0, 2), (1, 2)])
-def test_a_service_gives_the_same_examples_in_the_same_order(service, tmp_path, share):
+@pytest.mark.parametrize(
+    ("share", "decode"), [((0, 1), "draft"), ((0, 2), "draft"), ((1, 2), "native")]
+)
+def test_a_service_gives_the_same_examples_in_the_same_order(service, tmp_path, share, decode):
     make_folder(tmp_path, "text", ("cat", "flower", "pagoda", "rocket", "moon"))
-    pipe, data = served(tmp_path, service, process_index=share[0], process_count=share[1])
+    pipe, data = served(tmp_path, service, decode, process_index=share[0], process_count=share[1])
     for start in (0, 7):
         for step, batch in enumerate(taken(pipe, start, 12, data), start):
             equal(batch, pipe.batch_at(step))

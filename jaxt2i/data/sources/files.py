@@ -6,7 +6,6 @@ finish with a file before they go on (`jaxt2i.data.order.Lanes`) make that cheap
 """
 
 import collections
-import contextlib
 import io
 import os
 import posixpath
@@ -18,6 +17,7 @@ from typing import Any
 
 from jaxt2i.data.images import SYSTEM, Unreadable
 from jaxt2i.data.schema import DataError
+from jaxt2i.data.tf import tensorflow
 
 # Local files that stay open.
 OPEN = 256
@@ -26,22 +26,6 @@ OPEN = 256
 def remote(path: str | os.PathLike) -> bool:
     """Whether a path lies in a bucket."""
     return "://" in os.fspath(path)
-
-
-def tensorflow():
-    """TensorFlow, quiet and away from accelerators; loaded at the first call, which takes seconds.
-
-    Raises:
-      ImportError: where it is not installed.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-    import tensorflow as tf
-
-    # Those are JAX's; too late is no harm, as then another part of the program has decided.
-    with contextlib.suppress(RuntimeError):
-        tf.config.set_visible_devices([], "GPU")
-    return tf
 
 
 def gfile():
