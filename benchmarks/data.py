@@ -1,8 +1,8 @@
 """Pictures a second that the input pipeline makes, beside PyTorch's: python benchmarks/data.py.
 
 JPEGs of 256 px from tar files, TFRecord files and a folder to batches of 64 at 64 and 256 px, with
-two threads here and two DataLoader processes there (torch and webdataset from PyPI; without them
-only ours is measured). Both decode, cut the centre square and resize it with Lanczos' filter.
+two calls at a time here and two DataLoader processes there (torch and webdataset from PyPI; without
+them only ours is measured). Both decode, cut the centre square and resize it with Lanczos' filter.
 Windows alternate; lines hold medians. "exact" lines decode every pixel, as the others' do.
 `--step` measures what input costs a training step instead; `--readers` the ways to drive the
 reading: see benchmarks/readers.py.
@@ -30,6 +30,7 @@ from configs.common import base
 from jaxt2i.data import schema
 from jaxt2i.data.pipeline import Pipeline, prefetch_to_device
 from jaxt2i.data.sources import make_source
+from jaxt2i.data.stream import Stream
 from jaxt2i.engine import mesh
 from jaxt2i.engine import state as states
 from jaxt2i.engine import step as steps
@@ -95,7 +96,8 @@ def ours(root: Path, kind: str, size: int, draft: bool) -> Iterator:
     data.web.held_out = 0.0
     made = make_source(data, size, "train")
     sizes = schema.Sizes(batch=BATCH, resolution=size)
-    return Pipeline(made, None, sizes, ("image",), seed=0, workers=WORKERS).iterate()
+    pipeline = Pipeline(made, None, sizes, ("image",), seed=0, workers=WORKERS)
+    return Stream(pipeline, data).iterate()
 
 
 def theirs(root: Path, kind: str, size: int) -> Iterator:
@@ -188,7 +190,7 @@ def step_cost(root: Path, args) -> dict:
             jax.block_until_ready(step(state, frozen, take()))
         return (time.perf_counter() - begin) / args.steps
 
-    fed = prefetch_to_device(pipeline.iterate(), put)
+    fed = prefetch_to_device(Stream(pipeline, config.data).iterate(), put)
     timed(lambda: batch)
     pairs = [(timed(lambda: batch), timed(lambda: next(fed))) for _ in range(args.rounds)]
     fed.close()

@@ -94,17 +94,20 @@ class Stream:
         """Batches that this process makes."""
         step, make = start, self._in_graph if self.pipeline.decodes_natively else self._by_batch
         while True:
-            batches = make(step)
-            with contextlib.closing(batches):
+            with contextlib.closing(make(step)) as batches:
                 try:
                     for batch in batches:
                         yield batch
                         step += 1
-                except tensorflow().errors.InvalidArgumentError:
-                    pass
+                except tensorflow().errors.InvalidArgumentError as error:
+                    told = error
             # A damaged picture, which TensorFlow does not name: this batch alone is made without
             # the graph, which finds it, and takes another in its place.
-            yield self.pipeline.batch_at(step)
+            replaced = self.pipeline.skipped.total()
+            batch = self.pipeline.batch_at(step)
+            if self.pipeline.skipped.total() == replaced:
+                raise told
+            yield batch
             step += 1
 
     def _in_graph(self, start: int) -> Iterator[Batch]:
@@ -122,9 +125,10 @@ class Stream:
             rest.append(native.squares(tf, contents, plans, pipeline.sizes.resolution))
             return tuple(rest)
 
-        for values in self._mapped(start, read, kinds, decode):
-            batch = _arrays((*others, "image"), values)
-            yield {key: batch[key] for key in pipeline.needs}
+        with contextlib.closing(self._mapped(start, read, kinds, decode)) as made:
+            for values in made:
+                batch = _arrays((*others, "image"), values)
+                yield {key: batch[key] for key in pipeline.needs}
 
     def _by_batch(self, start: int) -> Iterator[Batch]:
         """Batches of `batch_at`."""
@@ -135,8 +139,9 @@ class Stream:
             return [batch[key] for key in pipeline.needs]
 
         kinds = [pipeline.dtypes[key] for key in pipeline.needs]
-        for values in self._mapped(start, read, kinds):
-            yield _arrays(pipeline.needs, values)
+        with contextlib.closing(self._mapped(start, read, kinds)) as made:
+            for values in made:
+                yield _arrays(pipeline.needs, values)
 
     def _mapped(self, start: int, read_step: Callable, kinds: list, decode: Callable | None = None):
         """Yields the tensors of each step from `start` on, several in work."""

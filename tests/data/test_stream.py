@@ -128,6 +128,22 @@ def test_damaged_pictures_are_found_by_tensorflow_too(tmp_path, capfd):
     assert "rocket.jpg: truncated or corrupt; the next" in capfd.readouterr().err
 
 
+def test_an_error_of_the_graph_that_no_picture_explains_is_raised(tmp_path, monkeypatch):
+    make_folder(tmp_path, "text", ("flower",))
+    source = make_source(folder_config(tmp_path, decode="native"), 16, "train")
+    pipe = Pipeline(source, None, SIZES, ("image",), seed=3)
+    plan = stream.native.encoded
+
+    def wrong(pictures):
+        contents, plans = plan(pictures)
+        plans[:, 3] = 10**6
+        return contents, plans
+
+    monkeypatch.setattr(stream.native, "encoded", wrong)
+    with pytest.raises(Exception, match=r"InvalidArgument|[Cc]rop"):
+        taken(pipe, 0, 1)
+
+
 def test_a_lost_disk_is_the_error_that_it_was():
     pipe = pipeline(Fake(size=5000, bad=range(5, 5000)), shuffle=False)
     with contextlib.closing(Stream(pipe, DATA).iterate()) as batches:
