@@ -1,10 +1,11 @@
 """Pictures a second that the input pipeline makes, beside PyTorch's: python benchmarks/data.py.
 
 JPEGs of 256 px from tar files, TFRecord files and a folder to batches of 64 at 64 and 256 px, with
-two threads here and two DataLoader processes there (torch and webdataset from PyPI; without them
-only ours is measured). Both decode, cut the centre square and resize it with Lanczos' filter.
+two calls at a time here and two DataLoader processes there (torch and webdataset from PyPI; without
+them only ours is measured). Both decode, cut the centre square and resize it with Lanczos' filter.
 Windows alternate; lines hold medians. "exact" lines decode every pixel, as the others' do.
-`--step` measures what input costs a training step instead.
+`--step` measures what input costs a training step instead; `--readers` the ways to drive the
+reading: see benchmarks/readers.py.
 """
 
 import argparse
@@ -22,12 +23,14 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import readers
 from machine import report, show
 
 from configs.common import base
 from jaxt2i.data import schema
 from jaxt2i.data.pipeline import Pipeline, prefetch_to_device
-from jaxt2i.data.sources.folders import make_source
+from jaxt2i.data.sources import make_source
+from jaxt2i.data.stream import Stream
 from jaxt2i.engine import state as states
 from jaxt2i.engine import step as steps
 from jaxt2i.run import open as runs
@@ -38,8 +41,8 @@ BATCH, WORKERS = 64, 2
 WAITING = 12
 
 
-def photos(count: int) -> Iterator[tuple[str, bytes]]:
-    """(key, JPEG of 256 px) of parts of scikit-image's photographs."""
+def photos(count: int, size: tuple[int, int] = (256, 256)) -> Iterator[tuple[str, bytes]]:
+    """(key, JPEG of that width and height) of parts of scikit-image's photographs."""
     import skimage.data
     from PIL import Image
 
@@ -51,11 +54,11 @@ def photos(count: int) -> Iterator[tuple[str, bytes]]:
         top, left = (chance.randint(0, n - side + 1) for n in photo.shape[:2])
         part = Image.fromarray(photo[top : top + side, left : left + side])
         out = io.BytesIO()
-        part.resize((256, 256), Image.Resampling.LANCZOS).save(out, "JPEG", quality=95)
+        part.resize(size, Image.Resampling.LANCZOS).save(out, "JPEG", quality=95)
         yield f"{i // 500:05d}{i % 500:04d}", out.getvalue()
 
 
-def write(root: Path, count: int) -> None:
+def write(root: Path, count: int, size: tuple[int, int] = (256, 256)) -> None:
     """The same pictures as tar files, TFRecord files and a folder."""
     import tensorflow as tf
 
@@ -63,9 +66,9 @@ def write(root: Path, count: int) -> None:
         return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
 
     for name in ("tar", "tfrecord", "folder"):
-        (root / name).mkdir()
+        (root / name).mkdir(parents=True)
     with contextlib.ExitStack() as stack:
-        for i, (key, jpeg) in enumerate(photos(count)):
+        for i, (key, jpeg) in enumerate(photos(count, size)):
             if i % 500 == 0:
                 archive = stack.enter_context(tarfile.open(root / "tar" / f"{key[:5]}.tar", "w"))
                 path = str(root / "tfrecord" / f"{key[:5]}.tfrecord")
@@ -87,11 +90,14 @@ def ours(root: Path, kind: str, size: int, draft: bool) -> Iterator:
     """Our batches."""
     data = base().data
     source = "folder" if kind == "folder" else "webdataset"
-    data.update(source=source, path=str(root / kind), draft=draft, cache_mb=0.0)
+    data.update(
+        source=source, path=str(root / kind), decode="draft" if draft else "exact", cache_mb=0.0
+    )
     data.web.held_out = 0.0
     made = make_source(data, size, "train")
     sizes = schema.Sizes(batch=BATCH, height=size, width=size)
-    return Pipeline(made, None, sizes, ("image",), seed=0, workers=WORKERS).iterate()
+    pipeline = Pipeline(made, None, sizes, ("image",), seed=0, workers=WORKERS)
+    return Stream(pipeline, data).iterate()
 
 
 def theirs(root: Path, kind: str, size: int) -> Iterator:
@@ -184,7 +190,7 @@ def step_cost(root: Path, args) -> dict:
             jax.block_until_ready(step(state, frozen, take()))
         return (time.perf_counter() - begin) / args.steps
 
-    fed = prefetch_to_device(pipeline.iterate(), put)
+    fed = prefetch_to_device(Stream(pipeline, config.data).iterate(), put)
     timed(lambda: batch)
     pairs = [(timed(lambda: batch), timed(lambda: next(fed))) for _ in range(args.rounds)]
     fed.close()
@@ -209,6 +215,7 @@ def main() -> None:
     p.add_argument("--images", type=int, default=4000)
     p.add_argument("--seconds", type=float, default=6.0, help="of a window")
     p.add_argument("--rounds", type=int, default=5, help="windows of each")
+    p.add_argument("--readers", action="store_true", help="the ways to drive the reading")
     p.add_argument("--step", action="store_true", help="what input costs a step")
     p.add_argument("--config", default="configs/df_gan.py")
     p.add_argument("--preset", default="embedded")
@@ -219,9 +226,14 @@ def main() -> None:
     if not torch:
         print("torch and webdataset are not both here: measuring ours alone", file=sys.stderr)
     with tempfile.TemporaryDirectory() as folder:
-        write(Path(folder), args.images)
-        lines = [step_cost(Path(folder), args)] if args.step else []
-        lines += [] if args.step else list(compare(Path(folder), args, torch))
+        if args.readers:
+            lines = list(readers.compare(Path(folder), write, args))
+        else:
+            write(Path(folder), args.images)
+            if args.step:
+                lines = [step_cost(Path(folder), args)]
+            else:
+                lines = list(compare(Path(folder), args, torch))
     report(lines, args.save)
 
 

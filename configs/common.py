@@ -55,9 +55,12 @@ def base() -> ConfigDict:
             "crop": "centre",
             "margin": 76 / 64,
             "resize": "lanczos",
-            # Training pictures are decoded no larger than twice what is needed: faster, and half a
-            # level of 255 from exact.
-            "draft": True,
+            # How training's JPEGs are decoded; held-out ones always are exactly. "exact": every
+            # pixel, then the filter above. "draft": no larger than twice what is needed, half a
+            # level of 255 from exact. "native": by TensorFlow, no larger than what is needed and
+            # averaged to it, a few levels from exact: in half the time and without Python, but
+            # anew every time, so not for sets that fit into cache_mb.
+            "decode": "draft",
             # Memory for resized pictures: small sets are decoded once.
             "cache_mb": 256.0,
             "tokenizer": "mini",
@@ -96,6 +99,9 @@ def base() -> ConfigDict:
                 }
             ),
             "workers": 2,
+            # host:port of the dispatcher of a tf.data service, whose workers make training's
+            # batches (python -m jaxt2i.data.serve); "": they are made here.
+            "service": "",
         }
     )
     # Grids of samples: how many prompts, which ones (none: held-out captions).

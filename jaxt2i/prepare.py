@@ -1,8 +1,8 @@
 """python -m jaxt2i.prepare NAME --from DIR --to DIR
 
 Builds the records of a data set from its official files, packed or not, as a tfds data set that
-`--config.data.source=records --config.data.path=DIR` trains on and `tfds.load` reads. NAME is a
-data set, or NAME/CONFIG: ade20k, coco, coco_stuff, cub, fashiongen, flowers, multi30k,
+`--config.data.source=records --config.data.path=DIR` trains on and `tfds.data_source` reads. NAME
+is a data set, or NAME/CONFIG: ade20k, coco, coco_stuff, cub, fashiongen, flowers, multi30k,
 visual_genome.
 
   --check                     reads everything and writes nothing
@@ -10,6 +10,7 @@ visual_genome.
   --show 16                   one PNG of examples with captions, boxes and masks
   --pipeline --config FILE[:preset] [--config.KEY=VALUE ...] --show 16
                               the same of what a configuration's network really sees
+  --format tfrecord           TFRecord files, which `tfds.load` reads, instead of ArrayRecord
   --list 30000                a fixed list of pictures and captions for evaluation
 
 A data set that is there already is left as it is; one that was interrupted is built again from
@@ -61,6 +62,7 @@ def arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         "--beam", nargs="?", const="--runner=DirectRunner", metavar="OPTIONS", help="Beam's options"
     )
     p.add_argument("--shards", type=int, help="files of each split; default by size")
+    p.add_argument("--format", choices=tuple(records.FORMATS), default="array_record")
     p.add_argument("--overwrite", action="store_true", help="build what is there already")
     p.add_argument("--show", type=int, metavar="N", help="draw N examples")
     p.add_argument("--split", help="the split to show or to list; default each one")
@@ -90,8 +92,13 @@ def known() -> list[str]:
     return sorted(file.stem for file in folder.glob("*.py") if file.stem not in shared)
 
 
-def builder_of(name: str, to: str):
+def builder_of(name: str, to: str, kind: str | None = None):
     """The builder behind NAME[/CONFIG].
+
+    Args:
+      name: NAME[/CONFIG].
+      to: where data sets lie.
+      kind: format of its files; None: that of those that are there.
 
     Raises:
       DataError: for an unknown name; says which there are.
@@ -112,7 +119,7 @@ def builder_of(name: str, to: str):
     if config and config not in made.builder_configs:
         configs = ", ".join(f"{name}/{c}" for c in made.builder_configs) or f"{name} alone"
         raise schema.DataError(f"no data set {name}/{config}; known: {configs}")
-    return made(data_dir=to, config=config or None)
+    return made(data_dir=to, config=config or None, file_format=kind)
 
 
 def check(builder, source: str) -> dict[str, Any]:
@@ -167,6 +174,7 @@ def build(builder, args: argparse.Namespace) -> dict[str, Any]:
     for unfinished in target.parent.glob(f"incomplete.*_{target.name}"):
         print(f"prepare: {unfinished} was interrupted and is built again", file=sys.stderr)
         shutil.rmtree(unfinished)
+    builder = builder_of(args.name, args.to, args.format)
     official = Path(args.source)
     if not official.is_dir() or not any(official.iterdir()):
         raise schema.DataError(

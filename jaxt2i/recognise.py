@@ -25,7 +25,7 @@ from PIL import Image
 
 from configs import recogniser as presets
 from jaxt2i.config import fields
-from jaxt2i.data.drawn import meaning
+from jaxt2i.data.drawn import meaning, rarity
 from jaxt2i.data.drawn.synthetic import Synthetic
 from jaxt2i.data.schema import unit_range
 from jaxt2i.encoders import pretrained
@@ -197,7 +197,7 @@ def held_against(eye: Eye, seen: dict[str, np.ndarray], captions: Sequence[str])
         facts = meaning.decode(eye.corpus, {key: x[n] for key, x in seen.items()})
         verdicts.append(meaning.verdicts(promised, facts))
     numbers = [promised.number for promised in meanings]
-    out = recognised.summary(verdicts, numbers, meaning.classes_by_rarity(eye.corpus))
+    out = recognised.summary(verdicts, numbers, rarity.classes_by_rarity(eye.corpus))
     return out | {"unread": sum(bool(promised.unread) for promised in meanings)}
 
 

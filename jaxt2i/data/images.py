@@ -81,7 +81,7 @@ def read_rgb(
 
 def open_rgb(
     file: str | os.PathLike | bytes,
-    need: Callable[[tuple[int, int]], tuple[int, int]] | None = None,
+    need: Callable[[tuple[int, int]], tuple[int, int] | None] | None = None,
     *,
     name: str = "",
     **limits,
@@ -92,13 +92,14 @@ def open_rgb(
       file: see `read_rgb`.
       need: width and height of the picture -> those that are enough; a JPEG is then decoded at a
         half, a quarter or an eighth of its size where that is still as large, which takes a
-        fraction of the time. None: every pixel is wanted.
+        fraction of the time. None: every pixel is wanted. Where it returns None, a JPEG is wanted
+        as it is.
       name: see `read_rgb`.
       limits: the other arguments of `read_rgb`.
 
     Returns:
-      (PIL image in mode RGB or uint8 [H, W, 3], whichever is there without a copy; width and height
-      of the whole picture).
+      (PIL image in mode RGB or uint8 [H, W, 3], whichever is there without a copy, or bytes; width
+      and height of the whole picture).
 
     Raises:
       Unreadable: when it cannot be used.
@@ -162,6 +163,8 @@ def _fast_jpeg(content: bytes, need, *, min_side=1, max_pixels=MAX_PIXELS, uprig
         least = {}
         if need is not None:
             wanted = need((width, height))
+            if wanted is None:
+                return content, (width, height)
             least = {"min_width": wanted[0], "min_height": wanted[1], "min_factor": 2}
         return simplejpeg.decode_jpeg(content, "RGB", **least), (width, height)
     except ValueError:

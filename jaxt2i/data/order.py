@@ -27,11 +27,21 @@ def mix(*words: int) -> int:
     """
     h = 0
     for word in words:
-        h = (h + word + 0x9E3779B97F4A7C15) & WORD
-        h = ((h ^ (h >> 30)) * 0xBF58476D1CE4E5B9) & WORD
-        h = ((h ^ (h >> 27)) * 0x94D049BB133111EB) & WORD
-        h ^= h >> 31
+        h = _stir(h, word)
     return h
+
+
+def _stir(h: int, word: int) -> int:
+    h = (h + word + 0x9E3779B97F4A7C15) & WORD
+    h = ((h ^ (h >> 30)) * 0xBF58476D1CE4E5B9) & WORD
+    h = ((h ^ (h >> 27)) * 0x94D049BB133111EB) & WORD
+    return h ^ (h >> 31)
+
+
+@functools.lru_cache(maxsize=1024)
+def _rounds(key: int) -> tuple[int, ...]:
+    """What the rounds of a permutation begin their hashes with."""
+    return tuple(mix(key + turn) for turn in range(ROUNDS))
 
 
 def permuted(i: int, size: int, key: int) -> int:
@@ -47,10 +57,11 @@ def permuted(i: int, size: int, key: int) -> int:
     """
     half = max(1, ((size - 1).bit_length() + 1) // 2)
     low = (1 << half) - 1
+    rounds = _rounds(key)
     while True:
         left, right = i >> half, i & low
-        for turn in range(ROUNDS):
-            left, right = right, left ^ (mix(key + turn, right) & low)
+        for begun in rounds:
+            left, right = right, left ^ (_stir(begun, right) & low)
         i = left << half | right
         if i < size:
             return i

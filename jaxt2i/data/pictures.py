@@ -12,11 +12,20 @@ from collections.abc import Callable, Hashable
 
 import numpy as np
 
+from jaxt2i.data import native
 from jaxt2i.data.schema import DataError, height_and_width
 
 # Ways to resize, all with antialiasing, by Pillow's names; and which part of a picture is shown.
-RESIZE = {"lanczos": "LANCZOS", "area": "BOX", "bilinear": "BILINEAR", "bicubic": "BICUBIC"}
+RESIZE = {
+    "lanczos": "LANCZOS",
+    "area": "BOX",
+    "bilinear": "BILINEAR",
+    "bicubic": "BICUBIC",
+}
 CROPS = ("centre", "none", "random", "random_stretched")
+# How JPEGs of the training split are decoded: every pixel; no larger than twice what they are
+# resized to; or by `jaxt2i.data.native`.
+DECODE = ("exact", "draft", "native")
 # StackGAN's margin around a random crop: the shorter side is 76 where the crop is 64.
 MARGIN = 76 / 64
 
@@ -54,7 +63,7 @@ class View:
         method = Image.Resampling[RESIZE[resize]]
         have = image.shape[1::-1] if isinstance(image, np.ndarray) else image.size
         if size is not None and size != have:
-            across, down = (there / full for there, full in zip(have, size, strict=True))
+            across, down = map(reduction, have, size)
             left, top, right, bottom = self.cut
             box = left * across, top * down, right * across, bottom * down
             return _pillow(image).resize(self.scaled, method, box)
@@ -71,7 +80,7 @@ class View:
         """Width and height of a smaller copy from which the crop still comes out well.
 
         Twice as large as what it is resized to, which the antialiasing filters tell from the whole
-        picture by about half a level of 255 (Pillow's documentation of `reducing_gap`).
+        picture by about half a level of 255 (tests/data/test_images.py).
         """
         left, top, right, bottom = self.cut
         across, down = 2 * self.scaled[0] / (right - left), 2 * self.scaled[1] / (bottom - top)
@@ -145,6 +154,15 @@ class View:
     def _resampled(self, image, size: tuple[int, int], method) -> np.ndarray:
         out = np.asarray(image.resize(size, method, box=self.shown()))
         return out[:, ::-1] if self.mirrored else out
+
+
+def reduction(have: int, full: int) -> float:
+    """How many times smaller a side of a JPEG was decoded: eighths, before it was rounded up.
+
+    The rounded side tells a little more than there is: up to a pixel at the far border.
+    """
+    eighths = (k for k in range(1, 9) if -(-full * k // 8) == have)
+    return next((k / 8 for k in eighths), have / full)
 
 
 def _pillow(image):
@@ -265,7 +283,7 @@ class Framing:
         resize: str = "lanczos",
         margin: float = MARGIN,
         cache_mb: float = 0,
-        draft: bool = False,
+        decode: str = "exact",
     ):
         """Checks the choices.
 
@@ -275,20 +293,26 @@ class Framing:
           resize: a key of `RESIZE`.
           margin: see `random`.
           cache_mb: memory for resized pictures, MiB.
-          draft: decode JPEGs no larger than needed, see `View.enough`: faster, not exact.
+          decode: one of `DECODE`; "exact" alone gives Pillow's pixels.
 
         Raises:
           DataError: names the config line and what is known.
         """
-        for field, value, known in (("crop", crop, CROPS), ("resize", resize, tuple(RESIZE))):
+        known_of = {"crop": (crop, CROPS), "resize": (resize, RESIZE), "decode": (decode, DECODE)}
+        for field, (value, known) in known_of.items():
             if value not in known:
                 raise DataError(f"config.data.{field} is {value!r}; known: {', '.join(known)}")
         if margin < 1:
             raise DataError(f"config.data.margin is {margin}; a crop needs 1 or more")
         height, width = height_and_width(resolution)
+        if decode == "native" and height != width:
+            raise DataError(
+                f"config.data.decode='native' makes squares, and config.data.resolution is "
+                f"{(height, width)}; set --config.data.decode=draft"
+            )
         self.size = width, height
         self.crop, self.resize, self.margin = crop, resize, margin
-        self.draft = draft
+        self.decode = decode
         self._room = cache_mb * 2**20
         self._kept: dict[Hashable, tuple[tuple[int, int], np.ndarray]] = {}
         self._lock = threading.Lock()
@@ -313,7 +337,7 @@ class Framing:
           box: x, y, width, height in pixels; the view is confined to its surroundings.
 
         Returns:
-          (uint8 [height, width, 3], View).
+          (uint8 [height, width, 3], or `native.Encoded`, which stands for it; View).
         """
         if (kept := self._kept.get((key, chance is None))) is not None:
             view = self.view(kept[0], chance, box)
@@ -322,8 +346,11 @@ class Framing:
         def need(size: tuple[int, int]) -> tuple[int, int]:
             return self.view(size, chance, box).enough(size)
 
-        image, size = read(need if self.draft else None)
+        need_of = {"exact": None, "draft": need, "native": lambda size: None}
+        image, size = read(need_of[self.decode])
         view = self.view(size, chance, box)
+        if isinstance(image, bytes):
+            return native.Encoded(image, view, size), view
         scaled = view.scale(image, self.resize, size)
         if self._room > 0:
             rows = np.asarray(scaled)

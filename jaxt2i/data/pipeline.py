@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import functools
 import itertools
+import math
 import queue
 import sys
 import threading
@@ -18,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxt2i.data import native, schema
 from jaxt2i.data import order as orders
-from jaxt2i.data import schema
 from jaxt2i.data.images import Unreadable
 from jaxt2i.data.order import mix
 from jaxt2i.data.schema import DataError
@@ -28,6 +29,8 @@ from jaxt2i.data.schema import DataError
 CAPTION, VIEW = 2, 3
 # So many neighbours that cannot be read mean a lost disk, not a few bad files.
 MAX_REPLACED = 100
+# Bytes; that of the widest vector registers.
+ALIGNMENT = 64
 
 
 class Pipeline:
@@ -82,11 +85,12 @@ class Pipeline:
             raise ValueError(f"caption={caption!r}; known: 'random', 'first'")
         self.source, self.tokenizer = source, tokenizer
         self.sizes, self.needs = sizes, tuple(needs)
-        self.seed, self.caption = seed, caption
+        self.seed, self.caption, self.shuffle = seed, caption, shuffle
+        self.process_index, self.process_count = process_index, process_count
         self.workers = workers
         self.rows = sizes.batch // process_count
-        self._first_row = process_index * self.rows
-        self._dtypes = {key: s.dtype for key, s in schema.spec(sizes, self.needs).items()}
+        self.first_row = process_index * self.rows
+        self.dtypes = {key: s.dtype for key, s in schema.spec(sizes, self.needs).items()}
         self._from_source = tuple(k for k in self.needs if k in source.gives)
         self._tokenise = not {"tokens", "token_mask"}.isdisjoint(self.needs)
         self._tokenise_negative = not {"negative_tokens", "negative_token_mask"}.isdisjoint(needs)
@@ -99,7 +103,10 @@ class Pipeline:
         self.skipped: collections.Counter[str] = collections.Counter()
         self._told: set[str] = set()
         self._lock = threading.Lock()
-        self._validate(self._stack([self.example_at(0)]), 1)
+        first = self._example_at(0, self.note, encoded=True)
+        if isinstance(first.get("image"), native.Encoded):  # decoding it would load TensorFlow
+            first["image"] = np.zeros(first["image"].shape, np.uint8)
+        self.validate(self._stack([first]), 1)
 
     def example_at(self, position: int) -> dict[str, np.ndarray]:
         """The example at a position, tokens included, without a batch axis.
@@ -109,12 +116,24 @@ class Pipeline:
         Raises:
           DataError: when many neighbours in a row cannot be read.
         """
+        return self._example_at(position, self.note)
+
+    def _example_at(
+        self, position: int, note: Callable[[str, str], None], encoded: bool = False
+    ) -> dict[str, Any]:
+        """`example_at`, telling `note` the name of what was replaced, and why.
+
+        With `encoded`, pictures that TensorFlow is to decode are left as they are.
+        """
         index, size = self.order(position), self.source.size
         for _ in range(min(MAX_REPLACED, size or MAX_REPLACED)):
             try:
-                return self._read(index, position)
+                example = self._read(index, position)
+                if not encoded and isinstance(example.get("image"), native.Encoded):
+                    example["image"] = example["image"].pixels(self.source.name(index))
+                return example
             except Unreadable as error:
-                self._note(error)
+                note(error.name, error.reason)
                 index = index + 1 if size is None else (index + 1) % size
                 last = error
         raise DataError(
@@ -160,23 +179,28 @@ class Pipeline:
         present = np.arange(count) < len(captions)
         return {"all_tokens": tokens, "all_token_mask": mask, "captions_mask": present}
 
-    def _note(self, error: Unreadable) -> None:
+    def note(self, name: str, reason: str) -> None:
+        """Counts an example that was replaced; tells of it the first time."""
         with self._lock:
-            self.skipped[error.reason] += 1
-            if error.name not in self._told:
-                self._told.add(error.name)
+            self.skipped[reason] += 1
+            if name not in self._told:
+                self._told.add(name)
                 # Inside the lock: nobody goes on with a replaced example that was not reported.
-                said = f"data: {error}; the next example takes its place"
+                said = f"data: {Unreadable(name, reason)}; the next example takes its place"
                 print(said, file=sys.stderr, flush=True)
 
     def _stack(self, examples: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-        keys = [key for key in self.needs if key in examples[0]]
-        batch = {key: np.stack([example[key] for example in examples]) for key in keys}
-        if "id" in batch:  # narrower on the device
-            batch["id"] = batch["id"].astype(self._dtypes["id"])
+        batch = {}
+        for key in (key for key in self.needs if key in examples[0]):
+            rows = [example[key] for example in examples]
+            # Numbers of examples are narrower on the device.
+            dtype = self.dtypes[key] if key == "id" else rows[0].dtype
+            out = aligned((len(rows), *np.shape(rows[0])), dtype)
+            batch[key] = np.stack(rows, out=out, casting="same_kind")
         return batch
 
-    def _validate(self, batch: dict[str, np.ndarray], rows: int) -> None:
+    def validate(self, batch: dict[str, np.ndarray], rows: int) -> None:
+        """Checks a batch of so many rows against the schema."""
         schema.validate(batch, dataclasses.replace(self.sizes, batch=rows), self.needs)
 
     def batch_at(self, step: int) -> dict[str, np.ndarray]:
@@ -188,18 +212,36 @@ class Pipeline:
         Returns:
           {key: array [B / process_count, ...]} for the needed keys.
         """
-        first = step * self.sizes.batch + self._first_row
-        return self._stack([self.example_at(p) for p in range(first, first + self.rows)])
+        return self.noted_batch_at(step, self.note)
+
+    def noted_batch_at(self, step: int, note: Callable[[str, str], None]) -> dict[str, np.ndarray]:
+        """`batch_at`, telling `note` the name of each example that was replaced, and why."""
+        first = step * self.sizes.batch + self.first_row
+        return self._stack([self._example_at(p, note) for p in range(first, first + self.rows)])
+
+    def encoded_batch_at(self, step: int) -> dict[str, Any]:
+        """`batch_at`, its pictures still encoded: a list of `native.Encoded`, or of pixels."""
+        first = step * self.sizes.batch + self.first_row
+        positions = range(first, first + self.rows)
+        examples = [self._example_at(p, self.note, encoded=True) for p in positions]
+        images = [example.pop("image") for example in examples]
+        return self._stack(examples) | {"image": images}
+
+    @property
+    def decodes_natively(self) -> bool:
+        """Whether there are pictures that TensorFlow decodes."""
+        framing = getattr(self.source, "framing", None)
+        return "image" in self.needs and framing is not None and framing.decode == "native"
 
     def iterate(self, start_step: int = 0) -> Iterator[dict[str, np.ndarray]]:
-        """Yields `batch_at(start_step)`, `batch_at(start_step + 1)`, ... reading ahead.
+        """Yields `batch_at(start_step)`, `batch_at(start_step + 1)`, ... reading ahead by threads.
 
-        By plain threads: decoders release Python's lock, and a tf.data graph around them was a
-        third slower (benchmarks/data.py). Close the generator to stop the threads.
+        Training reads by `jaxt2i.data.stream`; this serves where TensorFlow is absent. Close the
+        generator to stop the threads.
         """
         with contextlib.closing(self._batches(start_step)) as batches:
             for batch in batches:
-                self._validate(batch, self.rows)
+                self.validate(batch, self.rows)
                 yield batch
 
     def _batches(self, start: int) -> Iterator[dict[str, np.ndarray]]:
@@ -215,6 +257,14 @@ class Pipeline:
             finally:
                 for future in pending:
                     future.cancel()
+
+
+def aligned(shape: tuple[int, ...], dtype) -> np.ndarray:
+    """An empty array that begins where TensorFlow and XLA want it, so that they need no copy."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    room = np.empty(size + ALIGNMENT, np.uint8)
+    start = -room.ctypes.data % ALIGNMENT
+    return room[start : start + size].view(dtype).reshape(shape)
 
 
 def _order(source, seed: int, batch: int):

@@ -16,7 +16,7 @@ from typing import Protocol
 
 import numpy as np
 
-from jaxt2i.data import words
+from jaxt2i.data import sources, words
 from jaxt2i.data.schema import DataError
 
 CLIP_START, CLIP_END, CLIP_VOCABULARY = 49406, 49407, 49408
@@ -375,8 +375,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     import argparse
     from types import SimpleNamespace
 
-    from jaxt2i.data.sources import folders as sources
-
     p = argparse.ArgumentParser(prog="python -m jaxt2i.data.tokenize", description=main.__doc__)
     p.add_argument("--corpus", default="mixed", help="procedural corpus")
     p.add_argument("--path", default="", help="a folder of captioned images instead")
@@ -392,6 +390,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         seed=0,
         crop="centre",
         resize="lanczos",
+        margin=1.0,
+        cache_mb=0.0,
+        decode="exact",
         objects=8,
         mask_resolution=16,
     )

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from jaxt2i.data import schema
 from jaxt2i.data.sources import files
-from jaxt2i.data.sources.folders import SOURCES
+from jaxt2i.data.sources import SOURCES
 from jaxt2i.engine.method import ConfigError
 from jaxt2i.planning import compiled
 from jaxt2i.planning.compiled import Plan

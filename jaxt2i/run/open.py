@@ -18,8 +18,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from jaxt2i.config import ConfigError
-from jaxt2i.data import conditions, pipeline, schema, tokenize
-from jaxt2i.data.sources import folders as sources
+from jaxt2i.data import conditions, pipeline, schema, sources, tokenize
 from jaxt2i.encoders import pretrained
 from jaxt2i.engine import draw, loop, mesh
 from jaxt2i.engine import state as states

@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxt2i.config import ConfigError
-from jaxt2i.data import conditions, pipeline, schema, show
+from jaxt2i.data import conditions, pipeline, schema, show, stream
 from jaxt2i.engine import draw, step
 from jaxt2i.engine.method import Batch
 from jaxt2i.run import (
@@ -23,7 +23,7 @@ from jaxt2i.run import (
     settings,
     training,
 )
-from jaxt2i.run.open import Run, open_run
+from jaxt2i.run.open import Run, open_run, tokenizer_path
 
 # Arrays of a layout, as a person is shown it.
 LAYOUT = ("boxes", "box_label", "box_mask", "shape_masks")
@@ -52,6 +52,7 @@ def train(config: ConfigDict, workdir: Path, command: str) -> None:
         run = open_run(config, known)
     method, layout = run.method, run.layout()
     train_data = run.pipeline(source, config.batch_size, method.needs)
+    fed = stream.Stream(train_data, config.data, tokenizer_path(config.data.tokenizer))
     epoch = train_data.order.size
     total = settings.steps(config, "total", batch_size=config.batch_size, epoch_images=epoch)
     schedule = training.Schedule(
@@ -74,7 +75,7 @@ def train(config: ConfigDict, workdir: Path, command: str) -> None:
     facts.write(workdir, known, config.data.tokenizer)
 
     def batches(first: int) -> Iterator[Batch]:
-        return pipeline.prefetch_to_device(train_data.iterate(first), layout.put_batch)
+        return pipeline.prefetch_to_device(fed.iterate(first), layout.put_batch)
 
     try:
         training.train(

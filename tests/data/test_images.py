@@ -1,5 +1,6 @@
 """Decoding: the quick way gives Pillow's pixels, and less than all of them where asked."""
 
+import functools
 import io
 
 import numpy as np
@@ -8,7 +9,9 @@ from PIL import Image
 
 from jaxt2i.data import images
 from jaxt2i.data.pictures import Framing, centre
+from jaxt2i.data.schema import DataError
 from tests.data.builders.pictures import picture
+from tests.data.photos import photo
 
 
 def encoded(width, height, mode="RGB", kind="JPEG", **kw):
@@ -70,13 +73,38 @@ def test_drafts_are_nearly_exact(crop):
 
     for chance in (None, (0.3, 0.8, 0.1)):
         exact, view = Framing(32, crop).show(0, read, chance)
-        draft, same = Framing(32, crop, draft=True).show(0, read, chance)
+        draft, same = Framing(32, crop, decode="draft").show(0, read, chance)
         assert view == same
         assert calls[-2] == (300, 260)
         assert calls[-1] < (200, 200), "less was decoded"
         error = np.abs(exact.astype(int) - draft.astype(int))
         assert error.mean() < 1.5
         assert error.max() < 16
+
+
+@pytest.mark.parametrize(("name", "side"), [("pagoda", 64), ("pagoda", 256), ("rocket", 64)])
+def test_native_decoding_is_a_few_levels_off(name, side):
+    """Of 255, on photographs; a draft is as near as half a level, at a multiple of the cost."""
+    content = photo(name).read_bytes()
+
+    def shown(decode):
+        read = functools.partial(images.open_rgb, content, name=name)
+        return np.asarray(Framing(side, decode=decode).show(0, read)[0]).astype(int)
+
+    exact = shown("exact")
+    native, draft = (np.abs(shown(decode) - exact) for decode in ("native", "draft"))
+    assert draft.mean() < 0.5
+    assert 0.5 < native.mean() < 3
+    assert np.percentile(native, 99) < 32
+    # Neither brighter nor darker, and where it was: moved by a pixel it would fit worse.
+    assert abs((shown("native") - exact).mean()) < 0.5
+    for axis in (0, 1):
+        assert np.abs(np.roll(shown("native"), 1, axis) - exact).mean() > 2 * native.mean()
+
+
+def test_unknown_ways_to_decode_are_named():
+    with pytest.raises(DataError, match=r"config\.data\.decode is 'fast'; known: exact, draft"):
+        Framing(32, decode="fast")
 
 
 def test_small_pictures_are_never_drafts():

@@ -14,7 +14,8 @@ from jaxt2i.data.builders.record import MISFIT, VOID, Caption, Object, Record
 from jaxt2i.data.builders.regions import Region, connected, regions, sentence
 from jaxt2i.data.images import Unreadable
 from jaxt2i.data.schema import DataError
-from jaxt2i.data.sources.folders import NO_IMAGE, read_sidecar
+from jaxt2i.data.sources.base import NO_IMAGE
+from jaxt2i.data.sources.folders import read_sidecar
 
 HOME = "https://groups.csail.mit.edu/vision/datasets/ADE20K/"
 SPLITS = {"train": "training", "val": "validation"}

@@ -23,7 +23,7 @@ from jaxt2i.data.builders import record as records
 from jaxt2i.data.images import Unreadable
 from jaxt2i.data.progress import Progress
 from jaxt2i.data.schema import DataError
-from jaxt2i.data.sources.folders import Skips
+from jaxt2i.data.sources.base import Skips
 
 # Records that are made at once.
 CHUNK = 256

@@ -19,7 +19,7 @@ from jaxt2i.data.builders.annotations import (
 from jaxt2i.data.builders.base import Builder, Files, Item, Need
 from jaxt2i.data.builders.record import Caption, Object, Record
 from jaxt2i.data.schema import DataError
-from jaxt2i.data.sources.folders import Skips
+from jaxt2i.data.sources.base import Skips
 
 HOME = "https://cocodataset.org/#download"
 COCO_STUFF = "https://github.com/nightrome/cocostuff"

@@ -9,7 +9,8 @@ from jaxt2i.data.builders.base import Builder, Files, Item, Need
 from jaxt2i.data.builders.record import VOID, Caption, Record
 from jaxt2i.data.images import Unreadable
 from jaxt2i.data.schema import DataError
-from jaxt2i.data.sources.folders import NO_CAPTION, read_sidecar
+from jaxt2i.data.sources.base import NO_CAPTION
+from jaxt2i.data.sources.folders import read_sidecar
 from jaxt2i.data.words import read_plain_pickle
 
 IMAGES = Need(

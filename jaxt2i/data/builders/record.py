@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from jaxt2i.data import images
-from jaxt2i.data.sources.folders import NO_CAPTION, clean_captions
+from jaxt2i.data.sources.base import NO_CAPTION, clean_captions
 
 # Pixels of no class in a stored segmentation; everything below is a class, counted from 0.
 VOID = 255

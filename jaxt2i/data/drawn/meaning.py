@@ -7,7 +7,6 @@ recogniser saw. `encode` and `decode` are the same facts as arrays of a batch.
 """
 
 import dataclasses
-import functools
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -394,21 +393,3 @@ def verdicts(meaning: Meaning, facts: Mapping[str, Any]) -> list[Verdict]:
         right = plain and facts["background_colour"] == meaning.backdrop
         out.append(Verdict("backdrop", meaning.backdrop, "", plain, right))
     return out
-
-
-@functools.cache
-def classes_by_rarity(corpus: str, examples: int = 2000) -> tuple[str, ...]:
-    """Classes of a corpus, those that training shows least often first.
-
-    Args:
-      corpus: "scenes", "blooms" or "mixed".
-      examples: of the training split, whose objects are counted.
-    """
-    from jaxt2i.data.drawn.synthetic import Synthetic
-
-    source = Synthetic(corpus, 32)
-    counts = dict.fromkeys(CLASSES[corpus], 0)
-    for index in range(examples):
-        for thing in source.facts(index)["objects"]:
-            counts[thing["class"]] += 1
-    return tuple(sorted(counts, key=counts.get))

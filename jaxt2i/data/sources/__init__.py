@@ -1,1 +1,97 @@
-"""Where examples come from: folders, records, web collections."""
+"""Where examples come from: folders, records, web collections, procedural corpora.
+
+A source is random access: it has `gives` (the batch keys it can make), `size` (None: unlimited),
+`class_names`, `example(index, keys)` and `captions(index)`; it may have an `order` and a `framing`
+of its own. The kinds know nothing of each other; this is the one place that knows all of them.
+"""
+
+from pathlib import Path
+
+from jaxt2i.data.drawn.synthetic import Synthetic
+from jaxt2i.data.schema import DataError
+from jaxt2i.data.sources import records, web
+from jaxt2i.data.sources.base import framing, write_report
+from jaxt2i.data.sources.folders import Folder, split_folder
+
+
+def make_source(data_config, resolution: int, split: str, workdir: str | Path | None = None):
+    """The source that `config.data` describes.
+
+    A folder that is not divided into train/, val/ and so on serves every split as a whole.
+
+    Args:
+      data_config: `config.data`.
+      resolution: side of the images, pixels.
+      split: "train", "val" or "test".
+      workdir: where `data_report.json` goes; None: nowhere.
+
+    Raises:
+      DataError: names the config line and the fix.
+    """
+    if data_config.source not in SOURCES:
+        raise DataError(
+            f"config.data.source is {data_config.source!r}; known: {', '.join(SOURCES)}. Set "
+            "--config.data.source=synthetic (nothing to download) or --config.data.source=folder "
+            "with --config.data.path=DIR"
+        )
+    return SOURCES[data_config.source](data_config, resolution, split, workdir)
+
+
+def _synthetic(data_config, resolution: int, split: str, workdir):
+    return Synthetic(
+        data_config.corpus,
+        resolution,
+        split=split,
+        seed=data_config.seed,
+        objects=data_config.objects,
+        mask_resolution=data_config.mask_resolution,
+    )
+
+
+def _folder(data_config, resolution: int, split: str, workdir):
+    root = Path(data_config.path)
+    part = split_folder(root, split) if data_config.path and root.is_dir() else ""
+    name = f"data_report_{part}.json" if part else "data_report.json"
+    return Folder(
+        data_config.path,
+        framing(data_config, resolution, split, data_config.cache_mb),
+        report=Path(workdir) / name if workdir is not None else None,
+        part=part,
+    )
+
+
+def _records(data_config, resolution: int, split: str, workdir):
+    source = records.Records(
+        data_config.path,
+        records.nearest_split(data_config.path, split),
+        framing(data_config, resolution, split, data_config.cache_mb),
+        records.Wanted(
+            languages=tuple(data_config.languages),
+            around_box=data_config.around_box,
+            objects=data_config.objects,
+            object_order=data_config.object_order,
+            mask_resolution=data_config.mask_resolution,
+            pairs=records.read_pairs(data_config.list) if split != "train" else (),
+            rare=data_config.rare if split == "train" else "",
+            rare_threshold=data_config.rare_threshold,
+        ),
+    )
+    if workdir is not None:
+        write_report(Path(workdir) / f"data_report_{split}.json", source.report)
+    return source
+
+
+def _webdataset(data_config, resolution: int, split: str, workdir):
+    frame = framing(data_config, resolution, split)  # nothing comes again soon: no cache
+    source = web.Web(data_config, frame, split)
+    if workdir is not None:
+        write_report(Path(workdir) / f"data_report_{split}.json", source.report)
+    return source
+
+
+SOURCES = {
+    "synthetic": _synthetic,
+    "folder": _folder,
+    "records": _records,
+    "webdataset": _webdataset,
+}

@@ -17,6 +17,7 @@ from typing import Any
 
 from jaxt2i.data.images import SYSTEM, Unreadable
 from jaxt2i.data.schema import DataError
+from jaxt2i.data.tf import tensorflow
 
 # Local files that stay open.
 OPEN = 256
@@ -30,13 +31,12 @@ def remote(path: str | os.PathLike) -> bool:
 def gfile():
     """TensorFlow's file systems."""
     try:
-        import tensorflow as tf
+        return tensorflow().io.gfile
     except ImportError as error:
         raise DataError(
             "paths with '://' are read through TensorFlow, which is not installed here: pip "
             "install tensorflow-cpu, or copy the data and set --config.data.path=DIR"
         ) from error
-    return tf.io.gfile
 
 
 def exists(path: str) -> bool:
@@ -119,9 +119,9 @@ class Shelf:
           copies: how many copies of remote files are kept.
         """
         self.paths = list(paths)
-        most = copies if any(map(remote, self.paths)) else OPEN
+        self.most = copies if any(map(remote, self.paths)) else OPEN
         # Whoever holds a file may read on when it has been put away.
-        self._stream = Kept(self._opened, most)
+        self._stream = Kept(self._opened, self.most)
 
     def _opened(self, file: int) -> io.FileIO:
         path = self.paths[file]
@@ -134,6 +134,17 @@ class Shelf:
                 return io.FileIO(copy.name)
         except Exception as error:  # file systems of buckets have errors of their own
             raise Unreadable(path, SYSTEM) from error
+
+    def local(self, file: int) -> tuple[str, io.FileIO]:
+        """A name by which a library can open a file, as long as the stream beside it is held.
+
+        Raises:
+          Unreadable: when it cannot be opened.
+        """
+        stream = self._stream(file)
+        # A copy has no name of its own any more.
+        path = self.paths[file]
+        return (f"/dev/fd/{stream.fileno()}" if remote(path) else path), stream
 
     def size(self, file: int) -> int:
         """Bytes in a file.

@@ -1,8 +1,4 @@
-"""Random-access sources of examples: a folder of captioned images, and the choice of a source.
-
-A source has `gives` (the batch keys it can make), `size` (None: unlimited), `class_names`,
-`example(index, keys)` and `captions(index)`.
-"""
+"""A folder of captioned images as a source."""
 
 import collections
 import csv
@@ -11,11 +7,7 @@ import hashlib
 import json
 import os
 import posixpath
-import sys
-import tempfile
-import threading
 import time
-import unicodedata
 import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,46 +20,29 @@ from jaxt2i.data.images import MAX_PIXELS, SUFFIXES, SYSTEM, Unreadable, open_rg
 from jaxt2i.data.pictures import Framing
 from jaxt2i.data.progress import Progress
 from jaxt2i.data.schema import DataError
+from jaxt2i.data.sources.base import (
+    BAD_LINE,
+    NO_CAPTION,
+    NO_IMAGE,
+    NO_TEXT,
+    OUTSIDE,
+    SPLITS,
+    STAND_INS,
+    Skips,
+    clean_captions,
+    nearest,
+    write_report,
+)
 
 METADATA = ("metadata.jsonl", "metadata.csv")
-# Folder names that stand for a split, and the splits that may stand in for it, nearest first.
-SPLITS = {
-    "train": ("train", "training"),
-    "val": ("val", "validation", "valid", "dev"),
-    "test": ("test", "testing"),
-}
-STAND_INS = {"train": ("train",), "val": ("val", "test", "train"), "test": ("test", "val", "train")}
 LAYOUTS = (
     "expected images with captions in one of these layouts: a.jpg beside a.txt, one caption a "
     "line; or metadata.jsonl or metadata.csv with file_name and text. "
     "Set --config.data.path=DIR"
 )
-LISTED = 1000
-# Unicode categories that no caption needs: control characters and halves of pairs.
-ODD = ("Cc", "Cs")
-
-# Why a pair was not used; the reasons of images are in `jaxt2i.data.images`.
-NO_CAPTION = "image without caption"
-NO_IMAGE = "caption without image"
-NO_TEXT = "empty caption"
-BAD_LINE = "malformed metadata line"
-OUTSIDE = "file name outside the folder"
 
 
 # --- Captions ----------------------------------------------------------------------------------
-
-
-def clean_caption(text: str) -> str:
-    """A caption on one line: single spaces, no control characters, no byte order mark."""
-    text = "".join(
-        c for c in text.replace("\ufeff", "") if c.isspace() or unicodedata.category(c) not in ODD
-    )
-    return " ".join(text.split())
-
-
-def clean_captions(texts: Iterable[str]) -> list[str]:
-    """The captions that are not blank, cleaned, in order."""
-    return [clean for clean in map(clean_caption, texts) if clean]
 
 
 def read_sidecar(file: Path) -> list[str]:
@@ -142,33 +117,6 @@ def _jsonl_rows(lines: Iterable[str]) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 # --- The folder --------------------------------------------------------------------------------
-
-
-class Skips:
-    """What was not used and why: all of it counted, the first `LISTED` listed."""
-
-    def __init__(self):
-        self.counts: collections.Counter[str] = collections.Counter()
-        self.listed: list[dict[str, str]] = []
-        self._lock = threading.Lock()
-
-    def __getstate__(self):
-        """Workers on other machines count for themselves."""
-        return {"counts": self.counts, "listed": self.listed}
-
-    def __setstate__(self, state):
-        self.__init__()
-        self.__dict__ |= state
-
-    def add(self, name: str, reason: str) -> None:
-        """Counts one file, or one line of a metadata file."""
-        with self._lock:
-            self.counts[reason] += 1
-            if len(self.listed) < LISTED:
-                self.listed.append({"file": name, "reason": reason})
-
-    def __str__(self) -> str:
-        return ", ".join(f"{n} {reason}" for reason, n in self.counts.most_common()) or "none"
 
 
 def list_files(root: Path, skips: Skips) -> dict[str, tuple[int, int]]:
@@ -373,7 +321,7 @@ class Folder:
             "rejected": rejected,
         }
         if file is not None:
-            _write(Path(file), report)
+            write_report(Path(file), report)
         return report
 
     def _verdicts(self, pairs: Pairs) -> Iterator[tuple[str, str] | int]:
@@ -448,28 +396,6 @@ def _cached(file: str | Path | None, digest: str) -> dict[str, Any] | None:
     return report if report.get("digest") == digest else None
 
 
-def _write(file: Path, report: dict[str, Any]) -> None:
-    """Writes the report in one step: other processes may be writing the same one."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False) as temporary:
-        json.dump(report, temporary, indent=1)
-    os.replace(temporary.name, file)
-
-
-# --- The choice --------------------------------------------------------------------------------
-
-
-def nearest(split: str, known: Iterable[str], where: str) -> str | None:
-    """The name among `known` that serves as a split; a stand-in is told; None: there is none."""
-    for stand_in in STAND_INS.get(split, (split,)):
-        for name in SPLITS.get(stand_in, (stand_in,)):
-            if name in known:
-                if stand_in != split:
-                    print(f"data: {where} has no {split}; {name} is used", file=sys.stderr)
-                return name
-    return None
-
-
 def split_folder(root: Path, split: str) -> str:
     """The folder of root that holds a split; "" where root is not divided into splits.
 
@@ -488,99 +414,3 @@ def split_folder(root: Path, split: str) -> str:
         f"{root} holds {', '.join(sorted(f + '/' for f in folders))} and nothing for the split "
         f"{split!r}; known splits: {', '.join(SPLITS)}. Set --config.data.split or .eval_split"
     )
-
-
-def framing(data_config, resolution, split: str, cache_mb: float = 0) -> Framing:
-    """What part of a picture `config.data` shows; held-out pictures are always exact."""
-    c = data_config
-    draft = c.draft and split == "train"
-    return Framing(resolution, c.crop, c.resize, c.margin, cache_mb, draft)
-
-
-def make_source(data_config, resolution, split: str, workdir: str | Path | None = None):
-    """The source that `config.data` describes.
-
-    A folder that is not divided into train/, val/ and so on serves every split as a whole.
-
-    Args:
-      data_config: `config.data`.
-      resolution: of the images, pixels: the side of squares, or (height, width).
-      split: "train", "val" or "test".
-      workdir: where `data_report.json` goes; None: nowhere.
-
-    Raises:
-      DataError: names the config line and the fix.
-    """
-    if data_config.source not in SOURCES:
-        raise DataError(
-            f"config.data.source is {data_config.source!r}; known: {', '.join(SOURCES)}. Set "
-            "--config.data.source=synthetic (nothing to download) or --config.data.source=folder "
-            "with --config.data.path=DIR"
-        )
-    return SOURCES[data_config.source](data_config, resolution, split, workdir)
-
-
-def _synthetic(data_config, resolution, split: str, workdir):
-    from jaxt2i.data.drawn.synthetic import Synthetic
-
-    return Synthetic(
-        data_config.corpus,
-        resolution,
-        split=split,
-        seed=data_config.seed,
-        objects=data_config.objects,
-        mask_resolution=data_config.mask_resolution,
-    )
-
-
-def _folder(data_config, resolution, split: str, workdir):
-    root = Path(data_config.path)
-    part = split_folder(root, split) if data_config.path and root.is_dir() else ""
-    name = f"data_report_{part}.json" if part else "data_report.json"
-    return Folder(
-        data_config.path,
-        framing(data_config, resolution, split, data_config.cache_mb),
-        report=Path(workdir) / name if workdir is not None else None,
-        part=part,
-    )
-
-
-def _records(data_config, resolution, split: str, workdir):
-    from jaxt2i.data.sources import records
-
-    source = records.Records(
-        data_config.path,
-        records.nearest_split(data_config.path, split),
-        framing(data_config, resolution, split, data_config.cache_mb),
-        records.Wanted(
-            languages=tuple(data_config.languages),
-            around_box=data_config.around_box,
-            objects=data_config.objects,
-            object_order=data_config.object_order,
-            mask_resolution=data_config.mask_resolution,
-            pairs=records.read_pairs(data_config.list) if split != "train" else (),
-            rare=data_config.rare if split == "train" else "",
-            rare_threshold=data_config.rare_threshold,
-        ),
-    )
-    if workdir is not None:
-        _write(Path(workdir) / f"data_report_{split}.json", source.report)
-    return source
-
-
-def _webdataset(data_config, resolution, split: str, workdir):
-    from jaxt2i.data.sources import web
-
-    frame = framing(data_config, resolution, split)  # nothing comes again soon: no cache
-    source = web.Web(data_config, frame, split)
-    if workdir is not None:
-        _write(Path(workdir) / f"data_report_{split}.json", source.report)
-    return source
-
-
-SOURCES = {
-    "synthetic": _synthetic,
-    "folder": _folder,
-    "records": _records,
-    "webdataset": _webdataset,
-}

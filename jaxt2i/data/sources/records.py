@@ -1,8 +1,9 @@
 """A prepared data set as a source: records by number, with boxes, masks and classes of pixels.
 
-`python -m jaxt2i.prepare` writes the records, as tfds stores them; they are read here without
-tfds or TensorFlow. What must be known of every record, such as where it lies and which classes its
-objects have, is an index: a file beside the records, made anew where it is missing.
+`python -m jaxt2i.prepare` writes the records, as tfds stores them in ArrayRecord or TFRecord files;
+they are read here without tfds or TensorFlow. What must be known of every record, such as where it
+lies and which classes its objects have, is an index: a file beside the records, made anew where it
+is missing.
 """
 
 import contextlib
@@ -22,11 +23,13 @@ from jaxt2i.data.images import CORRUPT, Unreadable
 from jaxt2i.data.pictures import Framing, View
 from jaxt2i.data.progress import Progress
 from jaxt2i.data.schema import DataError
-from jaxt2i.data.sources import files, tfrecords
+from jaxt2i.data.sources import arrayrecords, files, tfrecords
+from jaxt2i.data.sources.base import nearest
 from jaxt2i.data.sources.files import Shelf
-from jaxt2i.data.sources.folders import nearest
 
 INFO = "dataset_info.json"
+# Formats of the files that hold the records, by tfds' names.
+FORMATS = {"array_record": arrayrecords.Files, "tfrecord": tfrecords.Files}
 # Pixels of no class in a stored segmentation.
 VOID = 255
 OBJECT_ORDERS = ("annotation", "area")
@@ -39,7 +42,7 @@ class Index:
 
     Attributes:
       shard: [N], the file that it lies in.
-      place: [N, 2], first byte and number of bytes.
+      place: [N, 2], where in it: first byte and number of bytes, or its number and 0.
       captions: [N], how many captions it has.
       languages: [N, L], how many of them in each language.
       language_names: L names, sorted.
@@ -97,14 +100,16 @@ def describe(folder: str) -> dict[str, Any]:
       DataError: for records of a format that is not read here.
     """
     info = json.loads(files.read_bytes(posixpath.join(folder, INFO)))
-    if info.get("fileFormat", "tfrecord") != "tfrecord":
+    kind = info.get("fileFormat", "tfrecord")
+    if kind not in FORMATS:
         raise DataError(
-            f"{folder} holds {info['fileFormat']} files; tfrecord is read here: build it again, or "
-            "use tfds convert_format --out_file_format=tfrecord"
+            f"{folder} holds {kind} files; {' and '.join(FORMATS)} are read here: build it again, "
+            "or use tfds convert_format --out_file_format=array_record"
         )
     names = posixpath.join(folder, "metadata.json")
     return {
         "name": info["name"],
+        "format": kind,
         "splits": {s["name"]: [int(n) for n in s.get("shardLengths", ())] for s in info["splits"]},
         "names": json.loads(files.read_bytes(names)) if files.exists(names) else {},
     }
@@ -140,59 +145,61 @@ def _text(file: str) -> str:
     return files.read_bytes(file).decode()
 
 
-def split_files(folder: str, split: str, counts: list[int]) -> Shelf:
-    """The files of a split.
+def split_files(folder: str, split: str, counts: list[int]) -> tuple[str, Shelf]:
+    """The format and the files of a split.
 
     Raises:
       DataError: when some of them are missing.
     """
-    pattern = re.compile(rf".*-{re.escape(split)}\.tfrecord-\d+-of-(\d+)")
+    kind = describe(folder)["format"]
+    pattern = re.compile(rf".*-{re.escape(split)}\.{kind}-\d+-of-(\d+)")
     names = [name for name in files.walk(folder) if pattern.fullmatch(name)]
     if len(names) != len(counts):
         raise DataError(
             f"{folder} should hold {len(counts)} files of the split {split!r} and holds "
             f"{len(names)}; copy it again, or prepare it again"
         )
-    return Shelf([posixpath.join(folder, name) for name in names])
+    return kind, Shelf([posixpath.join(folder, name) for name in names])
 
 
-def index_of(folder: str, split: str, counts: list[int]) -> tuple[Shelf, Index]:
+def index_of(folder: str, split: str, counts: list[int]) -> tuple[Any, Index]:
     """The files and the index of a split; an index that is missing is made and kept.
 
     Raises:
       DataError: when a file is cut off, or holds other records than it should.
     """
-    shelf = split_files(folder, split, counts)
+    kind, shelf = split_files(folder, split, counts)
+    stored = FORMATS[kind](shelf)
     kept = posixpath.join(folder, f"index-{split}.npz")
     if files.exists(kept):
         with np.load(io.BytesIO(files.read_bytes(kept))) as arrays:
             index = Index(**arrays)
         if np.bincount(index.shard, minlength=len(counts)).tolist() == counts:
-            return shelf, index
-    index = make_index(shelf, counts)
+            return stored, index
+    index = make_index(stored, counts)
     out = io.BytesIO()
     np.savez_compressed(out, **{f.name: getattr(index, f.name) for f in dataclasses.fields(index)})
     # A data set may be for reading only: then the next start makes the index again.
     with contextlib.suppress(OSError):
         files.write_bytes(kept, out.getvalue())
-    return shelf, index
+    return stored, index
 
 
-def make_index(shelf: Shelf, counts: list[int]) -> Index:
+def make_index(stored, counts: list[int]) -> Index:
     """Reads every record once."""
     file, places, captions, spoken, label, objects = [], [], [], [], [], []
     masks = segmented = False
-    progress = Progress(f"indexing {posixpath.dirname(shelf.paths[0])}", sum(counts))
+    progress = Progress(f"indexing {posixpath.dirname(stored.paths[0])}", sum(counts))
     for number, count in enumerate(counts):
-        found, is_whole = tfrecords.scan(shelf, number)
+        found, is_whole = stored.scan(number)
         if not is_whole or len(found) != count:
             raise DataError(
-                f"{shelf.paths[number]} should hold {count} records; {len(found)} can be read"
+                f"{stored.paths[number]} should hold {count} records; {len(found)} can be read"
                 f"{'' if is_whole else ', then it is cut off or damaged'}. Copy it again, or "
                 "prepare the data set again"
             )
         for start, length in found.tolist():
-            row = _parsed(shelf, number, start, length)
+            row = _parsed(stored, number, start, length)
             file.append(number)
             places.append((start, length))
             languages = row.texts("captions/language")
@@ -219,13 +226,13 @@ def make_index(shelf: Shelf, counts: list[int]) -> Index:
     )
 
 
-def _parsed(shelf: Shelf, file: int, start: int, length: int) -> tfrecords.Example:
+def _parsed(stored, file: int, start: int, length: int) -> tfrecords.Example:
     try:
-        return tfrecords.Example(tfrecords.read(shelf, file, start, length))
+        return tfrecords.Example(stored.read(file, start, length))
     except ValueError as error:
         if isinstance(error, Unreadable):
             raise
-        raise Unreadable(f"{shelf.paths[file]} at byte {start}", CORRUPT) from error
+        raise Unreadable(f"{stored.paths[file]} at {start}", CORRUPT) from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -300,7 +307,7 @@ class Records:
                 "set --config.data.split or .eval_split"
             )
         self.framing, self.wanted = framing, wanted
-        self._shelf, index = index_of(folder, split, about["splits"][split])
+        self._stored, index = index_of(folder, split, about["splits"][split])
         self.class_names = about["names"].get("label", [])
         self.object_names = about["names"].get("objects", [])
         self.pixel_names = about["names"].get("segmentation", [])
@@ -378,15 +385,15 @@ class Records:
         """The order in which training sees the records; see `jaxt2i.data.order`."""
         if self._seen is not None:
             return order.Weighted(self._seen, seed)
-        if any(map(files.remote, self._shelf.paths)):
-            counts = np.bincount(self.index.shard[self._rows], minlength=len(self._shelf.paths))
+        if any(map(files.remote, self._stored.paths)):
+            counts = np.bincount(self.index.shard[self._rows], minlength=len(self._stored.paths))
             lanes = order.lanes_for(int((counts > 0).sum()), batch, 8)
             return order.Lanes([order.Shards(counts, seed, lanes, 4)], [1], batch, seed)
         return order.Shuffled(self.size, seed)
 
     def _read_at(self, row: int) -> tfrecords.Example:
         start, length = self.index.place[row].tolist()
-        return _parsed(self._shelf, int(self.index.shard[row]), start, length)
+        return _parsed(self._stored, int(self.index.shard[row]), start, length)
 
     def _read(self, index: int) -> tfrecords.Example:
         return self._read_at(int(self._rows[index]))

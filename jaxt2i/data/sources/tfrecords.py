@@ -59,6 +59,15 @@ def read(shelf: Shelf, file: int, start: int, length: int) -> bytes:
     return content[:length]
 
 
+class Files:
+    """`scan` and `read` of one shelf."""
+
+    def __init__(self, shelf: Shelf):
+        self.paths = shelf.paths
+        self.scan = functools.partial(scan, shelf)
+        self.read = functools.partial(read, shelf)
+
+
 @functools.cache
 def example_class():
     """The class of tf.train.Example, made from its published definition."""

@@ -26,8 +26,7 @@ from jaxt2i.data.pictures import Framing
 from jaxt2i.data.progress import Progress
 from jaxt2i.data.schema import DataError
 from jaxt2i.data.sources import files, tfrecords
-from jaxt2i.data.sources.files import Kept, Shelf
-from jaxt2i.data.sources.folders import (
+from jaxt2i.data.sources.base import (
     NO_CAPTION,
     NO_IMAGE,
     OUTSIDE,
@@ -35,6 +34,7 @@ from jaxt2i.data.sources.folders import (
     clean_caption,
     nearest,
 )
+from jaxt2i.data.sources.files import Kept, Shelf
 
 PICTURES = ("jpg", "jpeg", "png", "webp")
 LANGUAGE_COLUMNS = ("LANGUAGE", "language")

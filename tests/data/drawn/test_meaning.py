@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxt2i.data.drawn import meaning, scenes
+from jaxt2i.data.drawn import meaning, rarity, scenes
 from jaxt2i.data.drawn.drawing import COLOURS
 from jaxt2i.data.drawn.meaning import Thing, read, verdicts
 from jaxt2i.data.drawn.synthetic import SPLITS, Synthetic
@@ -190,10 +190,10 @@ def test_any_text_is_read(words):
 
 
 def test_rare_classes_come_first():
-    assert set(meaning.classes_by_rarity("blooms", 300)[:4]) == {
+    assert set(rarity.classes_by_rarity("blooms", 300)[:4]) == {
         "cosmos", "starflower", "lotus", "jay",
     }  # fmt: skip
-    order = meaning.classes_by_rarity("scenes", 300)
+    order = rarity.classes_by_rarity("scenes", 300)
     assert set(order) == set(scenes.CLASSES)
     counts = np.zeros(len(order))
     for index in range(300):

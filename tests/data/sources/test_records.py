@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+import tensorflow_datasets as tfds
 from PIL import Image
 
 from configs.common import base
@@ -18,8 +19,7 @@ from jaxt2i.data.builders.multi30k import Jaxt2iMulti30k
 from jaxt2i.data.pictures import Framing
 from jaxt2i.data.pipeline import Pipeline
 from jaxt2i.data.schema import DataError
-from jaxt2i.data.sources import files, records
-from jaxt2i.data.sources.folders import make_source
+from jaxt2i.data.sources import files, make_source, records
 from jaxt2i.data.sources.records import Records, Wanted
 from tests.data.builders import test_coco, test_coco_stuff, test_cub, test_multi30k
 from tests.data.builders.built import build
@@ -49,6 +49,16 @@ def multilingual(tmp_path_factory):
     root = tmp_path_factory.mktemp("multi")
     build(Jaxt2iMulti30k, test_multi30k.tree(root / "in"), root / "out", config="task2")
     return root / "out"
+
+
+@pytest.fixture(scope="module")
+def arrays(birds):
+    """The birds in ArrayRecord files."""
+    root = birds.parent
+    config = tfds.download.DownloadConfig(manual_dir=root / "in", register_checksums=False)
+    builder = Jaxt2iCub(data_dir=root / "arrays", file_format="array_record")
+    builder.download_and_prepare(download_config=config)
+    return root / "arrays"
 
 
 def by_name(source):
@@ -237,6 +247,58 @@ def test_a_resumed_run_sees_what_it_would_have_seen(stuff):
     equal(next(again), before[5])
     equal(next(again), before[6])
     again.close()
+
+
+# --- Formats -----------------------------------------------------------------------------------
+
+
+def test_both_formats_hold_the_same_examples(birds, arrays):
+    old, new = (Records(str(path), "train", WIDE) for path in (birds, arrays))
+    assert old.size == new.size == 3
+    for i in range(3):
+        equal(old.example(i, old.gives), new.example(i, new.gives))
+        assert old.captions(i) == new.captions(i)
+        assert old.name(i) == new.name(i)
+    assert old.order(1, 4)(2) == new.order(1, 4)(2), "a run may go on with the other format"
+
+
+def test_array_records_of_a_bucket(arrays):
+    for name in files.walk(str(arrays)):
+        tf.io.gfile.makedirs(f"ram://arrays/{Path(name).parent}")
+        with tf.io.gfile.GFile(f"ram://arrays/{name}", "wb") as stream:
+            stream.write((arrays / name).read_bytes())
+    here, there = (Records(str(p), "train", WIDE) for p in (arrays, "ram://arrays"))
+    equal(there.example(1, there.gives), here.example(1, here.gives))
+
+
+def test_damaged_array_records(arrays, tmp_path, capfd):
+    shutil.copytree(arrays, tmp_path / "out")
+    folder = Path(records.find_dataset(str(tmp_path / "out")))
+    file = next(folder.glob("*train.array_record*"))
+    Records(str(folder), "train", WIDE)  # makes the index
+    content = file.read_bytes()
+    jpeg = content.index(b"\xff\xd8\xff")
+    file.write_bytes(
+        content[: jpeg + 200] + bytes([content[jpeg + 200] ^ 1]) + content[jpeg + 201 :]
+    )
+    source = Records(str(folder), "train", Framing(16))
+    pipe = Pipeline(source, Lengths(), SIZES, ("image",), seed=0)
+    assert pipe.batch_at(0)["image"].shape == (4, 16, 16, 3)
+    assert pipe.skipped[images.CORRUPT] > 0
+    assert ", record " in capfd.readouterr().err
+    for index in folder.glob("index-*"):
+        index.unlink()
+    file.write_bytes(content[:-9])
+    with pytest.raises(DataError, match=r"should hold 3 records; 0 can be read, then it is cut"):
+        Records(str(folder), "train", WIDE)
+
+
+def test_other_formats_are_named(birds, tmp_path):
+    folder, _ = copied(birds, tmp_path)
+    info = json.loads((folder / records.INFO).read_text())
+    (folder / records.INFO).write_text(json.dumps({**info, "fileFormat": "parquet"}))
+    with pytest.raises(DataError, match="holds parquet files; array_record and tfrecord are read"):
+        Records(str(folder), "train", WIDE)
 
 
 # --- Damage ------------------------------------------------------------------------------------

@@ -16,8 +16,10 @@ from configs.common import base
 from jaxt2i.data import images, schema
 from jaxt2i.data.pictures import RESIZE, Framing
 from jaxt2i.data.schema import DataError
-from jaxt2i.data.sources import folders as sources
-from jaxt2i.data.sources.folders import Folder, clean_caption, make_source
+from jaxt2i.data.sources import base as sources
+from jaxt2i.data.sources import make_source
+from jaxt2i.data.sources.base import clean_caption
+from jaxt2i.data.sources.folders import Folder
 from tests.data.photos import PHOTOS, make_folder, photo
 
 GOLDEN = Path(__file__).parents[2] / "goldens" / "stylegan_t" / "data_crop.npz"

@@ -14,9 +14,8 @@ from configs.common import base
 from jaxt2i.data import images, schema
 from jaxt2i.data.pipeline import Pipeline
 from jaxt2i.data.schema import DataError
-from jaxt2i.data.sources import files, web
-from jaxt2i.data.sources import folders as sources
-from jaxt2i.data.sources.folders import make_source
+from jaxt2i.data.sources import base as sources
+from jaxt2i.data.sources import files, make_source, web
 from tests.data import shards
 from tests.data.test_pipeline import Lengths, equal
 
