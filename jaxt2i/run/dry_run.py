@@ -12,8 +12,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from jaxt2i.data import schema
-from jaxt2i.data.sources import files
-from jaxt2i.data.sources import SOURCES
+from jaxt2i.data.sources import SOURCES, files
 from jaxt2i.engine.method import ConfigError
 from jaxt2i.planning import compiled
 from jaxt2i.planning.compiled import Plan
