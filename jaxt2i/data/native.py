@@ -89,13 +89,16 @@ def square(tf, content, plan, side: int):
 
     def decoded(times: int):
         def window():
+            def averaged():
+                means = tf.raw_ops.ResizeArea(images=image[None], size=[side, side])[0]
+                return tf.cast(means + 0.5, tf.uint8)  # means of 0..255 stay there
+
             image = tf.io.decode_and_crop_jpeg(
                 content, plan[1:5], channels=3, ratio=times, dct_method="INTEGER_ACCURATE"
             )
-            image = tf.raw_ops.ResizeArea(images=image[None], size=[side, side])[0]
-            # Averages of 0..255 stay there.
-            image = tf.cast(image + 0.5, tf.uint8)
-            return tf.cond(plan[5] > 0, lambda: image[:, ::-1], lambda: image)
+            fits = (plan[3] == side) & (plan[4] == side)
+            shown = tf.cond(fits, lambda: tf.ensure_shape(image, [side, side, 3]), averaged)
+            return tf.cond(plan[5] > 0, lambda: shown[:, ::-1], lambda: shown)
 
         return window
 

@@ -6,8 +6,8 @@ state: what is yielded is `batch_at(start)`, `batch_at(start + 1)`, ..., whereve
 done, here or by the workers of a tf.data service.
 
 Pictures are decoded in that call, or where config.data.decode is "native" by TensorFlow's ops
-behind it, which leave Python alone: benchmarks/results/data_tf_cpu.json has what each costs, beside
-plain threads.
+behind it, which leave Python alone. What each costs beside plain threads: data_tf_cpu.json in
+benchmarks/results, and data_tf_same_size_cpu.json for pictures that need no resizing.
 """
 
 import contextlib
