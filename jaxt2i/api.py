@@ -22,6 +22,7 @@ import numpy as np
 from jaxt2i.config import ConfigError, nearest
 from jaxt2i.data import conditions
 from jaxt2i.data.conditions import Row
+from jaxt2i.data.rows import CARRIED
 from jaxt2i.data.schema import FIELDS, DataError
 from jaxt2i.engine import draw, mesh
 from jaxt2i.engine.method import Sampler, Tree
@@ -380,7 +381,8 @@ class System:
 
     def _code(self, row: Row) -> dict[str, Tree]:
         """The text and latent of a row, remembered: a walk asks for its ends again and again."""
-        words = {k: v for k, v in row.items() if k not in (*HOW, "number", "note", "controls")}
+        apart = (*HOW, *CARRIED, "mix", "mix_z", "controls")
+        words = {k: v for k, v in row.items() if k not in apart}
         key = json.dumps(words, sort_keys=True, default=id)
         if key not in self._ends:
             arrays = self.words.arrays(words, self.sampler.needs)

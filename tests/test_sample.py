@@ -166,7 +166,7 @@ def test_weights_that_do_not_fit_are_named(workdir, tmp_path):
         api.load_weights(other, tmp_path)
     (tmp_path / "g.safetensors").unlink()
     config = run_settings.preset("configs/df_gan.py", "tiny")
-    with pytest.raises(ConfigError, match=r"network 'g' is needed and not there; there are d, c"):
+    with pytest.raises(ConfigError, match=r"network 'g' is needed and not there; there are c, d"):
         api.load_weights(config, tmp_path).sample(["a rose"])
     with pytest.raises(ConfigError, match=r"no \.safetensors"):
         api.load_weights(config, tmp_path / "nowhere")

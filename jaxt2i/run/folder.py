@@ -26,6 +26,7 @@ from jaxt2i.data.schema import FIELDS
 from jaxt2i.engine.draw import PICTURES
 from jaxt2i.engine.method import Tree
 from jaxt2i.run import attention, log
+from jaxt2i.run.files import write_whole
 
 METADATA, ABOUT, GRID_FILE, LAYOUTS = "metadata.jsonl", "drawn.json", "grid.png", "layouts.png"
 # Pictures that the grid shows, and pictures that may wait to be written.
@@ -98,6 +99,9 @@ class Folder:
             self._remove(lines)
             log.say(f"{self.path}: {len(lines)} pictures that were drawn otherwise were removed")
             lines = []
+        if lines:  # without a last line that was cut short
+            whole = "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines)
+            write_whole(self.path / METADATA, whole.encode())
         self.done = frozenset(line["number"] for line in lines)
         if self.done:
             log.say(f"{self.path} has {len(self.done)} of these pictures already")
