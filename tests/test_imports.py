@@ -12,8 +12,8 @@ PACKAGE = ROOT / "jaxt2i"
 # Who may import which part of jaxt2i, itself always included. `config` (settings and their errors)
 # is below everything; sample, train and the other command lines are above everything.
 MAY = {
-    "nn": set(),
-    "losses": set(),
+    "nn": {"config"},
+    "losses": {"config"},
     "convert": set(),
     "metrics": {"nn", "losses"},
     "encoders": {"nn", "losses", "convert"},

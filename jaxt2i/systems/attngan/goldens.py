@@ -18,8 +18,9 @@ from jaxt2i.data.words import WordTokenizer, words_of
 from jaxt2i.engine import state as states
 from jaxt2i.engine import step as steps
 from jaxt2i.engine.method import Ctx, Ema, Player
+from jaxt2i.losses.staged import divergence
 from jaxt2i.nn.optim import Adam
-from jaxt2i.nn.stages import divergence, glu
+from jaxt2i.nn.stages import glu
 from jaxt2i.systems.attngan import method as attngan
 from jaxt2i.systems.attngan import names as tables
 from jaxt2i.systems.damsm import goldens as damsm

@@ -1,0 +1,42 @@
+"""Every system is read on its own: what two of them share lies below them, as functions."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SYSTEMS = sorted(p.parent for p in (ROOT / "jaxt2i" / "systems").glob("*/method.py"))
+PARTS = [p for folder in SYSTEMS for p in folder.glob("*.py") if not p.stem.startswith("goldens")]
+
+
+def imported(path):
+    """Dotted names of everything that a file imports, anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def test_there_are_systems():
+    assert len(SYSTEMS) >= 9
+
+
+@pytest.mark.parametrize("path", [p for p in PARTS if p.stem != "names"], ids=str)
+def test_no_system_imports_another(path):
+    own = f"jaxt2i.systems.{path.parent.name}"
+    others = [
+        name
+        for name in imported(path)
+        if name.startswith("jaxt2i.systems") and not f"{name}.".startswith(f"{own}.")
+    ]
+    assert others == []
+
+
+@pytest.mark.parametrize("path", SYSTEMS, ids=lambda p: p.name)
+def test_no_class_of_a_system_inherits_from_one_that_adds_to_it(path):
+    """Bases are flax modules: settings and losses are written out."""
+    for node in ast.walk(ast.parse((path / "method.py").read_text())):
+        if isinstance(node, ast.ClassDef):
+            assert [ast.unparse(base) for base in node.bases] in ([], ["nn.Module"]), node.name
