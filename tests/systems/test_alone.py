@@ -40,3 +40,33 @@ def test_no_class_of_a_system_inherits_from_one_that_adds_to_it(path):
     for node in ast.walk(ast.parse((path / "method.py").read_text())):
         if isinstance(node, ast.ClassDef):
             assert [ast.unparse(base) for base in node.bases] in ([], ["nn.Module"]), node.name
+
+
+def classes(path):
+    return [
+        node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ClassDef)
+    ]
+
+
+SOURCES = [*(p for p in PARTS if p.stem != "names"), *(ROOT / "jaxt2i" / "nn").glob("[a-z]*.py")]
+NETWORKS = {
+    node.name
+    for path in SOURCES
+    for node in classes(path)
+    if {ast.unparse(base) for base in node.bases} & {"nn.Module", "Spectral"}
+}
+TESTS = [p for part in ("systems", "nn", "losses") for p in (ROOT / "tests" / part).glob("*.py")]
+
+
+@pytest.mark.parametrize("path", [*SOURCES, *TESTS], ids=lambda p: str(p.relative_to(ROOT)))
+def test_networks_are_built_with_keywords(path):
+    """A layer's features and window may go without: Conv(64, 3, stride=2)."""
+    found = [
+        f"line {node.lineno}: {ast.unparse(node)}"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func).rpartition(".")[2] in NETWORKS
+        and not ast.unparse(node.func).startswith("nn.")
+        and (len(node.args) > 2 or any(isinstance(a, ast.Starred) for a in node.args))
+    ]
+    assert found == []

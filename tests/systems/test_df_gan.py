@@ -31,7 +31,8 @@ def test_published_sizes():
 
 @pytest.mark.parametrize("resolution", [16, 64, 512])
 def test_other_resolutions(resolution):
-    g, d = df_gan.Generator(8, resolution), df_gan.Features(8, resolution)
+    sizes = {"base": 8, "resolution": resolution}
+    g, d = df_gan.Generator(**sizes), df_gan.Features(**sizes)
     picture = jax.eval_shape(g.init_with_output, jax.random.key(0), *g.example())[0]
     assert picture.shape == (1, resolution, resolution, 3)
     features = jax.eval_shape(d.init_with_output, jax.random.key(0), picture)[0]

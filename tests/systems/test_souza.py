@@ -29,8 +29,8 @@ def test_published_sizes():
 
 @pytest.mark.parametrize("resolution", [32, 128, 512])
 def test_other_resolutions(resolution):
-    g = souza.Generator(8, resolution, attention=32)
-    d = souza.Discriminator(8, resolution, attention=32)
+    sizes = {"base": 8, "resolution": resolution, "attention": 32}
+    g, d = souza.Generator(**sizes), souza.Discriminator(**sizes)
     image = jax.eval_shape(g.init_with_output, jax.random.key(0), *g.example())[0]
     assert image.shape == (1, resolution, resolution, 3)
     logits = jax.eval_shape(d.init_with_output, jax.random.key(0), *d.example())[0]

@@ -142,9 +142,17 @@ class Game:
         """The sum of both matches, in both directions."""
         m = self.model
         regions, code, text = self.encode(ctx, batch, train=True)
-        gammas = Gammas(m.gamma1, m.gamma2, m.gamma3, m.divide_by_gamma2)
-        label = batch["label"] if m.class_mask else None
-        return damsm(regions, code, text.words, text.sentence, text.mask, label, gammas)
+        return damsm(
+            regions,
+            code,
+            text.words,
+            text.sentence,
+            text.mask,
+            label=batch["label"] if m.class_mask else None,
+            gammas=Gammas(
+                attend=m.gamma1, words=m.gamma2, match=m.gamma3, divide=m.divide_by_gamma2
+            ),
+        )
 
     def score(self, ctx: Ctx, batch: Batch) -> dict[str, jax.Array]:
         """R-precision of held-out pictures among a hundred captions."""
@@ -165,16 +173,20 @@ def build(cfg) -> Method:
     game = Game(model)
     nets = {
         "text": DamsmText(
-            model.text_vocab, cfg.data.tokens, model.embed, model.width, model.dropout
+            vocab=model.text_vocab,
+            length=cfg.data.tokens,
+            embed=model.embed,
+            width=model.width,
+            dropout=model.dropout,
         ),
         "image": DamsmImage(
-            model.trunk,
-            model.width,
-            model.align_corners,
-            model.train_trunk,
-            model.base,
-            cfg.data.resolution,
-            dtype,
+            trunk=model.trunk,
+            width=model.width,
+            align_corners=model.align_corners,
+            train_trunk=model.train_trunk,
+            base=model.base,
+            resolution=cfg.data.resolution,
+            dtype=dtype,
         ),
     }
 

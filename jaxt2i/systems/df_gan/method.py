@@ -6,7 +6,6 @@ together. Follows the official code of June 2022 on, which the published checkpo
 """
 
 import dataclasses
-import functools
 
 import flax.linen as nn
 import jax
@@ -21,6 +20,7 @@ from jaxt2i.losses import adversarial
 from jaxt2i.losses.penalties import Judged, judge
 from jaxt2i.metrics.drawn import BETTER, scores
 from jaxt2i.nn.affine import UpBlock, leaky, widths
+from jaxt2i.nn.initial import initialise
 from jaxt2i.nn.linear import Conv, Linear
 from jaxt2i.nn.optim import Adam
 from jaxt2i.nn.precision import compute_dtype
@@ -63,10 +63,10 @@ class Generator(nn.Module):
         """Z [B, Z] and sentence [B, S] to pictures [B, R, R, 3] in (-1, 1)."""
         channels = widths(self.base, blocks_of(self.resolution))
         cond = jnp.concatenate([z, sentence], -1)
-        x = Linear(channels[0] * 16, self.dtype, name="fc")(z)
+        x = Linear(channels[0] * 16, dtype=self.dtype, name="fc")(z)
         x = jnp.moveaxis(x.reshape(len(z), channels[0], 4, 4), 1, -1)  # [B, 4, 4, 8 n_f]
         for i, width in enumerate(channels[1:]):
-            block = UpBlock(width, 8 * 2**i, self.dtype, name=f"block{i}")
+            block = UpBlock(width, size=8 * 2**i, dtype=self.dtype, name=f"block{i}")
             x = recomputed(self.remat, block, x, cond)
         x = Conv(3, dtype=self.dtype, name="to_rgb")(leaky(x))
         return jnp.tanh(x.astype(jnp.float32))
@@ -84,8 +84,9 @@ class DownBlock(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """[B, H, H, C] to [B, H / 2, H / 2, features]."""
-        h = leaky(Conv(self.features, 4, 2, 1, False, x.dtype, name="conv0")(x))
-        h = leaky(Conv(self.features, use_bias=False, dtype=x.dtype, name="conv1")(h))
+        plain = {"use_bias": False, "dtype": x.dtype}
+        h = leaky(Conv(self.features, 4, stride=2, pad=1, name="conv0", **plain)(x))
+        h = leaky(Conv(self.features, name="conv1", **plain)(h))
         # Pooling and the 1x1 convolution commute; this order needs a quarter of the products.
         x = nn.avg_pool(x, (2, 2), (2, 2))
         if x.shape[-1] != self.features:
@@ -147,8 +148,10 @@ class OneWayOutput(nn.Module):
         dtype = jnp.float32 if precise else self.dtype
         tiled = jnp.broadcast_to(sentence[:, None, None], (*x.shape[:3], sentence.shape[-1]))
         x = jnp.concatenate([x.astype(dtype), tiled.astype(dtype)], -1)
-        x = leaky(Conv(2 * self.base, use_bias=False, dtype=dtype, name="conv0")(x))
-        return Conv(1, 4, 1, 0, False, dtype, name="conv1")(x)[:, 0, 0, 0].astype(jnp.float32)
+        plain = {"use_bias": False, "dtype": dtype}
+        x = leaky(Conv(2 * self.base, name="conv0", **plain)(x))
+        x = Conv(1, 4, pad=0, name="conv1", **plain)(x)
+        return x[:, 0, 0, 0].astype(jnp.float32)
 
 
 # --- The game ----------------------------------------------------------------------------------
@@ -284,25 +287,23 @@ class Game:
         """The networks."""
         m, sentence = self.model, self.sees.sentence
         out = {
-            "g": Generator(m.g_base, self.resolution, m.z_dim, sentence, dtype),
-            "d": Features(m.d_base, self.resolution, dtype),
+            "g": Generator(
+                base=m.g_base,
+                resolution=self.resolution,
+                z_dim=m.z_dim,
+                sentence_dim=sentence,
+                dtype=dtype,
+            ),
+            "d": Features(base=m.d_base, resolution=self.resolution, dtype=dtype),
             "c": OneWayOutput(
-                m.d_base, m.d_base * min(2 ** blocks_of(self.resolution), 8), sentence, dtype
+                base=m.d_base,
+                channels=widths(m.d_base, blocks_of(self.resolution))[0],
+                sentence_dim=sentence,
+                dtype=dtype,
             ),
             "text": self.sees.text,
         }
         return out | ({"guide": self.sees.guide} if self.sees.guide else {})
-
-    def init(self, nets: dict[str, nn.Module], key: jax.Array, batch: Batch) -> dict:
-        """Random variables of every network."""
-        keys = jax.random.split(key, len(nets))
-
-        def inputs(net):
-            return (jnp.zeros(x.shape, x.dtype) for x in nets[net].example())
-
-        return {
-            net: nets[net].init(k, *inputs(net)) for net, k in zip(sorted(nets), keys, strict=True)
-        }
 
 
 def build(cfg) -> Method:
@@ -332,7 +333,7 @@ def build(cfg) -> Method:
             Player("d", ("d", "c"), game.d_loss, tx["d"]),
             Player("g", ("g",), game.g_loss, tx["g"]),
         ),
-        init=functools.partial(game.init, nets),
+        init=lambda key, batch: initialise(nets, key),
         needs=("image", "tokens", "token_mask"),
         sampler=game.sampler,
         frozen=tuple(n for n in nets if n not in ("g", "d", "c")),

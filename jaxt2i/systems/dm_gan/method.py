@@ -23,6 +23,7 @@ from jaxt2i.losses.damsm import Gammas, damsm
 from jaxt2i.metrics.drawn import BETTER, scores
 from jaxt2i.nn import stages
 from jaxt2i.nn.critics import Critic
+from jaxt2i.nn.initial import initialise
 from jaxt2i.nn.linear import Linear
 from jaxt2i.nn.norms import orthogonal
 from jaxt2i.nn.optim import Adam
@@ -418,16 +419,10 @@ def build(cfg) -> Method:
     # One weight at every step, whatever the batch: the half-life in images follows from it.
     half_life = -cfg.batch_size / math.log2(model.ema_beta)
     frozen, pretrained = ("text", "image"), model.weights == "pretrained"
-
-    def init(key: jax.Array, batch: Batch) -> dict:
-        keys = dict(zip(sorted(nets), jax.random.split(key, len(nets)), strict=True))
-        zeros = {n: (jnp.zeros(x.shape, x.dtype) for x in nets[n].example()) for n in nets}
-        return {n: nets[n].init(keys[n], *zeros[n]) for n in nets}
-
     return Method(
         nets=nets,
         players=(*players, Player("g", ("g",), game.g_loss, tx["g"])),
-        init=init,
+        init=lambda key, batch: initialise(nets, key),
         needs=("image", "tokens", "token_mask", *(("label",) if model.class_mask else ())),
         sampler=game.sampler,
         frozen=frozen,

@@ -6,7 +6,6 @@ judges CLIP's hidden states of a picture. One image tower serves both, and the s
 """
 
 import dataclasses
-import functools
 
 import flax.linen as nn
 import jax
@@ -22,6 +21,7 @@ from jaxt2i.losses.penalties import Judged, judge
 from jaxt2i.metrics.drawn import BETTER, scores
 from jaxt2i.metrics.retrieval import mean_cosine
 from jaxt2i.nn.affine import Fusion, UpBlock, leaky, widths
+from jaxt2i.nn.initial import initialise
 from jaxt2i.nn.linear import Conv, Linear
 from jaxt2i.nn.optim import Adam
 from jaxt2i.nn.precision import compute_dtype
@@ -72,9 +72,9 @@ class BridgeBlock(nn.Module):
     def __call__(self, x: jax.Array, cond: jax.Array) -> jax.Array:
         """X [B, h, w, C] and cond [B, K] to [B, h, w, features]."""
         h = Conv(self.hidden, dtype=self.dtype, name="conv1")(x)
-        h = Fusion(self.dtype, name="fuse1")(h, cond)
+        h = Fusion(dtype=self.dtype, name="fuse1")(h, cond)
         h = Conv(self.features, dtype=self.dtype, name="conv2")(h)
-        h = Fusion(self.dtype, name="fuse2")(h, cond)
+        h = Fusion(dtype=self.dtype, name="fuse2")(h, cond)
         if x.shape[-1] != self.features:
             x = Conv(self.features, 1, dtype=self.dtype, name="c_sc")(x)
         return x + h
@@ -117,14 +117,17 @@ class Generator(nn.Module):
         steps = sizes(self.grid, self.resolution)
         channels = widths(self.base, len(steps))
         dtype = self.dtype
-        self.fc_code = Linear(self.base * self.grid**2, dtype)
+        self.fc_code = Linear(self.base * self.grid**2, dtype=dtype)
         self.bridge_block = [
-            BridgeBlock(self.base, self.base // 2, dtype) for _ in range(self.bridge_blocks)
+            BridgeBlock(features=self.base, hidden=self.base // 2, dtype=dtype)
+            for _ in range(self.bridge_blocks)
         ]
         self.conv_fuse = Conv(self.width, 5, dtype=dtype)
-        self.fc_prompt = Linear(self.prompts * self.width, dtype)
+        self.fc_prompt = Linear(self.prompts * self.width, dtype=dtype)
         self.conv = Conv(channels[0], 5, dtype=dtype)
-        self.block = [UpBlock(c, n, dtype) for c, n in zip(channels[1:], steps, strict=True)]
+        self.block = [
+            UpBlock(c, size=n, dtype=dtype) for c, n in zip(channels[1:], steps, strict=True)
+        ]
         self.to_rgb = Conv(3, dtype=dtype)
 
     def bridge(self, z: jax.Array, sentence: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -235,9 +238,10 @@ class Quality(nn.Module):
         dtype = jnp.float32 if precise else self.dtype
         tiled = jnp.broadcast_to(sentence[:, None, None], (*x.shape[:3], sentence.shape[-1]))
         x = jnp.concatenate([x.astype(dtype), tiled.astype(dtype)], -1)
-        x = leaky(Conv(2 * self.base, 4, 1, 0, False, dtype, name="conv0")(x))
+        plain = {"pad": 0, "use_bias": False, "dtype": dtype}
+        x = leaky(Conv(2 * self.base, 4, name="conv0", **plain)(x))
         # 4 patches remain of the published 7; the window covers whatever remains.
-        x = Conv(1, x.shape[1], 1, 0, False, dtype, name="conv1")(x)
+        x = Conv(1, x.shape[1], name="conv1", **plain)(x)
         return x[:, 0, 0, 0].astype(jnp.float32)
 
 
@@ -422,20 +426,13 @@ class Game:
                 sentence_dim=self.sees.sentence,
                 dtype=dtype,
             ),
-            "d": Features(m.d_base, len(m.taps), grid, tower.width, dtype),
-            "c": Quality(m.d_base, grid, self.sees.sentence, dtype),
+            "d": Features(
+                base=m.d_base, taps=len(m.taps), grid=grid, width=tower.width, dtype=dtype
+            ),
+            "c": Quality(base=m.d_base, grid=grid, sentence_dim=self.sees.sentence, dtype=dtype),
             "text": self.sees.text,
             "image": tower,
         }
-
-    def init(self, nets: dict[str, nn.Module], key: jax.Array, batch: Batch) -> dict:
-        """Random variables of every network."""
-        keys = dict(zip(sorted(nets), jax.random.split(key, len(nets)), strict=True))
-
-        def inputs(net):
-            return (jnp.zeros(x.shape, x.dtype) for x in nets[net].example())
-
-        return {net: nets[net].init(keys[net], *inputs(net)) for net in nets}
 
 
 def build(cfg) -> Method:
@@ -466,7 +463,7 @@ def build(cfg) -> Method:
             Player("d", ("d", "c"), game.d_loss, tx["d"]),
             Player("g", ("g",), game.g_loss, tx["g"]),
         ),
-        init=functools.partial(game.init, nets),
+        init=lambda key, batch: initialise(nets, key),
         needs=("image", "tokens", "token_mask"),
         sampler=game.sampler,
         frozen=("text", "image"),

@@ -222,12 +222,12 @@ class Recogniser(nn.Module):
         x = [patches(image, size), 4 * edges(image, size), cells]
         x = jnp.concatenate([part.astype(self.dtype) for part in x], -1)
         x = Unit(width // 2, name="stem", **kind)(x, train)
-        x = Unit(width, 2, name="down", **kind)(x, train)
+        x = Unit(width, stride=2, name="down", **kind)(x, train)
         for n in range(self.depth):
             h = Unit(width, name=f"block{n}_0", **kind)(x, train)
             if n == self.depth // 2:
                 # Half-way, every cell learns what the rest of the picture holds.
-                c = Unit(width, 2, name="coarse_0", **kind)(h, train)
+                c = Unit(width, stride=2, name="coarse_0", **kind)(h, train)
                 c = Unit(width, name="coarse_1", **kind)(c, train)
                 h = h + nn.Dense(width, name="wide", **kind)(c).repeat(2, 1).repeat(2, 2)
             x = x + Unit(width, name=f"block{n}_1", **kind)(h, train)
@@ -444,14 +444,21 @@ def build(cfg) -> Method:
             f"config.model.grid={model.grid}"
         )
     dtype = compute_dtype(cfg.precision, jax.default_backend())
-    sizes = (model.classes, tuple(model.values), model.places, model.width, model.grid, model.depth)
-    eye = Recogniser(*sizes, dtype=dtype)
+    network = Recogniser(
+        classes=model.classes,
+        values=tuple(model.values),
+        places=model.places,
+        width=model.width,
+        grid=model.grid,
+        depth=model.depth,
+        dtype=dtype,
+    )
     game = Game(model)
     optim = fields(Optim, cfg.optim, "config.optim")
     return Method(
-        nets={"eye": eye},
+        nets={"eye": network},
         players=(Player("eye", ("eye",), game.loss, optim.tx()),),
-        init=lambda key, batch: {"eye": eye.init(key, unit_range(batch["image"][:1]))},
+        init=lambda key, batch: {"eye": network.init(key, unit_range(batch["image"][:1]))},
         needs=("image", "boxes", "box_label", "box_mask", "box_attributes", "setting"),
         score=game.score,
         better=dict.fromkeys(("class", "colour", "size", "count", "place", "all"), "higher"),

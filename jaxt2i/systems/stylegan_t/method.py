@@ -22,6 +22,7 @@ from jaxt2i.losses import adversarial
 from jaxt2i.losses.text import l2_normalize, spherical_distance
 from jaxt2i.metrics.drawn import BETTER, scores
 from jaxt2i.nn import resample
+from jaxt2i.nn.initial import initialise
 from jaxt2i.nn.optim import Adam, only
 from jaxt2i.nn.precision import compute_dtype
 from jaxt2i.systems.stylegan_t import networks
@@ -228,25 +229,22 @@ class Game:
 
     def init(self, nets: dict[str, nn.Module], key: jax.Array, batch: Batch) -> dict:
         """Random variables of every network."""
-        keys = dict(zip(sorted(nets), jax.random.split(key, len(nets)), strict=True))
-        sentence = jnp.zeros((1, self.sees.sentence))
-        tokens = batch["tokens"][:1], batch["token_mask"][:1]
-
-        def blank(size):
-            return jnp.zeros((1, size, size, 3))
-
-        out = {
-            "text": nets["text"].init(keys["text"], *tokens),
-            "features": nets["features"].init(
-                keys["features"], blank(self.sees.feature_resolution)
-            ),
-            "guide": nets["guide"].init(keys["guide"], blank(self.sees.guide_resolution)),
-            "g": nets["g"].init(
-                keys["g"], jnp.zeros((1, self.model.z_dim)), sentence, noise="const"
-            ),
-        }
-        taps = nets["features"].apply(out["features"], blank(self.sees.feature_resolution))
-        out["d"] = nets["d"].init(keys["d"], taps, sentence)
+        sides = self.sees.feature_resolution, self.sees.guide_resolution
+        seen, guided = (jax.ShapeDtypeStruct((1, n, n, 3), jnp.float32) for n in sides)
+        widths = self.model.z_dim, self.sees.sentence
+        z, sentence = (jax.ShapeDtypeStruct((1, n), jnp.float32) for n in widths)
+        taps, _ = jax.eval_shape(nets["features"].init_with_output, key, seen)
+        out = initialise(
+            nets,
+            key,
+            inputs={
+                "g": (z, sentence),
+                "d": (taps, sentence),
+                "features": (seen,),
+                "guide": (guided,),
+            },
+            options={"g": {"noise": "const"}},
+        )
         return out | ({"text_reference": out["text"]} if self.trains_text else {})
 
 

@@ -116,7 +116,7 @@ class Mapping(nn.Module):
         x = normalize_2nd_moment(z.astype(jnp.float32))
         for i in range(self.layers):
             act = "linear" if i == self.layers - 1 else "lrelu"
-            x = FullyConnected(self.z_dim, act, self.lr_mult, name=f"fc{i}")(x)
+            x = FullyConnected(self.z_dim, act=act, lr_mult=self.lr_mult, name=f"fc{i}")(x)
         average = self.variable("stats", "x_avg", jnp.zeros, (self.z_dim,))
         if train and not self.is_initializing() and self.is_mutable_collection("stats"):
             mean = jax.lax.stop_gradient(x).mean(0)
@@ -396,8 +396,8 @@ class Synthesis(nn.Module):
         for i, r in enumerate(sides):
             low = i >= len(sides) - self.low_precision_blocks
             block = SynthesisBlock(
-                self.channels(r),
-                self.num_res_blocks,
+                features=self.channels(r),
+                num_res_blocks=self.num_res_blocks,
                 first=i == 0,
                 dtype=self.dtype if low else jnp.float32,
                 variant=self.variant,
@@ -431,7 +431,7 @@ class Generator(nn.Module):
     def setup(self):
         own = ("z_dim", "sentence_dim", "parent", "name")
         names = [f.name for f in dataclasses.fields(self) if f.name not in own]
-        self.mapping = Mapping(self.z_dim)
+        self.mapping = Mapping(z_dim=self.z_dim)
         self.synthesis = Synthesis(**{name: getattr(self, name) for name in names})
 
     def example(self) -> tuple[jax.ShapeDtypeStruct, ...]:
@@ -477,7 +477,7 @@ class HeadBlock(nn.Module):
             dtype=self.dtype,
             name="conv",
         )
-        y = BatchNormLocal(self.virtual_size, name="norm")(conv(x, train=train))
+        y = BatchNormLocal(virtual_size=self.virtual_size, name="norm")(conv(x, train=train))
         y = bias_act(y, act="lrelu", gain=1.0)
         return (x + y) * float(np.sqrt(0.5)) if self.residual else y
 
@@ -550,9 +550,9 @@ class DiscriminatorHeads(nn.Module):
           sentence: text vectors [B, S], or None.
           train: advance the spectral vectors.
         """
-        logits = []
+        logits, own = [], {"cmap_dim": self.cmap_dim, "virtual_size": self.virtual_size}
         for i, x in enumerate(features):
-            head = DiscriminatorHead(self.cmap_dim, self.virtual_size, self.dtype, name=f"head_{i}")
+            head = DiscriminatorHead(dtype=self.dtype, name=f"head_{i}", **own)
             logits.append(recomputed(self.remat, head, x, sentence, train=train))
         return jnp.concatenate(logits, axis=1)
 
