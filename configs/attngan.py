@@ -1,6 +1,6 @@
 """AttnGAN (Xu et al. 2018): python -m jaxt2i.train --config configs/attngan.py[:preset].
 
-The generator reads captions through, and is judged by, a DAMSM that was trained before it. The bare
+The generator reads captions through, and is guided by, a DAMSM that was trained before it. The bare
 command trains `embedded` on the DAMSM of `python -m jaxt2i.train --config configs/damsm.py`, whose
 work directory config.init_from names. The published presets start from the published encoders:
 

@@ -1,6 +1,6 @@
 """A recogniser of the procedural corpora: python -m jaxt2i.train --config configs/recogniser.py.
 
-`jaxt2i.recognise` trains it by itself, once, to judge drawn pictures against their captions. It
+`jaxt2i.recognise` trains it by itself, once, to check drawn pictures against their captions. It
 learns from pictures of the split "judge", which no other split holds. Measured on 2,048 held-out
 pictures, each against one of its own captions; the share of promises that it sees kept:
 

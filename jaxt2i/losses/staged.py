@@ -1,6 +1,6 @@
 """Losses of generators that draw in stages, with a discriminator for each picture size.
 
-The StackGAN-v2 family: AttnGAN, DM-GAN and those that build on them. Every discriminator judges a
+The StackGAN-v2 family: AttnGAN, DM-GAN and those that build on them. Every discriminator sees a
 picture alone and together with its sentence. Here it is a function: `functools.partial(ctx, net)`
 of a `jaxt2i.nn.critics.Critic`, called with the critic's method as a keyword. Sources: Xu et al.
 2018 (AttnGAN, arXiv 1711.10485) equations 4 and 5; taoxugit/AttnGAN code/miscc/losses.py.
@@ -49,7 +49,7 @@ def d_loss(
       fake: drawn pictures of the same shape, without gradient.
       sentence: [B, S], float32.
       pairs: see `wrong_pairs`.
-      unconditional: whether it also judges pictures alone.
+      unconditional: whether it has a head for pictures alone.
 
     Returns:
       (scalar, {"real_pair", "fake_pair", "wrong_pair", and "real", "fake" if unconditional}).
@@ -88,7 +88,7 @@ def g_terms(
       discriminators: by name, smallest pictures first.
       images: one for each of them, [B, R, R, 3] in [-1, 1].
       sentence: [B, S], float32.
-      unconditional: whether they also judge pictures alone.
+      unconditional: whether they have a head for pictures alone.
 
     Returns:
       {"NAME_pair": scalar, and "NAME_alone" if unconditional}.

@@ -1,4 +1,4 @@
-"""Discriminators that judge a picture alone and together with its sentence (StackGAN-v2 family)."""
+"""Discriminators of a picture alone and together with its sentence (StackGAN-v2 family)."""
 
 import flax.linen as nn
 import jax
@@ -50,7 +50,7 @@ class Critic(nn.Module):
       base: channels after the first halving, d.
       resolution: of the pictures, pixels.
       kind: see `Unit`.
-      unconditional: keep the head that judges the picture alone.
+      unconditional: keep the head that sees the picture alone.
       sentence_dim: S, for `example` alone.
       group: of the batch norms.
       dtype: compute dtype; logits are float32.

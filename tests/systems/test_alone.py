@@ -70,3 +70,14 @@ def test_networks_are_built_with_keywords(path):
         and (len(node.args) > 2 or any(isinstance(a, ast.Starred) for a in node.args))
     ]
     assert found == []
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_group_dtype_and_remat_reach_every_module_in_one_way(path):
+    """The last three fields, in this order, each where it has a meaning."""
+    common = ["group", "dtype", "remat"]
+    for node in classes(path):
+        if node.name in NETWORKS:
+            fields = [s.target.id for s in node.body if isinstance(s, ast.AnnAssign)]
+            there = [name for name in common if name in fields]
+            assert fields[len(fields) - len(there) :] == there, node.name

@@ -56,7 +56,7 @@ def test_mixtures_are_convex_and_of_present_captions(seed, count):
 
 
 def test_training_mixes_and_sampling_does_not():
-    game = souza.Game(souza.Model(mix_range=10.0), None, 16)
+    losses = souza.Losses(souza.Model(mix_range=10.0), None, 16)
 
     def ctx(net, tokens, mask):
         sentence = tokens.astype(jnp.float32)
@@ -71,10 +71,10 @@ def test_training_mixes_and_sampling_does_not():
         "tokens": tokens[:, 2],
         "token_mask": jnp.ones((2, 2), bool),
     }
-    mixed = game.sentences(ctx, batch)
+    mixed = losses.sentences(ctx, batch)
     assert 0 < mixed[0, 0] < 2
     assert mixed[1, 0] == 0
-    np.testing.assert_array_equal(game.text(ctx, batch).sentence, tokens[:, 2])
+    np.testing.assert_array_equal(losses.text(ctx, batch).sentence, tokens[:, 2])
 
 
 def test_the_average_moves_by_a_thousandth_at_any_batch():

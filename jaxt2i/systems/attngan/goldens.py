@@ -206,7 +206,7 @@ def critic(golden, case, family: Family = FAMILY) -> Arrays:
 # --- Losses ------------------------------------------------------------------------------------
 
 
-class GivenGame(attngan.Game):
+class GivenGame(attngan.Losses):
     """The method's own game on given latents and pictures."""
 
     def reals(self, batch) -> tuple[jax.Array, ...]:
@@ -328,7 +328,7 @@ def train_step(golden, case, family: Family = FAMILY) -> Arrays:
 
 def data_pyramid(golden, case) -> Arrays:
     """A box crop, the resize, given crops and mirrors, and the smaller pictures."""
-    out, game = {}, attngan.Game(attngan.Model(), 256)
+    out, game = {}, attngan.Losses(attngan.Model(), 256)
     for tag in ("cub", "cub_edge", "coco"):
         image = Image.fromarray(case.inputs[f"in_{tag}_image"])
         box = case.inputs[f"in_{tag}_bbox"]

@@ -196,7 +196,7 @@ class Model:
 
 
 @dataclasses.dataclass(frozen=True)
-class Game:
+class Losses:
     """The losses, the sampler and the scores, over networks named g, d64, d128, ..., text, image.
 
     Attributes:
@@ -379,27 +379,27 @@ def build(cfg) -> Method:
     """The method of a config: `cfg.model` holds `Model`, `cfg.optim.d` and `.g` one `Adam` each."""
     model = fields(Model, cfg.model, "config.model")
     check(model, cfg.data.resolution)
-    game = Game(model, cfg.data.resolution)
-    nets = game.nets(cfg.data.tokens, compute_dtype(cfg.precision, jax.default_backend()))
+    losses = Losses(model, cfg.data.resolution)
+    nets = losses.nets(cfg.data.tokens, compute_dtype(cfg.precision, jax.default_backend()))
     tx = {n: fields(Adam, cfg.optim[n], f"config.optim.{n}").tx() for n in ("d", "g")}
     players = [
-        Player(net, (net,), functools.partial(game.d_loss, i), tx["d"])
-        for i, net in enumerate(game.critics)
+        Player(net, (net,), functools.partial(losses.d_loss, i), tx["d"])
+        for i, net in enumerate(losses.critics)
     ]
     # One weight at every step, whatever the batch: the half-life in images follows from it.
     half_life = -cfg.batch_size / math.log2(model.ema_beta)
     frozen, pretrained = ("text", "image"), model.weights == "pretrained"
     return Method(
         nets=nets,
-        players=(*players, Player("g", ("g",), game.g_loss, tx["g"])),
+        players=(*players, Player("g", ("g",), losses.g_loss, tx["g"])),
         init=lambda key, batch: initialise(nets, key),
         needs=("image", "tokens", "token_mask", *(("label",) if model.class_mask else ())),
-        sampler=game.sampler,
+        sampler=losses.sampler,
         frozen=frozen,
         borrowed=frozen if pretrained else (),
         ema={"g": Ema(half_life, rampup=None)},
         vocab=model.text_vocab,
-        score=game.score,
+        score=losses.score,
         better=BETTER,
         notes=(
             "reads and scores with the DAMSM of "

@@ -1,7 +1,7 @@
 """DAMSM: a text encoder and an image encoder that learn to find each other, word by region.
 
 Xu et al. 2018 (AttnGAN, arXiv 1711.10485), section 3.2. Trained once on captioned pictures; then
-the frozen encoders condition, guide and judge the attentional GANs. Every caption of the global
+the frozen encoders condition, guide and score the attentional GANs. Every caption of the global
 batch is a negative for every picture of it, on whichever device either lies.
 """
 
@@ -123,7 +123,7 @@ class Optim:
 
 
 @dataclasses.dataclass(frozen=True)
-class Game:
+class Losses:
     """The loss and the score, over networks named text and image."""
 
     model: Model
@@ -170,7 +170,7 @@ def build(cfg) -> Method:
     if model.trunk not in TRUNKS:
         raise ConfigError(f"config.model.trunk={model.trunk!r}; expected one of {TRUNKS}")
     dtype = compute_dtype(cfg.precision, jax.default_backend())
-    game = Game(model)
+    losses = Losses(model)
     nets = {
         "text": DamsmText(
             vocab=model.text_vocab,
@@ -194,7 +194,7 @@ def build(cfg) -> Method:
         keys = jax.random.split(key)
         return {
             "text": nets["text"].init(keys[0], batch["tokens"][:1], batch["token_mask"][:1]),
-            "image": nets["image"].init(keys[1], game.pictures(batch)[:1]),
+            "image": nets["image"].init(keys[1], losses.pictures(batch)[:1]),
         }
 
     pretrained, notes = {}, ()
@@ -208,12 +208,12 @@ def build(cfg) -> Method:
             )
     return Method(
         nets=nets,
-        players=(game.player(fields(Optim, cfg.optim, "config.optim")),),
+        players=(losses.player(fields(Optim, cfg.optim, "config.optim")),),
         init=init,
         needs=("image", "tokens", "token_mask", *(("label",) if model.class_mask else ())),
         pretrained=pretrained,
         vocab=model.text_vocab,
-        score=game.score,
+        score=losses.score,
         better={"r_precision": "higher"},
         notes=notes,
     )

@@ -1,7 +1,7 @@
 """DF-GAN: a one-stage generator, a matching-aware gradient penalty, a one-way output.
 
 Tao, Tang, Wu, Jing, Bao, Xu, CVPR 2022 (arXiv 2008.05865). No normalisation, no extra networks:
-the caption enters through affine transformations, and one logit judges realism and match
+the caption enters through affine transformations, and one logit says realism and match
 together. Follows the official code of June 2022 on, which the published checkpoints belong to.
 """
 
@@ -17,7 +17,7 @@ from jaxt2i.encoders import perception
 from jaxt2i.encoders.text import Text
 from jaxt2i.engine.method import Batch, Ctx, Ema, Method, Player, Sampler
 from jaxt2i.losses import adversarial
-from jaxt2i.losses.penalties import Judged, judge
+from jaxt2i.losses.penalties import Penalised, penalised
 from jaxt2i.metrics.drawn import BETTER, scores
 from jaxt2i.nn.affine import UpBlock, leaky, widths
 from jaxt2i.nn.initial import initialise
@@ -154,7 +154,7 @@ class OneWayOutput(nn.Module):
         return x[:, 0, 0, 0].astype(jnp.float32)
 
 
-# --- The game ----------------------------------------------------------------------------------
+# --- Losses and sampling -------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,7 +194,7 @@ class Model:
 
 
 @dataclasses.dataclass(frozen=True)
-class Game:
+class Losses:
     """The losses, the sampler and the scores, over networks named g, d, c, text (and guide).
 
     Attributes:
@@ -221,7 +221,7 @@ class Game:
 
     def real_terms(
         self, ctx: Ctx, image: jax.Array, sentence: jax.Array
-    ) -> tuple[Judged, jax.Array | None]:
+    ) -> tuple[Penalised, jax.Array | None]:
         """Real pictures with their own captions (with MA-GP) and with wrong ones.
 
         Returns:
@@ -233,7 +233,7 @@ class Game:
             features = ctx("d", image, precise=m.penalty_float32)
             return ctx("c", features, sentence, precise=m.penalty_float32), features
 
-        own = judge(score, (image, sentence), m.penalty_weight, m.penalty_power)
+        own = penalised(score, (image, sentence), m.penalty_weight, m.penalty_power)
         if not m.mismatch:
             return own, None
         # Picture i + 1 beside sentence i; moving sentences is cheaper than moving features.
@@ -324,23 +324,23 @@ def build(cfg) -> Method:
             "  python -m jaxt2i.train --config configs/df_gan.py:cub --config.data.path=DIR"
         ),
     )
-    game = Game(model, sees, size)
-    nets = game.nets(dtype)
+    losses = Losses(model, sees, size)
+    nets = losses.nets(dtype)
     tx = {n: fields(Adam, cfg.optim[n], f"config.optim.{n}").tx() for n in ("d", "g")}
     return Method(
         nets=nets,
         players=(
-            Player("d", ("d", "c"), game.d_loss, tx["d"]),
-            Player("g", ("g",), game.g_loss, tx["g"]),
+            Player("d", ("d", "c"), losses.d_loss, tx["d"]),
+            Player("g", ("g",), losses.g_loss, tx["g"]),
         ),
         init=lambda key, batch: initialise(nets, key),
         needs=("image", "tokens", "token_mask"),
-        sampler=game.sampler,
+        sampler=losses.sampler,
         frozen=tuple(n for n in nets if n not in ("g", "d", "c")),
         pretrained={n: load for n, load in sees.load.items() if n in nets},
         ema={"g": Ema(model.ema_images)} if model.ema_images else {},
         vocab=sees.text.vocab,
-        score=game.score if sees.guide else None,
+        score=losses.score if sees.guide else None,
         better=BETTER if sees.guide else {},
         notes=(sees.about,),
     )

@@ -2,7 +2,7 @@
 
 Tao, Bao, Tang, Xu, CVPR 2023 (arXiv 2301.12959). The generator predicts a grid of patch tokens
 and prompts, sends them through CLIP's own blocks and draws from what comes back; the discriminator
-judges CLIP's hidden states of a picture. One image tower serves both, and the similarity loss.
+reads CLIP's hidden states of a picture. One image tower serves both, and the similarity loss.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from jaxt2i.encoders import clip, perception
 from jaxt2i.encoders.text import Text
 from jaxt2i.engine.method import Batch, Ctx, Ema, Method, Player, Sampler
 from jaxt2i.losses import adversarial
-from jaxt2i.losses.penalties import Judged, judge
+from jaxt2i.losses.penalties import Penalised, penalised
 from jaxt2i.metrics.drawn import BETTER, scores
 from jaxt2i.metrics.retrieval import mean_cosine
 from jaxt2i.nn.affine import Fusion, UpBlock, leaky, widths
@@ -245,7 +245,7 @@ class Quality(nn.Module):
         return x[:, 0, 0, 0].astype(jnp.float32)
 
 
-# --- The game ----------------------------------------------------------------------------------
+# --- Losses and sampling -------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
@@ -297,7 +297,7 @@ class Model:
 
 
 @dataclasses.dataclass(frozen=True)
-class Game:
+class Losses:
     """The losses, the sampler and the scores, over networks named g, d, c, text, image.
 
     Attributes:
@@ -339,7 +339,7 @@ class Game:
 
     def real_terms(
         self, ctx: Ctx, states: jax.Array, sentence: jax.Array
-    ) -> tuple[Judged, jax.Array | None]:
+    ) -> tuple[Penalised, jax.Array | None]:
         """Real hidden states with their own captions (with MA-GP) and with wrong ones.
 
         Returns:
@@ -351,7 +351,7 @@ class Game:
             features = ctx("d", states, precise=m.penalty_float32)
             return ctx("c", features, sentence, precise=m.penalty_float32), features
 
-        own = judge(
+        own = penalised(
             score, (states.astype(jnp.float32), sentence), m.penalty_weight, m.penalty_power
         )
         if not m.mismatch:
@@ -451,8 +451,8 @@ def build(cfg) -> Method:
     )
     size = model.image_size or cfg.data.resolution
     check(model, sees, size)
-    game = Game(model, sees, size)
-    nets = game.nets(dtype)
+    losses = Losses(model, sees, size)
+    nets = losses.nets(dtype)
     tx = {n: fields(Adam, cfg.optim[n], f"config.optim.{n}").tx() for n in ("d", "g")}
     load = dict(sees.load)
     if "guide" in load:
@@ -460,17 +460,17 @@ def build(cfg) -> Method:
     return Method(
         nets=nets,
         players=(
-            Player("d", ("d", "c"), game.d_loss, tx["d"]),
-            Player("g", ("g",), game.g_loss, tx["g"]),
+            Player("d", ("d", "c"), losses.d_loss, tx["d"]),
+            Player("g", ("g",), losses.g_loss, tx["g"]),
         ),
         init=lambda key, batch: initialise(nets, key),
         needs=("image", "tokens", "token_mask"),
-        sampler=game.sampler,
+        sampler=losses.sampler,
         frozen=("text", "image"),
         pretrained={n: loader for n, loader in load.items() if n in nets},
         ema={"g": Ema(model.ema_images)} if model.ema_images else {},
         vocab=sees.text.vocab,
-        score=game.score,
+        score=losses.score,
         better=BETTER,
         notes=(sees.about,),
     )

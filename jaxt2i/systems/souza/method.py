@@ -246,7 +246,7 @@ class Discriminator(nn.Module):
         return logits + (match * x).sum(-1)
 
 
-# --- The game ----------------------------------------------------------------------------------
+# --- Losses and sampling -------------------------------------------------------------------------
 
 
 def mixture(u: jax.Array, present: jax.Array, sentences: jax.Array) -> jax.Array:
@@ -306,7 +306,7 @@ class Model:
 
 
 @dataclasses.dataclass(frozen=True)
-class Game:
+class Losses:
     """The losses, the sampler and the scores, over networks named g, d, text (and guide).
 
     Attributes:
@@ -321,7 +321,7 @@ class Game:
 
     @property
     def family(self) -> Family:
-        """The adversarial game."""
+        """The adversarial losses."""
         return FAMILIES[self.model.loss]
 
     def scaled(self, sentence: jax.Array) -> jax.Array:
@@ -454,8 +454,8 @@ def build(cfg) -> Method:
             "  python -m jaxt2i.train --config configs/souza.py:cub --config.data.path=DIR"
         ),
     )
-    game = Game(model, sees, cfg.data.resolution)
-    nets = game.nets(dtype)
+    losses = Losses(model, sees, cfg.data.resolution)
+    nets = losses.nets(dtype)
     tx = {n: fields(Adam, cfg.optim[n], f"config.optim.{n}").tx() for n in ("d", "g")}
     # One weight at every step, whatever the batch: the half-life in images follows from it.
     half_life = -cfg.batch_size / math.log2(model.ema_beta)
@@ -463,17 +463,17 @@ def build(cfg) -> Method:
     return Method(
         nets=nets,
         players=(
-            Player("d", ("d",), game.d_loss, tx["d"]),
-            Player("g", ("g",), game.g_loss, tx["g"]),
+            Player("d", ("d",), losses.d_loss, tx["d"]),
+            Player("g", ("g",), losses.g_loss, tx["g"]),
         ),
         init=lambda key, batch: initialise(nets, key),
         needs=("image", *(text if model.interpolate else ("tokens", "token_mask"))),
-        sampler=game.sampler,
+        sampler=losses.sampler,
         frozen=tuple(n for n in nets if n not in ("g", "d")),
         pretrained={n: load for n, load in sees.load.items() if n in nets},
         ema={"g": Ema(half_life, rampup=None)},
         vocab=sees.text.vocab,
-        score=game.score if sees.guide else None,
+        score=losses.score if sees.guide else None,
         better=BETTER if sees.guide else {},
         notes=(sees.about,),
     )

@@ -87,7 +87,7 @@ class Model:
 
 
 @dataclasses.dataclass(frozen=True)
-class Game:
+class Losses:
     """The losses, the sampler and the scores, over networks named g, d, text, features, guide.
 
     Attributes:
@@ -268,12 +268,12 @@ def build(cfg) -> Method:
             f"config.model.perception={model.perception!r} has no feature network for the "
             "discriminator; choose 'mini', 'clip_l14_dino_s16' or 'mclip_l14_dino_s16'"
         )
-    game = Game(model, sees, cfg.data.resolution)
-    nets = game.nets(compute_dtype(cfg.precision, jax.default_backend()))
+    losses = Losses(model, sees, cfg.data.resolution)
+    nets = losses.nets(compute_dtype(cfg.precision, jax.default_backend()))
     load = dict(sees.load)
-    if game.trains_text and "text" in load:
+    if losses.trains_text and "text" in load:
         load["text_reference"] = load["text"]
-    learner = "text" if game.trains_text else "g"
+    learner = "text" if losses.trains_text else "g"
     tx = {n: fields(Adam, cfg.optim[n], f"config.optim.{n}").tx() for n in ("d", "g")}
     if model.train_mode == "freeze64":
         tx["g"] = only(tx["g"], lambda path: networks.trainable(path.split("/")[1:], "freeze64"))
@@ -283,17 +283,17 @@ def build(cfg) -> Method:
     return Method(
         nets=nets,
         players=(
-            Player("d", ("d",), game.d_loss, tx["d"]),
-            Player("g", (learner,), game.g_loss, tx["g"]),
+            Player("d", ("d",), losses.d_loss, tx["d"]),
+            Player("g", (learner,), losses.g_loss, tx["g"]),
         ),
-        init=functools.partial(game.init, nets),
+        init=functools.partial(losses.init, nets),
         needs=("image", "tokens", "token_mask"),
-        sampler=game.sampler,
-        frozen=(game.reference, "features", "guide"),
+        sampler=losses.sampler,
+        frozen=(losses.reference, "features", "guide"),
         pretrained=load,
-        ema={"g": ema, **({"text": ema} if game.trains_text else {})},
+        ema={"g": ema, **({"text": ema} if losses.trains_text else {})},
         vocab=sees.text.vocab,
-        score=game.score,
+        score=losses.score,
         better=BETTER,
         notes=(sees.about,),
     )

@@ -196,8 +196,8 @@ class SynthesisLayer(nn.Module):
       residual: normalise the input, scale the branch by a learned gamma and add it.
       gain: factor after the activation.
       clamp: largest magnitude before `gain`.
-      dtype: compute dtype.
       variant: of the up-convolution, see `resample.up_conv`.
+      dtype: compute dtype.
     """
 
     features: int
@@ -205,8 +205,8 @@ class SynthesisLayer(nn.Module):
     residual: bool = False
     gain: float = 1.0
     clamp: float = 256.0
-    dtype: jnp.dtype = jnp.float32
     variant: str = "auto"
+    dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, w: jax.Array, noise: jax.Array | None = None) -> jax.Array:
@@ -261,15 +261,15 @@ class SynthesisBlock(nn.Module):
       features: channels, C(r).
       num_res_blocks: n; the block has 2n convolutions besides its first layer.
       first: start from `SynthesisInput` instead of the last block's features.
-      dtype: compute dtype.
       variant: of the up-convolution.
+      dtype: compute dtype.
     """
 
     features: int
     num_res_blocks: int
     first: bool
-    dtype: jnp.dtype = jnp.float32
     variant: str = "auto"
+    dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(
@@ -316,9 +316,9 @@ class Synthesis(nn.Module):
       num_res_blocks: n of every block.
       low_precision_blocks: how many of the highest resolutions compute in `dtype`; the others in
         float32, as published.
-      dtype: compute dtype of these.
-      remat: what each block keeps for the backward pass; see `recomputed`.
       variant: of the up-convolutions, see `resample.up_conv`.
+      dtype: compute dtype of the low-precision blocks.
+      remat: what each block keeps for the backward pass; see `recomputed`.
     """
 
     resolution: int
@@ -326,9 +326,9 @@ class Synthesis(nn.Module):
     channel_max: int = 512
     num_res_blocks: int = 2
     low_precision_blocks: int = 4
+    variant: str = "auto"
     dtype: jnp.dtype = jnp.float32
     remat: Policy = None
-    variant: str = "auto"
 
     @property
     def num_ws(self) -> int:
@@ -423,10 +423,10 @@ class Generator(nn.Module):
     channel_max: int = 512
     num_res_blocks: int = 2
     low_precision_blocks: int = 4
-    dtype: jnp.dtype = jnp.float32
-    remat: Policy = None
     variant: str = "auto"
     sentence_dim: int = 768
+    dtype: jnp.dtype = jnp.float32
+    remat: Policy = None
 
     def setup(self):
         own = ("z_dim", "sentence_dim", "parent", "name")
@@ -515,18 +515,19 @@ class DiscriminatorHeads(nn.Module):
     """One independent head for each feature map of the frozen image encoder.
 
     Attributes:
-      cmap_dim, virtual_size, dtype: of each `DiscriminatorHead`.
+      cmap_dim, virtual_size: of each `DiscriminatorHead`.
       maps, inputs, sentence_dim: number and channels of the feature maps and width of the text
         vectors that `example` gives; sentence_dim 0 = unconditional.
+      dtype: compute dtype; logits are float32.
       remat: what each head keeps for the backward pass; see `recomputed`.
     """
 
     cmap_dim: int = 64
     virtual_size: int = 8
-    dtype: jnp.dtype = jnp.float32
     maps: int = 5
     inputs: int = 384
     sentence_dim: int = 768
+    dtype: jnp.dtype = jnp.float32
     remat: Policy = None
 
     def example(self) -> tuple:
