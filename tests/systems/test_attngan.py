@@ -98,7 +98,7 @@ def test_encoders_come_from_an_earlier_run(tmp_path):
         np.testing.assert_array_equal(a, b)
     assert set(run.method.pretrained["image"]()) == {"params", "batch_stats"}
     # Nothing there to start the generator from.
-    assert runs.fresh_start(run.config, run.method) is None
+    assert borrow.fresh_start(run.config, run.method) is None
     wide = opened(init_from=str(tmp_path / "damsm"), weights="pretrained", width=24)
     with pytest.raises(ConfigError, match=r"config\.init_from=.*text/params/.* there, .* here"):
         wide.method.pretrained["text"]()

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxt2i.config import ConfigError
+from jaxt2i.data import pipeline
 from jaxt2i.encoders.pretrained import template
 from jaxt2i.engine import state as states
 from jaxt2i.run import open as runs
@@ -94,7 +95,7 @@ def test_settling_brings_statistics_to_those_of_the_weights():
     frozen = {
         n: jax.jit(method.init)(jax.random.key(0), states.zeros(spec))[n] for n in method.frozen
     }
-    rows = run().prompts(["a red rose"] * 8)
+    rows = pipeline.prompts_batch(run().tokenizer, ["a red rose"] * 8)
 
     @jax.jit
     def turn(state, key):
