@@ -1,6 +1,6 @@
 """AttnGAN (Xu et al. 2018): python -m jaxt2i.train --config configs/attngan.py[:preset].
 
-The generator reads captions through, and is judged by, a DAMSM that was trained before it. The bare
+The generator reads captions through, and is guided by, a DAMSM that was trained before it. The bare
 command trains `embedded` on the DAMSM of `python -m jaxt2i.train --config configs/damsm.py`, whose
 work directory config.init_from names. The published presets start from the published encoders:
 
@@ -22,6 +22,8 @@ data; then --config.data.path=data/jaxt2i_cub. A folder of yours: --config.data.
 from ml_collections import ConfigDict
 
 from configs import common
+from jaxt2i.nn.optim import Adam
+from jaxt2i.systems.attngan.method import Model
 
 
 def get_config(preset: str | None = None) -> ConfigDict:
@@ -39,38 +41,9 @@ def published(batch_size: int, epochs: int) -> ConfigDict:
     c.precision = "float32"
     c.data.update(source="records", tokens=18, resolution=256, crop="random")
     c.data.update(tokenizer="captions.pickle", resize="bilinear")
-    adam = {"lr": 2e-4, "b1": 0.5, "b2": 0.999, "eps": 1e-8}
-    c.optim = ConfigDict({"g": adam, "d": adam})
-    # Every key of jaxt2i.systems.attngan.method.Model; the docstrings are there.
-    c.model = ConfigDict(
-        {
-            "weights": "pretrained",
-            "text_vocab": 5450,
-            "embed": 300,
-            "width": 256,
-            "trunk": "inception",
-            "align_corners": True,
-            "base": 32,
-            "z_dim": 100,
-            "c_dim": 100,
-            "g_base": 32,
-            "d_base": 64,
-            "residuals": 2,
-            "stages": 3,
-            "last_only": False,
-            "attention_mask": "tiled",
-            "wrong_pairs": "shift",
-            "damsm_weight": 5.0,
-            "kl_weight": 1.0,
-            "class_mask": True,
-            "gamma1": 4.0,
-            "gamma2": 5.0,
-            "gamma3": 10.0,
-            "divide_by_gamma2": False,
-            "norm_group": 0,
-            "ema_beta": 0.999,
-        }
-    )
+    for player in ("g", "d"):
+        c.optim[player] = common.section(Adam, lr=2e-4, b1=0.5, b2=0.999)
+    c.model = common.section(Model)
     return c
 
 

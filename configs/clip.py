@@ -11,6 +11,8 @@ with jaxt2i: both procedural corpora at 32 px, 2 CPU cores, about 20 minutes. Ho
 from ml_collections import ConfigDict
 
 from configs import common
+from jaxt2i.nn.optim import Adam
+from jaxt2i.systems.clip.method import Model
 
 
 def get_config(preset: str | None = None) -> ConfigDict:
@@ -29,33 +31,28 @@ def embedded() -> ConfigDict:
     c.sample_every_steps = 500
     c.score_images = 512
     c.data.update(source="synthetic", corpus="mixed", tokenizer="mini", tokens=32, resolution=32)
-    c.optim = ConfigDict(
-        {
-            "lr": 1e-3,
-            "b1": 0.9,
-            "b2": 0.98,
-            "eps": 1e-6,
-            "weight_decay": 0.05,
-            "warmup_steps": 100,
-            "decay_steps": 2000,
-        }
+    c.optim = common.section(
+        Adam,
+        lr=1e-3,
+        b1=0.9,
+        b2=0.98,
+        eps=1e-6,
+        weight_decay=0.05,
+        warmup_steps=100,
+        decay_steps=2000,
     )
-    c.model = ConfigDict(
-        {
-            "joint": 64,
-            "vocab": 640,
-            "text_width": 96,
-            "text_layers": 3,
-            "text_heads": 4,
-            "width": 96,
-            "layers": 4,
-            "heads": 4,
-            "patch": 4,
-            "mlp_ratio": 4.0,
-            "act": "gelu",
-            "init_temperature": 0.07,
-            "max_scale": 100.0,
-        }
+    c.model = common.section(
+        Model,
+        joint=64,
+        vocab=640,
+        text_width=96,
+        text_layers=3,
+        text_heads=4,
+        width=96,
+        layers=4,
+        heads=4,
+        patch=4,
+        act="gelu",
     )
     return c
 

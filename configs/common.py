@@ -1,9 +1,13 @@
 """What every configuration has: the run, the data, the mesh.
 
-`base()` is the full list of top-level keys; a method's file sets `model` and `optim` on top.
+`base()` is the full list of top-level keys; a system's file sets `model` and `optim` on top, from
+the system's own settings classes, where every default and every docstring stands.
+`python -m jaxt2i.train --config FILE[:preset] --help-config` prints all of it.
 """
 
+import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -11,22 +15,33 @@ from ml_collections import ConfigDict
 def base() -> ConfigDict:
     """The keys that every method shares, with the defaults of a small run."""
     c = ConfigDict()
+    # The system: dotted path of a module with build(config), or of a folder with its method.py.
     c.method = ""
+    # Of the initial weights and of every random draw.
     c.seed = 0
+    # Examples a step, over all devices.
     c.batch_size = 16
     # The length of the run: steps win over images, images over epochs.
     c.total_steps = 0
+    # The length of the run in real images, where total_steps is 0.
     c.total_images = 0
+    # The length of the run in passes through the data, where the other two are 0.
     c.total_epochs = 0
+    # Steps between two lines of metrics.
     c.log_every_steps = 50
+    # Steps between two checkpoints.
     c.checkpoint_every_steps = 1000
+    # Steps between two grids of samples and scores.
     c.sample_every_steps = 1000
+    # How many of the newest checkpoints stay.
     c.keep_checkpoints = 3
+    # Checkpoints of steps divisible by this stay for good; 0: none.
     c.keep_period_steps = 0
     # An earlier run's work directory, or converted weights: matched by name and shape.
     c.init_from = ""
     # Micro-batches whose gradients are averaged before an update.
     c.accumulate = 1
+    # Leave out updates that are not finite, and count them; False: the run stops there.
     c.skip_nonfinite = False
     # Activations: "float32", "bfloat16", or "auto" (bfloat16 on TPU and GPU).
     c.precision = "auto"
@@ -36,24 +51,43 @@ def base() -> ConfigDict:
     # "bfloat16": parameters are rounded to it, their gradients too. The state keeps them in float32
     # all the same, or without masters in bfloat16, every update rounded stochastically.
     c.param_dtype = "float32"
+    # Keep rounded parameters in float32 beside; see param_dtype.
     c.masters = True
-    c.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1, "fsdp_min_mb": 4.0})
+    c.mesh = ConfigDict(
+        {
+            # Devices along the batch; -1: all that the other axes leave.
+            "data": -1,
+            # Devices over which parameters are split, along the batch too.
+            "fsdp": 1,
+            # Devices over which layers are split.
+            "tensor": 1,
+            # Smaller arrays are not split by fsdp, MB.
+            "fsdp_min_mb": 4.0,
+        }
+    )
     # Ordered (regular expression on an array's path, "replicate" | "fsdp" | "tensor").
     c.sharding = ()
     c.data = ConfigDict(
         {
             # "synthetic", "folder", "records" (of jaxt2i.prepare) or "webdataset" (of img2dataset).
             "source": "synthetic",
+            # Of the synthetic source: "blooms", "scenes" or "mixed".
             "corpus": "blooms",
+            # The folder of the other sources.
             "path": "",
+            # What is trained on.
             "split": "train",
+            # What grids and scores are made of.
             "eval_split": "val",
+            # Of the order and of what is random in the data.
             "seed": 0,
+            # Height and width of pictures, pixels.
             "resolution": 32,
-            # "centre", "none", "random" or "random_stretched", and how much larger than the crop
-            # the picture is made for the random ones.
+            # "centre", "none", "random" or "random_stretched".
             "crop": "centre",
+            # How much larger than the crop the picture is made for the random ones.
             "margin": 76 / 64,
+            # Filter of Pillow's: "lanczos", "bilinear", ...
             "resize": "lanczos",
             # How training's JPEGs are decoded; held-out ones always are exactly. "exact": every
             # pixel, then the filter above. "draft": no larger than twice what is needed, half a
@@ -63,19 +97,25 @@ def base() -> ConfigDict:
             "decode": "draft",
             # Memory for resized pictures: small sets are decoded once.
             "cache_mb": 256.0,
+            # "mini", "words", "clip", or a file or folder.
             "tokenizer": "mini",
+            # Positions of a caption; longer ones are cut.
             "tokens": 32,
             # Captions in these languages alone, such as ("de",); none: in any.
             "languages": (),
             # Crop to the surroundings of a picture's box, where it has one (CUB).
             "around_box": True,
+            # Objects of a picture at most, for systems that see objects.
             "objects": 8,
             # "area", the largest first, or "annotation".
             "object_order": "area",
+            # Of the objects' masks, pixels.
             "mask_resolution": 16,
+            # Captions of a picture at most, for systems that see all of them.
             "captions": 10,
-            # More of rare classes: "repeat" (threshold: share of pictures) or "balanced".
+            # More of rare classes: "repeat" or "balanced".
             "rare": "",
+            # Of "repeat": classes in a smaller share of pictures are repeated.
             "rare_threshold": 0.001,
             # A fixed list of held-out pictures and captions, as jaxt2i.prepare --list writes it.
             "list": "",
@@ -83,40 +123,79 @@ def base() -> ConfigDict:
                 {
                     # Several collections: ((path, weight), ...); none: `path` alone.
                     "mix": (),
+                    # Shortest side of pictures that are kept, pixels.
                     "min_side": 0,
+                    # Longer side over the shorter at most; 0: any.
                     "max_aspect": 0.0,
+                    # Shortest caption that is kept, characters.
                     "min_chars": 0,
+                    # Longest caption that is kept, characters; 0: any.
                     "max_chars": 0,
                     # ((column, least, most), ...), such as (("similarity", 0.28, 9.0),).
                     "scores": (),
                     # Values of the column LANGUAGE or language that are kept.
                     "languages": (),
-                    # Parts of a batch with files of their own, and files mixed in each.
+                    # Parts of a batch with files of their own.
                     "lanes": 8,
+                    # Files that are mixed in each lane.
                     "window": 4,
                     # Share of the files that is held out.
                     "held_out": 0.01,
                 }
             ),
+            # Threads that read and decode.
             "workers": 2,
             # host:port of the dispatcher of a tf.data service, whose workers make training's
             # batches (python -m jaxt2i.data.serve); "": they are made here.
             "service": "",
         }
     )
-    # Grids of samples: how many prompts, which ones (none: held-out captions).
-    c.grid = ConfigDict({"count": 16, "prompts": ()})
-    # Steps recorded for XProf, with a summary in WORKDIR/profile; the first one, counted from 1
-    # (0: none), how many, and whether Python's calls are recorded too.
-    c.profile = ConfigDict({"start_step": 0, "steps": 10, "python_tracer": False})
+    c.grid = ConfigDict(
+        {
+            # Pictures of a grid of samples.
+            "count": 16,
+            # Their prompts; none: held-out captions.
+            "prompts": (),
+        }
+    )
+    c.profile = ConfigDict(
+        {
+            # First step recorded for XProf, counted from 1, with a summary in WORKDIR/profile; 0:
+            # none.
+            "start_step": 0,
+            # How many steps are recorded.
+            "steps": 10,
+            # Whether Python's calls are recorded too.
+            "python_tracer": False,
+        }
+    )
     # Held-out examples behind each score.
     c.score_images = 256
-    # What this configuration promises to improve, by how much, in how many steps; tests hold it
-    # to that: {score: margin}.
-    c.promise = ConfigDict({"steps": 0, "margin": ConfigDict()})
+    # What this configuration promises to improve, and tests hold it to.
+    c.promise = ConfigDict(
+        {
+            # In how many steps.
+            "steps": 0,
+            # {score: by how much}.
+            "margin": ConfigDict(),
+        }
+    )
     c.model = ConfigDict()
     c.optim = ConfigDict()
     return c
+
+
+def section(cls: type, **changes: Any) -> ConfigDict:
+    """A section of the configuration: every field of a settings class, with its default.
+
+    Args:
+      cls: a dataclass whose fields all have defaults.
+      changes: what differs from them.
+
+    Raises:
+      TypeError: for a change that is no field.
+    """
+    return ConfigDict(dataclasses.asdict(cls(**changes)))
 
 
 def choose(presets: dict[str, Callable[[], ConfigDict]], name: str | None) -> ConfigDict:

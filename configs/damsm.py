@@ -18,6 +18,7 @@ data; then --config.data.path=data/jaxt2i_cub. A folder of yours: --config.data.
 from ml_collections import ConfigDict
 
 from configs import common
+from jaxt2i.systems.damsm.method import Model, Optim
 
 
 def get_config(preset: str | None = None) -> ConfigDict:
@@ -35,39 +36,8 @@ def published(vocab: int, tokens: int, epoch_steps: int) -> ConfigDict:
     c.precision = "float32"
     c.data.update(source="records", resolution=299, crop="random", resize="bilinear")
     c.data.update(tokenizer="captions.pickle", tokens=tokens)
-    # Every key of jaxt2i.systems.damsm.method.Optim.
-    c.optim = ConfigDict(
-        {
-            "lr": 2e-3,
-            "b1": 0.5,
-            "b2": 0.999,
-            "eps": 1e-8,
-            "decay": 0.98,
-            "decay_every_steps": epoch_steps,
-            "floor": 2e-4,
-            "restart": True,
-            "clip": 0.25,
-        }
-    )
-    # Every key of jaxt2i.systems.damsm.method.Model; the docstrings are there.
-    c.model = ConfigDict(
-        {
-            "text_vocab": vocab,
-            "embed": 300,
-            "width": 256,
-            "dropout": 0.5,
-            "trunk": "inception",
-            "trunk_weights": "",
-            "train_trunk": False,
-            "align_corners": True,
-            "base": 32,
-            "class_mask": True,
-            "gamma1": 4.0,
-            "gamma2": 5.0,
-            "gamma3": 10.0,
-            "divide_by_gamma2": False,
-        }
-    )
+    c.optim = common.section(Optim, decay_every_steps=epoch_steps)
+    c.model = common.section(Model, text_vocab=vocab)
     return c
 
 

@@ -26,6 +26,8 @@ Records of the data sets (cub, coco and flowers) come from python -m jaxt2i.prep
 from ml_collections import ConfigDict
 
 from configs import common
+from jaxt2i.nn.optim import Adam
+from jaxt2i.systems.df_gan.method import Model
 
 
 def get_config(preset: str | None = None) -> ConfigDict:
@@ -43,26 +45,9 @@ def published(epochs: int) -> ConfigDict:
     c.precision = "float32"
     c.data.update(source="records", tokens=18, resolution=256, crop="random")
     c.data.update(tokenizer="captions_DAMSM.pickle", resize="bilinear")
-    adam = {"b1": 0.0, "b2": 0.9, "eps": 1e-8}
-    c.optim = ConfigDict({"g": {"lr": 1e-4, **adam}, "d": {"lr": 4e-4, **adam}})
-    # Every key of jaxt2i.systems.df_gan.method.Model; the docstrings are there.
-    c.model = ConfigDict(
-        {
-            "perception": "damsm",
-            "weights": "pretrained",
-            "text_weights": "",
-            "text_vocab": 5450,
-            "z_dim": 100,
-            "g_base": 32,
-            "d_base": 32,
-            "mismatch": True,
-            "penalty_weight": 2.0,
-            "penalty_power": 6.0,
-            "penalty_float32": True,
-            "truncation": 0.88,
-            "ema_images": 0.0,
-        }
-    )
+    c.optim.g = common.section(Adam, lr=1e-4, b2=0.9)
+    c.optim.d = common.section(Adam, lr=4e-4, b2=0.9)
+    c.model = common.section(Model)
     return c
 
 

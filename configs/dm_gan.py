@@ -17,6 +17,7 @@ data; then --config.data.path=data/jaxt2i_cub. A folder of yours: --config.data.
 from ml_collections import ConfigDict
 
 from configs import attngan, common
+from jaxt2i.systems.dm_gan.method import Model
 
 
 def get_config(preset: str | None = None) -> ConfigDict:
@@ -25,11 +26,10 @@ def get_config(preset: str | None = None) -> ConfigDict:
 
 
 def published(batch_size: int, epochs: int) -> ConfigDict:
-    """AttnGAN's configuration with DM-GAN's widths; the code's epochs (paper: 600 and 120)."""
+    """AttnGAN's run and optimisers with DM-GAN's settings; the code's epochs (paper: 600, 120)."""
     c = attngan.published(batch_size, epochs)
     c.method = "jaxt2i.systems.dm_gan"
-    # The settings that DM-GAN has beside AttnGAN's.
-    c.model.update(g_base=64, d_base=32, summary_gradient=False, twice=True)
+    c.model = common.section(Model)
     return c
 
 

@@ -31,6 +31,8 @@ CC3M and CC12M are read as img2dataset wrote them: --config.data.path=DIR.
 from ml_collections import ConfigDict
 
 from configs import common
+from jaxt2i.nn.optim import Adam
+from jaxt2i.systems.galip.method import Model
 
 
 def get_config(preset: str | None = None) -> ConfigDict:
@@ -51,32 +53,9 @@ def published(epochs: int) -> ConfigDict:
     c.seed = 100
     c.data.update(source="records", tokenizer="clip", tokens=77, resolution=256, crop="random")
     c.data.resize = "bilinear"
-    adam = {"b1": 0.0, "b2": 0.9, "eps": 1e-8}
-    c.optim = ConfigDict({"g": {"lr": 1e-4, **adam}, "d": {"lr": 4e-4, **adam}})
-    # Every key of jaxt2i.systems.galip.method.Model; the docstrings are there.
-    c.model = ConfigDict(
-        {
-            "perception": "clip_b32",
-            "weights": "pretrained",
-            "clip_weights": "",
-            "z_dim": 100,
-            "g_base": 64,
-            "d_base": 64,
-            "image_size": 224,
-            "bridge_blocks": 4,
-            "first_prompt": 1,
-            "prompts": 8,
-            "clip_share": 0.1,
-            "taps": (1, 4, 8),
-            "clip_input": "galip",
-            "similarity_weight": 4.0,
-            "mismatch": True,
-            "penalty_weight": 2.0,
-            "penalty_power": 6.0,
-            "penalty_float32": True,
-            "ema_images": 0.0,
-        }
-    )
+    c.optim.g = common.section(Adam, lr=1e-4, b2=0.9)
+    c.optim.d = common.section(Adam, lr=4e-4, b2=0.9)
+    c.model = common.section(Model)
     return c
 
 

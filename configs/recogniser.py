@@ -1,6 +1,6 @@
 """A recogniser of the procedural corpora: python -m jaxt2i.train --config configs/recogniser.py.
 
-`jaxt2i.recognise` trains it by itself, once, to judge drawn pictures against their captions. It
+`jaxt2i.recognise` trains it by itself, once, to check drawn pictures against their captions. It
 learns from pictures of the split "judge", which no other split holds. Measured on 2,048 held-out
 pictures, each against one of its own captions; the share of promises that it sees kept:
 
@@ -20,6 +20,7 @@ second, and the texture itself not at all (0.29).
 from ml_collections import ConfigDict
 
 from configs import common
+from jaxt2i.systems.recogniser.method import Model, Optim
 
 
 def get_config(preset: str | None = None) -> ConfigDict:
@@ -38,31 +39,8 @@ def embedded() -> ConfigDict:
     c.sample_every_steps = 600
     c.score_images = 512
     c.data.update(source="synthetic", corpus="scenes", split="judge", resolution=32)
-    # Every key of jaxt2i.systems.recogniser.method.Optim.
-    c.optim = ConfigDict(
-        {
-            "lr": 0.05,
-            "adam_lr": 0.02,
-            "momentum": 0.95,
-            "b2": 0.98,
-            "warmup_steps": 20,
-            "decay_steps": 1800,
-        }
-    )
-    # Every key of jaxt2i.systems.recogniser.method.Model; the docstrings are there.
-    c.model = ConfigDict(
-        {
-            "classes": 17,
-            "values": (12, 3, 6, 12, 12, 12, 12, 2),
-            "places": 9,
-            "width": 96,
-            "grid": 8,
-            "depth": 2,
-            "objects": 8,
-            "least": 0.4,
-            "noise": 0.15,
-        }
-    )
+    c.optim = common.section(Optim, warmup_steps=20, decay_steps=1800)
+    c.model = common.section(Model)
     return c
 
 

@@ -26,6 +26,8 @@ Records of the data sets (cub, flowers and coco) come from python -m jaxt2i.prep
 from ml_collections import ConfigDict
 
 from configs import common
+from jaxt2i.nn.optim import Adam
+from jaxt2i.systems.souza.method import Model
 
 
 def get_config(preset: str | None = None) -> ConfigDict:
@@ -42,26 +44,9 @@ def published(epochs: int) -> ConfigDict:
     c.precision = "float32"
     c.data.update(source="records", tokens=18, resolution=256, crop="random_stretched")
     c.data.update(tokenizer="captions.pickle", resize="bilinear")
-    adam = {"b1": 0.0, "b2": 0.999, "eps": 1e-8}
-    c.optim = ConfigDict({"g": {"lr": 1e-4, **adam}, "d": {"lr": 4e-4, **adam}})
-    # Every key of jaxt2i.systems.souza.method.Model; the docstrings are there.
-    c.model = ConfigDict(
-        {
-            "perception": "damsm",
-            "weights": "pretrained",
-            "text_weights": "",
-            "text_vocab": 5450,
-            "normalize_sentence": False,
-            "z_dim": 128,
-            "g_base": 96,
-            "d_base": 96,
-            "attention": 64,
-            "interpolate": True,
-            "mix_range": 10.0,
-            "loss": "hinge",
-            "ema_beta": 0.999,
-        }
-    )
+    c.optim.g = common.section(Adam, lr=1e-4, b2=0.999)
+    c.optim.d = common.section(Adam, lr=4e-4, b2=0.999)
+    c.model = common.section(Model)
     return c
 
 

@@ -25,6 +25,8 @@ Each growing phase starts from the one before: --config.init_from=WORKDIR_OF_THE
 from ml_collections import ConfigDict
 
 from configs import common
+from jaxt2i.nn.optim import Adam
+from jaxt2i.systems.stylegan_t.method import Model
 
 # What the full model was trained on, 250 M pairs in all; weights are millions of pairs (sizes of
 # FLAVA's selections; LAION-aesthetic 6+ is the rest).
@@ -99,34 +101,9 @@ def published(resolution: int, images: float) -> ConfigDict:
     c.sample_every_steps = 500
     c.score_images = 256
     c.data.update(source="webdataset", tokenizer="clip", tokens=77, resolution=resolution)
-    adam = {"lr": 0.002, "b1": 0.0, "b2": 0.99, "eps": 1e-8, "zero_nonfinite": True}
-    c.optim = ConfigDict({"g": dict(adam), "d": dict(adam)})
-    # Every key of jaxt2i.systems.stylegan_t.method.Model; the docstrings are there.
-    c.model = ConfigDict(
-        {
-            "perception": "clip_l14_dino_s16",
-            "weights": "pretrained",
-            "clip_weights": "",
-            "feature_weights": "",
-            "z_dim": 64,
-            "channel_base": 32768,
-            "channel_max": 512,
-            "res_blocks": 2,
-            "low_precision_blocks": 4,
-            "train_mode": "all",
-            "micro_batch": 8,
-            "hinge_over_micro_batch": True,
-            "clip_weight": 0.2,
-            "guidance_crop": 64,
-            "spherical_clamp": 0.0,
-            "augment": "color,translation,cutout",
-            "crop_probability": 0.5,
-            "blur_init_sigma": 32.0,
-            "blur_fade_images": 1_000_000,
-            "ema_images": 0,
-            "shared_z": False,
-        }
-    )
+    for player in ("g", "d"):
+        c.optim[player] = common.section(Adam, lr=0.002, zero_nonfinite=True)
+    c.model = common.section(Model)
     return c
 
 

@@ -1,7 +1,8 @@
 """python -m jaxt2i.train --config FILE[:preset] [--workdir DIR] [--dry-run] [--config.KEY=VALUE]
 
 Trains, or continues a run that was stopped: the same command resumes. --dry-run says what the run
-would be (its settings, data, weights, networks, a step's work and memory) and stops.
+would be (its settings, data, weights, networks, a step's work and memory) and stops. --help-config
+lists every setting with its value and its meaning.
 """
 
 import difflib
@@ -19,6 +20,7 @@ CONFIG = config_flags.DEFINE_config_file(
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "where the run is written; default runs/NAME")
 DRY_RUN = flags.DEFINE_boolean("dry-run", False, "say what the run would be, and stop")
+HELP_CONFIG = flags.DEFINE_boolean("help-config", False, "list every setting, and stop")
 
 
 def config_file(argv: list[str]) -> str | None:
@@ -66,11 +68,14 @@ def main(argv: list[str]) -> None:
     """Trains the configuration on the command line."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}; settings are --config.KEY=VALUE")
-    from jaxt2i.run import dry_run, log, processes, settings, train
+    from jaxt2i.run import describe, dry_run, log, processes, settings, train
     from jaxt2i.run import open as runs
 
-    runs.prepare_jax()
     config = CONFIG.value
+    if HELP_CONFIG.value:
+        print(describe.describe(config))
+        return
+    runs.prepare_jax()
     filename = config_flags.get_config_filename(flags.FLAGS["config"])
     file, _, preset = filename.partition(":")
     name = f"{Path(file).stem}-{preset or 'default'}"

@@ -62,7 +62,7 @@ def square_fake(logits: jax.Array, target: float = 0.0) -> jax.Array:
 
 
 class Family(NamedTuple):
-    """An adversarial game by name.
+    """The losses of both sides, by name.
 
     Attributes:
       real: (real logits, fake logits) -> the discriminator's term for real pictures.
@@ -78,7 +78,7 @@ class Family(NamedTuple):
 
 
 def absolute(real: Callable, fake: Callable, g: Callable) -> Family:
-    """A game whose terms each look at one kind of logits."""
+    """A family whose terms each look at one kind of logits."""
     return Family(lambda r, f: real(r), lambda r, f: fake(f), lambda r, f: g(f))
 
 

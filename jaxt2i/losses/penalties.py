@@ -30,7 +30,7 @@ def matching_aware(
     return weight * jnp.mean(sum(squares) ** (power / 2))
 
 
-class Judged(NamedTuple):
+class Penalised(NamedTuple):
     """What a discriminator says of real pictures with their own captions.
 
     Attributes:
@@ -46,12 +46,12 @@ class Judged(NamedTuple):
     gradients: tuple[jax.Array, ...]
 
 
-def judge(
+def penalised(
     score: Callable[..., tuple[jax.Array, Any]],
     inputs: tuple[jax.Array, ...],
     weight: float = 2.0,
     power: float = 6.0,
-) -> Judged:
+) -> Penalised:
     """Logits and their MA-GP from one forward pass.
 
     Args:
@@ -62,7 +62,7 @@ def judge(
     """
     if not weight:
         logits, rest = score(*inputs)
-        return Judged(logits, rest, jnp.zeros(()), ())
+        return Penalised(logits, rest, jnp.zeros(()), ())
 
     def total(*inputs):
         logits, rest = score(*inputs)
@@ -70,4 +70,4 @@ def judge(
 
     slopes = jax.value_and_grad(total, tuple(range(len(inputs))), has_aux=True)
     (_, (logits, rest)), gradients = slopes(*inputs)
-    return Judged(logits, rest, matching_aware(gradients, weight, power), gradients)
+    return Penalised(logits, rest, matching_aware(gradients, weight, power), gradients)

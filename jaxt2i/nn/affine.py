@@ -37,8 +37,9 @@ class Affine(nn.Module):
         channels, zeros = x.shape[-1], nn.initializers.zeros
 
         def mlp(name: str, start) -> jax.Array:
-            h = nn.relu(Linear(channels, self.dtype, name=f"{name}1")(cond))
-            out = Linear(channels, self.dtype, zeros, start, name=f"{name}2")(h)
+            h = nn.relu(Linear(channels, dtype=self.dtype, name=f"{name}1")(cond))
+            inits = {"kernel_init": zeros, "bias_init": start}
+            out = Linear(channels, dtype=self.dtype, name=f"{name}2", **inits)(h)
             return out[:, None, None]
 
         return mlp("gamma", nn.initializers.ones) * x + mlp("beta", zeros)
@@ -56,8 +57,8 @@ class Fusion(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, cond: jax.Array) -> jax.Array:
         """X [B, H, W, C] and cond [B, K] to [B, H, W, C]."""
-        x = leaky(Affine(self.dtype, name="affine0")(x, cond))
-        return leaky(Affine(self.dtype, name="affine1")(x, cond))
+        x = leaky(Affine(dtype=self.dtype, name="affine0")(x, cond))
+        return leaky(Affine(dtype=self.dtype, name="affine1")(x, cond))
 
 
 class UpBlock(nn.Module):
@@ -79,9 +80,9 @@ class UpBlock(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, cond: jax.Array) -> jax.Array:
         """X [B, h, h, C] and cond [B, K] to [B, size, size, features]."""
-        h = Fusion(self.dtype, name="fuse1")(x, cond)
+        h = Fusion(dtype=self.dtype, name="fuse1")(x, cond)
         h = Conv(self.features, dtype=self.dtype, name="c1")(resize_nearest(h, self.size))
-        h = Fusion(self.dtype, name="fuse2")(h, cond)
+        h = Fusion(dtype=self.dtype, name="fuse2")(h, cond)
         h = Conv(self.features, dtype=self.dtype, name="c2")(h)
         if x.shape[-1] != self.features:
             x = Conv(self.features, 1, dtype=self.dtype, name="c_sc")(x)

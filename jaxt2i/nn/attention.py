@@ -11,14 +11,14 @@ class NonLocal(nn.Module):
     """x + gamma * attention(x), gamma 0 at the start; keys and values are max-pooled.
 
     Attributes:
-      eps, dtype, kernel_init: of the spectrally normalised 1x1 convolutions.
+      eps, kernel_init, dtype: of the spectrally normalised 1x1 convolutions.
 
     Source: Zhang et al. 2019 (SAGAN, arXiv 1805.08318) section 3, in BigGAN's form.
     """
 
     eps: float = 1e-12
-    dtype: jnp.dtype = jnp.float32
     kernel_init: nn.initializers.Initializer | None = None
+    dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Discriminators that judge a picture alone and together with its sentence (StackGAN-v2 family)."""
+"""Discriminators of a picture alone and together with its sentence (StackGAN-v2 family)."""
 
 import flax.linen as nn
 import jax
@@ -33,19 +33,12 @@ class Unit(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """[B, H, W, C] to [B, H', W', features]."""
         stride = 2 if self.size == 4 else 1
+        common = {"kernel_init": orthogonal(), "dtype": self.dtype, "name": "conv"}
         if self.kind == "spectral":
-            conv = SpectralConv(
-                self.features,
-                dtype=self.dtype,
-                kernel_init=orthogonal(),
-                kernel_size=(self.size, self.size),
-                strides=(stride, stride),
-                name="conv",
-            )
+            window, strides = (self.size, self.size), (stride, stride)
+            conv = SpectralConv(self.features, kernel_size=window, strides=strides, **common)
             return leaky(conv(x, train=train))
-        conv = Conv(
-            self.features, self.size, stride, 1, False, self.dtype, orthogonal(), name="conv"
-        )
+        conv = Conv(self.features, self.size, stride=stride, pad=1, use_bias=False, **common)
         x = conv(x)
         return leaky(norm(self.group, "norm")(x, train=train) if self.kind == "batch" else x)
 
@@ -57,7 +50,7 @@ class Critic(nn.Module):
       base: channels after the first halving, d.
       resolution: of the pictures, pixels.
       kind: see `Unit`.
-      unconditional: keep the head that judges the picture alone.
+      unconditional: keep the head that sees the picture alone.
       sentence_dim: S, for `example` alone.
       group: of the batch norms.
       dtype: compute dtype; logits are float32.
@@ -79,17 +72,18 @@ class Critic(nn.Module):
     def setup(self):
         halvings = (self.resolution // 4).bit_length() - 1
         first = "spectral" if self.kind == "spectral" else "plain"
+        common = {"group": self.group, "dtype": self.dtype}
         self.down = [
-            Unit(self.base * 2**i, 4, self.kind if i else first, self.group, self.dtype)
+            Unit(self.base * 2**i, 4, kind=self.kind if i else first, **common)
             for i in range(halvings)
         ]
         # Pictures above 64 pixels: back to the width that all sizes share.
         top = self.base * 2 ** (min(halvings, 4) - 1)
         self.thin = [
-            Unit(top * 2 ** (i - 1), 3, self.kind, self.group, self.dtype)
+            Unit(top * 2 ** (i - 1), 3, kind=self.kind, **common)
             for i in range(halvings - 4, 0, -1)
         ]
-        self.joint = Unit(top, 3, self.kind, self.group, self.dtype)
+        self.joint = Unit(top, 3, kind=self.kind, **common)
         head = {"size": 4, "stride": 4, "pad": 0, "kernel_init": orthogonal()}
         self.matched = Conv(1, **head)
         if self.unconditional:

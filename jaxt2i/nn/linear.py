@@ -22,16 +22,16 @@ class Linear(nn.Module):
 
     Attributes:
       features: width of the output.
-      dtype: compute dtype.
-      kernel_init, bias_init: other initial values than PyTorch's, (key, shape) -> array.
       use_bias: False leaves the bias out.
+      kernel_init, bias_init: other initial values than PyTorch's, (key, shape) -> array.
+      dtype: compute dtype.
     """
 
     features: int
-    dtype: jnp.dtype = jnp.float32
+    use_bias: bool = True
     kernel_init: Callable | None = None
     bias_init: Callable | None = None
-    use_bias: bool = True
+    dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -54,8 +54,8 @@ class Conv(nn.Module):
       stride: step between windows, pixels.
       pad: zeros at each border; None: size // 2.
       use_bias: False leaves the bias out.
-      dtype: compute dtype.
       kernel_init: other initial values than PyTorch's, (key, shape) -> array.
+      dtype: compute dtype.
     """
 
     features: int
@@ -63,8 +63,8 @@ class Conv(nn.Module):
     stride: int = 1
     pad: int | None = None
     use_bias: bool = True
-    dtype: jnp.dtype = jnp.float32
     kernel_init: Callable | None = None
+    dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:

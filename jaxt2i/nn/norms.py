@@ -62,15 +62,15 @@ class BatchNorm(nn.Module):
       momentum: share of the new statistics in the running ones.
       eps: added to the variance.
       affine: learn a scale and a bias a channel.
-      group: examples that are normalised together in training; 0 = the whole batch.
       scale_init: initial scales, (key, shape) -> array.
+      group: examples that are normalised together in training; 0 = the whole batch.
     """
 
     momentum: float = 0.1
     eps: float = 1e-5
     affine: bool = True
-    group: int = 0
     scale_init: Callable = nn.initializers.ones
+    group: int = 0
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
@@ -152,16 +152,16 @@ class Spectral(nn.Module):
     Attributes:
       features: width of the output.
       use_bias: False leaves the bias out.
-      dtype: compute dtype; sigma is float32.
       eps: least norm that a vector is divided by in the power iteration.
       kernel_init: of the kernel before the division; None: PyTorch's default.
+      dtype: compute dtype; sigma is float32.
     """
 
     features: int
     use_bias: bool = True
-    dtype: jnp.dtype = jnp.float32
     eps: float = 1e-12
     kernel_init: Callable | None = None
+    dtype: jnp.dtype = jnp.float32
 
     def normalised(self, shape: tuple[int, ...], train: bool) -> jax.Array:
         """The kernel [..., in, features] over sigma, in the compute dtype."""

@@ -4,15 +4,60 @@ Initial values are the family's: orthogonal kernels, N(1, 0.02) scales of norms,
 """
 
 import flax.linen as nn
+import flax.struct
 import jax
 import jax.numpy as jnp
 
+from jaxt2i.config import ConfigError
 from jaxt2i.nn.linear import Conv, Linear
 from jaxt2i.nn.norms import BatchNorm, orthogonal
 from jaxt2i.nn.remat import Policy, recomputed
-from jaxt2i.nn.resample import resize_nearest
+from jaxt2i.nn.resample import reduce_bytes, resize_nearest
 
 MASKS = ("own", "tiled")
+
+
+@flax.struct.dataclass
+class Drawn:
+    """What a generator draws.
+
+    Attributes:
+      images: one a stage, smallest first, [B, R, R, 3] in [-1, 1].
+      attention: of every stage behind the first, [B, T, H, W] over the words.
+      mean: of the conditioning augmentation, [B, C].
+      log_variance: [B, C].
+    """
+
+    images: tuple[jax.Array, ...]
+    attention: tuple[jax.Array, ...]
+    mean: jax.Array
+    log_variance: jax.Array
+
+
+def sizes_of(resolution: int, stages: int) -> tuple[int, ...]:
+    """Resolution of every stage's picture, smallest first, pixels.
+
+    Raises:
+      ConfigError: where the last resolution does not allow so many stages.
+    """
+    if resolution & (resolution - 1) or resolution // 2 ** (stages - 1) < 8:
+        raise ConfigError(
+            f"config.data.resolution={resolution}: {stages} stages (config.model.stages) "
+            f"need a power of two from {8 * 2 ** (stages - 1)} on"
+        )
+    return tuple(resolution // 2**i for i in range(stages))[::-1]
+
+
+def pyramid(image: jax.Array, sizes: tuple[int, ...]) -> tuple[jax.Array, ...]:
+    """Pictures [B, R, R, 3], 0..255, at every size; smaller ones as Pillow resizes (bilinear)."""
+    return tuple(image if n == image.shape[1] else reduce_bytes(image, n) for n in sizes)
+
+
+def generator_inputs(z_dim: int, c_dim: int, words_dim: int) -> tuple[jax.ShapeDtypeStruct, ...]:
+    """Shapes of (z, eps, sentence, words, mask), for one caption of three words."""
+    shapes = (1, z_dim), (1, c_dim), (1, words_dim), (1, 3, words_dim)
+    floats = (jax.ShapeDtypeStruct(s, jnp.float32) for s in shapes)
+    return *floats, jax.ShapeDtypeStruct((1, 3), bool)
 
 
 def around_one(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
@@ -49,15 +94,13 @@ class ConditioningAugmentation(nn.Module):
     def __call__(self, sentence: jax.Array, eps: jax.Array) -> tuple[jax.Array, ...]:
         """Sentence [B, S], eps [B, C] ~ N(0, I) to (condition, mean, log variance), [B, C] each."""
         wide = Linear(
-            4 * self.features, jnp.float32, orthogonal(), nn.initializers.zeros, name="fc"
+            4 * self.features,
+            kernel_init=orthogonal(),
+            bias_init=nn.initializers.zeros,
+            name="fc",
         )
         mean, log_variance = jnp.split(glu(wide(sentence)), 2, -1)
         return mean + eps * jnp.exp(0.5 * log_variance), mean, log_variance
-
-
-def divergence(mean: jax.Array, log_variance: jax.Array) -> jax.Array:
-    """KL of N(mean, exp(log_variance)) from N(0, I), averaged over examples and dimensions."""
-    return -0.5 * (1 + log_variance - jnp.square(mean) - jnp.exp(log_variance)).mean()
 
 
 class Up(nn.Module):
@@ -124,12 +167,15 @@ class FirstStage(nn.Module):
         doublings = (self.resolution // 4).bit_length() - 1
         width = self.base * 2**doublings
         x = jnp.concatenate([cond, z], -1)
-        x = Linear(width * 32, self.dtype, orthogonal(), use_bias=False, name="fc")(x)
+        wide = Linear(
+            width * 32, use_bias=False, kernel_init=orthogonal(), dtype=self.dtype, name="fc"
+        )
+        x = wide(x)
         x = glu(norm(self.group, "fc_norm")(x, train=train))
         x = jnp.moveaxis(x.reshape(len(x), width, 4, 4), 1, -1)
         for i in range(doublings):
             width //= 2
-            up = Up(width, self.group, self.dtype, name=f"up{i + 1}")
+            up = Up(width, group=self.group, dtype=self.dtype, name=f"up{i + 1}")
             x = recomputed(self.remat, up, x, train=train)
         return x
 
@@ -155,9 +201,9 @@ class Refinement(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """[B, H, W, C] to [B, 2H, 2W, features]."""
         for i in range(self.blocks):
-            block = Residual(self.group, self.dtype, name=f"residual{i}")
+            block = Residual(group=self.group, dtype=self.dtype, name=f"residual{i}")
             x = recomputed(self.remat, block, x, train=train)
-        up = Up(self.features, self.group, self.dtype, name="up")
+        up = Up(self.features, group=self.group, dtype=self.dtype, name="up")
         return recomputed(self.remat, up, x, train=train)
 
 

@@ -18,12 +18,15 @@ from jaxt2i.systems.dm_gan import names as dm_gan
 
 SIZES = {"z_dim": 5, "c_dim": 3, "words_dim": 6}
 FILES = [
-    (attngan, "g", attngan_method.Generator(4, residuals=3, **SIZES)),
-    (attngan, "g", attngan_method.Generator(4, residuals=0, last_only=True, **SIZES)),
-    (dm_gan, "g", dm_gan_method.Generator(4, residuals=1, **SIZES)),
-    *((attngan, f"d{r}", Critic(4, r, sentence_dim=6)) for r in (64, 128, 256)),
-    *((dm_gan, f"d{r}", Critic(4, r, "spectral", sentence_dim=6)) for r in (64, 128, 256)),
-    (attngan, "d256", Critic(4, 256, unconditional=False, sentence_dim=6)),
+    (attngan, "g", attngan_method.Generator(base=4, residuals=3, **SIZES)),
+    (attngan, "g", attngan_method.Generator(base=4, residuals=0, last_only=True, **SIZES)),
+    (dm_gan, "g", dm_gan_method.Generator(base=4, residuals=1, **SIZES)),
+    *((attngan, f"d{r}", Critic(base=4, resolution=r, sentence_dim=6)) for r in (64, 128, 256)),
+    *(
+        (dm_gan, f"d{r}", Critic(base=4, resolution=r, kind="spectral", sentence_dim=6))
+        for r in (64, 128, 256)
+    ),
+    (attngan, "d256", Critic(base=4, resolution=256, unconditional=False, sentence_dim=6)),
 ]
 
 

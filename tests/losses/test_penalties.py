@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxt2i.losses.penalties import judge, matching_aware
+from jaxt2i.losses.penalties import matching_aware, penalised
 
 
 @given(st.integers(0, 2**16), st.floats(0.1, 4), st.sampled_from([2.0, 4.0, 6.0]))
@@ -38,12 +38,12 @@ def test_judging_takes_logits_and_penalty_from_one_pass():
     def score(x, y):
         return x.sum(1) ** 2 + 3 * y[:, 0], "seen"
 
-    judged = judge(score, (x, y), weight=2.0, power=6.0)
-    np.testing.assert_allclose(judged.logits, [12, 7])
-    assert judged.rest == "seen"
+    found = penalised(score, (x, y), weight=2.0, power=6.0)
+    np.testing.assert_allclose(found.logits, [12, 7])
+    assert found.rest == "seen"
     squares = np.array([2 * 6.0**2 + 9, 2 * 2.0**2 + 9])
-    np.testing.assert_allclose(judged.penalty, 2 * np.mean(squares**3), rtol=1e-6)
-    free = judge(score, (x, y), weight=0.0)
-    np.testing.assert_array_equal(free.logits, judged.logits)
+    np.testing.assert_allclose(found.penalty, 2 * np.mean(squares**3), rtol=1e-6)
+    free = penalised(score, (x, y), weight=0.0)
+    np.testing.assert_array_equal(free.logits, found.logits)
     assert free.gradients == ()
     assert free.penalty == 0

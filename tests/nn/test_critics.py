@@ -19,12 +19,13 @@ from jaxt2i.nn.critics import Critic
 )
 def test_published_sizes(kind, base, counts):
     for resolution, count in zip((64, 128, 256), counts, strict=True):
-        assert states.count(template(Critic(base, resolution, kind))["params"]) == count
+        critic = Critic(base=base, resolution=resolution, kind=kind)
+        assert states.count(template(critic)["params"]) == count
 
 
 @pytest.mark.parametrize("resolution", [8, 16, 32, 512])
 def test_other_resolutions_end_at_the_same_grid(resolution):
-    module = Critic(4, resolution, "spectral", sentence_dim=6)
+    module = Critic(base=4, resolution=resolution, kind="spectral", sentence_dim=6)
     image = jnp.zeros((2, resolution, resolution, 3))
 
     def run():
@@ -38,7 +39,7 @@ def test_other_resolutions_end_at_the_same_grid(resolution):
 
 
 def test_without_the_unconditional_head():
-    module = Critic(4, 16, unconditional=False, sentence_dim=6)
+    module = Critic(base=4, resolution=16, unconditional=False, sentence_dim=6)
     assert "real" not in template(module)["params"]
     x = jnp.zeros((2, 16, 16, 3)), jnp.zeros((2, 6))
     out = jax.eval_shape(lambda: module.init_with_output(jax.random.key(0), *x)[0])

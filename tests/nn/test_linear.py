@@ -15,7 +15,7 @@ def draw(*shape, seed=0):
 @pytest.mark.parametrize(("size", "stride", "pad"), [(3, 1, None), (4, 2, 1), (4, 1, 0), (1, 1, 0)])
 def test_conv_slides_a_window_over_zero_padding(size, stride, pad):
     x = draw(2, 8, 8, 3)
-    module = Conv(5, size, stride, pad)
+    module = Conv(5, size, stride=stride, pad=pad)
     variables = module.init(jax.random.key(0), x)
     kernel, bias = (np.array(variables["params"][k]) for k in ("kernel", "bias"))
     edge = size // 2 if pad is None else pad

@@ -25,19 +25,35 @@ BATCH = 8
 SMALL = {"resolution": 16, "sentence_dim": 8}
 STAGES = {"base": 4, "resolution": 16, "stages": 2, "z_dim": 4, "c_dim": 4, "words_dim": 8}
 NETS = {
-    "stylegan_t g": stylegan_t.Generator(16, 8, 512, 32, num_res_blocks=1, sentence_dim=8),
-    "stylegan_t d": stylegan_t.DiscriminatorHeads(8, maps=2, inputs=8, sentence_dim=8),
-    "galip g": galip.Generator(4, 32, 4, 8, prompts=1, bridge_blocks=1, z_dim=4, sentence_dim=8),
-    "galip d": galip.Features(2, 3, 8, 16),
-    "df_gan g": df_gan.Generator(4, 32, z_dim=4, sentence_dim=8),
-    "df_gan d": df_gan.Features(4, 32),
-    "souza g": souza.Generator(4, attention=8, z_dim=4, **SMALL),
-    "souza d": souza.Discriminator(4, attention=8, **SMALL),
+    "stylegan_t g": stylegan_t.Generator(
+        resolution=16,
+        z_dim=8,
+        channel_base=512,
+        channel_max=32,
+        num_res_blocks=1,
+        sentence_dim=8,
+    ),
+    "stylegan_t d": stylegan_t.DiscriminatorHeads(cmap_dim=8, maps=2, inputs=8, sentence_dim=8),
+    "galip g": galip.Generator(
+        base=4,
+        resolution=32,
+        grid=4,
+        width=8,
+        prompts=1,
+        bridge_blocks=1,
+        z_dim=4,
+        sentence_dim=8,
+    ),
+    "galip d": galip.Features(base=2, taps=3, grid=8, width=16),
+    "df_gan g": df_gan.Generator(base=4, resolution=32, z_dim=4, sentence_dim=8),
+    "df_gan d": df_gan.Features(base=4, resolution=32),
+    "souza g": souza.Generator(base=4, attention=8, z_dim=4, **SMALL),
+    "souza d": souza.Discriminator(base=4, attention=8, **SMALL),
     "attngan g": attngan.Generator(residuals=1, **STAGES),
-    "attngan d": Critic(4, 16, "batch", sentence_dim=8),
+    "attngan d": Critic(base=4, resolution=16, kind="batch", sentence_dim=8),
     "dm_gan g": dm_gan.Generator(residuals=1, **STAGES),
-    "dm_gan d": Critic(4, 16, "spectral", sentence_dim=8),
-    "clip image": ClipImage(32, 4, 16, layers=4, heads=2, joint=8),
+    "dm_gan d": Critic(base=4, resolution=16, kind="spectral", sentence_dim=8),
+    "clip image": ClipImage(resolution=32, patch=4, width=16, layers=4, heads=2, joint=8),
 }
 # XLA takes barriers out before it merges what is computed twice, on CPUs alone.
 EXACT = {"xla_disable_hlo_passes": "cse_barrier_expander", "xla_backend_optimization_level": 0}

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxt2i.config import ConfigError
 from jaxt2i.nn import stages
 
 LENGTHS = np.array([4, 1, 2])
@@ -41,14 +42,6 @@ def test_only_the_published_mask_lets_a_picture_depend_on_its_neighbours():
         assert np.allclose(together, alone, atol=1e-6) == same
 
 
-def test_divergence_is_that_of_gaussians():
-    mean, log_variance = jnp.array([[0.5, -1.0]]), jnp.array([[0.2, -0.4]])
-    variance = np.exp([0.2, -0.4])
-    want = 0.5 * (variance + np.array([0.25, 1.0]) - 1 - np.array([0.2, -0.4])).mean()
-    assert stages.divergence(mean, log_variance) == pytest.approx(want, rel=1e-5)
-    assert stages.divergence(jnp.zeros((2, 3)), jnp.zeros((2, 3))) == 0
-
-
 def test_augmentation_draws_around_the_mean():
     module = stages.ConditioningAugmentation(3)
     sentence = jax.random.normal(jax.random.key(0), (2, 6))
@@ -62,8 +55,26 @@ def test_augmentation_draws_around_the_mean():
 
 @pytest.mark.parametrize(("resolution", "channels"), [(8, 16), (16, 32), (64, 128)])
 def test_first_stage_starts_wide_and_ends_at_its_base(resolution, channels):
-    module = stages.FirstStage(8, resolution)
+    module = stages.FirstStage(base=8, resolution=resolution)
     x = (jnp.zeros((2, 5)), jnp.zeros((2, 7)))
     out, variables = jax.eval_shape(lambda: module.init_with_output(jax.random.key(0), *x))
     assert out.shape == (2, resolution, resolution, 8)
     assert variables["params"]["fc"]["kernel"].shape == (12, 32 * channels)
+
+
+def test_sizes_double_up_to_the_last_and_start_at_eight_pixels():
+    assert stages.sizes_of(256, 3) == (64, 128, 256)
+    assert stages.sizes_of(16, 2) == (8, 16)
+    for resolution in (16, 48):
+        with pytest.raises(ConfigError, match=rf"resolution={resolution}: 3 stages .* from 32 on"):
+            stages.sizes_of(resolution, 3)
+
+
+def test_a_pyramid_keeps_the_largest_picture_and_averages_the_others():
+    image = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), dtype=np.uint8)
+    small, large = stages.pyramid(jnp.asarray(image), (8, 16))
+    np.testing.assert_array_equal(large, image)
+    assert small.shape == (2, 8, 8, 3)
+    np.testing.assert_allclose(small.mean((1, 2)), image.mean((1, 2)), atol=3)
+    flat = stages.pyramid(jnp.full((1, 16, 16, 3), 9, jnp.uint8), (8,))
+    np.testing.assert_array_equal(flat[0], jnp.full((1, 8, 8, 3), 9.0))

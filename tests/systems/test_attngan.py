@@ -35,7 +35,7 @@ def tiny():
     ("generator", "count"),
     [
         (attngan.Generator(), 7_084_592),
-        (attngan.Generator(48, residuals=3), 13_811_456),
+        (attngan.Generator(base=48, residuals=3), 13_811_456),
         (attngan.Generator(residuals=0, last_only=True), 6_638_960),
         (dm_gan.Generator(), 21_449_042),
         (dm_gan.Generator(residuals=3), 22_335_314),
@@ -73,9 +73,9 @@ def test_one_drawing_serves_all_players_and_its_statistics_move_once():
     state, frozen = states.create(method, spec, 0, jax.tree.map(lambda _: one, shapes))
     batch = run.pipeline(run.source("train"), size, method.needs).batch_at(0)
     after, _ = jax.jit(steps.make(method, steps.Rules(0, size, 10))[1])(state, frozen, batch)
-    game = method.players[-1].loss.__self__
+    losses = method.players[-1].loss.__self__
     ctx = states.context(method, state, frozen, key=steps.step_key(0, state.step), use_ema=False)
-    game.fake(ctx, batch, game.text(ctx, batch))
+    losses.fake(ctx, batch, losses.text(ctx, batch))
     for a, b in zip(
         jax.tree.leaves(ctx.extra["g"]), jax.tree.leaves(after.extra["g"]), strict=True
     ):
@@ -98,7 +98,7 @@ def test_encoders_come_from_an_earlier_run(tmp_path):
         np.testing.assert_array_equal(a, b)
     assert set(run.method.pretrained["image"]()) == {"params", "batch_stats"}
     # Nothing there to start the generator from.
-    assert runs.fresh_start(run.config, run.method) is None
+    assert borrow.fresh_start(run.config, run.method) is None
     wide = opened(init_from=str(tmp_path / "damsm"), weights="pretrained", width=24)
     with pytest.raises(ConfigError, match=r"config\.init_from=.*text/params/.* there, .* here"):
         wide.method.pretrained["text"]()
@@ -107,18 +107,10 @@ def test_encoders_come_from_an_earlier_run(tmp_path):
             opened(init_from=folder, weights="pretrained").method.pretrained["image"]()
 
 
-@pytest.mark.parametrize("pairs", attngan.PAIRS)
-def test_wrong_pairs_are_pictures_beside_other_captions(pairs):
-    game = attngan.Game(attngan.Model(wrong_pairs=pairs), 256)
-    h, sentence = game.wrong(jnp.arange(4), jnp.arange(4))
-    found = list(zip(h.tolist(), sentence.tolist(), strict=True))
-    assert found == [(0, 1), (1, 2), (2, 3)] + ([(3, 0)] if pairs == "roll" else [])
-
-
 def test_the_paper_and_the_code_of_dm_gan_differ_where_fields_say():
-    given = [jnp.ones(x.shape, x.dtype) for x in dm_gan.Generator(4, 32, c_dim=3).example()]
+    code = dm_gan.Generator(base=4, resolution=32, c_dim=3)
+    given = [jnp.ones(x.shape, x.dtype) for x in code.example()]
     given[0] = jax.random.normal(jax.random.key(3), given[0].shape)
-    code = dm_gan.Generator(4, 32, c_dim=3)
     variables = code.init(jax.random.key(0), *given)
 
     def drawn(module, params):

@@ -31,7 +31,8 @@ def test_published_sizes():
 
 @pytest.mark.parametrize("resolution", [16, 64, 512])
 def test_other_resolutions(resolution):
-    g, d = df_gan.Generator(8, resolution), df_gan.Features(8, resolution)
+    sizes = {"base": 8, "resolution": resolution}
+    g, d = df_gan.Generator(**sizes), df_gan.Features(**sizes)
     picture = jax.eval_shape(g.init_with_output, jax.random.key(0), *g.example())[0]
     assert picture.shape == (1, resolution, resolution, 3)
     features = jax.eval_shape(d.init_with_output, jax.random.key(0), picture)[0]
@@ -39,13 +40,13 @@ def test_other_resolutions(resolution):
 
 
 def test_latents_are_truncated_by_resampling():
-    game = df_gan.Game(df_gan.Model(truncation=0.5), None, 16)
-    z = jax.vmap(game.latent)(jax.random.split(jax.random.key(0), 200))
+    losses = df_gan.Losses(df_gan.Model(truncation=0.5), None, 16)
+    z = jax.vmap(losses.latent)(jax.random.split(jax.random.key(0), 200))
     assert jnp.abs(z).max() <= 1
     # Clipping would pile 2.3% up at each border.
     assert (jnp.abs(z) > 0.999).mean() < 1e-3
     assert jnp.std(z) == pytest.approx(0.5 * 0.8796, rel=0.02)
-    full = df_gan.Game(df_gan.Model(truncation=0.0), None, 16)
+    full = df_gan.Losses(df_gan.Model(truncation=0.0), None, 16)
     assert jnp.abs(jax.vmap(full.latent)(jax.random.split(jax.random.key(0), 200))).max() > 3
 
 
@@ -61,7 +62,7 @@ def test_mismatched_pairs_are_pictures_beside_their_neighbours_captions():
 
     image = jnp.arange(4.0)[:, None, None, None] * jnp.ones((4, 2, 2, 3))
     sentence = 10.0 * jnp.arange(4.0)[:, None] * jnp.ones((4, 5))
-    df_gan.Game(df_gan.Model(), None, 16).real_terms(ctx, image, sentence)
+    df_gan.Losses(df_gan.Model(), None, 16).real_terms(ctx, image, sentence)
     pictures, captions = (np.asarray(x).reshape(4, -1)[:, 0] for x in seen[len(seen) - 1])
     pairs = {(int(p), int(c) // 10) for p, c in zip(pictures, captions, strict=True)}
     assert pairs == {((i + 1) % 4, i) for i in range(4)}

@@ -19,14 +19,16 @@ from jaxt2i.systems.galip import names as galip
 SIZES = {"z_dim": 5, "sentence_dim": 6}
 NETS = {
     "df_gan": {
-        "g": df_gan_method.Generator(2, 64, **SIZES),
-        "d": df_gan_method.Features(2, 64),
-        "c": df_gan_method.OneWayOutput(2, 16, 6),
+        "g": df_gan_method.Generator(base=2, resolution=64, **SIZES),
+        "d": df_gan_method.Features(base=2, resolution=64),
+        "c": df_gan_method.OneWayOutput(base=2, channels=16, sentence_dim=6),
     },
     "galip": {
-        "g": galip_method.Generator(2, 64, 7, 8, 3, 2, **SIZES),
-        "d": galip_method.Features(2, 3, 7, 8),
-        "c": galip_method.Quality(2, 7, 6),
+        "g": galip_method.Generator(
+            base=2, resolution=64, grid=7, width=8, prompts=3, bridge_blocks=2, **SIZES
+        ),
+        "d": galip_method.Features(base=2, taps=3, grid=7, width=8),
+        "c": galip_method.Quality(base=2, grid=7, sentence_dim=6),
     },
 }
 MODULES = {"df_gan": df_gan, "galip": galip}
@@ -127,6 +129,6 @@ def test_keys_of_no_network_are_reported(published, tmp_path, capsys):
 
 def test_another_size_is_named(published):
     _, parts = published["df_gan"]
-    wrong = template(df_gan_method.Generator(4, 64, **SIZES))
+    wrong = template(df_gan_method.Generator(base=4, resolution=64, **SIZES))
     with pytest.raises(rules.ConversionError, match=r"GBlocks|fc"):
         rules.to_flax(df_gan.GENERATOR, parts["g"], wrong)

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxt2i.config import ConfigError
+from jaxt2i.data import pipeline
 from jaxt2i.encoders.pretrained import template
 from jaxt2i.engine import state as states
 from jaxt2i.run import open as runs
@@ -29,8 +30,8 @@ def test_published_sizes():
 
 @pytest.mark.parametrize("resolution", [32, 128, 512])
 def test_other_resolutions(resolution):
-    g = souza.Generator(8, resolution, attention=32)
-    d = souza.Discriminator(8, resolution, attention=32)
+    sizes = {"base": 8, "resolution": resolution, "attention": 32}
+    g, d = souza.Generator(**sizes), souza.Discriminator(**sizes)
     image = jax.eval_shape(g.init_with_output, jax.random.key(0), *g.example())[0]
     assert image.shape == (1, resolution, resolution, 3)
     logits = jax.eval_shape(d.init_with_output, jax.random.key(0), *d.example())[0]
@@ -56,7 +57,7 @@ def test_mixtures_are_convex_and_of_present_captions(seed, count):
 
 
 def test_training_mixes_and_sampling_does_not():
-    game = souza.Game(souza.Model(mix_range=10.0), None, 16)
+    losses = souza.Losses(souza.Model(mix_range=10.0), None, 16)
 
     def ctx(net, tokens, mask):
         sentence = tokens.astype(jnp.float32)
@@ -71,10 +72,10 @@ def test_training_mixes_and_sampling_does_not():
         "tokens": tokens[:, 2],
         "token_mask": jnp.ones((2, 2), bool),
     }
-    mixed = game.sentences(ctx, batch)
+    mixed = losses.sentences(ctx, batch)
     assert 0 < mixed[0, 0] < 2
     assert mixed[1, 0] == 0
-    np.testing.assert_array_equal(game.text(ctx, batch).sentence, tokens[:, 2])
+    np.testing.assert_array_equal(losses.text(ctx, batch).sentence, tokens[:, 2])
 
 
 def test_the_average_moves_by_a_thousandth_at_any_batch():
@@ -94,8 +95,7 @@ def test_settling_brings_statistics_to_those_of_the_weights():
     frozen = {
         n: jax.jit(method.init)(jax.random.key(0), states.zeros(spec))[n] for n in method.frozen
     }
-    tokens, mask = run().tokenizer(["a red rose"] * 8)
-    rows = {"tokens": jnp.asarray(tokens), "token_mask": jnp.asarray(mask)}
+    rows = pipeline.prompts_batch(run().tokenizer, ["a red rose"] * 8)
 
     @jax.jit
     def turn(state, key):

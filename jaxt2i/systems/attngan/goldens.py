@@ -18,8 +18,9 @@ from jaxt2i.data.words import WordTokenizer, words_of
 from jaxt2i.engine import state as states
 from jaxt2i.engine import step as steps
 from jaxt2i.engine.method import Ctx, Ema, Player
+from jaxt2i.losses.staged import divergence
 from jaxt2i.nn.optim import Adam
-from jaxt2i.nn.stages import divergence, glu
+from jaxt2i.nn.stages import glu
 from jaxt2i.systems.attngan import method as attngan
 from jaxt2i.systems.attngan import names as tables
 from jaxt2i.systems.damsm import goldens as damsm
@@ -205,7 +206,7 @@ def critic(golden, case, family: Family = FAMILY) -> Arrays:
 # --- Losses ------------------------------------------------------------------------------------
 
 
-class GivenGame(attngan.Game):
+class GivenGame(attngan.Losses):
     """The method's own game on given latents and pictures."""
 
     def reals(self, batch) -> tuple[jax.Array, ...]:
@@ -327,7 +328,7 @@ def train_step(golden, case, family: Family = FAMILY) -> Arrays:
 
 def data_pyramid(golden, case) -> Arrays:
     """A box crop, the resize, given crops and mirrors, and the smaller pictures."""
-    out, game = {}, attngan.Game(attngan.Model(), 256)
+    out, game = {}, attngan.Losses(attngan.Model(), 256)
     for tag in ("cub", "cub_edge", "coco"):
         image = Image.fromarray(case.inputs[f"in_{tag}_image"])
         box = case.inputs[f"in_{tag}_bbox"]

@@ -1,8 +1,8 @@
 """AttnGAN: three stages of drawing, each later one reading the caption's words pixel by pixel.
 
 Xu et al. 2018 (arXiv 1711.10485), and taoxugit/AttnGAN. The frozen encoders of a DAMSM condition
-the generator and judge its last picture; `config.init_from` names the run, or the folder of
-converted weights, that they come from. `Game` is also that of DM-GAN.
+the generator and guide its last picture; `config.init_from` names the run, or the folder of
+converted weights, that they come from.
 """
 
 import dataclasses
@@ -10,54 +10,28 @@ import functools
 import math
 
 import flax.linen as nn
-import flax.struct
 import jax
 import jax.numpy as jnp
-from jax.nn import softplus
 
 from jaxt2i.config import ConfigError, fields
 from jaxt2i.data.schema import unit_range
 from jaxt2i.encoders.damsm import DamsmImage, DamsmText
 from jaxt2i.encoders.text import Text
 from jaxt2i.engine.method import Batch, Ctx, Ema, Method, Player, Sampler
+from jaxt2i.losses import staged
 from jaxt2i.losses.damsm import Gammas, damsm
 from jaxt2i.metrics.drawn import BETTER, scores
+from jaxt2i.nn import stages
 from jaxt2i.nn.critics import Critic
+from jaxt2i.nn.initial import initialise
 from jaxt2i.nn.linear import Conv
 from jaxt2i.nn.norms import orthogonal
 from jaxt2i.nn.optim import Adam
 from jaxt2i.nn.precision import compute_dtype
 from jaxt2i.nn.remat import Policy
-from jaxt2i.nn.resample import reduce_bytes
-from jaxt2i.nn.stages import (
-    MASKS,
-    ConditioningAugmentation,
-    FirstStage,
-    Refinement,
-    ToImage,
-    divergence,
-    read_words,
-)
+from jaxt2i.nn.stages import Drawn, read_words
 
 WEIGHTS = ("pretrained", "random")
-PAIRS = ("shift", "roll")
-
-
-@flax.struct.dataclass
-class Drawn:
-    """What a generator draws.
-
-    Attributes:
-      images: one a stage, smallest first, [B, R, R, 3] in [-1, 1].
-      attention: of every stage behind the first, [B, T, H, W] over the words.
-      mean: of the conditioning augmentation, [B, C].
-      log_variance: [B, C].
-    """
-
-    images: tuple[jax.Array, ...]
-    attention: tuple[jax.Array, ...]
-    mean: jax.Array
-    log_variance: jax.Array
 
 
 class NextStage(nn.Module):
@@ -82,13 +56,19 @@ class NextStage(nn.Module):
         """Features [B, R, R, g], words [B, T, S] to ([B, 2R, 2R, g], attention [B, T, R, R])."""
         channels = h.shape[-1]
         project = Conv(
-            channels, 1, use_bias=False, dtype=self.dtype, kernel_init=orthogonal(), name="context"
+            channels, 1, use_bias=False, kernel_init=orthogonal(), dtype=self.dtype, name="context"
         )
         words = project(words[:, None])[:, 0]  # [B, T, g]
         context, attention = read_words(h, words, words, mask, self.attention_mask)
         self.sow("intermediates", "read", context)
-        own = (self.residuals, self.group, self.dtype, self.remat)
-        refine = Refinement(channels, *own, name="refine")
+        refine = stages.Refinement(
+            channels,
+            blocks=self.residuals,
+            group=self.group,
+            dtype=self.dtype,
+            remat=self.remat,
+            name="refine",
+        )
         return refine(jnp.concatenate([h, context], -1), train=train), attention
 
 
@@ -125,7 +105,7 @@ class Generator(nn.Module):
 
     def example(self) -> tuple[jax.ShapeDtypeStruct, ...]:
         """Inputs that `init` can be traced with."""
-        return example(self.z_dim, self.c_dim, self.words_dim)
+        return stages.generator_inputs(self.z_dim, self.c_dim, self.words_dim)
 
     @nn.compact
     def __call__(self, z, eps, sentence, words, mask, *, train: bool = False) -> Drawn:
@@ -139,31 +119,29 @@ class Generator(nn.Module):
           mask: bool [B, T], True at words.
           train: normalise by the batch's statistics and move the running ones.
         """
-        augment = ConditioningAugmentation(self.c_dim, name="augment")
+        augment = stages.ConditioningAugmentation(self.c_dim, name="augment")
         cond, mean, log_variance = augment(sentence, eps)
+        common = {"group": self.group, "dtype": self.dtype, "remat": self.remat}
         size = self.resolution // 2 ** (self.stages - 1)
-        first = FirstStage(self.base, size, self.group, self.dtype, self.remat, name="stage1")
+        first = stages.FirstStage(base=self.base, resolution=size, name="stage1", **common)
         h = first(cond, z, train=train)
         images, attention = [], []
         for i in range(self.stages):
             if i:
-                own = (self.residuals, self.attention_mask, self.group, self.dtype, self.remat)
-                stage = NextStage(*own, name=f"stage{i + 1}")
+                stage = NextStage(
+                    residuals=self.residuals,
+                    attention_mask=self.attention_mask,
+                    name=f"stage{i + 1}",
+                    **common,
+                )
                 h, share = stage(h, words, mask, train=train)
                 attention.append(share)
             if not self.last_only or i == self.stages - 1:
-                images.append(ToImage(self.dtype, name=f"image{i + 1}")(h))
+                images.append(stages.ToImage(dtype=self.dtype, name=f"image{i + 1}")(h))
         return Drawn(tuple(images), tuple(attention), mean, log_variance)
 
 
-def example(z_dim: int, c_dim: int, words_dim: int) -> tuple[jax.ShapeDtypeStruct, ...]:
-    """Shapes of a generator's inputs, for one caption of three words."""
-    shapes = (1, z_dim), (1, c_dim), (1, words_dim), (1, 3, words_dim)
-    floats = (jax.ShapeDtypeStruct(s, jnp.float32) for s in shapes)
-    return *floats, jax.ShapeDtypeStruct((1, 3), bool)
-
-
-# --- The game ----------------------------------------------------------------------------------
+# --- Losses and sampling -------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,12 +158,11 @@ class Model:
       stages: pictures, each twice the size of the one before.
       last_only: AttnDCGAN: one picture, one D without its unconditional head.
       attention_mask: "tiled" as published, "own" corrected; see `read_words`.
-      wrong_pairs: "shift": B - 1 pairs of a picture and the next caption, as published; "roll": B
-        pairs, the last picture with the first caption, which splits evenly over devices.
+      wrong_pairs: "shift" as published, or "roll"; see `staged.wrong_pairs`.
       damsm_weight: lambda of the DAMSM loss on the last picture.
       kl_weight: of the conditioning augmentation's divergence.
       class_mask: pictures of a class are no negatives in the DAMSM loss; needs `label`.
-      gamma1, gamma2, gamma3, divide_by_gamma2: see jaxt2i.systems.damsm.method.
+      gamma1, gamma2, gamma3, divide_by_gamma2: of the DAMSM loss; see `losses.damsm.Gammas`.
       norm_group: examples that a batch norm takes together, as on one of the original's GPUs;
         0 = the global batch.
       ema_beta: weight of the old average of G at every step.
@@ -217,39 +194,37 @@ class Model:
     norm_group: int = 0
     ema_beta: float = 0.999
 
-    def sizes(self, resolution: int) -> tuple[int, ...]:
-        """Resolutions of the pictures, smallest first."""
-        every = tuple(resolution // 2**i for i in range(self.stages))[::-1]
-        return every[-1:] if self.last_only else every
-
 
 @dataclasses.dataclass(frozen=True)
-class Game:
+class Losses:
     """The losses, the sampler and the scores, over networks named g, d64, d128, ..., text, image.
 
     Attributes:
       model: the settings.
-      resolution: of the last picture.
+      resolution: of the last picture, pixels.
     """
 
     model: Model
     resolution: int
 
     @property
+    def sizes(self) -> tuple[int, ...]:
+        """Resolutions of the pictures, smallest first."""
+        every = stages.sizes_of(self.resolution, self.model.stages)
+        return every[-1:] if self.model.last_only else every
+
+    @property
     def critics(self) -> tuple[str, ...]:
         """Names of the discriminators, smallest picture first."""
-        return tuple(f"d{size}" for size in self.model.sizes(self.resolution))
+        return tuple(f"d{size}" for size in self.sizes)
 
     def text(self, ctx: Ctx, batch: Batch) -> Text:
         """The captions, by the frozen encoder."""
         return ctx("text", batch["tokens"], batch["token_mask"])
 
     def reals(self, batch: Batch) -> tuple[jax.Array, ...]:
-        """Real pictures in [-1, 1] at every size; the smaller ones as Pillow resizes (bilinear)."""
-        image, out = batch["image"], []
-        for size in self.model.sizes(self.resolution):
-            out.append(image if size == self.resolution else reduce_bytes(image, size))
-        return tuple(map(unit_range, out))
+        """Real pictures in [-1, 1] at every size."""
+        return tuple(map(unit_range, stages.pyramid(batch["image"], self.sizes)))
 
     def latents(self, ctx: Ctx, batch: Batch) -> tuple[jax.Array, jax.Array]:
         """This step's (z [B, Z], eps [B, C]), the same for every player."""
@@ -267,50 +242,44 @@ class Game:
 
         return ctx.shared("fake", "g", draw)
 
-    def wrong(self, h: jax.Array, sentence: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Real features beside captions of other pictures."""
-        if self.model.wrong_pairs == "shift":
-            return h[:-1], sentence[1:]
-        return h, jnp.roll(sentence, -1, 0)
-
     def d_loss(self, index: int, ctx: Ctx, batch: Batch) -> tuple[jax.Array, dict]:
-        """One discriminator's turn (paper, equation 5, with the code's weights)."""
-        net, text = self.critics[index], self.text(ctx, batch)
+        """One discriminator's turn."""
+        text = self.text(ctx, batch)
         sentence = text.sentence.astype(jnp.float32)
         fake = jax.lax.stop_gradient(self.fake(ctx, batch, text).images[index])
-        judge = functools.partial(ctx, net, train=True)
-        real = judge(self.reals(batch)[index], method="features")
-        drawn = judge(fake, method="features")
-        logs = {
-            "real_pair": softplus(-judge(real, sentence, method="together")).mean(),
-            "fake_pair": softplus(judge(drawn, sentence, method="together")).mean(),
-            "wrong_pair": softplus(judge(*self.wrong(real, sentence), method="together")).mean(),
-        }
-        wrong = logs["fake_pair"] + logs["wrong_pair"]
-        if self.model.last_only:
-            return logs["real_pair"] + wrong / 2, logs
-        logs["real"] = softplus(-ctx(net, real, method="alone")).mean()
-        logs["fake"] = softplus(ctx(net, drawn, method="alone")).mean()
-        return (logs["real"] + logs["real_pair"]) / 2 + (logs["fake"] + wrong) / 3, logs
+        return staged.d_loss(
+            functools.partial(ctx, self.critics[index]),
+            real=self.reals(batch)[index],
+            fake=fake,
+            sentence=sentence,
+            pairs=self.model.wrong_pairs,
+            unconditional=not self.model.last_only,
+        )
 
     def adversarial(self, ctx: Ctx, drawn: Drawn, sentence: jax.Array) -> dict[str, jax.Array]:
         """What every discriminator says of G's pictures."""
-        logs = {}
-        for net, image in zip(self.critics, drawn.images, strict=True):
-            h = ctx(net, image, train=True, method="features")
-            pair = ctx(net, h, sentence, train=True, method="together")
-            logs[f"{net}_pair"] = softplus(-pair).mean()
-            if not self.model.last_only:
-                logs[f"{net}_alone"] = softplus(-ctx(net, h, method="alone")).mean()
-        return logs
+        return staged.g_terms(
+            {net: functools.partial(ctx, net) for net in self.critics},
+            drawn.images,
+            sentence,
+            unconditional=not self.model.last_only,
+        )
 
     def match(self, ctx: Ctx, batch: Batch, image: jax.Array, text: Text) -> tuple:
         """The DAMSM loss of pictures and their captions, and its four terms."""
         m = self.model
-        gammas = Gammas(m.gamma1, m.gamma2, m.gamma3, m.divide_by_gamma2)
         regions, code = ctx("image", image)
-        label = batch["label"] if m.class_mask else None
-        return damsm(regions, code, text.words, text.sentence, text.mask, label, gammas)
+        return damsm(
+            regions,
+            code,
+            text.words,
+            text.sentence,
+            text.mask,
+            label=batch["label"] if m.class_mask else None,
+            gammas=Gammas(
+                attend=m.gamma1, words=m.gamma2, match=m.gamma3, divide=m.divide_by_gamma2
+            ),
+        )
 
     def g_loss(self, ctx: Ctx, batch: Batch) -> tuple[jax.Array, dict[str, jax.Array]]:
         """The generator's turn (paper, equations 4 and 11): every D, the DAMSM, the divergence."""
@@ -321,7 +290,7 @@ class Game:
         if self.model.damsm_weight:
             matched, terms = self.match(ctx, batch, drawn.images[-1], text)
             total, logs = total + self.model.damsm_weight * matched, {**logs, **terms}
-        logs["kl"] = divergence(drawn.mean, drawn.log_variance)
+        logs["kl"] = staged.divergence(drawn.mean, drawn.log_variance)
         return total + self.model.kl_weight * logs["kl"], logs
 
     def latent(self, key: jax.Array) -> jax.Array:
@@ -347,63 +316,47 @@ class Game:
         seen = [ctx("image", x)[1] for x in (unit_range(batch["image"]), fake)]
         return scores(*seen, text.sentence)
 
-    def encoders(self, tokens: int, dtype: jnp.dtype) -> dict[str, nn.Module]:
-        """The frozen DAMSM."""
+    def nets(self, tokens: int, dtype: jnp.dtype) -> dict[str, nn.Module]:
+        """The networks; captions have `tokens` positions."""
         m = self.model
+        generator = Generator(
+            base=m.g_base,
+            resolution=self.resolution,
+            stages=m.stages,
+            residuals=m.residuals,
+            last_only=m.last_only,
+            attention_mask=m.attention_mask,
+            z_dim=m.z_dim,
+            c_dim=m.c_dim,
+            words_dim=m.width,
+            group=m.norm_group,
+            dtype=dtype,
+        )
+        discriminators = {
+            net: Critic(
+                base=m.d_base,
+                resolution=size,
+                kind="batch",
+                unconditional=not m.last_only,
+                sentence_dim=m.width,
+                group=m.norm_group,
+                dtype=dtype,
+            )
+            for net, size in zip(self.critics, self.sizes, strict=True)
+        }
         return {
-            "text": DamsmText(m.text_vocab, tokens, m.embed, m.width),
+            "g": generator,
+            **discriminators,
+            "text": DamsmText(vocab=m.text_vocab, length=tokens, embed=m.embed, width=m.width),
             "image": DamsmImage(
-                m.trunk,
-                m.width,
-                m.align_corners,
+                trunk=m.trunk,
+                width=m.width,
+                align_corners=m.align_corners,
                 base=m.base,
                 resolution=self.resolution,
                 dtype=dtype,
             ),
         }
-
-    def judges(self, kind: str, dtype: jnp.dtype) -> dict[str, nn.Module]:
-        """The discriminators."""
-        m = self.model
-        return {
-            name: Critic(m.d_base, size, kind, not m.last_only, m.width, m.norm_group, dtype)
-            for name, size in zip(self.critics, m.sizes(self.resolution), strict=True)
-        }
-
-    def method(self, cfg, nets: dict[str, nn.Module]) -> Method:
-        """The whole, on networks that carry the names above."""
-        m = self.model
-        tx = {n: fields(Adam, cfg.optim[n], f"config.optim.{n}").tx() for n in ("d", "g")}
-        players = [
-            Player(net, (net,), functools.partial(self.d_loss, i), tx["d"])
-            for i, net in enumerate(self.critics)
-        ]
-        # One weight at every step, whatever the batch: the half-life in images follows from it.
-        half_life = -cfg.batch_size / math.log2(m.ema_beta)
-        frozen = ("text", "image")
-
-        def init(key: jax.Array, batch: Batch) -> dict:
-            keys = dict(zip(sorted(nets), jax.random.split(key, len(nets)), strict=True))
-            zeros = {n: (jnp.zeros(x.shape, x.dtype) for x in nets[n].example()) for n in nets}
-            return {n: nets[n].init(keys[n], *zeros[n]) for n in nets}
-
-        return Method(
-            nets=nets,
-            players=(*players, Player("g", ("g",), self.g_loss, tx["g"])),
-            init=init,
-            needs=("image", "tokens", "token_mask", *(("label",) if m.class_mask else ())),
-            sampler=self.sampler,
-            frozen=frozen,
-            borrowed=frozen if m.weights == "pretrained" else (),
-            ema={"g": Ema(half_life, rampup=None)},
-            vocab=m.text_vocab,
-            score=self.score,
-            better=BETTER,
-            notes=(
-                "reads and judges with the DAMSM of "
-                + (cfg.init_from if m.weights == "pretrained" else "random weights: speed alone"),
-            ),
-        )
 
 
 def check(model: Model, resolution: int) -> None:
@@ -414,36 +367,42 @@ def check(model: Model, resolution: int) -> None:
     """
     for name, value, known in (
         ("weights", model.weights, WEIGHTS),
-        ("attention_mask", model.attention_mask, MASKS),
-        ("wrong_pairs", model.wrong_pairs, PAIRS),
+        ("attention_mask", model.attention_mask, stages.MASKS),
+        ("wrong_pairs", model.wrong_pairs, staged.PAIRS),
     ):
         if value not in known:
             raise ConfigError(f"config.model.{name}={value!r}; expected one of {known}")
-    if resolution & (resolution - 1) or resolution // 2 ** (model.stages - 1) < 8:
-        raise ConfigError(
-            f"config.data.resolution={resolution}: {model.stages} stages (config.model.stages) "
-            f"need a power of two from {8 * 2 ** (model.stages - 1)} on"
-        )
+    stages.sizes_of(resolution, model.stages)
 
 
 def build(cfg) -> Method:
     """The method of a config: `cfg.model` holds `Model`, `cfg.optim.d` and `.g` one `Adam` each."""
     model = fields(Model, cfg.model, "config.model")
     check(model, cfg.data.resolution)
-    dtype = compute_dtype(cfg.precision, jax.default_backend())
-    game = Game(model, cfg.data.resolution)
-    generator = Generator(
-        model.g_base,
-        cfg.data.resolution,
-        model.stages,
-        model.residuals,
-        model.last_only,
-        model.attention_mask,
-        model.z_dim,
-        model.c_dim,
-        model.width,
-        model.norm_group,
-        dtype,
+    losses = Losses(model, cfg.data.resolution)
+    nets = losses.nets(cfg.data.tokens, compute_dtype(cfg.precision, jax.default_backend()))
+    tx = {n: fields(Adam, cfg.optim[n], f"config.optim.{n}").tx() for n in ("d", "g")}
+    players = [
+        Player(net, (net,), functools.partial(losses.d_loss, i), tx["d"])
+        for i, net in enumerate(losses.critics)
+    ]
+    # One weight at every step, whatever the batch: the half-life in images follows from it.
+    half_life = -cfg.batch_size / math.log2(model.ema_beta)
+    frozen, pretrained = ("text", "image"), model.weights == "pretrained"
+    return Method(
+        nets=nets,
+        players=(*players, Player("g", ("g",), losses.g_loss, tx["g"])),
+        init=lambda key, batch: initialise(nets, key),
+        needs=("image", "tokens", "token_mask", *(("label",) if model.class_mask else ())),
+        sampler=losses.sampler,
+        frozen=frozen,
+        borrowed=frozen if pretrained else (),
+        ema={"g": Ema(half_life, rampup=None)},
+        vocab=model.text_vocab,
+        score=losses.score,
+        better=BETTER,
+        notes=(
+            "reads and scores with the DAMSM of "
+            + (cfg.init_from if pretrained else "random weights: speed alone"),
+        ),
     )
-    nets = {"g": generator, **game.judges("batch", dtype), **game.encoders(cfg.data.tokens, dtype)}
-    return game.method(cfg, nets)

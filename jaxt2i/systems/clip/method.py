@@ -93,7 +93,7 @@ def build(cfg) -> Method:
     nets = {
         "text": text,
         "image": image,
-        "temperature": Temperature(model.init_temperature, model.max_scale),
+        "temperature": Temperature(start=model.init_temperature, most=model.max_scale),
     }
 
     def pixels(batch):

@@ -226,7 +226,7 @@ def damsm_losses(golden, case) -> Arrays:
     }
 
 
-class GivenGame(damsm.Game):
+class GivenGame(damsm.Losses):
     """The method's own game on given pictures; the dropout mask is among the text's variables."""
 
     def pictures(self, batch) -> jax.Array:

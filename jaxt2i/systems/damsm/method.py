@@ -1,7 +1,7 @@
 """DAMSM: a text encoder and an image encoder that learn to find each other, word by region.
 
 Xu et al. 2018 (AttnGAN, arXiv 1711.10485), section 3.2. Trained once on captioned pictures; then
-the frozen encoders condition, guide and judge the attentional GANs. Every caption of the global
+the frozen encoders condition, guide and score the attentional GANs. Every caption of the global
 batch is a negative for every picture of it, on whichever device either lies.
 """
 
@@ -123,7 +123,7 @@ class Optim:
 
 
 @dataclasses.dataclass(frozen=True)
-class Game:
+class Losses:
     """The loss and the score, over networks named text and image."""
 
     model: Model
@@ -142,9 +142,17 @@ class Game:
         """The sum of both matches, in both directions."""
         m = self.model
         regions, code, text = self.encode(ctx, batch, train=True)
-        gammas = Gammas(m.gamma1, m.gamma2, m.gamma3, m.divide_by_gamma2)
-        label = batch["label"] if m.class_mask else None
-        return damsm(regions, code, text.words, text.sentence, text.mask, label, gammas)
+        return damsm(
+            regions,
+            code,
+            text.words,
+            text.sentence,
+            text.mask,
+            label=batch["label"] if m.class_mask else None,
+            gammas=Gammas(
+                attend=m.gamma1, words=m.gamma2, match=m.gamma3, divide=m.divide_by_gamma2
+            ),
+        )
 
     def score(self, ctx: Ctx, batch: Batch) -> dict[str, jax.Array]:
         """R-precision of held-out pictures among a hundred captions."""
@@ -162,19 +170,23 @@ def build(cfg) -> Method:
     if model.trunk not in TRUNKS:
         raise ConfigError(f"config.model.trunk={model.trunk!r}; expected one of {TRUNKS}")
     dtype = compute_dtype(cfg.precision, jax.default_backend())
-    game = Game(model)
+    losses = Losses(model)
     nets = {
         "text": DamsmText(
-            model.text_vocab, cfg.data.tokens, model.embed, model.width, model.dropout
+            vocab=model.text_vocab,
+            length=cfg.data.tokens,
+            embed=model.embed,
+            width=model.width,
+            dropout=model.dropout,
         ),
         "image": DamsmImage(
-            model.trunk,
-            model.width,
-            model.align_corners,
-            model.train_trunk,
-            model.base,
-            cfg.data.resolution,
-            dtype,
+            trunk=model.trunk,
+            width=model.width,
+            align_corners=model.align_corners,
+            train_trunk=model.train_trunk,
+            base=model.base,
+            resolution=cfg.data.resolution,
+            dtype=dtype,
         ),
     }
 
@@ -182,7 +194,7 @@ def build(cfg) -> Method:
         keys = jax.random.split(key)
         return {
             "text": nets["text"].init(keys[0], batch["tokens"][:1], batch["token_mask"][:1]),
-            "image": nets["image"].init(keys[1], game.pictures(batch)[:1]),
+            "image": nets["image"].init(keys[1], losses.pictures(batch)[:1]),
         }
 
     pretrained, notes = {}, ()
@@ -196,12 +208,12 @@ def build(cfg) -> Method:
             )
     return Method(
         nets=nets,
-        players=(game.player(fields(Optim, cfg.optim, "config.optim")),),
+        players=(losses.player(fields(Optim, cfg.optim, "config.optim")),),
         init=init,
         needs=("image", "tokens", "token_mask", *(("label",) if model.class_mask else ())),
         pretrained=pretrained,
         vocab=model.text_vocab,
-        score=game.score,
+        score=losses.score,
         better={"r_precision": "higher"},
         notes=notes,
     )

@@ -74,7 +74,7 @@ def discriminator(golden, case) -> Arrays:
     }
 
 
-class GivenGame(df_gan.Game):
+class GivenGame(df_gan.Losses):
     """The method's own game on given latents, sentences and pictures."""
 
     def text(self, ctx: Ctx, batch: Batch) -> Text:

@@ -1,12 +1,11 @@
 """DF-GAN: a one-stage generator, a matching-aware gradient penalty, a one-way output.
 
 Tao, Tang, Wu, Jing, Bao, Xu, CVPR 2022 (arXiv 2008.05865). No normalisation, no extra networks:
-the caption enters through affine transformations, and one logit judges realism and match
+the caption enters through affine transformations, and one logit says realism and match
 together. Follows the official code of June 2022 on, which the published checkpoints belong to.
 """
 
 import dataclasses
-import functools
 
 import flax.linen as nn
 import jax
@@ -18,9 +17,10 @@ from jaxt2i.encoders import perception
 from jaxt2i.encoders.text import Text
 from jaxt2i.engine.method import Batch, Ctx, Ema, Method, Player, Sampler
 from jaxt2i.losses import adversarial
-from jaxt2i.losses.penalties import Judged, judge
+from jaxt2i.losses.penalties import Penalised, penalised
 from jaxt2i.metrics.drawn import BETTER, scores
 from jaxt2i.nn.affine import UpBlock, leaky, widths
+from jaxt2i.nn.initial import initialise
 from jaxt2i.nn.linear import Conv, Linear
 from jaxt2i.nn.optim import Adam
 from jaxt2i.nn.precision import compute_dtype
@@ -63,10 +63,10 @@ class Generator(nn.Module):
         """Z [B, Z] and sentence [B, S] to pictures [B, R, R, 3] in (-1, 1)."""
         channels = widths(self.base, blocks_of(self.resolution))
         cond = jnp.concatenate([z, sentence], -1)
-        x = Linear(channels[0] * 16, self.dtype, name="fc")(z)
+        x = Linear(channels[0] * 16, dtype=self.dtype, name="fc")(z)
         x = jnp.moveaxis(x.reshape(len(z), channels[0], 4, 4), 1, -1)  # [B, 4, 4, 8 n_f]
         for i, width in enumerate(channels[1:]):
-            block = UpBlock(width, 8 * 2**i, self.dtype, name=f"block{i}")
+            block = UpBlock(width, size=8 * 2**i, dtype=self.dtype, name=f"block{i}")
             x = recomputed(self.remat, block, x, cond)
         x = Conv(3, dtype=self.dtype, name="to_rgb")(leaky(x))
         return jnp.tanh(x.astype(jnp.float32))
@@ -84,8 +84,9 @@ class DownBlock(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """[B, H, H, C] to [B, H / 2, H / 2, features]."""
-        h = leaky(Conv(self.features, 4, 2, 1, False, x.dtype, name="conv0")(x))
-        h = leaky(Conv(self.features, use_bias=False, dtype=x.dtype, name="conv1")(h))
+        plain = {"use_bias": False, "dtype": x.dtype}
+        h = leaky(Conv(self.features, 4, stride=2, pad=1, name="conv0", **plain)(x))
+        h = leaky(Conv(self.features, name="conv1", **plain)(h))
         # Pooling and the 1x1 convolution commute; this order needs a quarter of the products.
         x = nn.avg_pool(x, (2, 2), (2, 2))
         if x.shape[-1] != self.features:
@@ -147,11 +148,13 @@ class OneWayOutput(nn.Module):
         dtype = jnp.float32 if precise else self.dtype
         tiled = jnp.broadcast_to(sentence[:, None, None], (*x.shape[:3], sentence.shape[-1]))
         x = jnp.concatenate([x.astype(dtype), tiled.astype(dtype)], -1)
-        x = leaky(Conv(2 * self.base, use_bias=False, dtype=dtype, name="conv0")(x))
-        return Conv(1, 4, 1, 0, False, dtype, name="conv1")(x)[:, 0, 0, 0].astype(jnp.float32)
+        plain = {"use_bias": False, "dtype": dtype}
+        x = leaky(Conv(2 * self.base, name="conv0", **plain)(x))
+        x = Conv(1, 4, pad=0, name="conv1", **plain)(x)
+        return x[:, 0, 0, 0].astype(jnp.float32)
 
 
-# --- The game ----------------------------------------------------------------------------------
+# --- Losses and sampling -------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,7 +194,7 @@ class Model:
 
 
 @dataclasses.dataclass(frozen=True)
-class Game:
+class Losses:
     """The losses, the sampler and the scores, over networks named g, d, c, text (and guide).
 
     Attributes:
@@ -218,7 +221,7 @@ class Game:
 
     def real_terms(
         self, ctx: Ctx, image: jax.Array, sentence: jax.Array
-    ) -> tuple[Judged, jax.Array | None]:
+    ) -> tuple[Penalised, jax.Array | None]:
         """Real pictures with their own captions (with MA-GP) and with wrong ones.
 
         Returns:
@@ -230,7 +233,7 @@ class Game:
             features = ctx("d", image, precise=m.penalty_float32)
             return ctx("c", features, sentence, precise=m.penalty_float32), features
 
-        own = judge(score, (image, sentence), m.penalty_weight, m.penalty_power)
+        own = penalised(score, (image, sentence), m.penalty_weight, m.penalty_power)
         if not m.mismatch:
             return own, None
         # Picture i + 1 beside sentence i; moving sentences is cheaper than moving features.
@@ -284,25 +287,23 @@ class Game:
         """The networks."""
         m, sentence = self.model, self.sees.sentence
         out = {
-            "g": Generator(m.g_base, self.resolution, m.z_dim, sentence, dtype),
-            "d": Features(m.d_base, self.resolution, dtype),
+            "g": Generator(
+                base=m.g_base,
+                resolution=self.resolution,
+                z_dim=m.z_dim,
+                sentence_dim=sentence,
+                dtype=dtype,
+            ),
+            "d": Features(base=m.d_base, resolution=self.resolution, dtype=dtype),
             "c": OneWayOutput(
-                m.d_base, m.d_base * min(2 ** blocks_of(self.resolution), 8), sentence, dtype
+                base=m.d_base,
+                channels=widths(m.d_base, blocks_of(self.resolution))[0],
+                sentence_dim=sentence,
+                dtype=dtype,
             ),
             "text": self.sees.text,
         }
         return out | ({"guide": self.sees.guide} if self.sees.guide else {})
-
-    def init(self, nets: dict[str, nn.Module], key: jax.Array, batch: Batch) -> dict:
-        """Random variables of every network."""
-        keys = jax.random.split(key, len(nets))
-
-        def inputs(net):
-            return (jnp.zeros(x.shape, x.dtype) for x in nets[net].example())
-
-        return {
-            net: nets[net].init(k, *inputs(net)) for net, k in zip(sorted(nets), keys, strict=True)
-        }
 
 
 def build(cfg) -> Method:
@@ -323,23 +324,23 @@ def build(cfg) -> Method:
             "  python -m jaxt2i.train --config configs/df_gan.py:cub --config.data.path=DIR"
         ),
     )
-    game = Game(model, sees, size)
-    nets = game.nets(dtype)
+    losses = Losses(model, sees, size)
+    nets = losses.nets(dtype)
     tx = {n: fields(Adam, cfg.optim[n], f"config.optim.{n}").tx() for n in ("d", "g")}
     return Method(
         nets=nets,
         players=(
-            Player("d", ("d", "c"), game.d_loss, tx["d"]),
-            Player("g", ("g",), game.g_loss, tx["g"]),
+            Player("d", ("d", "c"), losses.d_loss, tx["d"]),
+            Player("g", ("g",), losses.g_loss, tx["g"]),
         ),
-        init=functools.partial(game.init, nets),
+        init=lambda key, batch: initialise(nets, key),
         needs=("image", "tokens", "token_mask"),
-        sampler=game.sampler,
+        sampler=losses.sampler,
         frozen=tuple(n for n in nets if n not in ("g", "d", "c")),
         pretrained={n: load for n, load in sees.load.items() if n in nets},
         ema={"g": Ema(model.ema_images)} if model.ema_images else {},
         vocab=sees.text.vocab,
-        score=game.score if sees.guide else None,
+        score=losses.score if sees.guide else None,
         better=BETTER if sees.guide else {},
         notes=(sees.about,),
     )

@@ -1,29 +1,37 @@
-"""DM-GAN: AttnGAN's game with a dynamic memory of the words in every later stage.
+"""DM-GAN: three stages of drawing, each later one with a dynamic memory of the caption's words.
 
-Zhu et al. 2019 (arXiv 1904.01310), and MinfengZhu/DM-GAN. Losses, latents, frozen encoders and
-sampler are AttnGAN's `Game`; the later stages and the discriminators' normalisation differ.
+Zhu et al. 2019 (arXiv 1904.01310), and MinfengZhu/DM-GAN. The frozen encoders of a DAMSM condition
+the generator and guide its last picture; `config.init_from` names the run, or the folder of
+converted weights, that they come from.
 """
 
 import dataclasses
+import functools
+import math
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from jaxt2i.config import ConfigError, fields
-from jaxt2i.engine.method import Method
+from jaxt2i.data.schema import unit_range
+from jaxt2i.encoders.damsm import DamsmImage, DamsmText
+from jaxt2i.encoders.text import Text
+from jaxt2i.engine.method import Batch, Ctx, Ema, Method, Player, Sampler
+from jaxt2i.losses import staged
+from jaxt2i.losses.damsm import Gammas, damsm
+from jaxt2i.metrics.drawn import BETTER, scores
+from jaxt2i.nn import stages
+from jaxt2i.nn.critics import Critic
+from jaxt2i.nn.initial import initialise
 from jaxt2i.nn.linear import Linear
 from jaxt2i.nn.norms import orthogonal
+from jaxt2i.nn.optim import Adam
 from jaxt2i.nn.precision import compute_dtype
 from jaxt2i.nn.remat import Policy
-from jaxt2i.nn.stages import (
-    ConditioningAugmentation,
-    FirstStage,
-    Refinement,
-    ToImage,
-    read_words,
-)
-from jaxt2i.systems.attngan import method as attngan
+from jaxt2i.nn.stages import Drawn, read_words
+
+WEIGHTS = ("pretrained", "random")
 
 
 class MemoryStage(nn.Module):
@@ -55,7 +63,9 @@ class MemoryStage(nn.Module):
         channels = h.shape[-1]
 
         def dense(features: int, name: str, bias: bool = True) -> Linear:
-            return Linear(features, self.dtype, orthogonal(), use_bias=bias, name=name)
+            return Linear(
+                features, use_bias=bias, kernel_init=orthogonal(), dtype=self.dtype, name=name
+            )
 
         summary = h.astype(jnp.float32).mean((1, 2))[:, None]  # [B, 1, g]
         if not self.summary_gradient:
@@ -74,8 +84,14 @@ class MemoryStage(nn.Module):
         kept = jnp.broadcast_to(kept, written.shape)
         for name, value in (("kept", kept), ("memory", memory), ("read", read)):
             self.sow("intermediates", name, value)
-        own = (self.residuals, self.group, self.dtype, self.remat)
-        refine = Refinement(channels, *own, name="refine")
+        refine = stages.Refinement(
+            channels,
+            blocks=self.residuals,
+            group=self.group,
+            dtype=self.dtype,
+            remat=self.remat,
+            name="refine",
+        )
         both = jnp.concatenate([new if self.twice else h, new], -1)
         return refine(both, train=train), attention
 
@@ -114,64 +130,309 @@ class Generator(nn.Module):
 
     def example(self) -> tuple[jax.ShapeDtypeStruct, ...]:
         """Inputs that `init` can be traced with."""
-        return attngan.example(self.z_dim, self.c_dim, self.words_dim)
+        return stages.generator_inputs(self.z_dim, self.c_dim, self.words_dim)
 
     @nn.compact
-    def __call__(self, z, eps, sentence, words, mask, *, train: bool = False) -> attngan.Drawn:
-        """Draws; arguments as those of AttnGAN's generator."""
-        augment = ConditioningAugmentation(self.c_dim, name="augment")
+    def __call__(self, z, eps, sentence, words, mask, *, train: bool = False) -> Drawn:
+        """Draws.
+
+        Args:
+          z: [B, Z] ~ N(0, I).
+          eps: [B, C] ~ N(0, I), the augmentation's noise, in evaluation too.
+          sentence: [B, S].
+          words: [B, T, S].
+          mask: bool [B, T], True at words.
+          train: normalise by the batch's statistics and move the running ones.
+        """
+        augment = stages.ConditioningAugmentation(self.c_dim, name="augment")
         cond, mean, log_variance = augment(sentence, eps)
+        common = {"group": self.group, "dtype": self.dtype, "remat": self.remat}
         size = self.resolution // 2 ** (self.stages - 1)
-        first = FirstStage(self.base, size, self.group, self.dtype, self.remat, name="stage1")
+        first = stages.FirstStage(base=self.base, resolution=size, name="stage1", **common)
         h = first(cond, z, train=train)
-        images, attention = [ToImage(self.dtype, name="image1")(h)], []
+        images, attention = [stages.ToImage(dtype=self.dtype, name="image1")(h)], []
         for i in range(2, self.stages + 1):
-            own = (self.residuals, self.attention_mask, self.summary_gradient, self.twice)
-            stage = MemoryStage(*own, self.group, self.dtype, self.remat, name=f"stage{i}")
+            stage = MemoryStage(
+                residuals=self.residuals,
+                attention_mask=self.attention_mask,
+                summary_gradient=self.summary_gradient,
+                twice=self.twice,
+                name=f"stage{i}",
+                **common,
+            )
             h, share = stage(h, words, mask, train=train)
             attention.append(share)
-            images.append(ToImage(self.dtype, name=f"image{i}")(h))
-        return attngan.Drawn(tuple(images), tuple(attention), mean, log_variance)
+            images.append(stages.ToImage(dtype=self.dtype, name=f"image{i}")(h))
+        return Drawn(tuple(images), tuple(attention), mean, log_variance)
+
+
+# --- Losses and sampling -------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
-class Model(attngan.Model):
-    """AttnGAN's settings with DM-GAN's widths, and what the paper leaves open.
+class Model:
+    """Settings of the system; the defaults are those published for CUB.
 
     Attributes:
+      weights: "pretrained": the DAMSM of config.init_from; "random" to measure speed.
+      text_vocab, embed, width, trunk, align_corners, base: of that DAMSM, as it was trained.
+      z_dim: width of the latent.
+      c_dim: width of the augmented condition.
+      g_base, d_base: channels of G's features, and of D after its first halving.
+      residuals: residual blocks a stage.
+      stages: pictures, each twice the size of the one before.
+      last_only: False; AttnGAN alone can draw one picture, with one discriminator.
+      attention_mask: "tiled" as published, "own" corrected; see `read_words`.
       summary_gradient, twice: see `MemoryStage`; the defaults are the code's.
+      wrong_pairs: "shift" as published, or "roll"; see `staged.wrong_pairs`.
+      damsm_weight: lambda of the DAMSM loss on the last picture.
+      kl_weight: of the conditioning augmentation's divergence.
+      class_mask: pictures of a class are no negatives in the DAMSM loss; needs `label`.
+      gamma1, gamma2, gamma3, divide_by_gamma2: of the DAMSM loss; see `losses.damsm.Gammas`.
+      norm_group: examples that a batch norm takes together, as on one of the original's GPUs;
+        0 = the global batch.
+      ema_beta: weight of the old average of G at every step.
     """
 
+    weights: str = "pretrained"
+    text_vocab: int = 5450
+    embed: int = 300
+    width: int = 256
+    trunk: str = "inception"
+    align_corners: bool = True
+    base: int = 32
+    z_dim: int = 100
+    c_dim: int = 100
     g_base: int = 64
     d_base: int = 32
+    residuals: int = 2
+    stages: int = 3
+    last_only: bool = False
+    attention_mask: str = "tiled"
     summary_gradient: bool = False
     twice: bool = True
+    wrong_pairs: str = "shift"
+    damsm_weight: float = 5.0
+    kl_weight: float = 1.0
+    class_mask: bool = True
+    gamma1: float = 4.0
+    gamma2: float = 5.0
+    gamma3: float = 10.0
+    divide_by_gamma2: bool = False
+    norm_group: int = 0
+    ema_beta: float = 0.999
+
+
+@dataclasses.dataclass(frozen=True)
+class Losses:
+    """The losses, the sampler and the scores, over networks named g, d64, d128, ..., text, image.
+
+    Attributes:
+      model: the settings.
+      resolution: of the last picture, pixels.
+    """
+
+    model: Model
+    resolution: int
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Resolutions of the pictures, smallest first."""
+        return stages.sizes_of(self.resolution, self.model.stages)
+
+    @property
+    def critics(self) -> tuple[str, ...]:
+        """Names of the discriminators, smallest picture first."""
+        return tuple(f"d{size}" for size in self.sizes)
+
+    def text(self, ctx: Ctx, batch: Batch) -> Text:
+        """The captions, by the frozen encoder."""
+        return ctx("text", batch["tokens"], batch["token_mask"])
+
+    def reals(self, batch: Batch) -> tuple[jax.Array, ...]:
+        """Real pictures in [-1, 1] at every size."""
+        return tuple(map(unit_range, stages.pyramid(batch["image"], self.sizes)))
+
+    def latents(self, ctx: Ctx, batch: Batch) -> tuple[jax.Array, jax.Array]:
+        """This step's (z [B, Z], eps [B, C]), the same for every player."""
+        drawn = jax.random.normal(
+            ctx.rng("z"), (len(batch["tokens"]), self.model.z_dim + self.model.c_dim)
+        )
+        return drawn[:, : self.model.z_dim], drawn[:, self.model.z_dim :]
+
+    def fake(self, ctx: Ctx, batch: Batch, text: Text) -> Drawn:
+        """This step's drawings, made once for all players."""
+        z, eps = self.latents(ctx, batch)
+
+        def draw(ctx: Ctx) -> Drawn:
+            return ctx("g", z, eps, text.sentence, text.words, text.mask, train=True)
+
+        return ctx.shared("fake", "g", draw)
+
+    def d_loss(self, index: int, ctx: Ctx, batch: Batch) -> tuple[jax.Array, dict]:
+        """One discriminator's turn."""
+        text = self.text(ctx, batch)
+        sentence = text.sentence.astype(jnp.float32)
+        fake = jax.lax.stop_gradient(self.fake(ctx, batch, text).images[index])
+        return staged.d_loss(
+            functools.partial(ctx, self.critics[index]),
+            real=self.reals(batch)[index],
+            fake=fake,
+            sentence=sentence,
+            pairs=self.model.wrong_pairs,
+        )
+
+    def adversarial(self, ctx: Ctx, drawn: Drawn, sentence: jax.Array) -> dict[str, jax.Array]:
+        """What every discriminator says of G's pictures."""
+        return staged.g_terms(
+            {net: functools.partial(ctx, net) for net in self.critics},
+            drawn.images,
+            sentence,
+        )
+
+    def match(self, ctx: Ctx, batch: Batch, image: jax.Array, text: Text) -> tuple:
+        """The DAMSM loss of pictures and their captions, and its four terms."""
+        m = self.model
+        regions, code = ctx("image", image)
+        return damsm(
+            regions,
+            code,
+            text.words,
+            text.sentence,
+            text.mask,
+            label=batch["label"] if m.class_mask else None,
+            gammas=Gammas(
+                attend=m.gamma1, words=m.gamma2, match=m.gamma3, divide=m.divide_by_gamma2
+            ),
+        )
+
+    def g_loss(self, ctx: Ctx, batch: Batch) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """The generator's turn (paper, equations 4 and 11): every D, the DAMSM, the divergence."""
+        text = self.text(ctx, batch)
+        drawn = self.fake(ctx, batch, text)
+        logs = self.adversarial(ctx, drawn, text.sentence.astype(jnp.float32))
+        total = sum(logs.values())
+        if self.model.damsm_weight:
+            matched, terms = self.match(ctx, batch, drawn.images[-1], text)
+            total, logs = total + self.model.damsm_weight * matched, {**logs, **terms}
+        logs["kl"] = staged.divergence(drawn.mean, drawn.log_variance)
+        return total + self.model.kl_weight * logs["kl"], logs
+
+    def latent(self, key: jax.Array) -> jax.Array:
+        """Z and the augmentation's noise in one vector [Z + C]."""
+        return jax.random.normal(key, (self.model.z_dim + self.model.c_dim,))
+
+    @property
+    def sampler(self) -> Sampler:
+        """How pictures are drawn."""
+        return Sampler(draw=self.draw, text=self.text, latent=self.latent, pixels="floor")
+
+    def draw(self, ctx, rows, keys, *, z, text) -> dict:
+        """One picture a key and caption; its earlier stages and attention with it."""
+        z, eps = z[:, : self.model.z_dim], z[:, self.model.z_dim :]
+        drawn = ctx("g", z, eps, text.sentence, text.words, text.mask)
+        return {"image": drawn.images[-1], "stages": drawn.images, "attention": drawn.attention}
+
+    def score(self, ctx: Ctx, batch: Batch) -> dict[str, jax.Array]:
+        """Held-out pictures against pictures drawn for their captions, in the DAMSM's space."""
+        keys = jax.random.split(ctx.rng("score"), len(batch["image"]))
+        text = self.text(ctx, batch)
+        fake = self.sampler(ctx, batch, keys, text=text)["image"]
+        seen = [ctx("image", x)[1] for x in (unit_range(batch["image"]), fake)]
+        return scores(*seen, text.sentence)
+
+    def nets(self, tokens: int, dtype: jnp.dtype) -> dict[str, nn.Module]:
+        """The networks; captions have `tokens` positions."""
+        m = self.model
+        generator = Generator(
+            base=m.g_base,
+            resolution=self.resolution,
+            stages=m.stages,
+            residuals=m.residuals,
+            attention_mask=m.attention_mask,
+            summary_gradient=m.summary_gradient,
+            twice=m.twice,
+            z_dim=m.z_dim,
+            c_dim=m.c_dim,
+            words_dim=m.width,
+            group=m.norm_group,
+            dtype=dtype,
+        )
+        discriminators = {
+            net: Critic(
+                base=m.d_base,
+                resolution=size,
+                kind="spectral",
+                sentence_dim=m.width,
+                group=m.norm_group,
+                dtype=dtype,
+            )
+            for net, size in zip(self.critics, self.sizes, strict=True)
+        }
+        return {
+            "g": generator,
+            **discriminators,
+            "text": DamsmText(vocab=m.text_vocab, length=tokens, embed=m.embed, width=m.width),
+            "image": DamsmImage(
+                trunk=m.trunk,
+                width=m.width,
+                align_corners=m.align_corners,
+                base=m.base,
+                resolution=self.resolution,
+                dtype=dtype,
+            ),
+        }
+
+
+def check(model: Model, resolution: int) -> None:
+    """Refuses settings that do not fit together.
+
+    Raises:
+      ConfigError: names the config line and the fix.
+    """
+    for name, value, known in (
+        ("weights", model.weights, WEIGHTS),
+        ("attention_mask", model.attention_mask, stages.MASKS),
+        ("wrong_pairs", model.wrong_pairs, staged.PAIRS),
+    ):
+        if value not in known:
+            raise ConfigError(f"config.model.{name}={value!r}; expected one of {known}")
+    if model.last_only:
+        raise ConfigError(
+            "config.model.last_only=True: DM-GAN draws every stage, each with a discriminator; the "
+            "variant with one picture is AttnGAN's, configs/attngan.py:cub_dcgan"
+        )
+    stages.sizes_of(resolution, model.stages)
 
 
 def build(cfg) -> Method:
     """The method of a config: `cfg.model` holds `Model`, `cfg.optim.d` and `.g` one `Adam` each."""
     model = fields(Model, cfg.model, "config.model")
-    attngan.check(model, cfg.data.resolution)
-    if model.last_only:
-        raise ConfigError(
-            "config.model.last_only=True: DM-GAN draws and judges every stage; the variant with "
-            "one picture is AttnGAN's, configs/attngan.py:cub_dcgan"
-        )
-    dtype = compute_dtype(cfg.precision, jax.default_backend())
-    game = attngan.Game(model, cfg.data.resolution)
-    generator = Generator(
-        model.g_base,
-        cfg.data.resolution,
-        model.stages,
-        model.residuals,
-        model.attention_mask,
-        model.summary_gradient,
-        model.twice,
-        model.z_dim,
-        model.c_dim,
-        model.width,
-        model.norm_group,
-        dtype,
+    check(model, cfg.data.resolution)
+    losses = Losses(model, cfg.data.resolution)
+    nets = losses.nets(cfg.data.tokens, compute_dtype(cfg.precision, jax.default_backend()))
+    tx = {n: fields(Adam, cfg.optim[n], f"config.optim.{n}").tx() for n in ("d", "g")}
+    players = [
+        Player(net, (net,), functools.partial(losses.d_loss, i), tx["d"])
+        for i, net in enumerate(losses.critics)
+    ]
+    # One weight at every step, whatever the batch: the half-life in images follows from it.
+    half_life = -cfg.batch_size / math.log2(model.ema_beta)
+    frozen, pretrained = ("text", "image"), model.weights == "pretrained"
+    return Method(
+        nets=nets,
+        players=(*players, Player("g", ("g",), losses.g_loss, tx["g"])),
+        init=lambda key, batch: initialise(nets, key),
+        needs=("image", "tokens", "token_mask", *(("label",) if model.class_mask else ())),
+        sampler=losses.sampler,
+        frozen=frozen,
+        borrowed=frozen if pretrained else (),
+        ema={"g": Ema(half_life, rampup=None)},
+        vocab=model.text_vocab,
+        score=losses.score,
+        better=BETTER,
+        notes=(
+            "reads and scores with the DAMSM of "
+            + (cfg.init_from if pretrained else "random weights: speed alone"),
+        ),
     )
-    judges = game.judges("spectral", dtype)
-    return game.method(cfg, {"g": generator, **judges, **game.encoders(cfg.data.tokens, dtype)})

@@ -90,7 +90,7 @@ def tower(golden, net: str) -> tuple:
     return module, convert_net(golden, "clip", table, module, *module.example())
 
 
-class GivenGame(galip.Game):
+class GivenGame(galip.Losses):
     """The method's own game on given latents and pictures."""
 
     def pictures(self, batch: Batch) -> jax.Array:

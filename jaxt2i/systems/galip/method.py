@@ -2,11 +2,10 @@
 
 Tao, Bao, Tang, Xu, CVPR 2023 (arXiv 2301.12959). The generator predicts a grid of patch tokens
 and prompts, sends them through CLIP's own blocks and draws from what comes back; the discriminator
-judges CLIP's hidden states of a picture. One image tower serves both, and the similarity loss.
+reads CLIP's hidden states of a picture. One image tower serves both, and the similarity loss.
 """
 
 import dataclasses
-import functools
 
 import flax.linen as nn
 import jax
@@ -18,10 +17,11 @@ from jaxt2i.encoders import clip, perception
 from jaxt2i.encoders.text import Text
 from jaxt2i.engine.method import Batch, Ctx, Ema, Method, Player, Sampler
 from jaxt2i.losses import adversarial
-from jaxt2i.losses.penalties import Judged, judge
+from jaxt2i.losses.penalties import Penalised, penalised
 from jaxt2i.metrics.drawn import BETTER, scores
 from jaxt2i.metrics.retrieval import mean_cosine
 from jaxt2i.nn.affine import Fusion, UpBlock, leaky, widths
+from jaxt2i.nn.initial import initialise
 from jaxt2i.nn.linear import Conv, Linear
 from jaxt2i.nn.optim import Adam
 from jaxt2i.nn.precision import compute_dtype
@@ -72,9 +72,9 @@ class BridgeBlock(nn.Module):
     def __call__(self, x: jax.Array, cond: jax.Array) -> jax.Array:
         """X [B, h, w, C] and cond [B, K] to [B, h, w, features]."""
         h = Conv(self.hidden, dtype=self.dtype, name="conv1")(x)
-        h = Fusion(self.dtype, name="fuse1")(h, cond)
+        h = Fusion(dtype=self.dtype, name="fuse1")(h, cond)
         h = Conv(self.features, dtype=self.dtype, name="conv2")(h)
-        h = Fusion(self.dtype, name="fuse2")(h, cond)
+        h = Fusion(dtype=self.dtype, name="fuse2")(h, cond)
         if x.shape[-1] != self.features:
             x = Conv(self.features, 1, dtype=self.dtype, name="c_sc")(x)
         return x + h
@@ -117,14 +117,17 @@ class Generator(nn.Module):
         steps = sizes(self.grid, self.resolution)
         channels = widths(self.base, len(steps))
         dtype = self.dtype
-        self.fc_code = Linear(self.base * self.grid**2, dtype)
+        self.fc_code = Linear(self.base * self.grid**2, dtype=dtype)
         self.bridge_block = [
-            BridgeBlock(self.base, self.base // 2, dtype) for _ in range(self.bridge_blocks)
+            BridgeBlock(features=self.base, hidden=self.base // 2, dtype=dtype)
+            for _ in range(self.bridge_blocks)
         ]
         self.conv_fuse = Conv(self.width, 5, dtype=dtype)
-        self.fc_prompt = Linear(self.prompts * self.width, dtype)
+        self.fc_prompt = Linear(self.prompts * self.width, dtype=dtype)
         self.conv = Conv(channels[0], 5, dtype=dtype)
-        self.block = [UpBlock(c, n, dtype) for c, n in zip(channels[1:], steps, strict=True)]
+        self.block = [
+            UpBlock(c, size=n, dtype=dtype) for c, n in zip(channels[1:], steps, strict=True)
+        ]
         self.to_rgb = Conv(3, dtype=dtype)
 
     def bridge(self, z: jax.Array, sentence: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -235,13 +238,14 @@ class Quality(nn.Module):
         dtype = jnp.float32 if precise else self.dtype
         tiled = jnp.broadcast_to(sentence[:, None, None], (*x.shape[:3], sentence.shape[-1]))
         x = jnp.concatenate([x.astype(dtype), tiled.astype(dtype)], -1)
-        x = leaky(Conv(2 * self.base, 4, 1, 0, False, dtype, name="conv0")(x))
+        plain = {"pad": 0, "use_bias": False, "dtype": dtype}
+        x = leaky(Conv(2 * self.base, 4, name="conv0", **plain)(x))
         # 4 patches remain of the published 7; the window covers whatever remains.
-        x = Conv(1, x.shape[1], 1, 0, False, dtype, name="conv1")(x)
+        x = Conv(1, x.shape[1], name="conv1", **plain)(x)
         return x[:, 0, 0, 0].astype(jnp.float32)
 
 
-# --- The game ----------------------------------------------------------------------------------
+# --- Losses and sampling -------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
@@ -293,7 +297,7 @@ class Model:
 
 
 @dataclasses.dataclass(frozen=True)
-class Game:
+class Losses:
     """The losses, the sampler and the scores, over networks named g, d, c, text, image.
 
     Attributes:
@@ -335,7 +339,7 @@ class Game:
 
     def real_terms(
         self, ctx: Ctx, states: jax.Array, sentence: jax.Array
-    ) -> tuple[Judged, jax.Array | None]:
+    ) -> tuple[Penalised, jax.Array | None]:
         """Real hidden states with their own captions (with MA-GP) and with wrong ones.
 
         Returns:
@@ -347,7 +351,7 @@ class Game:
             features = ctx("d", states, precise=m.penalty_float32)
             return ctx("c", features, sentence, precise=m.penalty_float32), features
 
-        own = judge(
+        own = penalised(
             score, (states.astype(jnp.float32), sentence), m.penalty_weight, m.penalty_power
         )
         if not m.mismatch:
@@ -422,20 +426,13 @@ class Game:
                 sentence_dim=self.sees.sentence,
                 dtype=dtype,
             ),
-            "d": Features(m.d_base, len(m.taps), grid, tower.width, dtype),
-            "c": Quality(m.d_base, grid, self.sees.sentence, dtype),
+            "d": Features(
+                base=m.d_base, taps=len(m.taps), grid=grid, width=tower.width, dtype=dtype
+            ),
+            "c": Quality(base=m.d_base, grid=grid, sentence_dim=self.sees.sentence, dtype=dtype),
             "text": self.sees.text,
             "image": tower,
         }
-
-    def init(self, nets: dict[str, nn.Module], key: jax.Array, batch: Batch) -> dict:
-        """Random variables of every network."""
-        keys = dict(zip(sorted(nets), jax.random.split(key, len(nets)), strict=True))
-
-        def inputs(net):
-            return (jnp.zeros(x.shape, x.dtype) for x in nets[net].example())
-
-        return {net: nets[net].init(keys[net], *inputs(net)) for net in nets}
 
 
 def build(cfg) -> Method:
@@ -454,8 +451,8 @@ def build(cfg) -> Method:
     )
     size = model.image_size or cfg.data.resolution
     check(model, sees, size)
-    game = Game(model, sees, size)
-    nets = game.nets(dtype)
+    losses = Losses(model, sees, size)
+    nets = losses.nets(dtype)
     tx = {n: fields(Adam, cfg.optim[n], f"config.optim.{n}").tx() for n in ("d", "g")}
     load = dict(sees.load)
     if "guide" in load:
@@ -463,17 +460,17 @@ def build(cfg) -> Method:
     return Method(
         nets=nets,
         players=(
-            Player("d", ("d", "c"), game.d_loss, tx["d"]),
-            Player("g", ("g",), game.g_loss, tx["g"]),
+            Player("d", ("d", "c"), losses.d_loss, tx["d"]),
+            Player("g", ("g",), losses.g_loss, tx["g"]),
         ),
-        init=functools.partial(game.init, nets),
+        init=lambda key, batch: initialise(nets, key),
         needs=("image", "tokens", "token_mask"),
-        sampler=game.sampler,
+        sampler=losses.sampler,
         frozen=("text", "image"),
         pretrained={n: loader for n, loader in load.items() if n in nets},
         ema={"g": Ema(model.ema_images)} if model.ema_images else {},
         vocab=sees.text.vocab,
-        score=game.score,
+        score=losses.score,
         better=BETTER,
         notes=(sees.about,),
     )

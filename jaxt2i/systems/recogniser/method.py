@@ -1,13 +1,13 @@
 """A recogniser of the procedural corpora: what is where in a picture, and what it looks like.
 
-It judges drawn pictures where no downloaded network is at hand. Objects are found as points (Zhou
+It reads drawn pictures where no downloaded network is at hand. Objects are found as points (Zhou
 et al. 2019, "Objects as Points", arXiv 1904.07850): every cell of a grid says which class has its
 centre there, how large its box is, and what it looks like, so that a colour belongs to its thing
 and things can be counted. Relations follow from boxes by the corpus' own definition, and from who
 is in front of whom. Nothing in it mixes examples: a picture's reading depends on the picture alone.
 Held-out pictures at 32 pixels, after 1,800 steps of 32: of blooms 0.98 of the classes and 0.91 of
 the classes and colours are right; of scenes 0.89 and 0.79, every object of a crowd counted, and the
-number of objects in 0.81. configs/recogniser.py says how captions are judged with it.
+number of objects in 0.81. configs/recogniser.py says how captions are checked with it.
 """
 
 import dataclasses
@@ -222,12 +222,12 @@ class Recogniser(nn.Module):
         x = [patches(image, size), 4 * edges(image, size), cells]
         x = jnp.concatenate([part.astype(self.dtype) for part in x], -1)
         x = Unit(width // 2, name="stem", **kind)(x, train)
-        x = Unit(width, 2, name="down", **kind)(x, train)
+        x = Unit(width, stride=2, name="down", **kind)(x, train)
         for n in range(self.depth):
             h = Unit(width, name=f"block{n}_0", **kind)(x, train)
             if n == self.depth // 2:
                 # Half-way, every cell learns what the rest of the picture holds.
-                c = Unit(width, 2, name="coarse_0", **kind)(h, train)
+                c = Unit(width, stride=2, name="coarse_0", **kind)(h, train)
                 c = Unit(width, name="coarse_1", **kind)(c, train)
                 h = h + nn.Dense(width, name="wide", **kind)(c).repeat(2, 1).repeat(2, 2)
             x = x + Unit(width, name=f"block{n}_1", **kind)(h, train)
@@ -396,7 +396,7 @@ def kept(boxes: jax.Array, sure: jax.Array) -> jax.Array:
 
 
 @dataclasses.dataclass(frozen=True)
-class Game:
+class Losses:
     """The loss and the score, over a network named "eye"."""
 
     model: Model
@@ -444,15 +444,22 @@ def build(cfg) -> Method:
             f"config.model.grid={model.grid}"
         )
     dtype = compute_dtype(cfg.precision, jax.default_backend())
-    sizes = (model.classes, tuple(model.values), model.places, model.width, model.grid, model.depth)
-    eye = Recogniser(*sizes, dtype=dtype)
-    game = Game(model)
+    network = Recogniser(
+        classes=model.classes,
+        values=tuple(model.values),
+        places=model.places,
+        width=model.width,
+        grid=model.grid,
+        depth=model.depth,
+        dtype=dtype,
+    )
+    losses = Losses(model)
     optim = fields(Optim, cfg.optim, "config.optim")
     return Method(
-        nets={"eye": eye},
-        players=(Player("eye", ("eye",), game.loss, optim.tx()),),
-        init=lambda key, batch: {"eye": eye.init(key, unit_range(batch["image"][:1]))},
+        nets={"eye": network},
+        players=(Player("eye", ("eye",), losses.loss, optim.tx()),),
+        init=lambda key, batch: {"eye": network.init(key, unit_range(batch["image"][:1]))},
         needs=("image", "boxes", "box_label", "box_mask", "box_attributes", "setting"),
-        score=game.score,
+        score=losses.score,
         better=dict.fromkeys(("class", "colour", "size", "count", "place", "all"), "higher"),
     )

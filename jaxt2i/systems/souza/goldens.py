@@ -132,7 +132,7 @@ def d_eval(golden, case) -> Arrays:
 
 
 @dataclasses.dataclass(frozen=True)
-class GivenGame(souza.Game):
+class GivenGame(souza.Losses):
     """The method's own game on given latents, sentences and pictures, with a note of the logits.
 
     Attributes:

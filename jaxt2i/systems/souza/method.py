@@ -7,9 +7,7 @@ trained with a random mixture of all its captions.
 """
 
 import dataclasses
-import functools
 import math
-from collections.abc import Iterable
 
 import flax.linen as nn
 import jax
@@ -24,6 +22,7 @@ from jaxt2i.losses.adversarial import FAMILIES, Family
 from jaxt2i.losses.text import l2_normalize
 from jaxt2i.metrics.drawn import BETTER, scores
 from jaxt2i.nn.attention import NonLocal
+from jaxt2i.nn.initial import initialise
 from jaxt2i.nn.norms import BatchNorm, SpectralConv, SpectralDense, orthogonal
 from jaxt2i.nn.optim import Adam
 from jaxt2i.nn.precision import compute_dtype
@@ -75,6 +74,11 @@ def dense(features: int, dtype, name: str) -> SpectralDense:
     return SpectralDense(features, dtype=dtype, eps=EPS, kernel_init=orthogonal(), name=name)
 
 
+def non_local(dtype) -> NonLocal:
+    """Self-attention as this system has it."""
+    return NonLocal(eps=EPS, kernel_init=orthogonal(), dtype=dtype, name="non_local")
+
+
 class ConditionalBatchNorm(nn.Module):
     """(1 + gamma(condition)) BN(x) + beta(condition).
 
@@ -113,7 +117,7 @@ class GeneratorBlock(nn.Module):
         for i, (features, size) in enumerate(
             ((hidden, 1), (hidden, 3), (hidden, 3), (self.features, 1)), 1
         ):
-            h = leaky(ConditionalBatchNorm(self.dtype, name=f"bn{i}")(h, cond, train=train))
+            h = leaky(ConditionalBatchNorm(dtype=self.dtype, name=f"bn{i}")(h, cond, train=train))
             if self.up and i == 2:
                 h = upsample(h)
             h = conv(features, size, self.dtype, f"conv{i}")(h, train=train)
@@ -154,12 +158,14 @@ class Generator(nn.Module):
         x = dense(16 * start, self.dtype, "start")(z, train=train)
         x = jnp.moveaxis(x.reshape(len(z), start, 4, 4), 1, -1)  # [B, 4, 4, 16 base]
         for i, width in enumerate(after):
-            same = GeneratorBlock(x.shape[-1], False, self.dtype, name=f"block{2 * i + 2}")
-            wider = GeneratorBlock(width, True, self.dtype, name=f"block{2 * i + 3}")
-            for block in (same, wider):
+            blocks = (
+                GeneratorBlock(x.shape[-1], up=False, dtype=self.dtype, name=f"block{2 * i + 2}"),
+                GeneratorBlock(width, up=True, dtype=self.dtype, name=f"block{2 * i + 3}"),
+            )
+            for block in blocks:
                 x = recomputed(self.remat, block, x, cond, train=train)
             if x.shape[1] == self.attention:
-                look = NonLocal(EPS, self.dtype, orthogonal(), name="non_local")
+                look = non_local(self.dtype)
                 x = recomputed(self.remat, look, x, train=train)
         x = leaky(BatchNorm(eps=EPS, name="bn")(x, train=train))
         x = conv(3, 3, self.dtype, f"block{2 * len(after) + 2}")(x, train=train)
@@ -225,12 +231,14 @@ class Discriminator(nn.Module):
         first, *after = widths(self.base, self.resolution)[::-1]
         x = conv(first, 3, self.dtype, "block1")(x, train=train)
         for i, width in enumerate(after):
-            smaller = DiscriminatorBlock(width, True, self.dtype, name=f"block{2 * i + 2}")
-            same = DiscriminatorBlock(width, False, self.dtype, name=f"block{2 * i + 3}")
-            for block in (smaller, same):
+            blocks = (
+                DiscriminatorBlock(width, down=True, dtype=self.dtype, name=f"block{2 * i + 2}"),
+                DiscriminatorBlock(width, down=False, dtype=self.dtype, name=f"block{2 * i + 3}"),
+            )
+            for block in blocks:
                 x = recomputed(self.remat, block, x, train=train)
             if x.shape[1] == self.attention:
-                look = NonLocal(EPS, self.dtype, orthogonal(), name="non_local")
+                look = non_local(self.dtype)
                 x = recomputed(self.remat, look, x, train=train)
         x = leaky(x).astype(jnp.float32).sum((1, 2))  # [B, 16 base]
         logits = dense(1, jnp.float32, "linear_out")(x, train=train)[:, 0]
@@ -238,7 +246,7 @@ class Discriminator(nn.Module):
         return logits + (match * x).sum(-1)
 
 
-# --- The game ----------------------------------------------------------------------------------
+# --- Losses and sampling -------------------------------------------------------------------------
 
 
 def mixture(u: jax.Array, present: jax.Array, sentences: jax.Array) -> jax.Array:
@@ -298,7 +306,7 @@ class Model:
 
 
 @dataclasses.dataclass(frozen=True)
-class Game:
+class Losses:
     """The losses, the sampler and the scores, over networks named g, d, text (and guide).
 
     Attributes:
@@ -313,7 +321,7 @@ class Game:
 
     @property
     def family(self) -> Family:
-        """The adversarial game."""
+        """The adversarial losses."""
         return FAMILIES[self.model.loss]
 
     def scaled(self, sentence: jax.Array) -> jax.Array:
@@ -416,21 +424,18 @@ class Game:
     def nets(self, dtype: jnp.dtype) -> dict[str, nn.Module]:
         """The networks."""
         m, sentence = self.model, self.sees.sentence
+        common = {
+            "resolution": self.resolution,
+            "attention": m.attention,
+            "sentence_dim": sentence,
+            "dtype": dtype,
+        }
         out = {
-            "g": Generator(m.g_base, self.resolution, m.attention, m.z_dim, sentence, dtype),
-            "d": Discriminator(m.d_base, self.resolution, m.attention, sentence, dtype),
+            "g": Generator(base=m.g_base, z_dim=m.z_dim, **common),
+            "d": Discriminator(base=m.d_base, **common),
             "text": self.sees.text,
         }
         return out | ({"guide": self.sees.guide} if self.sees.guide else {})
-
-    def init(self, nets: dict[str, nn.Module], key: jax.Array, batch: Batch) -> dict:
-        """Random variables of every network."""
-        keys = dict(zip(sorted(nets), jax.random.split(key, len(nets)), strict=True))
-
-        def inputs(net: str) -> Iterable[jax.Array]:
-            return (jnp.zeros(x.shape, x.dtype) for x in nets[net].example())
-
-        return {net: nets[net].init(keys[net], *inputs(net)) for net in nets}
 
 
 def build(cfg) -> Method:
@@ -449,8 +454,8 @@ def build(cfg) -> Method:
             "  python -m jaxt2i.train --config configs/souza.py:cub --config.data.path=DIR"
         ),
     )
-    game = Game(model, sees, cfg.data.resolution)
-    nets = game.nets(dtype)
+    losses = Losses(model, sees, cfg.data.resolution)
+    nets = losses.nets(dtype)
     tx = {n: fields(Adam, cfg.optim[n], f"config.optim.{n}").tx() for n in ("d", "g")}
     # One weight at every step, whatever the batch: the half-life in images follows from it.
     half_life = -cfg.batch_size / math.log2(model.ema_beta)
@@ -458,17 +463,17 @@ def build(cfg) -> Method:
     return Method(
         nets=nets,
         players=(
-            Player("d", ("d",), game.d_loss, tx["d"]),
-            Player("g", ("g",), game.g_loss, tx["g"]),
+            Player("d", ("d",), losses.d_loss, tx["d"]),
+            Player("g", ("g",), losses.g_loss, tx["g"]),
         ),
-        init=functools.partial(game.init, nets),
+        init=lambda key, batch: initialise(nets, key),
         needs=("image", *(text if model.interpolate else ("tokens", "token_mask"))),
-        sampler=game.sampler,
+        sampler=losses.sampler,
         frozen=tuple(n for n in nets if n not in ("g", "d")),
         pretrained={n: load for n, load in sees.load.items() if n in nets},
         ema={"g": Ema(half_life, rampup=None)},
         vocab=sees.text.vocab,
-        score=game.score if sees.guide else None,
+        score=losses.score if sees.guide else None,
         better=BETTER if sees.guide else {},
         notes=(sees.about,),
     )

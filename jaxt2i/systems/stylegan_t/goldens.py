@@ -420,7 +420,7 @@ def clip_guidance_128(golden, case) -> Arrays:
 
 
 @dataclasses.dataclass(frozen=True)
-class GivenGame(stylegan_t.Game):
+class GivenGame(stylegan_t.Losses):
     """The method's own game, but with given latents, constant noise, and a note of every logit.
 
     Attributes:

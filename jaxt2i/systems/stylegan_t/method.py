@@ -22,6 +22,7 @@ from jaxt2i.losses import adversarial
 from jaxt2i.losses.text import l2_normalize, spherical_distance
 from jaxt2i.metrics.drawn import BETTER, scores
 from jaxt2i.nn import resample
+from jaxt2i.nn.initial import initialise
 from jaxt2i.nn.optim import Adam, only
 from jaxt2i.nn.precision import compute_dtype
 from jaxt2i.systems.stylegan_t import networks
@@ -86,7 +87,7 @@ class Model:
 
 
 @dataclasses.dataclass(frozen=True)
-class Game:
+class Losses:
     """The losses, the sampler and the scores, over networks named g, d, text, features, guide.
 
     Attributes:
@@ -228,25 +229,22 @@ class Game:
 
     def init(self, nets: dict[str, nn.Module], key: jax.Array, batch: Batch) -> dict:
         """Random variables of every network."""
-        keys = dict(zip(sorted(nets), jax.random.split(key, len(nets)), strict=True))
-        sentence = jnp.zeros((1, self.sees.sentence))
-        tokens = batch["tokens"][:1], batch["token_mask"][:1]
-
-        def blank(size):
-            return jnp.zeros((1, size, size, 3))
-
-        out = {
-            "text": nets["text"].init(keys["text"], *tokens),
-            "features": nets["features"].init(
-                keys["features"], blank(self.sees.feature_resolution)
-            ),
-            "guide": nets["guide"].init(keys["guide"], blank(self.sees.guide_resolution)),
-            "g": nets["g"].init(
-                keys["g"], jnp.zeros((1, self.model.z_dim)), sentence, noise="const"
-            ),
-        }
-        taps = nets["features"].apply(out["features"], blank(self.sees.feature_resolution))
-        out["d"] = nets["d"].init(keys["d"], taps, sentence)
+        sides = self.sees.feature_resolution, self.sees.guide_resolution
+        seen, guided = (jax.ShapeDtypeStruct((1, n, n, 3), jnp.float32) for n in sides)
+        widths = self.model.z_dim, self.sees.sentence
+        z, sentence = (jax.ShapeDtypeStruct((1, n), jnp.float32) for n in widths)
+        taps, _ = jax.eval_shape(nets["features"].init_with_output, key, seen)
+        out = initialise(
+            nets,
+            key,
+            inputs={
+                "g": (z, sentence),
+                "d": (taps, sentence),
+                "features": (seen,),
+                "guide": (guided,),
+            },
+            options={"g": {"noise": "const"}},
+        )
         return out | ({"text_reference": out["text"]} if self.trains_text else {})
 
 
@@ -270,12 +268,12 @@ def build(cfg) -> Method:
             f"config.model.perception={model.perception!r} has no feature network for the "
             "discriminator; choose 'mini', 'clip_l14_dino_s16' or 'mclip_l14_dino_s16'"
         )
-    game = Game(model, sees, cfg.data.resolution)
-    nets = game.nets(compute_dtype(cfg.precision, jax.default_backend()))
+    losses = Losses(model, sees, cfg.data.resolution)
+    nets = losses.nets(compute_dtype(cfg.precision, jax.default_backend()))
     load = dict(sees.load)
-    if game.trains_text and "text" in load:
+    if losses.trains_text and "text" in load:
         load["text_reference"] = load["text"]
-    learner = "text" if game.trains_text else "g"
+    learner = "text" if losses.trains_text else "g"
     tx = {n: fields(Adam, cfg.optim[n], f"config.optim.{n}").tx() for n in ("d", "g")}
     if model.train_mode == "freeze64":
         tx["g"] = only(tx["g"], lambda path: networks.trainable(path.split("/")[1:], "freeze64"))
@@ -285,17 +283,17 @@ def build(cfg) -> Method:
     return Method(
         nets=nets,
         players=(
-            Player("d", ("d",), game.d_loss, tx["d"]),
-            Player("g", (learner,), game.g_loss, tx["g"]),
+            Player("d", ("d",), losses.d_loss, tx["d"]),
+            Player("g", (learner,), losses.g_loss, tx["g"]),
         ),
-        init=functools.partial(game.init, nets),
+        init=functools.partial(losses.init, nets),
         needs=("image", "tokens", "token_mask"),
-        sampler=game.sampler,
-        frozen=(game.reference, "features", "guide"),
+        sampler=losses.sampler,
+        frozen=(losses.reference, "features", "guide"),
         pretrained=load,
-        ema={"g": ema, **({"text": ema} if game.trains_text else {})},
+        ema={"g": ema, **({"text": ema} if losses.trains_text else {})},
         vocab=sees.text.vocab,
-        score=game.score,
+        score=losses.score,
         better=BETTER,
         notes=(sees.about,),
     )

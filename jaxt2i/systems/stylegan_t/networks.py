@@ -116,7 +116,7 @@ class Mapping(nn.Module):
         x = normalize_2nd_moment(z.astype(jnp.float32))
         for i in range(self.layers):
             act = "linear" if i == self.layers - 1 else "lrelu"
-            x = FullyConnected(self.z_dim, act, self.lr_mult, name=f"fc{i}")(x)
+            x = FullyConnected(self.z_dim, act=act, lr_mult=self.lr_mult, name=f"fc{i}")(x)
         average = self.variable("stats", "x_avg", jnp.zeros, (self.z_dim,))
         if train and not self.is_initializing() and self.is_mutable_collection("stats"):
             mean = jax.lax.stop_gradient(x).mean(0)
@@ -196,8 +196,8 @@ class SynthesisLayer(nn.Module):
       residual: normalise the input, scale the branch by a learned gamma and add it.
       gain: factor after the activation.
       clamp: largest magnitude before `gain`.
-      dtype: compute dtype.
       variant: of the up-convolution, see `resample.up_conv`.
+      dtype: compute dtype.
     """
 
     features: int
@@ -205,8 +205,8 @@ class SynthesisLayer(nn.Module):
     residual: bool = False
     gain: float = 1.0
     clamp: float = 256.0
-    dtype: jnp.dtype = jnp.float32
     variant: str = "auto"
+    dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, w: jax.Array, noise: jax.Array | None = None) -> jax.Array:
@@ -261,15 +261,15 @@ class SynthesisBlock(nn.Module):
       features: channels, C(r).
       num_res_blocks: n; the block has 2n convolutions besides its first layer.
       first: start from `SynthesisInput` instead of the last block's features.
-      dtype: compute dtype.
       variant: of the up-convolution.
+      dtype: compute dtype.
     """
 
     features: int
     num_res_blocks: int
     first: bool
-    dtype: jnp.dtype = jnp.float32
     variant: str = "auto"
+    dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(
@@ -316,9 +316,9 @@ class Synthesis(nn.Module):
       num_res_blocks: n of every block.
       low_precision_blocks: how many of the highest resolutions compute in `dtype`; the others in
         float32, as published.
-      dtype: compute dtype of these.
-      remat: what each block keeps for the backward pass; see `recomputed`.
       variant: of the up-convolutions, see `resample.up_conv`.
+      dtype: compute dtype of the low-precision blocks.
+      remat: what each block keeps for the backward pass; see `recomputed`.
     """
 
     resolution: int
@@ -326,9 +326,9 @@ class Synthesis(nn.Module):
     channel_max: int = 512
     num_res_blocks: int = 2
     low_precision_blocks: int = 4
+    variant: str = "auto"
     dtype: jnp.dtype = jnp.float32
     remat: Policy = None
-    variant: str = "auto"
 
     @property
     def num_ws(self) -> int:
@@ -396,8 +396,8 @@ class Synthesis(nn.Module):
         for i, r in enumerate(sides):
             low = i >= len(sides) - self.low_precision_blocks
             block = SynthesisBlock(
-                self.channels(r),
-                self.num_res_blocks,
+                features=self.channels(r),
+                num_res_blocks=self.num_res_blocks,
                 first=i == 0,
                 dtype=self.dtype if low else jnp.float32,
                 variant=self.variant,
@@ -423,15 +423,15 @@ class Generator(nn.Module):
     channel_max: int = 512
     num_res_blocks: int = 2
     low_precision_blocks: int = 4
-    dtype: jnp.dtype = jnp.float32
-    remat: Policy = None
     variant: str = "auto"
     sentence_dim: int = 768
+    dtype: jnp.dtype = jnp.float32
+    remat: Policy = None
 
     def setup(self):
         own = ("z_dim", "sentence_dim", "parent", "name")
         names = [f.name for f in dataclasses.fields(self) if f.name not in own]
-        self.mapping = Mapping(self.z_dim)
+        self.mapping = Mapping(z_dim=self.z_dim)
         self.synthesis = Synthesis(**{name: getattr(self, name) for name in names})
 
     def example(self) -> tuple[jax.ShapeDtypeStruct, ...]:
@@ -477,7 +477,7 @@ class HeadBlock(nn.Module):
             dtype=self.dtype,
             name="conv",
         )
-        y = BatchNormLocal(self.virtual_size, name="norm")(conv(x, train=train))
+        y = BatchNormLocal(virtual_size=self.virtual_size, name="norm")(conv(x, train=train))
         y = bias_act(y, act="lrelu", gain=1.0)
         return (x + y) * float(np.sqrt(0.5)) if self.residual else y
 
@@ -515,18 +515,19 @@ class DiscriminatorHeads(nn.Module):
     """One independent head for each feature map of the frozen image encoder.
 
     Attributes:
-      cmap_dim, virtual_size, dtype: of each `DiscriminatorHead`.
+      cmap_dim, virtual_size: of each `DiscriminatorHead`.
       maps, inputs, sentence_dim: number and channels of the feature maps and width of the text
         vectors that `example` gives; sentence_dim 0 = unconditional.
+      dtype: compute dtype; logits are float32.
       remat: what each head keeps for the backward pass; see `recomputed`.
     """
 
     cmap_dim: int = 64
     virtual_size: int = 8
-    dtype: jnp.dtype = jnp.float32
     maps: int = 5
     inputs: int = 384
     sentence_dim: int = 768
+    dtype: jnp.dtype = jnp.float32
     remat: Policy = None
 
     def example(self) -> tuple:
@@ -550,9 +551,9 @@ class DiscriminatorHeads(nn.Module):
           sentence: text vectors [B, S], or None.
           train: advance the spectral vectors.
         """
-        logits = []
+        logits, own = [], {"cmap_dim": self.cmap_dim, "virtual_size": self.virtual_size}
         for i, x in enumerate(features):
-            head = DiscriminatorHead(self.cmap_dim, self.virtual_size, self.dtype, name=f"head_{i}")
+            head = DiscriminatorHead(dtype=self.dtype, name=f"head_{i}", **own)
             logits.append(recomputed(self.remat, head, x, sentence, train=train))
         return jnp.concatenate(logits, axis=1)
 
