@@ -1,5 +1,6 @@
 """The engine, on a toy game with lazy players, statistics, averages and a frozen encoder."""
 
+import ast
 import dataclasses
 import gc
 import io
@@ -404,3 +405,18 @@ def test_unknown_settings_are_refused_with_the_nearest_name():
     wrong = (Player("p", ("text",), None, optim.Adam().tx()),)
     with pytest.raises(ConfigError, match="updates 'text', which is frozen"):
         dataclasses.replace(method, players=wrong)
+
+
+def test_the_engine_is_read_in_one_sitting():
+    """800 lines of code at most, docstrings and blank lines not counted."""
+    count = 0
+    for path in Path(draw.__file__).parent.glob("*.py"):
+        text = path.read_text()
+        told = set()
+        for node in ast.walk(ast.parse(text)):
+            kinds = (ast.Module, ast.ClassDef, ast.FunctionDef)
+            if isinstance(node, kinds) and ast.get_docstring(node):
+                told |= set(range(node.body[0].lineno, node.body[0].end_lineno + 1))
+        lines = enumerate(text.splitlines(), 1)
+        count += sum(bool(line.strip()) and number not in told for number, line in lines)
+    assert count <= 800
