@@ -70,7 +70,7 @@ def measured(args, mode: str, count: int, host: tuple) -> dict:
     program = dict(loop.lower_step(run.method, rules, layout, spec))[1].compile()
     state, frozen = (jax.device_put(tree, layout.shardings(tree)) for tree in host)
     rows = run.pipeline(run.source("train"), config.batch_size, run.method.needs).batch_at(0)
-    batch = mesh.put_batch(rows, on)
+    batch = layout.put_batch(rows)
     held = {"state": state}
 
     def play():

@@ -82,9 +82,8 @@ def child(config_file: str, preset: str, workdir: str) -> None:
     # Here, so that a process that only starts others stays small.
     import jax
 
-    from jaxt2i import train
     from jaxt2i.engine import loop
-    from jaxt2i.run import log, settings
+    from jaxt2i.run import log, settings, train
     from jaxt2i.run import open as runs
 
     assert train.main

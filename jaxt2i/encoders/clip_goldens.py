@@ -12,77 +12,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxt2i.convert import rules
 from jaxt2i.data.tokenize import ClipTokenizer
 from jaxt2i.encoders import clip
-from jaxt2i.encoders import clip_names as tables
-from jaxt2i.encoders.pretrained import template
 from jaxt2i.losses.text import l2_normalize
 from jaxt2i.systems.galip.method import clip_input
+from jaxt2i.verify.arrays import Arrays, nchw, nhwc, norm
+from jaxt2i.verify.compute import compiled
+from jaxt2i.verify.encoders import clip_tower
 from jaxt2i.verify.golden import Case, Golden
 
-Arrays = dict[str, np.ndarray]
-# Where a network's keys are, under either naming; large folders fill only these.
-KEYS = {
-    "text": (
-        "text",
-        "token_embedding",
-        "positional_embedding",
-        "transformer",
-        "ln_final",
-        "model.text",
-    ),
-    "image": ("vis",),
-}
-
-
-def nhwc(x: np.ndarray) -> jax.Array:
-    """Channels from the second axis to the last."""
-    return jnp.moveaxis(jnp.asarray(x), 1, -1)
-
-
-def nchw(x: jax.Array) -> np.ndarray:
-    """Channels from the last axis to the second."""
-    return np.moveaxis(np.asarray(x), -1, 1)
-
-
-def sizes(config: Mapping, net: str) -> dict:
-    """What a manifest says about a tower that its weights' shapes do not: heads, activation, end.
-
-    Args:
-      config: in the form of transformers, open_clip or OpenAI.
-      net: "text" or "image".
-    """
-    if "text_config" in config or "text_cfg" in config:
-        return tables.from_config(net, config)
-    if net == "text":
-        return {"heads": config["transformer_heads"]}
-    return {"heads": config["vision_width"] // 64}
-
-
-def tower(golden: Golden, name: str, net: str) -> tuple[clip.ClipText | clip.ClipImage, dict]:
-    """One tower of a folder's network, with the folder's weights.
-
-    Args:
-      golden: the folder.
-      name: of the network.
-      net: "text" or "image".
-    """
-    weights = golden.weights(name, KEYS[net])
-    kind = clip.ClipText if net == "text" else clip.ClipImage
-    module = kind(**tables.infer(net, weights) | sizes(golden.config(name), net))
-    table = rules.pick(tables.TABLES[net], weights)
-    variables, report = rules.to_flax(table, weights, template(module))
-    report.require_all(f"{golden.folder}: network {name!r}")
-    return module, variables
+SERVES = ("clip_hf/*", "galip/clip_*", "galip/text_encoder", "galip/image_encoder")
 
 
 def text_stages(golden: Golden, name: str, tokens: np.ndarray) -> dict[str, jax.Array]:
     """Stages of the text tower, its sentence vector among them."""
-    module, variables = tower(golden, name, "text")
+    module, variables = clip_tower(golden, name, "text")
     tokens = jnp.asarray(tokens, jnp.int32)
 
-    @jax.jit
+    @compiled
     def run(variables, tokens):
         stages = module.apply(variables, tokens, method="stages")
         return stages | {"sentence": module.apply(variables, tokens).sentence}
@@ -92,9 +39,9 @@ def text_stages(golden: Golden, name: str, tokens: np.ndarray) -> dict[str, jax.
 
 def image_stages(golden: Golden, name: str, image: jax.Array) -> dict[str, jax.Array]:
     """Stages of the image tower, its embedding among them; `image` is normalised, NHWC."""
-    module, variables = tower(golden, name, "image")
+    module, variables = clip_tower(golden, name, "image")
 
-    @jax.jit
+    @compiled
     def run(variables, image):
         stages = module.apply(variables, image, method="stages")
         return stages | {"embedding": module.apply(variables, image)[0]}
@@ -109,7 +56,7 @@ def temperature(golden: Golden, name: str) -> np.ndarray:
 
 def unit(x) -> np.ndarray:
     """Rows of length 1."""
-    return np.asarray(l2_normalize(jnp.asarray(x)))
+    return np.asarray(compiled(l2_normalize)(x))
 
 
 # --- transformers ------------------------------------------------------------------------------
@@ -163,18 +110,18 @@ def hf_gradient(golden: Golden, case: Case) -> Arrays:
     """Cosine of images and texts, differentiated with respect to the pixels."""
     (name,) = case.info["weights"]
     text = unit(text_stages(golden, name, case.inputs["in_input_ids"])["sentence"])
-    module, variables = tower(golden, name, "image")
+    module, variables = clip_tower(golden, name, "image")
 
-    def mean_cosine(x):
+    def mean_cosine(x, variables, text):
         cosine = (l2_normalize(module.apply(variables, x)[0]) * text).sum(-1)
         return cosine.mean(), cosine
 
-    step = jax.jit(jax.value_and_grad(mean_cosine, has_aux=True))
-    (_, cosine), grad = step(nhwc(case.inputs["in_pixel_values"]))
+    step = compiled(jax.value_and_grad(mean_cosine, has_aux=True))
+    (_, cosine), grad = step(nhwc(case.inputs["in_pixel_values"]), variables, text)
     return {
         "out_cosine": np.asarray(cosine),
         "out_grad_pixel": nchw(grad),
-        "out_grad_norm": np.linalg.norm(np.asarray(grad)),
+        "out_grad_norm": norm(grad),
     }
 
 
@@ -237,24 +184,25 @@ def text_encoder(golden: Golden, case: Case) -> Arrays:
 def image_encoder(golden: Golden, case: Case) -> Arrays:
     """The image tower at its published size, behind GALIP's input map, for two image sizes."""
     (name,) = case.info["weights"]
-    module, variables = tower(golden, name, "image")
+    module, variables = clip_tower(golden, name, "image")
 
-    @jax.jit
-    def run(variables, image):
-        stages = module.apply(variables, image, method="stages")
-        taps = stages["blocks"][np.array([1, 4, 8]), :, 1:]
-        embedding, _ = module.apply(variables, image)
-        return embedding, taps, stages["patches"]
+    @compiled
+    def run(variables, *images):
+        out = []
+        for image in images:
+            seen = clip_input(image, module.resolution, "galip")
+            stages = module.apply(variables, seen, method="stages")
+            taps = stages["blocks"][np.array([1, 4, 8]), :, 1:]
+            out.append((seen, module.apply(variables, seen)[0], taps, stages["patches"]))
+        return out
 
     def features(taps: jax.Array) -> np.ndarray:
         k, b, n, c = taps.shape
         side = round(n**0.5)
         return np.asarray(taps).reshape(k, b, side, side, c).transpose(1, 0, 4, 2, 3)
 
-    image = clip_input(nhwc(case.inputs["in_image"]), module.resolution, "galip")
-    embedding, taps, patches = run(variables, image)
-    same = clip_input(nhwc(case.inputs["in_image224"]), module.resolution, "galip")
-    embedding224, taps224, _ = run(variables, same)
+    pictures = (nhwc(case.inputs[f"in_image{size}"]) for size in ("", "224"))
+    (image, embedding, taps, patches), (_, embedding224, taps224, _) = run(variables, *pictures)
     return {
         "out_clip_input": nchw(image)[:, :, 1::7, 2::7],
         "out_patch_embed": nchw(patches),
@@ -267,12 +215,16 @@ def image_encoder(golden: Golden, case: Case) -> Arrays:
 
 def clip_preprocess(golden: Golden, case: Case) -> Arrays:
     """Preprocessing of pictures of odd sizes."""
-    out = {}
-    for name, image in case.inputs.items():
-        pixels = clip.INPUTS["pillow_bicubic_crop"](image[None], 224)
-        pixels = nchw((pixels - np.float32(clip.MEAN)) / np.float32(clip.STD))[0]
-        out[name.replace("in_image", "out_pixel")] = pixels[:, 1::4, 2::4]
-    return out
+
+    @compiled
+    def run(pictures):
+        prepare = clip.INPUTS["pillow_bicubic_crop"]
+        seen = {name: prepare(image[None], 224) for name, image in pictures.items()}
+        mean, std = np.float32(clip.MEAN), np.float32(clip.STD)
+        return {name: (pixels - mean) / std for name, pixels in seen.items()}
+
+    out = {name: nchw(pixels)[0, :, 1::4, 2::4] for name, pixels in run(case.inputs).items()}
+    return {name.replace("in_image", "out_pixel"): x for name, x in out.items()}
 
 
 SPECIAL = re.compile(r"(<\|startoftext\|>|<\|endoftext\|>)")

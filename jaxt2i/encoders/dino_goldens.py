@@ -9,14 +9,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxt2i.convert import rules
 from jaxt2i.encoders import dino
 from jaxt2i.encoders import dino_names as tables
-from jaxt2i.encoders.pretrained import template
 from jaxt2i.nn.resample import apply_matrices, area_matrix
+from jaxt2i.verify.arrays import Arrays, norm
+from jaxt2i.verify.compute import compiled
 from jaxt2i.verify.golden import Case, Golden
+from jaxt2i.verify.networks import convert_net
 
-Arrays = dict[str, np.ndarray]
+SERVES = ("dino_vits16/*",)
 
 
 def network(golden: Golden, name: str) -> tuple[dino.DinoFeatures, dict]:
@@ -24,10 +25,7 @@ def network(golden: Golden, name: str) -> tuple[dino.DinoFeatures, dict]:
     weights, config = golden.weights(name), golden.config(name)
     sizes = tables.infer("features", weights) | tables.from_config("features", config)
     module = dino.DinoFeatures(**sizes)
-    table = rules.pick(tables.TABLES["features"], weights)
-    variables, report = rules.to_flax(table, weights, template(module))
-    report.require_all(f"{golden.folder}: network {name!r}")
-    return module, variables
+    return module, convert_net(golden, name, tables.TABLES["features"], module)
 
 
 def to_input(x: jax.Array, size: int) -> jax.Array:
@@ -41,15 +39,14 @@ def features(golden: Golden, case: Case) -> Arrays:
     (name,) = case.info["weights"]
     module, variables = network(golden, name)
 
-    @jax.jit
-    def run(variables, x):
-        x = to_input(x, module.resolution)
+    @compiled
+    def run(variables, images):
+        x = to_input(images.astype(jnp.float32) / 255, module.resolution)
         stages, sown = module.apply(variables, x, method="stages", mutable=["intermediates"])
         branch = sown["intermediates"]["transformer"]["blocks"]["attention"][0][0]
         return x, stages, branch, module.apply(variables, x)
 
-    pixels = jnp.asarray(case.inputs["in_images"], jnp.float32) / 255
-    x, stages, branch, maps = run(variables, pixels)
+    x, stages, branch, maps = run(variables, case.inputs["in_images"])
     out = {
         "out_vit_input_sub": np.moveaxis(np.asarray(x), -1, 1)[:, :, ::15, ::15],
         "out_block0_attn_sub": np.asarray(branch)[:, ::13, ::4],
@@ -67,17 +64,18 @@ def gradient(golden: Golden, case: Case) -> Arrays:
     (name,) = case.info["weights"]
     module, variables = network(golden, name)
 
-    def loss(x):
+    def loss(x, variables):
         maps = module.apply(variables, to_input(x, module.resolution))
         return sum(jnp.square(m).mean() for m in maps)
 
-    value, grad = jax.jit(jax.value_and_grad(loss))(
-        jnp.asarray(case.inputs["in_images"], jnp.float32) / 255
-    )
+    def turn(images, variables):
+        return jax.value_and_grad(loss)(images.astype(jnp.float32) / 255, variables)
+
+    value, grad = compiled(turn)(case.inputs["in_images"], variables)
     return {
         "out_loss": np.asarray(value),
         "out_grad_sub": np.asarray(grad)[:, :, ::4, ::4],
-        "out_grad_norm": np.linalg.norm(np.asarray(grad)),
+        "out_grad_norm": norm(grad),
     }
 
 
@@ -86,7 +84,7 @@ def hidden_states(golden: Golden, case: Case) -> Arrays:
     (name,) = case.info["weights"]
     module, variables = network(golden, name)
     image = jnp.moveaxis(jnp.asarray(case.inputs["in_pixel_values"]), 1, -1)
-    stages = jax.jit(lambda v, x: module.apply(v, x, method="stages"))(variables, image)
+    stages = compiled(lambda v, x: module.apply(v, x, method="stages"))(variables, image)
     hidden = [stages["embedded"], *stages["blocks"]]
     return {
         "out_cls": np.asarray(stages["normed"])[:, 0],

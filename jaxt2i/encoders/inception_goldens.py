@@ -10,9 +10,12 @@ import numpy as np
 
 from jaxt2i.encoders import inception_names as tables
 from jaxt2i.encoders.inception import INPUTS, InceptionFeatures
-from jaxt2i.systems.stylegan_t.goldens_ops import Arrays, captured, convert_net, nchw, nhwc
+from jaxt2i.verify.arrays import Arrays, nhwc, strided
+from jaxt2i.verify.compute import compiled
 from jaxt2i.verify.golden import Case, Golden
+from jaxt2i.verify.networks import convert_net, observe
 
+SERVES = ("inception_fid/*",)
 FEATURES = ("64", "192", "768", "2048")
 # Layers that a case shows, with the strides of (channels, pixels).
 LAYERS = {
@@ -30,7 +33,7 @@ LAYERS = {
 def network(golden: Golden) -> tuple[InceptionFeatures, dict]:
     """The folder's network and its variables."""
     module = InceptionFeatures(**tables.infer("features", golden.weights("inception")))
-    return module, convert_net(golden, "inception", tables.FEATURES, module, *module.example())
+    return module, convert_net(golden, "inception", tables.FEATURES, module)
 
 
 def pixels(case: Case) -> jax.Array:
@@ -41,21 +44,31 @@ def pixels(case: Case) -> jax.Array:
 def torch_fidelity(golden: Golden, case: Case) -> Arrays:
     """Bytes of any size: all features, and where the case has them the layers."""
     module, variables = network(golden)
-    x = jax.jit(INPUTS["tf1"])(pixels(case))
-    found, at = captured(module, variables, x)
-    out = {f"out_{name}": value for name, value in found.items()}
-    out["out_net_input"] = nchw(x)[:, :, ::23, ::23]
+
+    @compiled
+    def run(variables, levels):
+        x = INPUTS["tf1"](levels)
+        return observe(module, variables, x), x
+
+    seen, x = run(variables, pixels(case))
+    out = {f"out_{name}": value for name, value in seen.output.items()}
+    out["out_net_input"] = strided(x, 1, 23)
     for name, (channels, step) in LAYERS.items():
-        out[f"out_tap_{name}"] = nchw(at(f"trunk/{name}"))[:, ::channels, ::step, ::step]
+        out[f"out_tap_{name}"] = strided(seen.at(f"trunk/{name}"), channels, step)
     return out
 
 
 def clean(golden: Golden, case: Case) -> Arrays:
     """Clean-FID's resize, and pool3."""
     module, variables = network(golden)
-    resized = jax.jit(INPUTS["clean"].resize)(pixels(case))
-    found = jax.jit(module.apply)(variables, INPUTS["clean"].scale(resized))
-    return {"out_resized": nchw(resized)[:, :, ::7, ::7], "out_2048": found["2048"]}
+
+    @compiled
+    def run(variables, levels):
+        resized = INPUTS["clean"].resize(levels)
+        return resized, module.apply(variables, INPUTS["clean"].scale(resized))["2048"]
+
+    resized, found = run(variables, pixels(case))
+    return {"out_resized": strided(resized, 1, 7), "out_2048": found}
 
 
 def means(name: str, low: float = 0, high: float = 255) -> Callable[[Golden, Case], Arrays]:
@@ -69,19 +82,21 @@ def means(name: str, low: float = 0, high: float = 255) -> Callable[[Golden, Cas
 
     def run(golden: Golden, case: Case) -> Arrays:
         module, variables = network(golden)
-        levels = (pixels(case) - np.float32(low)) * np.float32(255 / (high - low))
-        resized = jax.jit(INPUTS[name].resize)(levels)
 
-        @jax.jit
-        def both(variables, x):
-            return module.apply(variables, x), module.apply(variables, x, method="stages")
+        @compiled
+        def both(variables, levels):
+            levels = (levels - np.float32(low)) * np.float32(255 / (high - low))
+            resized = INPUTS[name].resize(levels)
+            x = INPUTS[name].scale(resized)
+            stages = module.apply(variables, x, method="stages")
+            return resized, module.apply(variables, x), stages
 
-        found, maps = both(variables, INPUTS[name].scale(resized))
+        resized, found, maps = both(variables, pixels(case))
         return {
             **{f"out_{k}": found[k] for k in FEATURES},
-            "out_resized": nchw(resized)[:, :, ::23, ::23],
-            "out_block1_sub": nchw(maps["192"])[:, ::16, ::4, ::4],
-            "out_block2_sub": nchw(maps["768"])[:, ::16, ::3, ::3],
+            "out_resized": strided(resized, 1, 23),
+            "out_block1_sub": strided(maps["192"], 16, 4),
+            "out_block2_sub": strided(maps["768"], 16, 3),
         }
 
     return run

@@ -7,14 +7,16 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxt2i.convert import rules
 from jaxt2i.encoders import lpips_names as tables
 from jaxt2i.encoders.lpips import SCALE, SHIFT, Lpips
 from jaxt2i.encoders.pretrained import template
-from jaxt2i.systems.stylegan_t.goldens_ops import Arrays, nchw, nhwc
+from jaxt2i.verify.arrays import Arrays, joint_norms, nchw, nhwc
+from jaxt2i.verify.compute import compiled
 from jaxt2i.verify.golden import Case, Golden
+
+SERVES = ("lpips/*",)
 
 
 def network(golden: Golden) -> tuple[Lpips, dict]:
@@ -40,7 +42,7 @@ def pair(golden: Golden, case: Case) -> Arrays:
     module, variables = network(golden)
     a, b = pictures(case)
 
-    @jax.jit
+    @compiled
     def run(variables, a, b):
         def total(a):
             shares = module.apply(variables, a, b, method="layers")
@@ -54,7 +56,7 @@ def pair(golden: Golden, case: Case) -> Arrays:
     out = {
         "out_distance": distance,
         "out_per_layer": shares,
-        "out_grad_in0_norm": np.linalg.norm(np.asarray(gradient).reshape(len(a), -1), axis=1),
+        "out_grad_in0_norm": joint_norms(gradient),
         "out_grad_in0_sub": nchw(gradient)[:, :, ::4, ::4],
     }
     for k, x in enumerate(taps):
@@ -67,14 +69,20 @@ def variants(golden: Golden, case: Case) -> Arrays:
     """Pictures in [0, 1], equal pictures, the map of pixels, and channels that are not weighed."""
     module, variables = network(golden)
     a, b = pictures(case)
-    apply = jax.jit(module.apply, static_argnames=("method", "unit_range", "lin"))
-    pixels = apply(variables, a[:1], b[:1], method="spatial")
-    return {
-        "out_normalize_flag": apply(variables, (a + 1) / 2, (b + 1) / 2, unit_range=True),
-        "out_self": apply(variables, a, a),
-        "out_spatial_sub": jnp.expand_dims(pixels, 1)[:, :, ::4, ::4],
-        "out_no_lin": apply(variables, a, b, lin=False),
-    }
+
+    @compiled
+    def run(variables, a, b):
+        pixels = module.apply(variables, a[:1], b[:1], method="spatial")
+        return {
+            "out_normalize_flag": module.apply(
+                variables, (a + 1) / 2, (b + 1) / 2, unit_range=True
+            ),
+            "out_self": module.apply(variables, a, a),
+            "out_spatial_sub": jnp.expand_dims(pixels, 1)[:, :, ::4, ::4],
+            "out_no_lin": module.apply(variables, a, b, lin=False),
+        }
+
+    return run(variables, a, b)
 
 
 CASES: dict[str, Callable[[Golden, Case], Arrays]] = {"pair": pair, "variants": variants}

@@ -7,10 +7,13 @@ import jax.numpy as jnp
 
 from jaxt2i.convert import rules
 from jaxt2i.encoders import xlm_r_names as tables
-from jaxt2i.encoders.pretrained import template
 from jaxt2i.encoders.xlm_r import XlmRText
 from jaxt2i.losses.text import l2_normalize
+from jaxt2i.verify.compute import compiled
 from jaxt2i.verify.golden import Case, Golden
+from jaxt2i.verify.networks import convert_net
+
+SERVES = ("xlm_r/*",)
 
 
 def encoder(golden: Golden, name: str) -> tuple[XlmRText, dict]:
@@ -18,9 +21,7 @@ def encoder(golden: Golden, name: str) -> tuple[XlmRText, dict]:
     weights = golden.weights(name)
     sizes = tables.infer("text", weights) | tables.from_config("text", golden.config(name))
     module = XlmRText(**sizes)
-    variables, report = rules.to_flax(tables.M_CLIP, weights, template(module))
-    report.require_all(f"{golden.folder}: network {name!r}")
-    return module, variables
+    return module, convert_net(golden, name, tables.M_CLIP, module)
 
 
 def padded(golden: Golden, case: Case) -> dict[str, jax.Array]:
@@ -34,7 +35,7 @@ def padded(golden: Golden, case: Case) -> dict[str, jax.Array]:
         unit = l2_normalize(sentence)
         return (unit @ unit.T).sum(), (stages, sentence)
 
-    run = jax.jit(jax.grad(cosines, has_aux=True))
+    run = compiled(jax.grad(cosines, has_aux=True))
     gradient, (stages, sentence) = run(variables)
     named = rules.to_torch(tables.M_CLIP, gradient)
     query = "transformer.encoder.layer.0.attention.self.query.weight"

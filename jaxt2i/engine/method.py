@@ -260,10 +260,11 @@ class Ctx:
         total_steps: int = 1,
         trained: tuple[str, ...] = (),
         memory: dict[str, Any] | None = None,
+        draws: Mapping[str, Any] | None = None,
     ):
         self._method, self._params, self._frozen, self._key = method, params, frozen, key
         self._trained, self._memory = trained, memory
-        self.extra = dict(extra)
+        self.extra, self.draws = dict(extra), draws or {}
         self.step = step
         self._batch_size, self._total_steps = batch_size, total_steps
 
@@ -332,6 +333,10 @@ class Ctx:
                 "from the row's own key"
             )
         return jax.random.fold_in(self._key, zlib.crc32(name.encode()))
+
+    def draw(self, name: str, function: Callable[[jax.Array], Any]) -> Any:
+        """function(self.rng(name)), or what the caller gave for this name: a published draw."""
+        return self.draws[name] if name in self.draws else function(self.rng(name))
 
     @property
     def images(self) -> jax.Array:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -11,7 +10,10 @@ from jaxt2i.metrics import frechet, kernel, manifold, retrieval, statistics
 from jaxt2i.metrics.inception_score import inception_score
 from jaxt2i.nn import pixels, resample
 from jaxt2i.systems.galip.method import clip_input
-from jaxt2i.systems.stylegan_t.goldens_ops import Arrays, nchw, nhwc
+from jaxt2i.verify.arrays import Arrays, nhwc, strided
+from jaxt2i.verify.compute import compiled
+
+SERVES = ("metrics/*",)
 
 
 def inception(golden, case) -> Arrays:
@@ -115,18 +117,26 @@ def clip_score(golden, case) -> Arrays:
 
 def clip_preprocess(golden, case) -> Arrays:
     """What CLIP is shown by GALIP's and by StyleGAN-T's evaluation."""
-    image = nhwc(case.inputs["in_images"]).astype(jnp.float32) / 127.5 - 1
-    matrix = resample.bicubic_matrix(224, image.shape[1])
-    cubic = clip.normalize_image(resample.apply_matrices(image, matrix, matrix))
-    seen = {"galip": clip_input(image, 224, "galip"), "stylegan_t": cubic}
-    return {f"out_{k}": nchw(x)[:, :, ::5, ::5] for k, x in seen.items()}
+
+    @compiled
+    def run(pixels):
+        image = nhwc(pixels).astype(jnp.float32) / 127.5 - 1
+        matrix = resample.bicubic_matrix(224, image.shape[1])
+        cubic = clip.normalize_image(resample.apply_matrices(image, matrix, matrix))
+        return {"galip": clip_input(image, 224, "galip"), "stylegan_t": cubic}
+
+    return {f"out_{k}": strided(x, 1, 5) for k, x in run(case.inputs["in_images"]).items()}
 
 
 def to_uint8(golden, case) -> Arrays:
     """Three ways to round."""
     names = {"attngan": "floor", "stylegan": "stylegan", "save_image": "save_image"}
-    to_pixels = jax.jit(pixels.to_pixels, static_argnums=1)
-    out = {f"out_{k}": to_pixels(case.inputs["in_x"], rule) for k, rule in names.items()}
+
+    @compiled
+    def run(x):
+        return {f"out_{k}": pixels.to_pixels(x, rule) for k, rule in names.items()}
+
+    out = run(case.inputs["in_x"])
     # The first rule is defined inside [-1, 1] only, and was asked for no more.
     inside = np.abs(case.inputs["in_x"]) <= 1
     return out | {"out_attngan": np.asarray(out["out_attngan"])[inside]}

@@ -5,9 +5,10 @@ from collections.abc import Callable
 import jax.numpy as jnp
 
 from jaxt2i.nn.resample import resize, resize_bytes
-from jaxt2i.systems.stylegan_t.goldens_ops import Arrays, nchw, nhwc
-from jaxt2i.verify.golden import Case, Golden
+from jaxt2i.verify.arrays import Arrays, nhwc
+from jaxt2i.verify.compute import traced
 
+SERVES = ("metrics/resize",)
 # The folder's names of kernels, ours.
 FLOATS = {
     "tf1_bilinear": "tf1_bilinear",
@@ -25,17 +26,18 @@ FLOATS = {
 BYTES = ("bilinear", "bicubic", "lanczos", "box", "nearest")
 
 
-def kernels(golden: Golden, case: Case) -> Arrays:
+@traced
+def kernels(case, inputs) -> Arrays:
     """Every kernel on pictures that grow, shrink, and do both."""
     out = {}
-    for name, image in case.inputs.items():
+    for name, image in inputs.items():
         geometry, x = name.removeprefix("in_"), nhwc(image)
         size = case.outputs[f"out_{geometry}_torch_area"].shape[2:]
         made = {official: resize(x, size, ours) for official, ours in FLOATS.items()}
         made["cleanfid_bicubic_float"] = jnp.clip(resize(x, size, "bicubic_pillow"), 0, 255)
         made |= {f"pil_{kind}_uint8": resize_bytes(x, size, kind) for kind in BYTES}
-        out |= {f"out_{geometry}_{kernel}": nchw(y) for kernel, y in made.items()}
+        out |= {f"out_{geometry}_{kernel}": y for kernel, y in made.items()}
     return out
 
 
-CASES: dict[str, Callable[[Golden, Case], Arrays]] = {"resize": kernels}
+CASES: dict[str, Callable[..., Arrays]] = {"resize": kernels}

@@ -313,6 +313,8 @@ class Comparison(NamedTuple):
       relative: the same over the peak of the reference.
       limit: largest error that was allowed.
       note: what is wrong, in words, where no number says it.
+      wrong: entries that exceed the limit.
+      size: all entries.
     """
 
     passed: bool
@@ -320,6 +322,8 @@ class Comparison(NamedTuple):
     relative: float
     limit: float
     note: str = ""
+    wrong: int = 0
+    size: int = 0
 
 
 def compare(reference: np.ndarray, value: np.ndarray, limit: Mapping) -> Comparison:
@@ -349,13 +353,13 @@ def compare(reference: np.ndarray, value: np.ndarray, limit: Mapping) -> Compari
     with np.errstate(invalid="ignore"):
         error = np.where(same, 0, np.abs(a - b))
     wrong = ~same & ~(error <= allowed)  # a NaN that meets a number is no error <= allowed
-    passed = bool(wrong.sum() <= limit.get("outliers", 0) * a.size)
+    count = int(wrong.sum())
+    passed = count <= limit.get("outliers", 0) * a.size
     note = "" if passed or np.isfinite(error).all() else "NaN or infinity on one side only"
     top = float(error.max(initial=0))
     whole = float(size.max(initial=0))
-    return Comparison(
-        passed, top, top / whole if whole else top, float(allowed.max(initial=0)), note
-    )
+    share, allowed = top / whole if whole else top, float(allowed.max(initial=0))
+    return Comparison(passed, top, share, allowed, note, count, a.size)
 
 
 def compare_json(reference: Any, value: Any, limit: Mapping) -> Comparison:

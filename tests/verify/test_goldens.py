@@ -8,6 +8,8 @@ import jax
 import pytest
 
 from jaxt2i.verify import __main__ as verify
+from jaxt2i.verify.check import check
+from jaxt2i.verify.find import runner
 from jaxt2i.verify.golden import Golden
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
@@ -32,7 +34,7 @@ def cases():
     for folder in FOLDERS:
         for case in golden(folder).cases:
             name = f"{folder}/{case}"
-            if verify.runner(folder, case):
+            if runner(folder, case):
                 marks = [pytest.mark.slow] if name in SLOW else []
                 # A folder's cases share weights: one worker draws them.
                 marks.append(pytest.mark.xdist_group(folder))
@@ -49,8 +51,8 @@ def forget():
 
 @pytest.mark.parametrize(("folder", "case"), list(cases()))
 def test_case(folder, case):
-    run = verify.runner(folder, case)
-    lines = list(verify.check(golden(folder), f"{folder}/{case}", case, run))
-    wrong = [f"{x.output}: {x.result or x.note}" for x in lines if x.status != "pass"]
+    run = runner(folder, case)
+    lines = list(check(golden(folder), f"{folder}/{case}", case, run))
+    wrong = [f"{x.output}: {x.note or x.result}" for x in lines if x.status == "FAIL"]
     assert lines
     assert not wrong, "\n".join(wrong)

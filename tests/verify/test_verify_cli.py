@@ -26,11 +26,23 @@ def run(copy, *arguments):
 def test_a_pass_is_0_and_everything_is_in_the_json(copy, tmp_path, capsys):
     assert run(copy, "clip_hf", "--json", str(tmp_path / "r.json")) == 0
     printed = capsys.readouterr().out
-    assert "1 cases, 11 arrays passed, 0 failed, 0 cases without a runner" in printed
+    assert "1 cases, 11 arrays passed, 0 kinks, 0 failed, 0 cases without a runner" in printed
     written = json.loads((tmp_path / "r.json").read_text())
-    assert written["counts"] == {"pass": 11, "FAIL": 0, "no runner": 0}
-    assert written["environment"]["matmul_precision"] == "highest"
+    assert written["counts"] == {"pass": 11, "kink": 0, "FAIL": 0, "no runner": 0}
+    assert written["environment"]["matmul_precision"] == "default"
+    assert written["environment"]["dtype"] == "float32"
+    assert "computed in float32, products at 'default' precision" in printed
     assert all(0 <= r["error"] <= r["limit"] for r in written["results"])
+
+
+def test_float64_has_its_own_limits(copy, tmp_path, capsys):
+    file = tmp_path / "r.json"
+    assert run(copy, "--float64", "--precision", "highest", "--json", str(file)) == 0
+    assert "computed in float64" in capsys.readouterr().out
+    written = json.loads(file.read_text())
+    assert written["environment"]["dtype"] == "float64"
+    assert written["environment"]["matmul_precision"] == "highest"
+    assert all(r["relative"] < 1e-5 for r in written["results"])
 
 
 def test_a_changed_number_is_1(copy, capsys):
@@ -40,7 +52,8 @@ def test_a_changed_number_is_1(copy, capsys):
     np.savez(copy / "text_image.npz", **arrays)
     assert run(copy) == 1
     printed = capsys.readouterr().out
-    assert "10 arrays passed, 1 failed" in printed
+    assert "10 arrays passed, 0 kinks, 1 failed" in printed
+    assert "float64 by" in printed  # it was asked, and did not agree either
     assert "FAIL" in printed
     assert "out_text" in printed
 
@@ -54,7 +67,7 @@ def test_a_runner_that_stops_or_forgets_is_1(copy, monkeypatch, capsys):
     assert "RuntimeError: no such layer" in capsys.readouterr().out
     monkeypatch.setitem(clip.CASES, "text_image", lambda golden, case: {})
     assert run(copy) == 1
-    assert "0 arrays passed, 11 failed" in capsys.readouterr().out
+    assert "0 arrays passed, 0 kinks, 11 failed" in capsys.readouterr().out
 
 
 def test_nothing_to_run_is_2_and_says_what_there_is(copy, capsys):
@@ -81,24 +94,6 @@ def test_a_damaged_folder_names_its_file(copy, capsys):
     assert "text_image.npz:nosuchfile" in printed
     assert "broken/manifest.json:notJSON" in printed
     assert verify.main(["--goldens", str(copy / "absent")]) == 1
-
-
-@pytest.mark.parametrize(
-    ("name", "module"),
-    [
-        ("clip_hf/new_folder/text_image", "encoders.clip_goldens"),
-        ("galip/text_encoder", "encoders.clip_goldens"),
-        ("galip/netG", "systems.galip.goldens"),
-        ("df_gan/text_encoder", "systems.damsm.goldens"),
-        ("no_such_system/netG", None),
-        ("dino_vits16/dinov2_tiny/native_42", "encoders.dino_goldens"),
-        ("dino_vits16/img_99", "encoders.dino_goldens"),
-    ],
-)
-def test_folders_find_their_runner(name, module):
-    folder, _, case = name.rpartition("/")
-    found = verify.runner(folder, case)
-    assert (found and found.__module__) == (module and f"jaxt2i.{module}")
 
 
 def test_names_are_leading_parts_or_patterns():

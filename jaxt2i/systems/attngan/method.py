@@ -228,9 +228,8 @@ class Losses:
 
     def latents(self, ctx: Ctx, batch: Batch) -> tuple[jax.Array, jax.Array]:
         """This step's (z [B, Z], eps [B, C]), the same for every player."""
-        drawn = jax.random.normal(
-            ctx.rng("z"), (len(batch["tokens"]), self.model.z_dim + self.model.c_dim)
-        )
+        shape = len(batch["tokens"]), self.model.z_dim + self.model.c_dim
+        drawn = ctx.draw("z", lambda key: jax.random.normal(key, shape))
         return drawn[:, : self.model.z_dim], drawn[:, self.model.z_dim :]
 
     def fake(self, ctx: Ctx, batch: Batch, text: Text) -> Drawn:

@@ -7,34 +7,23 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxt2i.convert import rules
-from jaxt2i.encoders import damsm_names as tables
-from jaxt2i.encoders.damsm import DamsmImage, DamsmText
-from jaxt2i.engine.method import Ctx
 from jaxt2i.losses import damsm as losses
 from jaxt2i.metrics import retrieval
 from jaxt2i.systems.damsm import method as damsm
-from jaxt2i.systems.stylegan_t.goldens_ops import Arrays, captured, convert_net, nchw, nhwc
-from jaxt2i.verify.board import Board
+from jaxt2i.verify.arrays import Arrays, nchw, nhwc, norm, norms, strided, summary
+from jaxt2i.verify.compute import compiled
+from jaxt2i.verify.encoders import captions, damsm_image, damsm_text, given_dropout
+from jaxt2i.verify.networks import captured
+from jaxt2i.verify.step import Networks
 
-
-def network(golden, net: str) -> tuple[DamsmText, dict]:
-    """The encoder that a network of the folder describes, and its variables."""
-    module = DamsmText(**tables.infer("text", golden.weights(net)))
-    return module, convert_net(golden, net, tables.TEXT, module, *module.example())
-
-
-def captions(case, prefix: str = "in_") -> tuple[jax.Array, jax.Array]:
-    """(tokens [B, T], mask [B, T]) of a case, T its longest caption."""
-    lengths = case.inputs[f"{prefix}cap_lens"]
-    tokens = case.inputs[f"{prefix}captions"][:, : lengths.max()]
-    return jnp.asarray(tokens, jnp.int32), jnp.arange(tokens.shape[1]) < lengths[:, None]
+SERVES = ("damsm/*", "df_gan/text_encoder")
 
 
 def text_encoder(golden, case) -> Arrays:
     """Sentences and words of captions in any order of lengths."""
-    module, variables = network(golden, case.info["weights"][0])
+    module, variables, _ = damsm_text(golden, case.info["weights"][0])
     tokens, mask = captions(case)
-    text = jax.jit(module.apply)(variables, tokens, mask)
+    text = compiled(module.apply)(variables, tokens, mask)
     width = case.inputs["in_captions"].shape[1]
     words = np.pad(text.words, ((0, 0), (0, width - tokens.shape[1]), (0, 0)))
     return {"out_sent": text.sentence, "out_words": words.transpose(0, 2, 1)[:, ::4]}
@@ -42,10 +31,10 @@ def text_encoder(golden, case) -> Arrays:
 
 def text_encoder_eval(golden, case) -> Arrays:
     """Two batches: every intermediate."""
-    module, variables = network(golden, case.info["weights"][0])
-    out = {}
+    module, variables, _ = damsm_text(golden, case.info["weights"][0])
+    run, out = compiled(lambda *args: module.apply(*args, method="stages")), {}
     for name in "ab":
-        found = module.apply(variables, *captions(case, f"in_{name}_"), method="stages")
+        found = run(variables, *captions(case, f"in_{name}_"))
         out |= {
             f"out_{name}_words_emb": np.moveaxis(np.asarray(found["words"]), 1, 2),
             f"out_{name}_sent_emb": found["sentence"],
@@ -55,52 +44,33 @@ def text_encoder_eval(golden, case) -> Arrays:
     return out
 
 
-class GivenDropout(DamsmText):
-    """The encoder with a dropout mask that is given among the variables."""
-
-    def setup(self):
-        super().setup()
-        keep = self.variable("given", "keep", lambda: None)
-        self.drop = lambda x, deterministic: x * keep.value / (1 - self.dropout)
-
-
 def text_encoder_train(golden, case) -> Arrays:
     """Training mode with the dropout mask given: gradients of every parameter."""
-    net = case.info["weights"][0]
-    _, variables = network(golden, net)
-    module = GivenDropout(**tables.infer("text", golden.weights(net)))
+    module, variables, table = damsm_text(golden, case.info["weights"][0])
     tokens, mask = captions(case)
-    given = {"keep": jnp.asarray(case.inputs["in_keep_mask"][:, : tokens.shape[1]], jnp.float32)}
-    target = np.moveaxis(case.inputs["in_target_words"], 1, 2)
+    batch = {
+        "keep": jnp.asarray(case.inputs["in_keep_mask"][:, : tokens.shape[1]], jnp.float32),
+        "words": jnp.moveaxis(jnp.asarray(case.inputs["in_target_words"]), 1, 2),
+        "sentence": jnp.asarray(case.inputs["in_target_sent"]),
+    }
 
-    def loss(params):
-        text = module.apply({"params": params, "given": given}, tokens, mask, train=True)
-        value = (text.words * target).mean()
-        return value + (text.sentence * case.inputs["in_target_sent"]).mean(), text
+    def turn(ctx, batch):
+        with given_dropout(batch["keep"]):
+            text = ctx("text", tokens, mask, train=True)
+        value = (text.words * batch["words"]).mean()
+        return value + (text.sentence * batch["sentence"]).mean(), text
 
-    step = jax.jit(jax.value_and_grad(loss, has_aux=True))
-    (value, text), gradients = step(variables["params"])
-    named = rules.to_torch(tables.TEXT, {"params": gradients})
+    at = Networks({"text": (module, variables)}, {"text": table}, batch)
+    value, text, gradients, *_ = at.play(text=(turn, ("text",)))["text"]
+    named = at.named(gradients)
     order = golden.order(case.info["entries"]["out_grad_norms"])
     return {
         "out_words_emb": np.moveaxis(np.asarray(text.words), 1, 2)[:, ::4],
         "out_sent_emb": text.sentence,
         "out_loss": value,
-        "out_grad_norms": np.float32([np.linalg.norm(named[k]) for k in order]),
+        "out_grad_norms": norms(named[k] for k in order),
         **{k: named[k.removeprefix("out_grad__")] for k in case.outputs if "_grad__" in k},
     }
-
-
-def seer(golden, net: str = "image_encoder", **fields) -> tuple[DamsmImage, dict]:
-    """The image encoder of the folder, and its variables."""
-    module = DamsmImage(**fields)
-    return module, convert_net(golden, net, tables.IMAGE, module, *module.example())
-
-
-def summary(name: str, x: np.ndarray) -> Arrays:
-    """Mean and standard deviation of every example."""
-    flat = np.asarray(x, np.float64).reshape(len(x), -1)
-    return {f"{name}__mean": flat.mean(1), f"{name}__std": flat.std(1)}
 
 
 # Layers that the case shows, with the strides of (channels, pixels).
@@ -118,13 +88,13 @@ LAYERS = {
 
 def image_encoder_eval(golden, case) -> Arrays:
     """Pictures of 299 pixels: every part of the trunk."""
-    module, variables = seer(golden)
+    module, variables, _ = damsm_image(golden)
     (regions, code), at = captured(module, variables, nhwc(case.inputs["in_image"]))
     out = {"out_cnn_code": code, "out_pooled": np.asarray(at("trunk/Mixed_7c")).mean((1, 2))}
     for name, (channels, pixels) in LAYERS.items():
-        x = nchw(at(f"trunk/{name}"))
-        out[f"out_{name}"] = x[:, ::channels, ::pixels, ::pixels]
-        out |= summary(f"out_{name}", x)
+        x = at(f"trunk/{name}")
+        out[f"out_{name}"] = strided(x, channels, pixels)
+        out |= summary(f"out_{name}", nchw(x))
     regions = nchw(regions)
     return out | {"out_regions": regions[:, ::4], **summary("out_regions", regions)}
 
@@ -132,43 +102,46 @@ def image_encoder_eval(golden, case) -> Arrays:
 def image_encoder_eval256(golden, case) -> Arrays:
     """Pictures of 256 pixels, with both meanings of bilinear."""
     image, out = nhwc(case.inputs["in_image"]), {}
-    for name, corners in (("alignTrue", True), ("alignFalse", False)):
-        module, variables = seer(golden, align_corners=corners)
-        regions, code = jax.jit(module.apply)(variables, image)
-        parts = {"resized": (nchw(module.resized(image)), 1, 9), "regions": (nchw(regions), 16, 2)}
-        for part, (x, channels, pixels) in parts.items():
-            out[f"out_{name}_{part}"] = x[:, ::channels, ::pixels, ::pixels]
-            out |= summary(f"out_{name}_{part}", x)
+    module, variables, _ = damsm_image(golden)
+
+    @compiled
+    def both(variables, image):
+        found = {}
+        for name, corners in (("alignTrue", True), ("alignFalse", False)):
+            own = module.clone(align_corners=corners)
+            found[name] = own.apply(variables, image), own.resized(image)
+        return found
+
+    for name, ((regions, code), resized) in both(variables, image).items():
         out[f"out_{name}_cnn_code"] = code
+        parts = {"resized": (resized, 1, 9), "regions": (regions, 16, 2)}
+        for part, (x, channels, pixels) in parts.items():
+            out[f"out_{name}_{part}"] = strided(x, channels, pixels)
+            out |= summary(f"out_{name}_{part}", nchw(x))
     return out
-
-
-def named_image(tree: dict) -> dict[str, np.ndarray]:
-    """{official key: array} of an image encoder's variables, gradients or statistics."""
-    return rules.to_torch(tables.IMAGE, tree)
 
 
 def image_encoder_train(golden, case) -> Arrays:
     """Batch statistics, the running ones behind them, and the gradients of what learns."""
-    module, variables = seer(golden)
-    image = nhwc(case.inputs["in_image"])
+    module, variables, table = damsm_image(golden)
+    at = Networks(
+        {"image": (module, variables)}, {"image": table}, {"image": nhwc(case.inputs["in_image"])}
+    )
 
-    def loss(params):
-        (regions, code), changed = module.apply(
-            {**variables, "params": params}, image, train=True, mutable=["batch_stats"]
-        )
-        return jnp.square(regions).mean() + jnp.square(code).mean(), (regions, code, changed)
+    def turn(ctx, batch):
+        regions, code = ctx("image", batch["image"], train=True)
+        return jnp.square(regions).mean() + jnp.square(code).mean(), (regions, code)
 
-    step = jax.jit(jax.value_and_grad(loss, has_aux=True))
-    (value, (regions, code, changed)), gradients = step(variables["params"])
-    named, regions = named_image({"params": gradients, **changed}), nchw(regions)
+    value, (regions, code), gradients, extra, _ = at.play(image=(turn, ("image",)))["image"]
+    named = rules.to_torch(table, {"params": gradients["image"], **extra["image"]})
+    regions = nchw(regions)
     order = golden.order(case.info["entries"]["out_grad_norms"])
     return {
         "out_regions": regions[:, ::8, ::2, ::2],
         **summary("out_regions", regions),
         "out_cnn_code": code,
         "out_loss": value,
-        "out_grad_norms": np.float32([np.linalg.norm(named[k]) for k in order]),
+        "out_grad_norms": norms(named[k] for k in order),
         **{k: named[k.removeprefix("out_")] for k in case.outputs if ".running_" in k},
     }
 
@@ -185,20 +158,34 @@ def damsm_losses(golden, case) -> Arrays:
         "sent_emb": jnp.asarray(get["in_sent_emb"]),
         "cnn_code": jnp.asarray(get["in_cnn_code"]),
     }
+    flat = given["regions"].reshape(6, -1, 256)
+    lengths = get["in_cap_lens"]
 
-    def total(given, label):
-        return losses.damsm(
-            given["regions"],
-            given["cnn_code"],
-            given["words_emb"],
-            given["sent_emb"],
-            mask,
-            label,
-        )
+    @compiled
+    def run(given, flat, label):
+        def total(given, label):
+            parts = (given[k] for k in ("regions", "cnn_code", "words_emb", "sent_emb"))
+            return losses.damsm(*parts, mask, label)
 
+        turn = jax.value_and_grad(total, has_aux=True)
+        turns = {}
+        for name, own in (("cls", label), ("nocls", None)):
+            (_, logs), found = turn(given, own)
+            turns[name] = logs, found
+        twelve = given["words_emb"][1:2, :12], np.ones((1, 12), bool)
+        share = losses.attention(flat, *twelve, 4.0)[:, 0]
+        return turns, {
+            "share": losses.attention(flat, given["words_emb"], mask, 4.0),
+            "twelve": share,
+            "context": jnp.einsum("btr,brs->bst", share, flat),
+            "words": losses.word_scores(flat, given["words_emb"], mask),
+            "sentences": losses.sentence_scores(given["cnn_code"], given["sent_emb"]),
+        }
+
+    turns, parts = run(given, flat, jnp.asarray(get["in_class_ids"]))
     out = {}
-    for name, label in (("cls", jnp.asarray(get["in_class_ids"])), ("nocls", None)):
-        (_, logs), found = jax.jit(jax.value_and_grad(total, has_aux=True))(given, label)
+    for name in ("cls", "nocls"):
+        logs, found = turns[name]
         out |= {f"out_{name}_{k[0]}_loss{k[1]}": x for k, x in logs.items()}
         shown = {k: np.asarray(x) for k, x in found.items()}
         shown["words_emb"] = np.moveaxis(shown["words_emb"], 1, 2)
@@ -208,80 +195,79 @@ def damsm_losses(golden, case) -> Arrays:
             f"out_{name}_grad_regions": shown["regions"][:, ::16, ::4, ::4],
             f"out_{name}_grad_sent_emb": shown["sent_emb"][:, ::4],
             f"out_{name}_grad_cnn_code": shown["cnn_code"][:, ::4],
-            f"out_{name}_grad_norms": np.float32(
-                [np.linalg.norm(shown[k]) for k in golden.order("damsm_losses")]
-            ),
+            f"out_{name}_grad_norms": norms(shown[k] for k in golden.order("damsm_losses")),
         }
-    flat, lengths = given["regions"].reshape(6, -1, 256), get["in_cap_lens"]
-    share = losses.attention(flat, given["words_emb"], mask, 4.0)
     for i in (0, 4):
-        out[f"out_att_map_{i}"] = share[i, i, : lengths[i]].reshape(-1, 17, 17)
-    twelve = losses.attention(flat, given["words_emb"][1:2, :12], np.ones((1, 12), bool), 4.0)[:, 0]
-    context = jnp.einsum("btr,brs->bst", twelve, flat)
+        out[f"out_att_map_{i}"] = parts["share"][i, i, : lengths[i]].reshape(-1, 17, 17)
     return out | {
-        "out_word_scores": losses.word_scores(flat, given["words_emb"], mask),
-        "out_sent_scores": losses.sentence_scores(given["cnn_code"], given["sent_emb"]),
-        "out_func_attention_context": context[:, ::4],
-        "out_func_attention_map": twelve.reshape(6, 12, 17, 17)[:, :, ::2, ::2],
+        "out_word_scores": parts["words"],
+        "out_sent_scores": parts["sentences"],
+        "out_func_attention_context": parts["context"][:, ::4],
+        "out_func_attention_map": parts["twelve"].reshape(6, 12, 17, 17)[:, :, ::2, ::2],
     }
 
 
 class GivenGame(damsm.Losses):
-    """The method's own game on given pictures; the dropout mask is among the text's variables."""
+    """The method's own game on given pictures, with the dropout mask given."""
 
     def pictures(self, batch) -> jax.Array:
         """The given pictures."""
         return batch["real"]
 
+    def encode(self, ctx, batch, train: bool) -> tuple:
+        """The method's own passes, one mask for every one."""
+        with given_dropout(batch["keep"]):
+            return super().encode(ctx, batch, train)
+
 
 def pretrain_step(golden, case) -> Arrays:
     """One step of pretraining: losses, gradients, the clip, and what Adam changes."""
     get = case.inputs
-    _, text = network(golden, "text_encoder")
-    reader = GivenDropout(**tables.infer("text", golden.weights("text_encoder")))
-    module, image = seer(golden)
+    made = {"text": damsm_text(golden), "image": damsm_image(golden)}
+    named = {net: table for net, (_, _, table) in made.items()}
     tokens, mask = captions(case)
-    keep = jnp.asarray(get["in_keep_mask"][:, : tokens.shape[1]], jnp.float32)
     batch = {
         "real": nhwc(get["in_image"]),
         "tokens": tokens,
         "token_mask": mask,
         "label": jnp.asarray(get["in_class_ids"], jnp.int32),
+        "keep": jnp.asarray(get["in_keep_mask"][:, : tokens.shape[1]], jnp.float32),
     }
-    variables = {"text": {**text, "given": {"keep": keep}}, "image": image}
-    named = {"text": tables.TEXT, "image": tables.IMAGE}
-    at = Board({"text": reader, "image": module}, variables, named, batch)
-    game = GivenGame(damsm.Model())
-    optim = damsm.Optim(lr=2e-3, decay_every_steps=0)
-    _, metrics, gradients = at.gradient(game.loss, ("text", "image"))
-    clipped, _ = optim.clip_text().update(gradients["text"], optim.clip_text().init(None))
-    params, _ = at.play((game.player(optim),))
+    at = Networks(made, named, batch)
+    game, optim = GivenGame(damsm.Model()), damsm.Optim(lr=2e-3, decay_every_steps=0)
+
+    def first_map(ctx, batch) -> tuple:
+        regions, _, found = game.encode(ctx, batch, train=True)
+        flat = regions.reshape(len(regions), -1, regions.shape[-1])
+        return (), losses.attention(flat[:1], found.words[:1], mask[:1], 4.0)[0, 0]
+
+    turns = at.play(loss=(game.loss, ("text", "image")), share=(first_map, ()))
+    metrics, gradients = turns["loss"].logs, turns["loss"].gradients
+    clip = optim.clip_text()
+    clipped = compiled(lambda tree: clip.update(tree, clip.init(None))[0])(gradients["text"])
+    run = at.start((game.player(optim),))
+    start = run.state.params
+    run.step()
     moved = jax.tree.map(
-        lambda new, old: new - old, params, {n: variables[n]["params"] for n in named}
+        lambda new, old: np.asarray(new) - np.asarray(old), run.state.params, start
     )
 
-    def norms(tree) -> np.ndarray:
+    def all_norms(tree) -> np.ndarray:
         both = {
             f"{official}.{key}": x
             for net, official in (("text", "text_encoder"), ("image", "image_encoder"))
             for key, x in rules.to_torch(named[net], {"params": tree[net]}).items()
         }
-        return np.float32([np.linalg.norm(both[k]) for k in golden.order("pretrain")])
-
-    def first_map(ctx: Ctx, batch) -> jax.Array:
-        regions, _, found = game.encode(ctx, batch, train=True)
-        flat = regions.reshape(len(regions), -1, regions.shape[-1])
-        return losses.attention(flat[:1], found.words[:1], mask[:1], 4.0)[0, 0]
+        return norms(both[k] for k in golden.order("pretrain"))
 
     four = [metrics[k] for k in ("w0", "w1", "s0", "s1")]
-    share = at.run(first_map)[: get["in_cap_lens"][0]]
-    total = np.sqrt(sum(np.square(np.asarray(x)).sum() for x in jax.tree.leaves(gradients["text"])))
+    share = turns["share"].logs[: get["in_cap_lens"][0]]
     return {
-        "out_losses": np.float32([*four, sum(four)]),
-        "out_grad_norms": norms(gradients),
-        "out_rnn_total_norm": total,
-        "out_grad_norms_clipped": norms({**gradients, "text": clipped}),
-        "out_delta_norms": norms(moved),
+        "out_losses": np.array([*four, sum(four)]),
+        "out_grad_norms": all_norms(gradients),
+        "out_rnn_total_norm": norm(norms(jax.tree.leaves(gradients["text"]))),
+        "out_grad_norms_clipped": all_norms({**gradients, "text": clipped}),
+        "out_delta_norms": all_norms(moved),
         "out_att_map_0": share.reshape(-1, 17, 17),
     }
 

@@ -217,7 +217,9 @@ class Losses:
 
     def latents(self, ctx: Ctx, batch: Batch) -> jax.Array:
         """This step's z [B, Z], the same for both players, which saves a generator pass."""
-        return jax.random.normal(ctx.rng("z"), (len(batch["image"]), self.model.z_dim))
+        return ctx.draw(
+            "z", lambda key: jax.random.normal(key, (len(batch["image"]), self.model.z_dim))
+        )
 
     def real_terms(
         self, ctx: Ctx, image: jax.Array, sentence: jax.Array

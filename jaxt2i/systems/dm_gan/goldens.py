@@ -1,45 +1,53 @@
-"""DM-GAN against its official code's numbers; AttnGAN's runners on its networks."""
+"""DM-GAN against its official code's numbers."""
 
-import functools
 from collections.abc import Callable
 
 import jax
 import numpy as np
 
-from jaxt2i.systems.attngan import goldens as attngan
+from jaxt2i.systems.attngan import method as attngan
 from jaxt2i.systems.dm_gan import method as dm_gan
 from jaxt2i.systems.dm_gan import names as tables
-from jaxt2i.systems.stylegan_t.goldens_ops import Arrays, nchw
+from jaxt2i.verify.arrays import Arrays, nchw
+from jaxt2i.verify.staged import SIZES, Family
+
+SERVES = ("dm_gan/*",)
 
 
 def active(x: jax.Array) -> np.ndarray:
     """Behind its ReLU, words on the last axis."""
-    return nchw(jax.nn.relu(x))
+    return np.maximum(nchw(x), 0)
 
 
-def same(x: jax.Array) -> np.ndarray:
-    """As it is."""
-    return np.asarray(x)
+def gate(x: jax.Array) -> np.ndarray:
+    """Behind its sigmoid."""
+    return 1 / (1 + np.exp(-nchw(x)))
 
 
-FAMILY = attngan.Family(
-    tables,
-    dm_gan.Generator,
-    "spectral",
-    {
-        "A": ("stage@/gate_words", "__call__", same),
-        "B": ("stage@/gate_image", "__call__", same),
+class GivenGame(attngan.Losses):
+    """The method's own game on given pictures."""
+
+    def reals(self, batch) -> tuple[jax.Array, ...]:
+        """The given pictures."""
+        return tuple(batch[f"real{size}"] for size in SIZES)
+
+
+FAMILY = Family(
+    tables=tables,
+    generator=dm_gan.Generator,
+    critic=attngan.Critic,
+    game=GivenGame(attngan.Model(), 256),
+    kind="spectral",
+    inner={
+        "A": ("stage@/gate_words", "__call__", np.asarray),
+        "B": ("stage@/gate_image", "__call__", np.asarray),
         "M_w": ("stage@/write_words", "__call__", active),
         "M_r": ("stage@", "kept", nchw),
         "memory": ("stage@", "memory", nchw),
         "key": ("stage@/key", "__call__", active),
         "value": ("stage@/value", "__call__", active),
         "memory_out": ("stage@", "read", nchw),
-        "response_gate": ("stage@/respond", "__call__", lambda x: nchw(jax.nn.sigmoid(x))),
+        "response_gate": ("stage@/respond", "__call__", gate),
     },
 )
-CASES: dict[str, Callable[..., Arrays]] = {
-    name: functools.partial(run, family=FAMILY)
-    for name, run in attngan.CASES.items()
-    if name not in ("text_cases", "data_pyramid")
-}
+CASES: dict[str, Callable[..., Arrays]] = FAMILY.cases()

@@ -1,6 +1,6 @@
 """GALIP's blocks, networks, losses and one training step against its official code's numbers.
 
-CLIP's own cases are in `verify.clip`. Images and features are NCHW there, NHWC here.
+CLIP's own cases are in `encoders/clip_goldens.py`. Images and features are NCHW there, NHWC here.
 """
 
 import dataclasses
@@ -17,13 +17,16 @@ from jaxt2i.engine.method import Batch, Ctx
 from jaxt2i.losses.text import l2_normalize
 from jaxt2i.nn.affine import Affine, Fusion, UpBlock
 from jaxt2i.nn.resample import nearest_index
-from jaxt2i.systems.df_gan.goldens import centred, joint_norms, picture, players
 from jaxt2i.systems.df_gan.names import affine, fusion, up_block
 from jaxt2i.systems.galip import method as galip
 from jaxt2i.systems.galip import names as tables
-from jaxt2i.systems.stylegan_t.goldens_ops import Arrays, captured, convert_net, nchw, nhwc
-from jaxt2i.verify.board import Board
+from jaxt2i.verify import adversarial
+from jaxt2i.verify.arrays import Arrays, centred, joint_norms, nchw, nhwc, picture
+from jaxt2i.verify.compute import compiled
+from jaxt2i.verify.networks import captured, convert_net, observe
+from jaxt2i.verify.step import Networks
 
+SERVES = ("galip/*",)
 TABLES = {net: made[0] for net, made in tables.TABLES.items()}
 MODULES = {"g": galip.Generator, "d": galip.Features, "c": galip.Quality}
 ROLES = {"g": "netG", "d": "netD", "c": "netC"}
@@ -58,7 +61,7 @@ def blocks(golden, case) -> Arrays:
         module, rules, inputs = block(golden, net)
         args = [given[k] for k in inputs]
         variables = convert_net(golden, net, rules, module, *args)
-        out[f"out_{net}"] = nchw(jax.jit(module.apply)(variables, *args))
+        out[f"out_{net}"] = nchw(compiled(module.apply)(variables, *args))
     return out
 
 
@@ -77,7 +80,7 @@ def network(golden, net: str) -> tuple:
     """(module, variables) of one of "g", "d", "c"."""
     name = ROLES[net]
     module = MODULES[net](**tables.infer(net, golden.weights(name)))
-    return module, convert_net(golden, name, TABLES[net], module, *module.example())
+    return module, convert_net(golden, name, TABLES[net], module)
 
 
 def tower(golden, net: str) -> tuple:
@@ -87,36 +90,31 @@ def tower(golden, net: str) -> tuple:
     module = {"text": clip.ClipText, "image": clip.ClipImage}[net](
         **clip_tables.infer(net, weights)
     )
-    return module, convert_net(golden, "clip", table, module, *module.example())
+    return module, convert_net(golden, "clip", table, module)
 
 
 class GivenGame(galip.Losses):
-    """The method's own game on given latents and pictures."""
+    """The method's own game on given pictures."""
 
     def pictures(self, batch: Batch) -> jax.Array:
         """The given pictures."""
         return batch["real"]
 
-    def latents(self, ctx: Ctx, batch: Batch) -> jax.Array:
-        """The given latents."""
-        return batch["z"]
 
-
-def board(golden, case, text: bool = True) -> tuple[Board, GivenGame]:
+def networks(golden, case, text: bool = True) -> tuple[Networks, GivenGame]:
     """The networks and inputs of a case, and the game on them."""
     made = {net: network(golden, net) for net in ROLES if ROLES[net] in case.info["weights"]}
     made["image"] = tower(golden, "image")
-    batch = {"z": jnp.asarray(case.inputs["in_noise"])}
+    batch = {}
     if text:
         made["text"] = tower(golden, "text")
         batch["tokens"] = jnp.asarray(case.inputs["in_tokens"])
         batch["token_mask"] = batch["tokens"] != 0
     if "in_real" in case.inputs:
         batch["real"] = nhwc(case.inputs["in_real"])
-    nets, variables = ({n: pair[k] for n, pair in made.items()} for k in (0, 1))
-    image = nets["image"]
+    image = made["image"][0]
     sees = perception.Perception(
-        text=nets.get("text"),
+        text=made["text"][0] if text else None,
         guide=image,
         features=None,
         guide_norm=clip.normalize_image,
@@ -130,29 +128,41 @@ def board(golden, case, text: bool = True) -> tuple[Board, GivenGame]:
     model = galip.Model()
     weight = golden.manifest.get("config", {}).get("sim_w", model.similarity_weight)
     model = dataclasses.replace(model, similarity_weight=weight)
-    game = GivenGame(model, sees, nets["g"].resolution)
-    trained = {n: TABLES[n] for n in TABLES if n in nets}
-    return Board(nets, variables, trained, batch), game
+    game = GivenGame(model, sees, made["g"][0].resolution)
+    return Networks(made, TABLES, batch, draws={"z": case.inputs["in_noise"]}), game
+
+
+def fake(game: GivenGame, ctx: Ctx, batch: Batch) -> jax.Array:
+    """The generator's pictures."""
+    return game.generate(ctx, game.latents(ctx, batch), game.text(ctx, batch).sentence)
 
 
 def generator(golden, case) -> Arrays:
     """Every stage on the way to the picture, and its bytes."""
-    at, game = board(golden, case, text=False)
-    module, sentence = at.nets["g"], jnp.asarray(case.inputs["in_sent"])
-    z = at.batch["z"]
-    (bridge, prompts), inside = captured(module, at.variables["g"], z, sentence, method="bridge")
-    run = jax.jit(at.nets["image"].apply, static_argnums=3, static_argnames="method")
-    mapped = run(at.variables["image"], bridge, prompts, game.model.first_prompt, method="prompted")
-    args = (z, sentence, bridge, mapped)
-    image, late = captured(module, at.variables["g"], *args, method="draw")
+    at, game = networks(golden, case, text=False)
+    module, see = at.nets["g"], at.nets["image"]
+
+    def draw(variables, z, sentence):
+        of = variables["g"], z, sentence
+        first = observe(module, *of, method="bridge")
+        bridge, prompts = first.output
+        mapped = see.apply(
+            variables["image"], bridge, prompts, game.model.first_prompt, method="prompted"
+        )
+        return first, mapped, observe(module, *of, bridge, mapped, method="draw")
+
+    given = case.inputs["in_noise"], case.inputs["in_sent"]
+    first, mapped, last = compiled(draw)(at.variables, *given)
+    (bridge, prompts), inside = first.output, first.at
+    image, late = last.output, last.at
     image, steps = nchw(image), len(galip.sizes(module.grid, module.resolution))
     out = {f"out_GBlocks{i}": centred(nchw(late(f"block_{i}"))[:, ::16]) for i in range(steps)}
-    last = module.bridge_blocks - 1
+    end = module.bridge_blocks - 1
     return out | {
         "out_fc_code": np.asarray(inside("fc_code"))[:, ::4],
         "out_prompts": np.asarray(prompts)[:, :, ::32],
         "out_FBlocks0": nchw(inside("bridge_block_0"))[:, ::4],
-        f"out_FBlocks{last}": nchw(inside(f"bridge_block_{last}"))[:, ::4],
+        f"out_FBlocks{end}": nchw(inside(f"bridge_block_{end}"))[:, ::4],
         "out_fuse_feat": nchw(bridge)[:, ::32],
         "out_map_feat": nchw(mapped)[:, ::32],
         "out_mapping": nchw(late("conv"))[:, ::32],
@@ -183,38 +193,35 @@ def discriminator(golden, case) -> Arrays:
 
 def loss_d(golden, case) -> Arrays:
     """The discriminator's turn."""
-    at, game = board(golden, case)
+    at, game = networks(golden, case)
     names = case.outputs["out_gradnorm_names"]
 
-    def terms(ctx, batch):
+    def turn(ctx, batch):
         sentence = game.text(ctx, batch).sentence
-        return game.real_terms(ctx, game.look(ctx, game.pictures(batch))[0], sentence)
+        loss, logs = game.d_loss(ctx, batch)
+        own, other = game.real_terms(ctx, game.look(ctx, game.pictures(batch))[0], sentence)
+        states, _ = game.fake(ctx, batch, sentence)
+        parts = own.logits, other, ctx("c", ctx("d", states), sentence), own.gradients
+        return {"loss": loss, "penalty": logs["penalty"]}, (logs, parts)
 
-    def look(ctx, batch):
-        sentence = game.text(ctx, batch).sentence
-        image = game.generate(ctx, batch["z"], sentence)
-        fake = ctx("c", ctx("d", game.look(ctx, image)[0]), sentence)
-        return *terms(ctx, batch), fake
-
-    own, other, fake = at.run(look)
-    loss, logs, gradients = at.gradient(game.d_loss, ("d", "c"))
-    _, _, alone = at.gradient(lambda *a: (terms(*a)[0].penalty, ()), ("d", "c"))
-    by_states, by_sentence = own.gradients
+    turn = at.play(d=(turn, ("d", "c")))["d"]
+    logs, (own, other, drawn, (by_states, by_sentence)) = turn.logs
+    alone = turn.gradients["penalty"]
     head = at.named({"c": alone["c"]})["joint_conv.2.weight"]
     return {
-        "out_pred_real": own.logits,
+        "out_pred_real": own,
         "out_pred_mis": other,
-        "out_pred_fake": fake,
+        "out_pred_fake": drawn,
         "out_errD_real": logs["real"],
         "out_errD_mis": logs["mismatched"],
         "out_errD_fake": logs["fake"],
         "out_errD_MAGP": logs["penalty"],
-        "out_errD": loss,
+        "out_errD": turn.value["loss"],
         "out_magp_gradnorm_feats": joint_norms(by_states),
         "out_magp_gradnorm_sent": joint_norms(by_sentence),
         "out_magp_grad_feats": np.moveaxis(np.asarray(by_states), -1, 2)[:, :, ::32],
         "out_magp_grad_sent": by_sentence,
-        "out_gradnorm_errD": at.norms(gradients, names),
+        "out_gradnorm_errD": at.norms(turn.gradients["loss"], names),
         "out_gradnorm_MAGP": at.norms(alone, names),
         "out_gradnorm_names": names,
         "out_MAGP_grad_joint_conv.2.weight": head[0, ::8],
@@ -223,8 +230,12 @@ def loss_d(golden, case) -> Arrays:
 
 def loss_g(golden, case) -> Arrays:
     """The generator's turn, beside a discriminator that has not moved."""
-    at, game = board(golden, case)
+    at, game = networks(golden, case)
     names = case.outputs["out_gradnorm_names"]
+
+    def terms(ctx, batch):
+        total, logs = game.g_loss(ctx, batch)
+        return {"total": total, **logs}, ()
 
     def by_image(ctx, batch):
         sentence = game.text(ctx, batch).sentence
@@ -236,27 +247,21 @@ def loss_g(golden, case) -> Arrays:
             value = -logits.mean() - game.model.similarity_weight * cosine.mean()
             return value, (logits, cosine, embedding, states)
 
-        return jax.grad(loss, has_aux=True)(game.generate(ctx, batch["z"], sentence))
+        return (), jax.grad(loss, has_aux=True)(fake(game, ctx, batch))
 
-    def part(name):
-        def loss(ctx, batch):
-            total, logs = game.g_loss(ctx, batch)
-            return {"total": total, **logs}[name], logs
-
-        return at.gradient(loss, ("g",))
-
-    gradient, (logits, cosine, embedding, states) = at.run(by_image)
-    total, logs, gradients = part("total")
+    turns = at.play(g=(terms, ("g",)), image=(by_image, ()))
+    gradient, (logits, cosine, embedding, states) = turns["image"].logs
+    values, gradients = turns["g"].value, turns["g"].gradients
     return {
         "out_output": logits,
         "out_cosine": cosine,
         "out_fake_emb": embedding,
         "out_fake_feats": np.moveaxis(np.asarray(states), -1, 2)[:, :, ::64],
-        "out_adv": logs["adversarial"],
-        "out_errG": total,
-        "out_gradnorm_errG": at.norms(gradients, names),
-        "out_gradnorm_adv": at.norms(part("adversarial")[2], names),
-        "out_gradnorm_sim": at.norms(part("similarity")[2], names),
+        "out_adv": values["adversarial"],
+        "out_errG": values["total"],
+        "out_gradnorm_errG": at.norms(gradients["total"], names),
+        "out_gradnorm_adv": at.norms(gradients["adversarial"], names),
+        "out_gradnorm_sim": at.norms(gradients["similarity"], names),
         "out_gradnorm_names": names,
         "out_grad_fake_image": picture(nchw(gradient), (1, 2), 7),
         "out_gradnorm_fake_image": joint_norms(gradient),
@@ -264,24 +269,8 @@ def loss_g(golden, case) -> Arrays:
 
 
 def train_step(golden, case) -> Arrays:
-    """One step of the engine: the discriminator's Adam, then the generator's."""
-    at, game = board(golden, case)
-    params, metrics = at.play(players(game))
-    named = at.named(params)
-    at.variables |= {net: {"params": tree} for net, tree in params.items()}
-    image = at.run(
-        lambda ctx, batch: game.generate(ctx, batch["z"], game.text(ctx, batch).sentence)
-    )
-    out = {
-        "out_errD": metrics["d/loss"],
-        "out_errG_after_D_step": metrics["g/loss"],
-        "out_image_after": picture(nchw(image), (1, 2), 9),
-    }
-    for name in case.outputs:
-        if name.startswith("out_after_"):
-            x, stored = named[name.removeprefix("out_after_")].reshape(-1), case.outputs[name]
-            out[name] = x[:: -(-x.size // stored.size)] if x.size > stored.size else x
-    return out
+    """One step of the engine."""
+    return adversarial.train_step(case, *networks(golden, case), fake)
 
 
 CASES: dict[str, Callable[..., Arrays]] = {

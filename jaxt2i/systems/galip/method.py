@@ -320,7 +320,9 @@ class Losses:
 
     def latents(self, ctx: Ctx, batch: Batch) -> jax.Array:
         """This step's z [B, Z], the same for both players, which saves a generator pass."""
-        return jax.random.normal(ctx.rng("z"), (len(batch["image"]), self.model.z_dim))
+        return ctx.draw(
+            "z", lambda key: jax.random.normal(key, (len(batch["image"]), self.model.z_dim))
+        )
 
     def generate(self, ctx: Ctx, z: jax.Array, sentence: jax.Array) -> jax.Array:
         """Pictures [B, R, R, 3], not bounded."""

@@ -347,8 +347,8 @@ class Losses:
         if not self.model.interpolate:
             return self.text(ctx, batch).sentence
         present = batch["captions_mask"]
-        u = self.model.mix_range * jax.random.uniform(ctx.rng("mixture"), present.shape)
-        return mixture(u, present, self.captions(ctx, batch))
+        u = ctx.draw("mixture", lambda key: jax.random.uniform(key, present.shape))
+        return mixture(self.model.mix_range * u, present, self.captions(ctx, batch))
 
     def pictures(self, batch: Batch) -> jax.Array:
         """Real pictures [B, R, R, 3] in [-1, 1]."""
@@ -356,7 +356,8 @@ class Losses:
 
     def latents(self, ctx: Ctx, sentence: jax.Array, name: str) -> jax.Array:
         """Z [B, Z] of a player."""
-        return jax.random.normal(ctx.rng(f"z_{name}"), (len(sentence), self.model.z_dim))
+        shape = len(sentence), self.model.z_dim
+        return ctx.draw(f"z_{name}", lambda key: jax.random.normal(key, shape))
 
     def d_loss(self, ctx: Ctx, batch: Batch) -> tuple[jax.Array, dict[str, jax.Array]]:
         """The discriminator's turn; generated pictures come first, as spectral vectors notice."""

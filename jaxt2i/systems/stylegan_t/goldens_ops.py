@@ -1,93 +1,26 @@
 """StyleGAN-T's single operations and layers against its official code's numbers."""
 
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from PIL import Image
 
-from jaxt2i.convert import rules as convert
+from jaxt2i.data.pictures import Framing
 from jaxt2i.engine.method import Ema
 from jaxt2i.losses.text import spherical_distance
 from jaxt2i.nn import augment, dense, modulated, norms, resample
 from jaxt2i.systems.stylegan_t import names as tables
 from jaxt2i.systems.stylegan_t import networks as nets
-
-Arrays = dict[str, np.ndarray]
-
-
-def nhwc(x: np.ndarray) -> jax.Array:
-    """Channels from the second axis to the last."""
-    return jnp.moveaxis(jnp.asarray(x), 1, -1)
+from jaxt2i.verify.arrays import Arrays, hwio, nchw, nhwc
+from jaxt2i.verify.compute import compiled, traced
+from jaxt2i.verify.networks import convert_net, grad_norms
 
 
-def nchw(x: jax.Array) -> np.ndarray:
-    """Channels from the last axis to the second."""
-    return np.moveaxis(np.asarray(x), -1, 1)
-
-
-def hwio(x: np.ndarray) -> jax.Array:
-    """PyTorch's kernel layout [O, I, kh, kw] to [kh, kw, I, O]."""
-    return jnp.transpose(jnp.asarray(x), (2, 3, 1, 0))
-
-
-def convert_net(golden, net: str, rules, module, *args, keep: str = "") -> dict:
-    """Variables of `module` from the folder's weights.
-
-    Args:
-      golden: the folder.
-      net: name of the network there.
-      rules: its rename table, or the rules alone.
-      module: the Flax module.
-      *args: inputs that `module.init` takes, or their shapes.
-      keep: use only keys that start so: one part of a larger network.
-    """
-    keys = {name: jax.random.key(i) for i, name in enumerate(("params", "noise"))}
-    template = jax.eval_shape(module.init, keys, *args)
-    weights = {k: v for k, v in golden.weights(net).items() if k.startswith(keep)}
-    variables, report = convert.to_flax(rules, weights, template)
-    report.require_all(f"network {net!r} of {golden.folder}")
-    return variables
-
-
-def captured(module, variables: dict, *args, **kw) -> tuple[jax.Array, Callable]:
-    """The output, and a function from a path ("synthesis/b8/input") to that module's output."""
-
-    def run(variables, args):
-        out = module.apply(
-            variables, *args, **kw, capture_intermediates=True, mutable=["intermediates"]
-        )
-        return out[0], out[1]["intermediates"]
-
-    output, tree = jax.jit(run)(variables, args)
-
-    def find(path: str, method: str = "__call__"):
-        node = tree
-        for part in path.split("/"):
-            node = node[part]
-        return node[method][0]
-
-    return output, find
-
-
-def grad_norms(rules: list, grads: Mapping, order: list[str], prefix: str) -> tuple:
-    """(names, norms) of a gradient in the official parameter order.
-
-    Args:
-      rules: the rename table.
-      grads: {"params": tree}.
-      order: keys of the official state dict.
-      prefix: put before every name.
-    """
-    named = convert.to_torch(rules, grads)
-    names = [k for k in order if k in named]
-    return (
-        np.array([prefix + k for k in names]),
-        np.float32([np.linalg.norm(np.asarray(named[k], np.float64)) for k in names]),
-    )
-
-
-def ops_upfirdn2d(golden, case) -> Arrays:
+@traced
+def ops_upfirdn2d(case, get) -> dict[str, jax.Array]:
     """FIR filters and resampling with them."""
     steps = np.linspace(-2, 2, 9)
     filters = {
@@ -97,7 +30,7 @@ def ops_upfirdn2d(golden, case) -> Arrays:
         "f9": resample.setup_filter(np.exp(-(steps**2))),
         None: resample.setup_filter(None),
     }
-    x, f4, fa = nhwc(case.inputs["in_x"]), filters["f4"], filters["fa"]
+    x, f4, fa = nhwc(get["in_x"]), filters["f4"], filters["fa"]
     out = {
         "out_f_1331": f4,
         "out_f_125": fa,
@@ -106,36 +39,37 @@ def ops_upfirdn2d(golden, case) -> Arrays:
         "out_f_gain4": resample.setup_filter([1, 3, 3, 1], gain=4),
         "out_f_flip": resample.setup_filter([1, 2, 5], flip=True),
         "out_f_nonorm": resample.setup_filter([1, 3, 3, 1], normalize=False),
-        "out_upsample2d": nchw(resample.upsample2d(x, f4)),
-        "out_downsample2d": nchw(resample.downsample2d(x, f4)),
-        "out_filter2d": nchw(resample.filter2d(x, f4)),
-        "out_filter2d_asym": nchw(resample.filter2d(x, fa)),
-        "out_upsample2d_asym": nchw(resample.upsample2d(x, fa)),
+        "out_upsample2d": resample.upsample2d(x, f4),
+        "out_downsample2d": resample.downsample2d(x, f4),
+        "out_filter2d": resample.filter2d(x, f4),
+        "out_filter2d_asym": resample.filter2d(x, fa),
+        "out_upsample2d_asym": resample.upsample2d(x, fa),
     }
     for name, (taps, kw) in case.info["config"]["spec"].items():
         kw = {("flip" if k == "flip_filter" else k): v for k, v in kw.items()}
-        out[f"out_{name}"] = nchw(resample.upfirdn2d(x, filters[taps], **kw))
-    weight = nhwc(case.inputs["in_r"])
+        out[f"out_{name}"] = resample.upfirdn2d(x, filters[taps], **kw)
+    weight = nhwc(get["in_r"])
     gradient = jax.grad(lambda x: (resample.upsample2d(x, f4) * weight).sum())(x)
-    return out | {"out_upsample2d_dx": nchw(gradient)}
+    return out | {"out_upsample2d_dx": gradient}
 
 
-def ops_bias_act(golden, case) -> Arrays:
+@traced
+def ops_bias_act(case, get) -> dict[str, jax.Array]:
     """Bias, activation, gain and clamp."""
-    x, b, act = nhwc(case.inputs["in_x"]), jnp.asarray(case.inputs["in_b"]), dense.bias_act
-    out = {f"out_{name}": nchw(act(x, b, name)) for name in dense.ACTIVATIONS}
+    x, b, act = nhwc(get["in_x"]), jnp.asarray(get["in_b"]), dense.bias_act
+    out = {f"out_{name}": act(x, b, name) for name in dense.ACTIVATIONS}
     return out | {
-        "out_lrelu_gain_clamp": nchw(act(x, b, "lrelu", gain=1.0, clamp=1.5)),
-        "out_lrelu_alpha": nchw(act(x, b, "lrelu", alpha=0.05)),
-        "out_nobias": nchw(act(x, None, "lrelu")),
-        "out_linear_clamp": nchw(act(x, b, clamp=0.7)),
-        "out_2d": np.asarray(act(jnp.asarray(case.inputs["in_x2"]), b, "lrelu")),
+        "out_lrelu_gain_clamp": act(x, b, "lrelu", gain=1.0, clamp=1.5),
+        "out_lrelu_alpha": act(x, b, "lrelu", alpha=0.05),
+        "out_nobias": act(x, None, "lrelu"),
+        "out_linear_clamp": act(x, b, clamp=0.7),
+        "out_2d": act(jnp.asarray(get["in_x2"]), b, "lrelu"),
     }
 
 
-def ops_modulated_conv2d(golden, case) -> Arrays:
+@traced
+def ops_modulated_conv2d(case, get) -> dict[str, jax.Array]:
     """Modulated convolutions; both of the official forms are the one form here."""
-    get = case.inputs
     x, w, w1, s = nhwc(get["in_x"]), hwio(get["in_w"]), hwio(get["in_w1"]), jnp.asarray(get["in_s"])
     half, conv = nhwc(get["in_x_half"]), modulated.modulated_conv
     f4, fa = resample.setup_filter([1, 3, 3, 1]), resample.setup_filter([1, 2, 5])
@@ -152,12 +86,12 @@ def ops_modulated_conv2d(golden, case) -> Arrays:
         "same_half": conv(half, 50 * w, s).astype(jnp.float32),
         "up_half": conv(half, 50 * w, s, **up).astype(jnp.float32),
     }
-    return {f"out_{k}": nchw(v) for k, v in out.items()}
+    return {f"out_{k}": v for k, v in out.items()}
 
 
-def ops_dense(golden, case) -> Arrays:
+@traced
+def ops_dense(case, get) -> dict[str, jax.Array]:
     """Equalised dense layers, styles and the normalisation of z."""
-    get = case.inputs
     x = jnp.asarray(get["in_x"])
 
     def layer(index: str = "", bias: bool = True) -> dict:
@@ -184,13 +118,13 @@ def ops_dense(golden, case) -> Arrays:
         "stylesplit": dense.StyleSplit(get["in_ws"].shape[0] // 3).apply(style, x),
         "norm2nd": dense.normalize_2nd_moment(x),
     }
-    return {f"out_{k}": np.asarray(v) for k, v in out.items()}
+    return {f"out_{k}": v for k, v in out.items()}
 
 
 def layers(golden, case) -> Arrays:
     """Single layers of the synthesis with their gradients."""
     x, w = nhwc(case.inputs["in_x"]), jnp.asarray(case.inputs["in_wlat"])
-    out = {}
+    parts, kept = {}, {}
     for tag, gain in (("plain", np.sqrt(0.5)), ("up", 1.0), ("res", np.sqrt(0.5))):
         net = f"layer_{tag}"
         config, weights = golden.manifest["weights"][net]["config"], golden.weights(net)
@@ -204,98 +138,115 @@ def layers(golden, case) -> Arrays:
         )
         rules = tables.synthesis_layer("", "") + (tables.residual_layer("", "") * residual)
         noise = jnp.asarray(weights["noise_const"])[None, :, :, None]
-        variables = convert_net(golden, net, rules, module, x, w)
+        parts[tag] = module, rules, list(weights)
+        kept[tag] = convert_net(golden, net, rules, module, x, w), noise
+    rgb, group = nets.ToRGB(), nets.group_norm()
+    kept["rgb"] = convert_net(golden, "layer_rgb", tables.to_rgb("", ""), rgb, x, w)
 
-        def loss(variables, x, module=module, noise=noise):
+    @compiled
+    def run(kept, x, w, get):
+        def loss(module, noise, variables, x):
             y = module.apply(variables, x, w, noise)
             return jnp.square(y).mean(), y
 
-        (grads, dx), y = jax.jit(jax.grad(loss, (0, 1), has_aux=True))(variables, x)
+        found = {}
+        for tag, (module, *_) in parts.items():
+            variables, noise = kept[tag]
+            turn = jax.grad(functools.partial(loss, module, noise), (0, 1), has_aux=True)
+            found[tag] = turn(variables, x)
+        affine = {"scale": get["in_gn_w"], "bias": get["in_gn_b"]}
+        normed = group.apply({"params": affine}, nhwc(get["in_gn_x"]))
+        return found, rgb.apply(kept["rgb"], x, w), normed
+
+    found, colours, normed = run(kept, x, w, case.inputs)
+    out = {"out_rgb": nchw(colours), "out_gn": nchw(normed)}
+    for tag, ((grads, dx), y) in found.items():
         out[f"out_{tag}"], out[f"out_{tag}_dx"] = nchw(y), nchw(dx)
-        names, values = grad_norms(rules, grads, list(weights), f"{net}.")
+        _, rules, order = parts[tag]
+        names, values = grad_norms(rules, grads, order, f"layer_{tag}.")
         out[f"out_{tag}_grad_names"], out[f"out_{tag}_grad_norms"] = names, values
-    rgb = nets.ToRGB()
-    variables = convert_net(golden, "layer_rgb", tables.to_rgb("", ""), rgb, x, w)
-    out["out_rgb"] = nchw(rgb.apply(variables, x, w))
-    group = nets.group_norm()
-    affine = {"scale": case.inputs["in_gn_w"], "bias": case.inputs["in_gn_b"]}
-    return out | {"out_gn": nchw(group.apply({"params": affine}, nhwc(case.inputs["in_gn_x"])))}
+    return out
 
 
-def resize(golden, case) -> Arrays:
+@traced
+def resize(case, get) -> dict[str, jax.Array]:
     """Resampling by matrices: area, bicubic, and the position table of a vision transformer."""
     out = {}
     for name in case.outputs:
         _, kind, *numbers = name.split("_")
         if kind == "pos":
-            table, side = jnp.asarray(case.inputs["in_pos"]), int(numbers[0].split("x")[0])
+            table, side = jnp.asarray(get["in_pos"]), int(numbers[0].split("x")[0])
             old = int(np.sqrt(table.shape[1] - 1))
             grid = table[:, 1:].reshape(1, old, old, -1)
             matrix = resample.bilinear_matrix(side, old)
             grid = resample.apply_matrices(grid, matrix, matrix).reshape(1, side * side, -1)
-            out[name] = np.asarray(jnp.concatenate([table[:, :1], grid], 1))
+            out[name] = jnp.concatenate([table[:, :1], grid], 1)
             continue
         size, target = map(int, numbers)
         make = {"area": resample.area_matrix, "bicubic": resample.bicubic_matrix}[kind]
         matrix = make(target, size)
-        x = nhwc(case.inputs[f"in_x{size}"])
-        out[name] = nchw(resample.apply_matrices(x, matrix, matrix))
+        x = nhwc(get[f"in_x{size}"])
+        out[name] = resample.apply_matrices(x, matrix, matrix)
     return out
 
 
-def diffaug(golden, case) -> Arrays:
+@traced
+def diffaug(case, get) -> dict[str, jax.Array]:
     """DiffAugment with given draws, after each step."""
     out = {}
     for x_name, tag in (("in_x", ""), ("in_x_odd", "odd_")):
-        x = nhwc(case.inputs[x_name])
+        x = nhwc(get[x_name])
         draws = {
-            k: jnp.asarray(case.inputs[f"in_{tag}{k}"])
+            k: jnp.asarray(get[f"in_{tag}{k}"])
             for k in augment.draw(jax.random.key(0), 1, x.shape[1])
         }
         order = ("brightness", "saturation", "contrast", "translation", "cutout")
         steps = (augment.brightness, augment.saturation, augment.contrast)
         for name, step in zip(order, steps, strict=False):
             x = step(x, draws[name])
-            out[f"out_{tag}{name}"] = nchw(x)
+            out[f"out_{tag}{name}"] = x
         x = augment.translate(x, draws["shift_row"], draws["shift_col"])
-        out[f"out_{tag}translation"] = nchw(x)
-        out[f"out_{tag}cutout"] = nchw(augment.cutout(x, draws["cut_row"], draws["cut_col"]))
+        out[f"out_{tag}translation"] = x
+        out[f"out_{tag}cutout"] = augment.cutout(x, draws["cut_row"], draws["cut_col"])
     return out
 
 
-def batch_norm_local(golden, case) -> Arrays:
+@traced
+def batch_norm_local(case, get) -> dict[str, jax.Array]:
     """Virtual batch norm at several batch sizes, with input gradients."""
     config, out = case.info["config"], {}
+    first = functools.partial(jnp.moveaxis, source=-1, destination=1)  # sequences [B, L, C]
     fields = {"virtual_size": config["virtual_bs"], "eps": config["eps"]}
     for name in (k for k in case.outputs if k.startswith("out_y")):
         tag = name.removeprefix("out_y")
-        x = nhwc(case.inputs[f"in_x{tag}"])
-        affine = f"in_w{tag}" in case.inputs
+        x = nhwc(get[f"in_x{tag}"])
+        affine = f"in_w{tag}" in get
         module = norms.BatchNormLocal(affine=affine, **fields)
         if not affine:
-            out[name] = nchw(module.apply({}, x))
+            out[name] = first(module.apply({}, x))
             continue
-        params = {"scale": case.inputs[f"in_w{tag}"], "bias": case.inputs[f"in_b{tag}"]}
+        params = {"scale": get[f"in_w{tag}"], "bias": get[f"in_b{tag}"]}
         y, back = jax.vjp(lambda x, m=module, p=params: m.apply({"params": p}, x), x)
-        out[name] = nchw(y)
-        out[f"out_dx{tag}"] = nchw(back(nhwc(case.inputs[f"in_r{tag}"]))[0])
+        out[name] = first(y)
+        out[f"out_dx{tag}"] = first(back(nhwc(get[f"in_r{tag}"]))[0])
     return out
 
 
-def loss_pieces(golden, case) -> Arrays:
+@traced
+def loss_pieces(case, get) -> dict[str, jax.Array]:
     """Spherical distance, the blur and its schedule."""
-    config, x = case.info["config"], nhwc(case.inputs["in_blur_x"])
+    config, x = case.info["config"], nhwc(get["in_blur_x"])
     fade = config["fade_kimg"] * 1000
-    sigma = nets.blur_sigma(case.inputs["in_cur_nimg"], config["blur_init"], fade)
+    sigma = nets.blur_sigma(get["in_cur_nimg"], config["blur_init"], fade)
     out = {
-        "out_spherical": np.asarray(spherical_distance(case.inputs["in_a"], case.inputs["in_b"])),
-        "out_blur_sigma": np.asarray(sigma),
+        "out_spherical": spherical_distance(get["in_a"], get["in_b"]),
+        "out_blur_sigma": sigma,
     }
-    matrix = jax.jit(lambda s: resample.blur_matrix(s, x.shape[1], config["blur_init"]))
     for name in case.outputs:
         if name.startswith("out_blur_") and name != "out_blur_sigma":
-            blur = matrix(float(name.removeprefix("out_blur_")))
-            out[name] = nchw(resample.apply_matrices(x, blur, blur))
+            width = jnp.float32(float(name.removeprefix("out_blur_")))
+            blur = resample.blur_matrix(width, x.shape[1], config["blur_init"])
+            out[name] = resample.apply_matrices(x, blur, blur)
     return out
 
 
@@ -312,10 +263,6 @@ def ema(golden, case) -> Arrays:
 
 def data_crop(golden, case) -> Arrays:
     """Centre crop and Lanczos reduction of the data pipeline."""
-    from PIL import Image
-
-    from jaxt2i.data.pictures import Framing
-
     frame = Framing(case.info["config"]["resolution"])
     return {
         name.replace("in_", "out_"): nchw(

@@ -124,8 +124,10 @@ class Losses:
 
     def generate(self, ctx: Ctx, sentence: jax.Array, name: str) -> jax.Array:
         """Pictures [B, R, R, 3] from fresh latents; equal names share the draw."""
-        z = jax.random.normal(ctx.rng(f"z_{name}"), (len(sentence), self.model.z_dim))
-        return ctx("g", z, sentence, train=True, rngs={"noise": ctx.rng(f"noise_{name}")})
+        shape = len(sentence), self.model.z_dim
+        z = ctx.draw(f"z_{name}", lambda key: jax.random.normal(key, shape))
+        noise = ctx.draw(f"noise_{name}", lambda key: {"rngs": {"noise": key}})
+        return ctx("g", z, sentence, train=True, **noise)
 
     def discriminate(self, ctx: Ctx, image: jax.Array, sentence: jax.Array, name: str) -> jax.Array:
         """Logits [B, 5 N] of pictures in [-1, 1]."""
@@ -149,7 +151,9 @@ class Losses:
         """Mean squared angle between pictures and their captions in CLIP's space."""
         m, groups = self.model, len(image) // self.model.micro_batch
         most = max(self.resolution - m.guidance_crop, 0)
-        row, col = jax.random.randint(ctx.rng("guidance_crop"), (2, groups), 0, most + 1)
+        row, col = ctx.draw(
+            "guidance_crop", lambda key: jax.random.randint(key, (2, groups), 0, most + 1)
+        )
         seen = networks.guidance_input(
             image, row, col, crop=m.guidance_crop, out=self.sees.guide_resolution
         )

@@ -1,0 +1,167 @@
+"""One case: computed, compared, and where float32 fails judged in float64."""
+
+import contextlib
+import dataclasses
+import math
+import time
+import traceback
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+
+from jaxt2i.verify.compute import float64
+from jaxt2i.verify.find import Runner
+from jaxt2i.verify.golden import (
+    Case,
+    Comparison,
+    Golden,
+    GoldenError,
+    compare,
+    compare_json,
+    subsample,
+)
+
+STATUSES = ("pass", "kink", "FAIL", "no runner")
+PRECISIONS = ("default", "highest")
+# In float64 only a wrong formula is further off, as a share of the reference's peak.
+WIDE_LIMIT = 1e-5
+# A kink that flips moves some entries; an error of the maths moves them all.
+CONFINED = 0.05
+
+
+@dataclasses.dataclass
+class Line:
+    """One compared array, or one case that could not be compared.
+
+    Attributes:
+      case: "folder/case".
+      output: name of the array, "" where the whole case is meant.
+      status: "pass"; "kink": float32 misses in a few entries and float64 does not; "FAIL"; or
+        "no runner".
+      result: the comparison, where there was one; of a kink, the float32 one.
+      wide: the comparison in float64, where float32 failed.
+      note: what is wrong, in words.
+      seconds: time of the whole case, on its first line.
+    """
+
+    case: str
+    output: str
+    status: str
+    result: Comparison | None = None
+    wide: Comparison | None = None
+    note: str = ""
+    seconds: float = 0.0
+
+
+def check(
+    golden: Golden,
+    label: str,
+    name: str,
+    run: Runner,
+    precision: str = "default",
+    wide: bool = False,
+) -> Iterator[Line]:
+    """Runs one case and compares everything the folder has of it.
+
+    Large outputs are stored with strides; a runner may give them whole. Where float32 fails, the
+    case is repeated in float64, and `judged` decides.
+
+    Args:
+      golden: the folder.
+      label: "folder/case".
+      name: of the case.
+      run: computes it.
+      precision: of float32 products: "default", which training uses, or "highest".
+      wide: compute in float64 at once, with the limits of `wide_limit`.
+    """
+    start = time.perf_counter()
+    try:
+        case = golden.case(name)
+        found = _compared(golden, case, run, precision, wide)
+        doubtful = [k for k, x in found.items() if not x.passed and not math.isnan(x.error)]
+        again = {}
+        if doubtful and not wide:
+            again = _compared(golden, case, run, precision, True)
+    except GoldenError as error:
+        yield Line(label, "", "FAIL", note=str(error))
+        return
+    except Exception as error:
+        traceback.print_exc()
+        said = f"the runner stopped: {type(error).__name__}: {error}"
+        yield Line(label, "", "FAIL", note=said.splitlines()[0])
+        return
+    seconds = time.perf_counter() - start
+    for output, result in found.items():
+        if output in doubtful and not wide:
+            status, note = judged(result, again[output])
+            yield Line(label, output, status, result, again[output], note, seconds)
+        else:
+            status = "pass" if result.passed else "FAIL"
+            yield Line(label, output, status, result, None, result.note, seconds)
+        seconds = 0.0
+
+
+def judged(narrow: Comparison, wide: Comparison) -> tuple[str, str]:
+    """(status, note) of an array that float32 gets wrong.
+
+    Rounding turns a few ReLU and max-pool decisions over, and what hangs on them. Then the same
+    operations in float64 agree with the reference, and float32 differs in few entries.
+    """
+    said = (
+        f"float32 off by {narrow.relative:.1e} of peak in {narrow.wrong} of {narrow.size} entries, "
+        f"float64 by {wide.relative:.1e}"
+    )
+    if not wide.passed:
+        return "FAIL", f"{said}: the float64 limit is {wide.limit:.1e}"
+    if narrow.wrong > max(1, CONFINED * narrow.size) or narrow.size == 1:
+        return "FAIL", f"{said}: the maths is right, but too many entries miss for a kink"
+    return "kink", f"{said}: a kink"
+
+
+def _compared(
+    golden: Golden, case: Case, run: Runner, precision: str, wide: bool
+) -> dict[str, Comparison]:
+    """{output: comparison} of one computation."""
+    with contextlib.ExitStack() as stack:
+        if precision == "highest":
+            stack.enter_context(jax.default_matmul_precision("highest"))
+        if wide:
+            stack.enter_context(float64())
+        made = run(golden, case)
+    out = {}
+    for output, limit in case.tolerance.items():
+        if output not in made:
+            out[output] = Comparison(False, math.nan, math.nan, 0.0, "the runner did not make it")
+        elif case.data is not None:
+            out[output] = compare_json(case.data, made[output], limit)
+        else:
+            stored = case.outputs[output]
+            limit = wide_limit(case, output) if wide else limit
+            out[output] = compare(stored, subsample(made[output], stored.shape), limit)
+    return out
+
+
+def wide_limit(case: Case, output: str) -> dict:
+    """The limit of an array in float64: `WIDE_LIMIT` of its peak, or its own where that is less.
+
+    References are what the original computed in float32. What that itself is off from float64,
+    where the folder has measured it, is added: nobody can come nearer.
+    """
+    own, stored = case.tolerance[output], case.outputs[output]
+    if stored.dtype.kind != "f" or stored.dtype == np.float16:
+        return own
+    peak = float(np.nan_to_num(np.abs(stored)).max(initial=0))
+    limit = WIDE_LIMIT * peak + reference_error(case, output, peak)
+    if limit >= max(own["abs"], own["rel_peak"] * peak) or peak <= own["abs"]:
+        return own
+    return {"abs": limit, "rel_peak": 0.0}
+
+
+def reference_error(case: Case, output: str, peak: float) -> float:
+    """What the reference is off from float64, as its folder says: 0 where it does not."""
+    measured = case.info.get("measured") or {}
+    error, share = measured.get(output) or measured.get("*") or (0.0, 0.0)
+    if error is None or output not in measured:
+        error = share * peak
+    return 1.1 * error  # two digits are written down

@@ -1,0 +1,73 @@
+import numpy as np
+import pytest
+
+from jaxt2i.verify.check import check, judged, reference_error, wide_limit
+from jaxt2i.verify.compute import compiled
+from jaxt2i.verify.golden import Case, compare
+
+
+def case(output, limit=1e-3, **info):
+    return Case("c", {}, {"out_x": output}, {"out_x": {"abs": 0.0, "rel_peak": limit}}, info)
+
+
+class Folder:
+    """A folder of one case."""
+
+    def __init__(self, of):
+        self.of = of
+
+    def case(self, name):
+        return self.of
+
+
+def lines(of, run):
+    return list(check(Folder(of), "f/c", "c", lambda golden, case: {"out_x": run()}))
+
+
+def test_a_kink_is_what_float32_alone_gets_wrong_in_few_entries():
+    # 1e8 + 1 is a kink: float32 cannot tell on which side of 1e8 it is.
+    big = np.full(100, 2e8, np.float32)
+    big[0] = 1e8
+
+    def run():
+        above = compiled(lambda x, one, large: ((x + one) > large).astype(np.float32))
+        return np.asarray(above(big, np.float32(1), np.float32(1e8)))
+
+    (line,) = lines(case(np.ones(100, np.float32)), run)
+    assert line.status == "kink"
+    assert "float32 off by 1.0e+00 of peak in 1 of 100 entries, float64 by 0.0e+00" in line.note
+
+
+def test_a_wrong_formula_fails_in_both():
+    wrong = lambda: np.asarray(compiled(lambda x: x)(np.full(9, 1.1, np.float32)))  # noqa: E731
+    (line,) = lines(case(np.ones(9, np.float32)), wrong)
+    assert line.status == "FAIL"
+    assert "the float64 limit is 1.0e-05" in line.note
+
+
+@pytest.mark.parametrize(("wrong", "status"), [(1, "kink"), (5, "kink"), (6, "FAIL")])
+def test_a_kink_is_confined(wrong, status):
+    one = np.ones(100, np.float32)
+    off = np.where(np.arange(100) < wrong, 1.1, 1)
+    narrow = compare(one, off, {"abs": 0.0, "rel_peak": 1e-4})
+    assert judged(narrow, compare(one, one, {"abs": 0.0, "rel_peak": 1e-5}))[0] == status
+
+
+def test_a_single_number_is_no_kink():
+    limit = {"abs": 0.0, "rel_peak": 1e-4}
+    narrow, wide = compare(np.ones(()), 1.1, limit), compare(np.ones(()), 1.0, limit)
+    assert judged(narrow, wide)[0] == "FAIL"
+
+
+def test_float64_limits():
+    two = np.full(3, 2, np.float32)
+    assert wide_limit(case(two), "out_x") == {"abs": 2e-5, "rel_peak": 0.0}
+    # Its own limit, where that is less; integers keep theirs.
+    assert wide_limit(case(two, 1e-6), "out_x")["rel_peak"] == 1e-6
+    assert wide_limit(case(np.ones(3, np.int32), 0.0), "out_x")["rel_peak"] == 0.0
+    # The reference is float32: what it is off itself is added.
+    known = case(two, measured={"out_x": [None, 1e-4]})
+    assert reference_error(known, "out_x", 2.0) == pytest.approx(2.2e-4)
+    assert wide_limit(known, "out_x")["abs"] == pytest.approx(2.4e-4)
+    assert reference_error(case(two, measured={"*": [9.0, 1e-4]}), "out_x", 2.0) < 1e-3
+    assert reference_error(case(two, measured={"out_x": [1e-3, 9.0]}), "out_x", 2.0) < 2e-3
