@@ -82,20 +82,20 @@ def child(config_file: str, preset: str, workdir: str) -> None:
     # Here, so that a process that only starts others stays small.
     import jax
 
-    from jaxt2i.engine import loop
-    from jaxt2i.run import log, settings, train
+    from jaxt2i import train as command
+    from jaxt2i.run import log, settings, train, training
     from jaxt2i.run import open as runs
 
-    assert train.main
+    assert command.main
     laps.seconds["import"] = laps.since_start()
     laps.timed("prepare", runs, "prepare_jax")
     laps.timed("build", runs, "open_run")
     laps.timed("data", runs.Run, "source")
     laps.timed("data", runs.Run, "pipeline")
     laps.timed("compile", jax.stages.Lowered, "compile")
-    laps.timed("step program", loop, "compile_step")
-    laps.timed("state", loop, "start")
-    laps.timed("samples and scores", loop, "Studio")
+    laps.timed("step program", training, "compile_step")
+    laps.timed("state", training, "start")
+    laps.timed("samples and scores", training, "Painting")
     write = log.Records.write
 
     def first_numbers(self, step, scalars):
