@@ -68,7 +68,8 @@ def main(argv: list[str]) -> None:
     """Trains the configuration on the command line."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}; settings are --config.KEY=VALUE")
-    from jaxt2i.run import describe, dry_run, log, processes, settings, train
+    from jaxt2i.planning import dry_run
+    from jaxt2i.run import describe, log, processes, settings, train
     from jaxt2i.run import open as runs
 
     config = CONFIG.value

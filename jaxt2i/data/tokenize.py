@@ -6,12 +6,14 @@ special token's name inside a caption is encoded letter by letter like every oth
 the vocabulary has it as a piece of text (XLM-R), as the unknown piece.
 """
 
+import argparse
 import html
 import itertools
 import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Protocol
 
 import numpy as np
@@ -372,9 +374,6 @@ def make_tokenizer(name_or_path: str | Path, length: int) -> Tokenizer:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Learns a tokenizer from the captions of a source; the shipped one is made by the defaults."""
-    import argparse
-    from types import SimpleNamespace
-
     p = argparse.ArgumentParser(prog="python -m jaxt2i.data.tokenize", description=main.__doc__)
     p.add_argument("--corpus", default="mixed", help="procedural corpus")
     p.add_argument("--path", default="", help="a folder of captioned images instead")

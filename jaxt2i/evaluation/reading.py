@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxt2i.data import schema
+from jaxt2i.data import schema, tokenize
 from jaxt2i.data.progress import Progress
 from jaxt2i.encoders import features
 from jaxt2i.evaluation.sets import Set, on_local_devices
@@ -234,8 +234,6 @@ class Reader:
 
     def texts(self, network: str, captions: Sequence[str]) -> np.ndarray:
         """Sentence vectors [N, S], of a CLIP's text tower or of encoders that were lent."""
-        from jaxt2i.data import tokenize
-
         if network not in self._texts:
             loaded = self.network(network)
             read = loaded.reader("text")

@@ -19,6 +19,7 @@ from jaxt2i.data.conditions import Row
 from jaxt2i.data.order import mix, permuted
 from jaxt2i.data.pictures import Framing
 from jaxt2i.data.schema import DataError
+from jaxt2i.data.sources import records
 from jaxt2i.data.sources.folders import METADATA, Skips, list_files, metadata_captions, read_sidecar
 from jaxt2i.metrics.statistics import fingerprint
 
@@ -320,8 +321,6 @@ def dataset_of(config: Any) -> str:
     if data.source == "synthetic":
         return data.corpus
     if data.source == "records":
-        from jaxt2i.data.sources import records
-
         name = records.find_dataset(data.path).replace(os.sep, "/")
         for ours, theirs in PUBLISHED_NAMES.items():
             if ours in name:

@@ -12,8 +12,8 @@ import pytest
 from jaxt2i.data.schema import DataError
 from jaxt2i.encoders import pretrained
 from jaxt2i.engine.method import ConfigError
+from jaxt2i.planning.dry_run import dry_run
 from jaxt2i.run import settings
-from jaxt2i.run.dry_run import dry_run
 
 ROOT = Path(__file__).parents[2]
 TOY = str(ROOT / "tests" / "engine" / "toy_config.py")
