@@ -6,7 +6,6 @@ Threads do what must not hold up the steps: compiling while the state is made, t
 import concurrent.futures
 import contextlib
 import dataclasses
-import itertools
 import signal
 import threading
 import time
@@ -249,9 +248,13 @@ class Clock:
 
     def timed(self, source: Iterable) -> Iterator:
         """The source, its waiting counted."""
-        for _ in itertools.count():
+        source = iter(source)
+        while True:
             started = time.monotonic()
-            batch = next(iter(source))
+            try:
+                batch = next(source)
+            except StopIteration:
+                return
             self._waited += time.monotonic() - started
             yield batch
 
@@ -320,7 +323,6 @@ class Recording(Part):
 
     def after(self, now: Moment) -> None:
         """Ends with the device's work; a thread reads it and says where the time went."""
-        self._desk.progress.step()
         if not self._recorder.ends(now.number):
             return
         now.land(0)
@@ -353,6 +355,7 @@ class Logging(Part):
 
     def after(self, now: Moment) -> None:
         """Writes when it is time, and after the first and the last step."""
+        self._desk.progress.step()
         every = self._desk.schedule.log_every_steps
         if due(now.number, every) or not self._logged or now.last or now.stop:
             self._logged = True
@@ -392,7 +395,7 @@ class Painting(Part):
     """Draws grids and computes scores; compiled at first use.
 
     Attributes:
-      desk: what the parts share.
+      desk: what the parts share; made later than this, once the step is compiled.
     """
 
     desk: Desk
