@@ -47,7 +47,7 @@ class Encoded:
             first = min(round(shown[axis] / times), room - 1)
             window.append((first, max(1, min(round(shown[axis + 2] / times), room) - first)))
         (top, height), (left, width) = window
-        self.content, self.shape = content, (view.side, view.side, 3)
+        self.content, self.shape = content, (view.size[1], view.size[0], 3)
         self.plan = np.array([place, top, left, height, width, view.mirrored], np.int32)
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
