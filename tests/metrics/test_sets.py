@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jaxt2i.config import ConfigError
 from jaxt2i.metrics import diversity, inception_score, kernel, retrieval
 from jaxt2i.metrics.score import CountError, FeatureError, MetricError
 from jaxt2i.nn import pixels
@@ -286,7 +287,7 @@ def test_pixels_by_every_rule():
     kept = pixels.to_pixels(x, "none")
     assert kept.dtype == jnp.float32
     np.testing.assert_allclose(kept, [0, 0, 127.5, 254.98725, 255, 255], rtol=1e-6)
-    with pytest.raises(MetricError, match="quantise='round'; known: none, floor"):
+    with pytest.raises(ConfigError, match="pixels='round': known: none, floor"):
         pixels.to_pixels(x, "round")
 
 
