@@ -84,7 +84,7 @@ def test_the_installed_xla_knows_every_flag_and_they_arrive():
     """An unknown flag would end the program; those of GPUs are in the same list as the CPU's."""
     code = (
         "import os, jax\n"
-        "from jaxt2i.engine import flags\n"
+        "from jaxt2i.run import flags\n"
         "[row.write(os.environ) for row in flags.TABLE]\n"
         "jax.jit(lambda x: x + 1)(1.0).block_until_ready()\n"
         "print(len(os.listdir('/proc/self/task')), os.environ['XLA_FLAGS'])"

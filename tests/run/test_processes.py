@@ -136,7 +136,7 @@ def test_one_two_and_four_processes_train_alike(tmp_path):
 RUN = """
 import sys, time
 import jax, jax.numpy as jnp
-from jaxt2i.engine import processes
+from jaxt2i.run import processes
 processes.join()
 with processes.together():
     while True:
