@@ -63,7 +63,7 @@ def test_training_mixes_and_sampling_does_not():
         sentence = tokens.astype(jnp.float32)
         return souza.Text(sentence, sentence[:, None], mask)
 
-    ctx.rng = lambda name: jax.random.key(0)
+    ctx.draw = lambda name, make: make(jax.random.key(0))
     tokens = jnp.stack([jnp.arange(3.0)[:, None] * jnp.ones((3, 2))] * 2)
     batch = {
         "all_tokens": tokens,
