@@ -22,7 +22,7 @@ import numpy as np
 from jaxt2i.config import ConfigError, nearest
 from jaxt2i.data import conditions
 from jaxt2i.data.conditions import Row
-from jaxt2i.data.rows import CARRIED
+from jaxt2i.data.rows import CARRIED, without
 from jaxt2i.data.schema import FIELDS, DataError
 from jaxt2i.engine import draw, mesh
 from jaxt2i.engine.method import Sampler, Tree
@@ -254,7 +254,7 @@ class System:
 
     def sample(
         self,
-        rows: Sequence[Row | str],
+        rows: Sequence[Row | str] | Row | str,
         *,
         num: int = 1,
         seed: int = 0,
@@ -264,12 +264,13 @@ class System:
         """Draws `num` pictures a row.
 
         Args:
-          rows: captions, or rows of conditions.
+          rows: captions, or rows of conditions; or one of them.
           num: pictures a row, at seeds that follow each other.
           seed: the first, of rows that have none of their own.
           also: see `stream`.
           controls: see `stream`.
         """
+        rows = [rows] if isinstance(rows, (str, Mapping)) else rows
         rows = [{"prompt": row} if isinstance(row, str) else row for row in rows]
         found = list(self.stream(_numbered(expand(rows, num, seed)), also=also, **controls))
         return self._drawn(found, num if num > 1 else 0, controls)
@@ -339,7 +340,7 @@ class System:
             chosen = {k: v for k, v in {**controls, **own}.items() if k in mine}
             used = draw.read_controls(self.run.method, chosen)
             about = row | {"controls": {**own, **used}, "drawn_by": self.run.config.method}
-            words = {k: v for k, v in row.items() if k not in HOW}
+            words = without(row, HOW)
             arrays = self.words.arrays(words, self.sampler.needs)
             yield draw.Request(arrays, row.get("seed", 0), used, self._given(row), about)
 
@@ -382,7 +383,7 @@ class System:
     def _code(self, row: Row) -> dict[str, Tree]:
         """The text and latent of a row, remembered: a walk asks for its ends again and again."""
         apart = (*HOW, *CARRIED, "mix", "mix_z", "controls")
-        words = {k: v for k, v in row.items() if k not in apart}
+        words = without(row, apart)
         key = json.dumps(words, sort_keys=True, default=id)
         if key not in self._ends:
             arrays = self.words.arrays(words, self.sampler.needs)

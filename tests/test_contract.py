@@ -49,7 +49,8 @@ def configuration(name):
 
 @functools.cache
 def opened(name):
-    return runs.open_run(configuration(name))
+    config = configuration(name)
+    return runs.open_run(config, runs.known(config)[0])
 
 
 @functools.cache

@@ -67,6 +67,12 @@ class Row(dict):
         return Row(other) | self if isinstance(other, Mapping) else NotImplemented
 
 
+def without(row: Mapping[str, Any], words: Sequence[str]) -> "Row":
+    """A row without some words; errors still name its file and line."""
+    kept = {word: value for word, value in row.items() if word not in words}
+    return Row(kept, getattr(row, "origin", None))
+
+
 def said(value: Any) -> str:
     """A value as its file shows it, shortened, for an error."""
     try:

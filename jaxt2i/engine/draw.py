@@ -19,7 +19,7 @@ import numpy as np
 from jaxt2i.config import ConfigError, nearest
 from jaxt2i.engine import state as states
 from jaxt2i.engine.mesh import Layout
-from jaxt2i.engine.method import Batch, Method, Tree
+from jaxt2i.engine.method import Batch, Method, Tree, reading
 from jaxt2i.nn.pixels import to_pixels
 
 # Rows that one device draws at once: part of what a picture is, to the last bit.
@@ -67,7 +67,8 @@ def code(method: Method, wanted: tuple[str, ...], use_ema: bool, layout: Layout)
 
     def one(ctx, row, seed):
         keys = jax.random.key(seed)[None]
-        out = method.sampler.code(ctx, jax.tree.map(lambda x: x[None], row), keys)
+        with reading("the sampler", row):
+            out = method.sampler.code(ctx, jax.tree.map(lambda x: x[None], row), keys)
         return jax.tree.map(lambda x: x[0], {name: out[name] for name in wanted})
 
     def run(state, frozen, rows, seeds):
@@ -100,7 +101,8 @@ def drawing(
     def one(ctx, ints, row, seed, floats, codes):
         row, codes = jax.tree.map(lambda x: x[None], (row, codes))
         keys = jax.random.key(seed)[None]
-        out = method.sampler(ctx, row, keys, **codes, **floats, **ints, **fixed)
+        with reading("the sampler", row):
+            out = method.sampler(ctx, row, keys, **codes, **floats, **ints, **fixed)
         if lacking := [n for n in wanted if n not in out]:
             raise ConfigError(f"the method draws no {lacking[0]!r}; {nearest(lacking[0], out)}")
         out = {n: out[n] for n in wanted or out}

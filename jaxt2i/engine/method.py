@@ -4,11 +4,12 @@ A *player* is a loss over some of the networks with its own optimiser. GANs, pre
 sequence models and diffusion differ only in their players, so one engine plays them all.
 """
 
+import contextlib
 import copy
 import dataclasses
 import math
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -347,6 +348,25 @@ class Ctx:
     def progress(self) -> jax.Array:
         """Share of the run that is over, 0 to 1."""
         return jnp.asarray(self.step, jnp.float32) / max(self._total_steps, 1)
+
+
+@contextlib.contextmanager
+def reading(who: str, batch: Batch) -> Iterator[None]:
+    """Around what reads a batch: a key that is not in it becomes a sentence.
+
+    Raises:
+      ConfigError: names the key.
+    """
+    try:
+        yield
+    except KeyError as error:
+        key = error.args[0] if error.args else None
+        if not isinstance(key, str) or key in batch:
+            raise
+        raise ConfigError(
+            f"{who} looks up {key!r}; if that is a row of the batch, `needs` must name it "
+            f"(it names {', '.join(batch)})"
+        ) from error
 
 
 def cast(tree: Tree, dtype: str) -> Tree:

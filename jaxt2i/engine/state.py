@@ -9,7 +9,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from jaxt2i.engine.method import Batch, Ctx, Method, Tree, cast
+from jaxt2i.engine.method import Batch, Ctx, Method, Tree, cast, reading
 
 
 @flax.struct.dataclass
@@ -65,7 +65,8 @@ def shapes(method: Method, batch: Batch) -> tuple[State, dict[str, Tree]]:
     """
 
     def build(key):
-        variables = method.init(key, zeros(batch))
+        with reading("init", batch):
+            variables = method.init(key, zeros(batch))
         return new(method, variables), {n: variables[n] for n in method.frozen}
 
     return jax.eval_shape(build, jax.random.key(0))

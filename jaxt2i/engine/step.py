@@ -13,7 +13,7 @@ import optax
 
 from jaxt2i.config import ConfigError
 from jaxt2i.engine.mesh import Layout
-from jaxt2i.engine.method import Batch, Ctx, Method, Player, Tree, cast
+from jaxt2i.engine.method import Batch, Ctx, Method, Player, Tree, cast, reading
 from jaxt2i.engine.state import State, step_key
 from jaxt2i.nn import optim
 
@@ -107,7 +107,8 @@ def play(
             trained=player.nets,
             memory=memory,
         )
-        value, metrics = player.loss(ctx, micro_batch)
+        with reading(f"the loss of player {player.name!r}", micro_batch):
+            value, metrics = player.loss(ctx, micro_batch)
         return value.astype(jnp.float32), (ctx.extra, metrics)
 
     def gradient(*args):

@@ -132,6 +132,16 @@ class Folder:
         Returns:
           How many were written.
         """
+        try:
+            return self._write(drawn, columns, single, names)
+        except BaseException:
+            if not self.done and not any(self._lines()):
+                self._remove([])  # nothing was drawn, so nothing is left behind
+                if not any(self.path.iterdir()):
+                    self.path.rmdir()
+            raise
+
+    def _write(self, drawn: Iterable, columns: int, single: bool, names: Sequence[str]) -> int:
         first: dict[int, tuple[Row, dict]] = {}
         waiting: collections.deque = collections.deque()
         count = 0

@@ -10,6 +10,7 @@ import inspect
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import flax.linen as nn
@@ -25,6 +26,7 @@ from jaxt2i.engine import state as states
 from jaxt2i.engine.method import Method
 from jaxt2i.nn.remat import POLICIES
 from jaxt2i.run import borrow, cache, flags, placement, processes
+from jaxt2i.run import facts as facts_of
 from jaxt2i.run.facts import Facts
 
 # What a person can mend; everything else is a bug and keeps its traceback.
@@ -159,6 +161,15 @@ class Run:
             yield words.row(source.example(number, keys), source.captions(number)[0])
 
 
+def known(config: ConfigDict, workdir: Path | None = None) -> tuple[Facts, dict[str, Any]]:
+    """(facts of a configuration's data, {split: its source} of training and held-out data)."""
+    data = config.data
+    size = schema.height_and_width(data.resolution)
+    splits = dict.fromkeys((data.split, data.eval_split))
+    made = {split: sources.make_source(data, size, split, workdir) for split in splits}
+    return facts_of.of(made), made
+
+
 def open_run(config: ConfigDict, facts: Facts | None = None) -> Run:
     """Builds the method and the tokenizer of a configuration.
 
@@ -208,6 +219,21 @@ def load_method(config: ConfigDict, facts: Facts | None = None) -> Method:
       ConfigError: when there is no such module, or it has no `build`; for impossible values of
         the settings that every method has.
     """
+    module = module_of(config)
+    method = module.build(config, facts or Facts()) if takes_facts(config) else module.build(config)
+    # Runs from before these settings have none of them.
+    storage = {name: config[name] for name in ("param_dtype", "masters") if name in config}
+    nets = recomputing(method.nets, config.get("remat", ()))
+    return dataclasses.replace(method, nets=nets, **storage)
+
+
+def takes_facts(config: ConfigDict) -> bool:
+    """Whether the method of a configuration is built from facts of the data, too."""
+    return len(inspect.signature(module_of(config).build).parameters) > 1
+
+
+def module_of(config: ConfigDict) -> ModuleType:
+    """The module with the `build` of a configuration; raises as `load_method` does."""
     try:
         module = importlib.import_module(config.method)
         if not hasattr(module, "build"):  # a folder: its file is called method.py
@@ -221,12 +247,7 @@ def load_method(config: ConfigDict, facts: Facts | None = None) -> Method:
         raise
     if not hasattr(module, "build"):
         raise ConfigError(f"config.method={config.method!r}: the module has no build(config)")
-    takes_facts = len(inspect.signature(module.build).parameters) > 1
-    method = module.build(config, facts or Facts()) if takes_facts else module.build(config)
-    # Runs from before these settings have none of them.
-    storage = {name: config[name] for name in ("param_dtype", "masters") if name in config}
-    nets = recomputing(method.nets, config.get("remat", ()))
-    return dataclasses.replace(method, nets=nets, **storage)
+    return module
 
 
 def recomputing(

@@ -23,7 +23,7 @@ from jaxt2i.run import (
     settings,
     training,
 )
-from jaxt2i.run.open import Run, open_run, tokenizer_path
+from jaxt2i.run.open import Run, known, open_run, takes_facts, tokenizer_path
 
 # Arrays of a layout, as a person is shown it.
 LAYOUT = ("boxes", "box_label", "box_mask", "shape_masks")
@@ -44,12 +44,11 @@ def train(config: ConfigDict, workdir: Path, command: str) -> None:
     workdir.mkdir(parents=True, exist_ok=True)
     if jax.process_count() > 1:
         cache.use(workdir / "xla")
-    run = open_run(config, facts.read(workdir))
-    source = run.source(config.data.split, workdir)
-    held_out = run.source(config.data.eval_split, workdir)
-    known = facts.of({config.data.split: source, config.data.eval_split: held_out})
-    if known != dataclasses.replace(run.facts, tokenizer=None):
-        run = open_run(config, known)
+    # What is impossible is said before data is looked through, where building needs no facts of it.
+    run = None if takes_facts(config) else open_run(config)
+    told, sources = known(config, workdir)
+    run = dataclasses.replace(run, facts=told) if run else open_run(config, told)
+    source, held_out = sources[config.data.split], sources[config.data.eval_split]
     method, layout = run.method, run.layout()
     train_data = run.pipeline(source, config.batch_size, method.needs)
     fed = stream.Stream(train_data, config.data, tokenizer_path(config.data.tokenizer))
@@ -72,7 +71,7 @@ def train(config: ConfigDict, workdir: Path, command: str) -> None:
     settings.note_changes(workdir, config)
     log.say(f"work directory: {workdir}", *method.notes)
     settings.write_config(workdir, config, command)
-    facts.write(workdir, known, config.data.tokenizer)
+    facts.write(workdir, told, config.data.tokenizer)
 
     def batches(first: int) -> Iterator[Batch]:
         return pipeline.prefetch_to_device(fed.iterate(first), layout.put_batch)
