@@ -8,6 +8,7 @@ alternate between them, so that a busy machine is busy for all; take the ratios.
 """
 
 import argparse
+import functools
 import json
 import os
 import statistics
@@ -38,9 +39,8 @@ def batched(run, weights, count: int):
     return lambda: jax.block_until_ready(program(*weights, rows, seeds))
 
 
-def chunked(run, layout, weights, chunk: int, count: int):
+def chunked(run, drawer, weights, count: int):
     """What the command line and the Python API do."""
-    drawer = draw.Drawer(method=run.method, layout=layout, wanted=("image",), chunk=chunk)
     requests = [draw.Request(one_row(run), seed) for seed in range(count)]
     return lambda: [out for _, out in drawer.stream(*weights, requests)]
 
@@ -68,11 +68,13 @@ def main() -> None:
     shapes = states.shapes(run.method, spec)
     state, frozen = states.create(run.method, spec, 0, tuple(map(layout.shardings, shapes)))
     weights = state.replace(opt={}), frozen
-    ways = {}
+    ways, made = {}, functools.partial(draw.Drawer, method=run.method, layout=layout)
+    chunks = [int(chunk) for chunk in args.chunks.split(",")]
+    drawers = {chunk: made(wanted=("image",), chunk=chunk) for chunk in chunks}
     for count in map(int, args.counts.split(",")):
         ways[count, "batch"] = batched(run, weights, count)
-        for chunk in map(int, args.chunks.split(",")):
-            ways[count, f"chunk {chunk}"] = chunked(run, layout, weights, chunk, count)
+        for chunk, drawer in drawers.items():
+            ways[count, f"chunk {chunk}"] = chunked(run, drawer, weights, count)
     for way in ways.values():
         way()
     seconds = {key: [] for key in ways}
