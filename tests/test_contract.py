@@ -27,6 +27,7 @@ from jaxt2i.engine import state as states
 from jaxt2i.engine import step as steps
 from jaxt2i.run import open as runs
 from jaxt2i.run import placement, settings, training
+from jaxt2i.run import train as training_of
 from jaxt2i.run.open import load_method
 
 
@@ -279,11 +280,17 @@ def test_it_learns(name):
         ctx = states.context(run.method, state, frozen, key=jax.random.key(1))
         return run.method.score(ctx, rows)
 
-    first = jax.device_get(score(state, frozen))
+    def settled(state):
+        """As the loop scores: with the running statistics of the averaged weights."""
+        put, source = at.layout.put_batch, run.source("train")
+        batches = training_of.settling(run, source, put)
+        return draw.settler(run.method, config.seed)(state, frozen, batches()) if batches else state
+
+    first = jax.device_get(score(settled(state), frozen))
     data = run.pipeline(run.source("train"), config.batch_size, run.method.needs)
     for number, batch in enumerate(itertools.islice(data.iterate(0), config.promise.steps)):
         state, _ = at.play(state, frozen, batch, number)
-    last = jax.device_get(score(state, frozen))
+    last = jax.device_get(score(settled(state), frozen))
     assert config.promise.margin
     for key, margin in config.promise.margin.items():
         gain = (last[key] - first[key]) * (1 if run.method.better[key] == "higher" else -1)
