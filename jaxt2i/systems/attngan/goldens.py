@@ -47,7 +47,9 @@ def data_pyramid(golden, case) -> Arrays:
         top, left, flip = case.inputs[f"in_{tag}_top_left_flip"].tolist()
         # The middle of the numbers that lead to this corner.
         at = [(k + 0.5) / (n - 255) for k, n in zip((left, top), size, strict=True)]
-        view = pictures_of.random(cut, 256, (*at, 0.25 if flip else 0.75)).show(image, "bilinear")
+        view = pictures_of.random(cut, (256, 256), (*at, 0.25 if flip else 0.75)).show(
+            image, "bilinear"
+        )
         out[f"out_{tag}_size_after_bbox_crop"] = np.int64(kept)
         out[f"out_{tag}_size_after_resize"] = np.int64(size)
         for x in game.reals({"image": jnp.asarray(view)[None]}):
