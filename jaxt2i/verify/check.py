@@ -143,25 +143,12 @@ def _compared(
 
 
 def wide_limit(case: Case, output: str) -> dict:
-    """The limit of an array in float64: `WIDE_LIMIT` of its peak, or its own where that is less.
-
-    References are what the original computed in float32. What that itself is off from float64,
-    where the folder has measured it, is added: nobody can come nearer.
-    """
+    """The limit of an array in float64: `WIDE_LIMIT` of its peak, or its own where that is less."""
     own, stored = case.tolerance[output], case.outputs[output]
     if stored.dtype.kind != "f" or stored.dtype == np.float16:
         return own
     peak = float(np.nan_to_num(np.abs(stored)).max(initial=0))
-    limit = WIDE_LIMIT * peak + reference_error(case, output, peak)
+    limit = WIDE_LIMIT * peak
     if limit >= max(own["abs"], own["rel_peak"] * peak) or peak <= own["abs"]:
         return own
     return {"abs": limit, "rel_peak": 0.0}
-
-
-def reference_error(case: Case, output: str, peak: float) -> float:
-    """What the reference is off from float64, as its folder says: 0 where it does not."""
-    measured = case.info.get("measured") or {}
-    error, share = measured.get(output) or measured.get("*") or (0.0, 0.0)
-    if error is None or output not in measured:
-        error = share * peak
-    return 1.1 * error  # two digits are written down
