@@ -111,7 +111,7 @@ def test_a_recogniser_is_trained_once(tmp_path, monkeypatch, capsys):
     assert "score/class" in first.card["scores"]
 
     recognise.eye.cache_clear()
-    monkeypatch.setattr(recognise.runs, "train", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(recognise.training, "train", lambda *_: pytest.fail("trained again"))
     again = recognise.eye("scenes", 16, tmp_path, "tiny")
     images = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), dtype=np.uint8)
     one, two = (recognise.readings(e, images) for e in (first, again))

@@ -42,9 +42,11 @@ def test_the_notebook_runs(tmp_path, monkeypatch):
         if "image/png" in output.get("data", {})
     ]
     assert len(pictures) == 4
-    drawn = json.loads((tmp_path / "runs" / "embedded" / "drawn" / "drawn.json").read_text())
-    assert drawn["columns"] == 4
-    assert len(drawn["images"]) == 8
+    drawn = tmp_path / "runs" / "embedded" / "drawn"
+    said = [json.loads(line)["text"] for line in (drawn / "metadata.jsonl").open()]
+    assert said == ["a red rose"] * 4 + ["a blue owl"] * 4
+    grid = Image.open(drawn / "grid.png")
+    assert grid.width > grid.height
     report = (tmp_path / "runs" / "own" / "data_report.json").read_text()
     assert json.loads(report)["usable"] == 8
     assert Image.open(tmp_path / "runs" / "own" / "samples" / "00000001.png").width > 100
