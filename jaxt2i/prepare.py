@@ -2,8 +2,8 @@
 
 Builds the records of a data set from its official files, packed or not, as a tfds data set that
 `--config.data.source=records --config.data.path=DIR` trains on and `tfds.data_source` reads. NAME
-is a data set, or NAME/CONFIG: ade20k, coco, coco_stuff, cub, fashiongen, flowers, multi30k,
-visual_genome.
+is a data set, or NAME/CONFIG: ade20k, coco, coco_stuff, cub, emoji, fashiongen, flowers, multi30k,
+visual_genome. `emoji` finds its files itself.
 
   --check                     reads everything and writes nothing
   --beam ["--runner=..."]     by Apache Beam: here, or on Dataflow, Flink or Spark
@@ -55,7 +55,9 @@ def arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     p.add_argument("name", nargs="?", metavar="NAME[/CONFIG]", help="the data set")
-    p.add_argument("--from", dest="source", metavar="DIR", help="its official files")
+    p.add_argument(
+        "--from", dest="source", metavar="DIR", help="its official files (emoji: or a font)"
+    )
     p.add_argument("--to", default="data", metavar="DIR", help="where data sets lie; default data")
     p.add_argument("--check", action="store_true", help="read everything, write nothing")
     p.add_argument(
@@ -80,8 +82,6 @@ def arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         p.error("--png names one file: say of which --split")
     if not args.pipeline and not args.name:
         p.error("which data set? " + ", ".join(known()))
-    if args.check and not args.source:
-        p.error("--check needs --from DIR")
     return args, settings
 
 
@@ -176,11 +176,12 @@ def build(builder, args: argparse.Namespace) -> dict[str, Any]:
         shutil.rmtree(unfinished)
     builder = builder_of(args.name, args.to, args.format)
     official = Path(args.source)
-    if not official.is_dir() or not any(official.iterdir()):
+    if not official.is_file() and not (official.is_dir() and any(official.iterdir())):
         raise schema.DataError(
             f"--from {official} is no folder, or an empty one; {args.name} is missing. "
             f"{builder.MANUAL_DOWNLOAD_INSTRUCTIONS}"
         )
+    builder.source = official
     settings: dict[str, Any] = {"num_shards": args.shards} if args.shards else {}
     if args.beam is not None:
         from apache_beam.options.pipeline_options import PipelineOptions
@@ -188,8 +189,9 @@ def build(builder, args: argparse.Namespace) -> dict[str, Any]:
         builder.beam = True
         # Else Beam reads our own command line.
         settings["beam_options"] = PipelineOptions(shlex.split(args.beam))
+    folder = official.parent if official.is_file() else official
     config = tfds.download.DownloadConfig(
-        manual_dir=official, register_checksums=False, verify_ssl=True, **settings
+        manual_dir=folder, register_checksums=False, verify_ssl=True, **settings
     )
     with contextlib.redirect_stdout(io.StringIO()):  # tfds tells of sizes that it does not know
         builder.download_and_prepare(download_config=config)
@@ -319,13 +321,19 @@ def main(argv: Sequence[str]) -> None:
             print(f"{show_pipeline(args, settings)}")
             return
         builder = builder_of(args.name, args.to)
+        target = str(builder.data_dir)
+        there = files.exists(os.path.join(target, records.INFO))
+        if not args.source and (args.check or args.overwrite or not there):
+            args.source = builder.find()
+            if not args.source:
+                holds = "" if there else f"{target} holds no records of {args.name}; "
+                raise schema.DataError(f"{holds}give --from DIR")
+            print(f"{args.name} from {args.source}")
         if args.check:
             report = {"splits": check(builder, args.source), "skipped": builder.skips.counts}
             report["seconds"] = sum(facts["seconds"] for facts in report["splits"].values())
             print(f"{args.name} at {args.source}:", *summary(report, builder.EXPECTED), sep="\n")
             return
-        target = str(builder.data_dir)
-        there = files.exists(os.path.join(target, records.INFO))
         if args.source and (args.overwrite or not there):
             report = build(builder, args)
             print(f"{args.name} in {target}:", *summary(report, builder.EXPECTED), sep="\n")
@@ -336,8 +344,6 @@ def main(argv: Sequence[str]) -> None:
                 args.list, args.split = args.list or COCO_LIST, args.split or "val"
         elif args.source:
             print(f"{args.name} is in {target} already; --overwrite builds it again")
-        elif not there:
-            raise schema.DataError(f"{target} holds no records of {args.name}; give --from DIR")
         splits = [args.split] if args.split else list(records.describe(target)["splits"])
         for split in splits if args.list else ():
             print(write_list(target, split, args.list, args.seed))

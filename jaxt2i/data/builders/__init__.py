@@ -1,4 +1,4 @@
-"""tfds builders of the survey's data sets, each from its official files.
+"""tfds builders of the survey's data sets, each from its official files, and of emoji.
 
 Importing this package makes them known: `tfds.load("jaxt2i_cub", data_dir=DIR)`.
 """
@@ -8,6 +8,7 @@ from jaxt2i.data.builders.base import Builder
 from jaxt2i.data.builders.coco import Jaxt2iCoco
 from jaxt2i.data.builders.coco_stuff import Jaxt2iCocoStuff
 from jaxt2i.data.builders.cub import Jaxt2iCub
+from jaxt2i.data.builders.emoji import Jaxt2iEmoji
 from jaxt2i.data.builders.fashiongen import Jaxt2iFashionGen
 from jaxt2i.data.builders.flowers import Jaxt2iFlowers
 from jaxt2i.data.builders.multi30k import Jaxt2iMulti30k
@@ -19,6 +20,7 @@ BUILDERS: dict[str, type[Builder]] = {
     "coco": Jaxt2iCoco,
     "coco_stuff": Jaxt2iCocoStuff,
     "cub": Jaxt2iCub,
+    "emoji": Jaxt2iEmoji,
     "fashiongen": Jaxt2iFashionGen,
     "flowers": Jaxt2iFlowers,
     "multi30k": Jaxt2iMulti30k,

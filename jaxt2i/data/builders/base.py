@@ -168,6 +168,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       skips: what was left out of the splits that this process wrote, and why.
       beam: whether records are made by Apache Beam.
       unpacked: where archives are unpacked to; None: beside the records.
+      source: the folder or file of --from; None: tfds's manual_dir.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -179,6 +180,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     beam = False
     unpacked: Path | None = None
+    source: Path | None = None
 
     def __init__(self, **kw):
         super().__init__(**kw)
@@ -189,6 +191,14 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def needs(self) -> tuple[Need, ...]:
         """Its official files."""
         raise NotImplementedError
+
+    def find(self) -> Path | None:
+        """Where its official files are when nobody says; None: --from must say.
+
+        Raises:
+          DataError: where they could be found, and are not.
+        """
+        return None
 
     def items(self, files: Files) -> dict[str, list[Item]]:
         """{split: items}, in a stable order, without opening a picture.
@@ -234,12 +244,14 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         )
 
     def files(self, manual_dir: str | Path) -> Files:
-        """The official files below a folder, unpacked where need be.
+        """The official files below a folder, or beside a file, unpacked where need be.
 
         Raises:
           DataError: names everything that is missing, where it is expected and where to get it.
         """
-        files = Files(manual_dir, self.unpacked or Path(self.data_dir).parent / "unpacked")
+        root = Path(manual_dir)
+        root = root.parent if root.is_file() else root
+        files = Files(root, self.unpacked or Path(self.data_dir).parent / "unpacked")
         if problems := files.missing(self.needs()):
             raise DataError(
                 f"{self.TITLE} is not whole:\n  " + "\n  ".join(problems) + f"\n{self.TERMS}"
@@ -248,7 +260,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return files
 
     def _split_generators(self, dl_manager) -> dict[str, Any]:
-        files = self.files(os.fspath(dl_manager.manual_dir))
+        files = self.files(self.source or os.fspath(dl_manager.manual_dir))
         self.info.metadata.update(self.names(files))
         return {
             split: self._generate_examples(files, split, items)
