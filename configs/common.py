@@ -39,10 +39,16 @@ def base() -> ConfigDict:
     c.keep_period_steps = 0
     # An earlier run's work directory, or converted weights: matched by name and shape.
     c.init_from = ""
+    # A run of configs/clip.py or configs/damsm.py on the same kind of data: its networks become the
+    # text tower and the guide, its tokenizer this run's. They are copied into the work directory.
+    c.perception_from = ""
     # Micro-batches whose gradients are averaged before an update.
     c.accumulate = 1
     # Leave out updates that are not finite, and count them; False: the run stops there.
     c.skip_nonfinite = False
+    # End a run that learns nothing any more (health/* in its metrics) and keep its checkpoints
+    # from before; False: say it and go on.
+    c.stop_when_dead = True
     # Activations: "float32", "bfloat16", or "auto" (bfloat16 on TPU and GPU).
     c.precision = "auto"
     # Ordered (regular expression on a network's name, "full" | "products" | "dots_no_batch"): its
@@ -97,7 +103,8 @@ def base() -> ConfigDict:
             "decode": "draft",
             # Memory for resized pictures: small sets are decoded once.
             "cache_mb": 256.0,
-            # "mini", "words", "clip", or a file or folder.
+            # "mini", "words", "clip", or a file or folder; "own_pieces" or "own_words" (for DAMSM):
+            # learned from the training captions when the run starts, and kept with it.
             "tokenizer": "mini",
             # Positions of a caption; longer ones are cut.
             "tokens": 32,

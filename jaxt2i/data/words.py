@@ -81,13 +81,25 @@ class WordTokenizer:
         return np.sort(order[: self.length])
 
     @classmethod
-    def build(cls, captions: Iterable[str], length: int, least: int = 1) -> "WordTokenizer":
-        """The vocabulary of captions: every word that occurs `least` times, in order of letters."""
+    def build(
+        cls, captions: Iterable[str], length: int, least: int = 1, most: int = 0
+    ) -> "WordTokenizer":
+        """The vocabulary of captions: every word that occurs `least` times, in order of letters.
+
+        Args:
+          captions: texts.
+          length: T.
+          least: how often a word must occur.
+          most: ids at most, of the most frequent words; 0: any number.
+        """
         counts: dict[str, int] = {}
         for caption in captions:
             for word in words_of(caption):
                 counts[word] = counts.get(word, 0) + 1
-        return cls([END, *sorted(w for w, n in counts.items() if n >= least)], length)
+        kept = [word for word, n in counts.items() if n >= least]
+        if most:
+            kept = sorted(kept, key=lambda word: (-counts[word], word))[: most - 1]
+        return cls([END, *sorted(kept)], length)
 
     def save(self, file: str | Path) -> None:
         """Writes the vocabulary as JSON."""

@@ -74,7 +74,7 @@ class Perception:
 
 
 @dataclasses.dataclass(frozen=True)
-class Wish:
+class Settings:
     """What `make` hands to the maker of a kind; see there."""
 
     dtype: jnp.dtype
@@ -85,9 +85,9 @@ class Wish:
     real: str
 
 
-def mini(wish: Wish) -> Perception:
+def mini(settings: Settings) -> Perception:
     """The small CLIP made by configs/clip.py:embedded; its card says how, and how good it is."""
-    folder, dtype = Path(wish.clip_weights or MINI), wish.dtype
+    folder, dtype = Path(settings.clip_weights or MINI), settings.dtype
     card = json.loads((folder / "card.json").read_text())
     size = card["model"]
     text = clip.ClipText(
@@ -136,7 +136,7 @@ def mini(wish: Wish) -> Perception:
         about=(
             f"perception: mini CLIP ({folder.name}), which finds the caption of "
             f"{card['scores']['score/r_precision']:.0%} of unseen pictures among 100. For a real "
-            f"run, {wish.real}"
+            f"run, {settings.real}"
         ),
     )
 
@@ -160,10 +160,10 @@ HUB = {
 }
 
 
-def openai_clip(preset: str, wish: Wish) -> Perception:
+def openai_clip(preset: str, settings: Settings) -> Perception:
     """Both towers of one of OpenAI's CLIPs, without a feature network."""
-    size, file = clip.PRESETS[preset], wish.clip_weights or HUB[preset]
-    common = {"joint": size.joint, "act": size.act, "dtype": wish.dtype}
+    size, file = clip.PRESETS[preset], settings.clip_weights or HUB[preset]
+    common = {"joint": size.joint, "act": size.act, "dtype": settings.dtype}
     text = clip.ClipText(
         width=size.text_width, layers=size.text_layers, heads=size.text_heads, **common
     )
@@ -188,13 +188,13 @@ def openai_clip(preset: str, wish: Wish) -> Perception:
             "text": published(file, "clip", "text", text),
             "guide": published(file, "clip", "image", guide),
         },
-        about=f"perception: CLIP from {file}{warning(wish)}",
+        about=f"perception: CLIP from {file}{warning(settings)}",
     )
 
 
-def warning(wish: Wish) -> str:
+def warning(settings: Settings) -> str:
     """What to say of weights that are no weights."""
-    return ", RANDOM weights: for measuring speed only" if wish.weights == "random" else ""
+    return ", RANDOM weights: for measuring speed only" if settings.weights == "random" else ""
 
 
 # Text towers whose sentences live in the joint space of one of OpenAI's CLIPs.
@@ -204,23 +204,23 @@ MULTILINGUAL = {
 }
 
 
-def half(wish: Wish, net: str, usual: str) -> str:
+def half(settings: Settings, net: str, usual: str) -> str:
     """Where one tower of a CLIP whose towers were published apart is read from.
 
     Args:
-      wish: its `clip_weights` names a folder with a subfolder for each tower, or nothing.
+      settings: its `clip_weights` names a folder with a subfolder for each tower, or nothing.
       net: "text" or "image".
       usual: the tower's repository.
 
     Raises:
       WeightsError: where the folder has no such subfolder.
     """
-    if not wish.clip_weights:
+    if not settings.clip_weights:
         return usual
-    folder = Path(wish.clip_weights).expanduser() / net
+    folder = Path(settings.clip_weights).expanduser() / net
     if not folder.is_dir():
         raise pretrained.WeightsError(
-            f"config.model.clip_weights (or text_weights)={wish.clip_weights!r}: there is no "
+            f"config.model.clip_weights (or text_weights)={settings.clip_weights!r}: there is no "
             f"folder {folder}. A multilingual CLIP is two downloads, so this must be a folder with "
             f"the subfolders text and image; `hf download {usual} --local-dir {folder}` fills "
             "this one"
@@ -228,33 +228,34 @@ def half(wish: Wish, net: str, usual: str) -> str:
     return str(folder)
 
 
-def m_clip(preset: str, wish: Wish) -> Perception:
+def m_clip(preset: str, settings: Settings) -> Perception:
     """One of OpenAI's image towers and M-CLIP's multilingual text tower for it."""
-    image, text_file = half(wish, "image", HUB[preset]), half(wish, "text", MULTILINGUAL[preset])
-    base = openai_clip(preset, dataclasses.replace(wish, clip_weights=image))
+    image = half(settings, "image", HUB[preset])
+    text_file = half(settings, "text", MULTILINGUAL[preset])
+    base = openai_clip(preset, dataclasses.replace(settings, clip_weights=image))
     size = xlm_r.PRESETS["large"]._asdict()
-    text = xlm_r.XlmRText(**size, joint=base.sentence, dtype=wish.dtype)
+    text = xlm_r.XlmRText(**size, joint=base.sentence, dtype=settings.dtype)
     return dataclasses.replace(
         base,
         text=text,
         load=base.load | {"text": published(text_file, "xlm_r", "text", text)},
         about=(
             f"perception: CLIP from {image}, captions in any language by M-CLIP from {text_file}, "
-            f"whose tokenizer.json config.data.tokenizer must name{warning(wish)}"
+            f"whose tokenizer.json config.data.tokenizer must name{warning(settings)}"
         ),
     )
 
 
-def m_clip_tiny(wish: Wish) -> Perception:
+def m_clip_tiny(settings: Settings) -> Perception:
     """The structure of `m_clip` in miniature, for tests."""
-    if wish.weights != "random":
+    if settings.weights != "random":
         raise pretrained.WeightsError(
             "config.model.perception='mclip_tiny' has no published weights; set "
             "--config.model.weights=random, or choose 'mclip_b32'"
         )
-    text = xlm_r.XlmRText(**xlm_r.PRESETS["tiny"]._asdict(), joint=32, dtype=wish.dtype)
+    text = xlm_r.XlmRText(**xlm_r.PRESETS["tiny"]._asdict(), joint=32, dtype=settings.dtype)
     guide = clip.ClipImage(
-        resolution=32, patch=8, width=32, layers=4, heads=2, joint=32, dtype=wish.dtype
+        resolution=32, patch=8, width=32, layers=4, heads=2, joint=32, dtype=settings.dtype
     )
     return Perception(
         text=text,
@@ -266,40 +267,47 @@ def m_clip_tiny(wish: Wish) -> Perception:
         feature_resolution=guide.resolution,
         sentence=guide.joint,
         load={},
-        about=f"perception: a tiny multilingual CLIP{warning(wish)}",
+        about=f"perception: a tiny multilingual CLIP{warning(settings)}",
     )
 
 
-def clip_l14_dino_s16(wish: Wish) -> Perception:
+def clip_l14_dino_s16(settings: Settings) -> Perception:
     """CLIP ViT-L/14 (OpenAI) and DINO ViT-S/16: what StyleGAN-T was published with."""
-    return with_dino(openai_clip("vit_l14", dataclasses.replace(wish, weights="pretrained")), wish)
+    loaded = dataclasses.replace(settings, weights="pretrained")
+    return with_dino(openai_clip("vit_l14", loaded), settings)
 
 
-def m_clip_l14_dino_s16(wish: Wish) -> Perception:
+def m_clip_l14_dino_s16(settings: Settings) -> Perception:
     """The same with M-CLIP's multilingual text tower."""
-    return with_dino(m_clip("vit_l14", dataclasses.replace(wish, weights="pretrained")), wish)
+    loaded = dataclasses.replace(settings, weights="pretrained")
+    return with_dino(m_clip("vit_l14", loaded), settings)
 
 
-def with_dino(base: Perception, wish: Wish) -> Perception:
+def with_dino(base: Perception, settings: Settings) -> Perception:
     """A perception with DINO ViT-S/16 as its feature network."""
-    features = dino.DinoFeatures(dtype=wish.dtype)
-    file = wish.feature_weights or "timm/vit_small_patch16_224.dino"
+    features = dino.DinoFeatures(dtype=settings.dtype)
+    file = settings.feature_weights or "timm/vit_small_patch16_224.dino"
     return dataclasses.replace(
         base,
         features=features,
         feature_norm=dino.normalize_image,
         feature_resolution=224,
         load=base.load | {"features": published(file, "dino", "features", features)},
-        about=f"{base.about}, DINO from {file}{warning(wish)}",
+        about=f"{base.about}, DINO from {file}{warning(settings)}",
     )
 
 
-def damsm(wish: Wish) -> Perception:
+def damsm(settings: Settings) -> Perception:
     """AttnGAN's text encoder alone: sentences of 256 numbers, no image tower, so no scores."""
-    text = DamsmText(vocab=wish.vocab or DamsmText.vocab, dtype=wish.dtype)
+    card = Path(settings.clip_weights or ".") / "card.json"
+    sizes = {"vocab": settings.vocab or DamsmText.vocab}
+    if settings.clip_weights and card.is_file():  # a run of configs/damsm.py, of sizes of its own
+        model = json.loads(card.read_text())["model"]
+        sizes = {"vocab": model["text_vocab"], "embed": model["embed"], "width": model["width"]}
+    text = DamsmText(**sizes, dtype=settings.dtype)
 
     def load():
-        if not wish.clip_weights:
+        if not settings.clip_weights:
             raise pretrained.WeightsError(
                 "config.model.text_weights is empty: it must name a DAMSM text encoder, such as "
                 "text_encoder200.pth (CUB) or text_encoder100.pth (COCO) from the archives that "
@@ -308,10 +316,10 @@ def damsm(wish: Wish) -> Perception:
                 "--config.model.perception=clip_b32 --config.data.tokenizer=clip "
                 "--config.data.tokens=77, or to measure speed --config.model.weights=random"
             )
-        return published(wish.clip_weights, "damsm", "text", text)()
+        return published(settings.clip_weights, "damsm", "text", text)()
 
     def where() -> str:
-        file = wish.clip_weights
+        file = settings.clip_weights
         return pretrained.whereabouts(file, "damsm") if file else "nowhere: text_weights is empty"
 
     return Perception(
@@ -324,25 +332,25 @@ def damsm(wish: Wish) -> Perception:
         feature_resolution=0,
         sentence=text.width,
         load={"text": Weights(load, where)},
-        about=f"perception: DAMSM from {wish.clip_weights or 'no file'}{warning(wish)}",
+        about=f"perception: DAMSM from {settings.clip_weights or 'no file'}{warning(settings)}",
     )
 
 
-def clip_only(maker: Callable, preset: str) -> Callable[[Wish], Perception]:
+def clip_only(maker: Callable, preset: str) -> Callable[[Settings], Perception]:
     """The maker (`openai_clip` or `m_clip`) of a perception without a feature network."""
 
-    def make(wish: Wish) -> Perception:
-        if wish.feature_weights:
+    def make(settings: Settings) -> Perception:
+        if settings.feature_weights:
             raise ValueError(
-                f"config.model.feature_weights={wish.feature_weights!r}: this perception is CLIP "
-                "alone; leave it empty"
+                f"config.model.feature_weights={settings.feature_weights!r}: this perception is "
+                "CLIP alone; leave it empty"
             )
-        return maker(preset, wish)
+        return maker(preset, settings)
 
     return make
 
 
-KINDS: dict[str, Callable[[Wish], Perception]] = {
+KINDS: dict[str, Callable[[Settings], Perception]] = {
     "mini": mini,
     "damsm": damsm,
     "clip_l14_dino_s16": clip_l14_dino_s16,
@@ -383,5 +391,5 @@ def make(
         raise ValueError(f"config.model.perception={name!r}; known: {', '.join(KINDS)}")
     if weights not in WEIGHTS:
         raise ValueError(f"config.model.weights={weights!r}; known: {', '.join(WEIGHTS)}")
-    made = KINDS[name](Wish(dtype, weights, clip_weights, feature_weights, vocab, real))
+    made = KINDS[name](Settings(dtype, weights, clip_weights, feature_weights, vocab, real))
     return dataclasses.replace(made, load={}) if weights == "random" else made

@@ -25,7 +25,7 @@ from jaxt2i.engine import draw, loop, mesh
 from jaxt2i.engine import state as states
 from jaxt2i.engine.method import Method
 from jaxt2i.nn.remat import POLICIES
-from jaxt2i.run import borrow, cache, flags, placement, processes
+from jaxt2i.run import borrow, cache, flags, health, placement, processes
 from jaxt2i.run import facts as facts_of
 from jaxt2i.run.facts import Facts
 
@@ -35,6 +35,7 @@ USER_ERRORS = (
     schema.DataError,
     pretrained.WeightsError,
     loop.NonFinite,
+    health.Dead,
     FileNotFoundError,
     PermissionError,
 )

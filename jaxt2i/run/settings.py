@@ -14,6 +14,8 @@ from ml_collections import ConfigDict, config_flags
 from jaxt2i.config import ConfigError
 from jaxt2i.run import log
 
+# Folder of a work directory with the networks of config.perception_from.
+PERCEPTION = "perception"
 UNITS = ("steps", "images", "epochs", "percent")
 # Fields that may change between an attempt and its continuation without a word.
 FREE = (
@@ -39,7 +41,15 @@ def read_config(workdir: Path) -> ConfigDict:
             f"{workdir} holds no run: there is no {path.name} in it. Give the --workdir of a "
             "training run; train prints it when it starts"
         )
-    return ConfigDict(json.loads(path.read_text()))
+    config = ConfigDict(json.loads(path.read_text()))
+    own = workdir / PERCEPTION
+    if config.get("perception_from") and own.is_dir():
+        # Wherever the work directory was when this was written.
+        for section, name in ((config.model, "clip_weights"), (config.model, "text_weights"),
+                              (config, "init_from")):  # fmt: skip
+            if Path(section.get(name) or "").name == PERCEPTION:
+                section[name] = str(own)
+    return config
 
 
 def write_config(workdir: Path, config: ConfigDict, command: str) -> None:

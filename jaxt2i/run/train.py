@@ -18,7 +18,9 @@ from jaxt2i.run import (
     cache,
     checkpoint,
     facts,
+    health,
     log,
+    own,
     profile,
     settings,
     training,
@@ -44,6 +46,7 @@ def train(config: ConfigDict, workdir: Path, command: str) -> None:
     workdir.mkdir(parents=True, exist_ok=True)
     if jax.process_count() > 1:
         cache.use(workdir / "xla")
+    config = own.prepared(config, workdir)
     # What is impossible is said before data is looked through, where building needs no facts of it.
     run = None if takes_facts(config) else open_run(config)
     told, sources = known(config, workdir)
@@ -90,6 +93,8 @@ def train(config: ConfigDict, workdir: Path, command: str) -> None:
             score_batch=(lambda: layout.put_batch(score_data.batch_at(0))) if score_rows else None,
             settle_batches=settling(run, source, layout.put_batch),
             init_from=borrow.fresh_start(config, method),
+            probe=probe_of(run, held_out) if method.sampler else None,
+            stop_when_dead=config.get("stop_when_dead", False),
         )
     except checkpoint.Mismatch as error:
         changed = settings.differences(error.meta["config"], settings.plain(config))
@@ -130,6 +135,23 @@ def grid_of(run: Run, held_out: Any) -> training.Grid:
         for seed, row in enumerate(rows)
     ]
     return training.Grid(tuple(requests), Showing(run.facts.names.get("box_label", ())))
+
+
+def probe_of(run: Run, held_out: Any) -> health.Probe | None:
+    """Held-out rows and pictures, from all over the split, that tell whether a run is well."""
+
+    def spaced(count: int) -> list[int]:
+        size = held_out.size or 10 * count
+        return [i * size // count for i in range(min(count, size))]
+
+    rows = list(run.rows_of(held_out, spaced(health.ROWS)))
+    words, needs = run.words(schema.names_of(held_out)), run.method.sampler.needs
+    real = health.NOTHING
+    if "image" in held_out.gives:
+        images = [held_out.example(i, ("image",))["image"] for i in spaced(health.REAL)]
+        real = np.stack(images)
+    arrays = [words.arrays(row, needs) for row in rows]
+    return health.probe(arrays, [row.get("prompt", "") for row in rows], real)
 
 
 @dataclasses.dataclass(frozen=True)

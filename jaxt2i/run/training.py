@@ -24,7 +24,10 @@ from jaxt2i.engine.loop import Moment, NonFinite, Part
 from jaxt2i.engine.mesh import Layout
 from jaxt2i.engine.method import Batch, Method, Tree
 from jaxt2i.engine.state import State
-from jaxt2i.run import cache, checkpoint, chips, log, profile
+from jaxt2i.run import cache, checkpoint, chips, health, log, profile
+
+# What the screen shows beside scores of how drawn pictures compare with real ones.
+SHOWN = ("pixels/colours", "pixels/spectrum")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,6 +114,8 @@ def train(
     score_batch: Callable[[], Batch] | None = None,
     settle_batches: Callable[[], Iterator[Batch]] | None = None,
     init_from: Callable[[State], State] | None = None,
+    probe: health.Probe | None = None,
+    stop_when_dead: bool = False,
 ) -> State:
     """Plays a method to the end of its schedule, from its newest checkpoint if it has one.
 
@@ -127,11 +132,14 @@ def train(
       score_batch: makes the held-out batch for the scores.
       settle_batches: makes batches that `Sampler.settle` is played on.
       init_from: fills a fresh state from earlier runs.
+      probe: what is drawn beside the grids, to see whether the run is well.
+      stop_when_dead: end a run that learns nothing any more.
 
     Returns:
       The last state.
 
     Raises:
+      health.Dead: where that is asked for; says since when.
       NonFinite: names the player and the first bad network; the last good checkpoint stays.
       checkpoint.Mismatch: the work directory holds a run of other networks.
     """
@@ -141,7 +149,7 @@ def train(
     with concurrent.futures.ThreadPoolExecutor(1, "compile") as pool:
         compiling = pool.submit(compile_step, method, rules, layout, batch, shapes)
         state, frozen = start(method, rules, layout, batch, shapes, keeper, init_from)
-        painting = Painting(method, rules, schedule, layout, frozen, grid, score_batch)
+        painting = Painting(method, rules, schedule, layout, frozen, grid, score_batch, probe)
         programs = compiling.result()
     first, flags = int(state.step), loop.Flags(method)
     log.say(log.parameter_table(method, state, frozen))
@@ -154,11 +162,24 @@ def train(
         (workdir / "parameters.txt").write_text(log.parameter_list(state))
     records = log.Records(workdir, first, method.better)
     progress = log.Progress(first, schedule.total_steps, rules.batch_size)
-    desk = Desk(rules, schedule, programs, records, progress, keeper, flags, Clock(first))
+    watch = health.Watch(progress.say, *((probe.real, probe.captions) if probe else ()))
+    desk = Desk(
+        rules=rules,
+        schedule=schedule,
+        programs=programs,
+        records=records,
+        progress=progress,
+        keeper=keeper,
+        flags=flags,
+        clock=Clock(first),
+        watch=watch,
+        stop_when_dead=stop_when_dead,
+    )
     preemption, recording = Preemption(), Recording(desk, workdir, first)
     painting.desk = desk
     meta = {"config": dict(config), "seed": rules.seed}
-    parts = (recording, Logging(desk), painting, Saving(desk, meta))
+    moved = health.Updates(painting.due, desk.updates)
+    parts = (recording, moved, Logging(desk), painting, Saving(desk, meta))
     settler = None
     if settle_batches and method.sampler and method.sampler.settle:
         settle = draw.settler(method, rules.seed)
@@ -283,6 +304,27 @@ class Desk:
     keeper: checkpoint.Checkpoints
     flags: loop.Flags
     clock: Clock
+    watch: health.Watch
+    stop_when_dead: bool
+
+    def images(self, number: int) -> int:
+        """Real pictures seen after so many steps."""
+        return number * self.rules.batch_size
+
+    def doubtful(self) -> bool:
+        """Whether a run may be dying: then no checkpoint pushes out one from before."""
+        self.records.drain()
+        return self.watch.doubtful
+
+    def updates(self, number: int, ratios: Mapping[str, jax.Array]) -> None:
+        """Writes how far a step moved each network, {network: share of its size}."""
+
+        def write():
+            values = {net: float(v) for net, v in jax.device_get(ratios).items()}
+            values = self.watch.updates(number, self.images(number), values)
+            self.records.write(number, {"images": self.images(number), **values})
+
+        self.records.submit(write)
 
     def check(self, state: State) -> None:
         """Ends the run with what the records' thread found."""
@@ -365,7 +407,7 @@ class Logging(Part):
         desk, programs = self._desk, self._desk.programs
         rate, waited = desk.clock.read(number)
         desk.clock.restart(number)
-        facts = {"images": number * desk.rules.batch_size, "time": int(time.time())}
+        facts = {"images": desk.images(number), "time": int(time.time())}
         peak = chips.peak_flops(jax.devices()[0])
         speed = {
             "images_per_second": rate * desk.rules.batch_size,
@@ -382,6 +424,7 @@ class Logging(Part):
         def write():
             values = {k: float(v) for k, v in jax.device_get(metrics).items()}
             bad = first_bad()
+            values |= desk.watch.line(number, desk.images(number), values)
             values = {**facts, **speed, **log.peak_memory(), **values}
             desk.records.write(number, values)
             desk.progress.show(number, values)
@@ -400,8 +443,9 @@ class Painting(Part):
 
     desk: Desk
 
-    def __init__(self, method, rules, schedule, layout, frozen, grid, score_batch):
+    def __init__(self, method, rules, schedule, layout, frozen, grid, score_batch, probe):
         self._schedule, self._frozen, self._grid = schedule, frozen, grid
+        self._probe = probe
         self._drawer = draw.Drawer(method=method, layout=layout) if grid else None
         self._score = None
         if score_batch and method.score:
@@ -416,36 +460,51 @@ class Painting(Part):
 
             self._score = jax.jit(score, out_shardings=layout.everywhere)
 
+    def due(self, number: int) -> bool:
+        """Whether it is time; after the first step it is too: a curve needs its beginning."""
+        every, total = self._schedule.sample_every_steps, self._schedule.total_steps
+        return every > 0 and (due(number, every) or number in (1, total))
+
     def after(self, now: Moment) -> None:
-        """Draws when it is time, and after the first step too: a curve needs its beginning."""
-        every = self._schedule.sample_every_steps
-        if not every or not (due(now.number, every) or now.last or now.number == 1):
+        """Draws when it is time."""
+        if not self.due(now.number):
             return
         now.settle()
-        chunks = list(self._chunks(now.state))
+        chunks = list(self._chunks(now.state, self._grid.requests if self._grid else ()))
+        looked = list(self._chunks(now.state, self._probe.requests if self._probe else ()))
         scores = self._score and self._score(now.state, self._frozen, self._held_out)
         # Drawing is not stepping: the rate must not pay for it.
-        jax.block_until_ready((chunks, scores))
+        jax.block_until_ready((chunks, looked, scores))
         self.desk.clock.restart(now.number)
-        self.desk.records.submit(lambda: self._write(now.number, chunks, scores))
+        self.desk.records.submit(lambda: self._write(now.number, chunks, looked, scores))
 
-    def _chunks(self, state: State) -> Iterator[tuple[tuple[draw.Request, ...], dict]]:
+    def _chunks(
+        self, state: State, requests: tuple[draw.Request, ...]
+    ) -> Iterator[tuple[tuple[draw.Request, ...], dict]]:
         """(requests, their outputs on the devices)."""
-        requests, size = (self._grid.requests, self._drawer.size) if self._grid else ((), 1)
+        size = self._drawer.size if requests else 1
         for first in range(0, len(requests), size):
             part = requests[first : first + size]
             yield part, self._drawer.start(state, self._frozen, part)
 
-    def _write(self, number: int, chunks: list, scores: dict | None) -> None:
-        records = self.desk.records
+    def _write(self, number: int, chunks: list, looked: list, scores: dict | None) -> None:
+        desk, images = self.desk, self.desk.images(number)
         if chunks:
-            self._grid.show(number, drawn(chunks), records)
-        if scores is not None:
-            values = {f"score/{k}": float(v) for k, v in jax.device_get(scores).items()}
-            records.write(number, {"images": number * self.desk.rules.batch_size, **values})
-            records.curves()
-            text = "  ".join(f"{k} {v:.4g}" for k, v in values.items())
-            self.desk.progress.say(f"step {number}: {text}")
+            self._grid.show(number, drawn(chunks), desk.records)
+        scores = {f"score/{k}": float(v) for k, v in jax.device_get(scores or {}).items()}
+        desk.watch.scores(number, images, scores)
+        seen = health.pictures_of(drawn(looked))
+        looks = {}
+        if seen is not None:
+            looks = desk.watch.pictures(number, images, seen, len(self._probe.captions))
+        if scores or looks:
+            desk.records.write(number, {"images": images, **scores, **looks})
+            desk.records.curves()
+            shown = scores | {k: v for k, v in looks.items() if k in SHOWN}
+            text = "  ".join(f"{k} {v:.4g}" for k, v in shown.items())
+            desk.progress.say(f"step {number}: {text}")
+        if desk.stop_when_dead:
+            desk.watch.check(desk.keeper.steps())
 
 
 def drawn(chunks: list) -> Iterator[tuple[draw.Request, dict]]:
@@ -465,7 +524,10 @@ class Saving(Part):
     def after(self, now: Moment) -> None:
         """Saves a state when it is time, unless it is a bad one."""
         desk = self._desk
-        if due(now.number, desk.schedule.checkpoint_every_steps) or now.last or now.stop:
+        ends = now.last or now.stop
+        if due(now.number, desk.schedule.checkpoint_every_steps) or ends:
+            if desk.stop_when_dead and not ends and desk.doubtful():
+                return
             now.settle()
             desk.records.drain()
             desk.check(now.state)

@@ -1,0 +1,167 @@
+"""What a run makes of its user's own data before it starts: a tokenizer, and a perception.
+
+Both are written into the work directory once and stay what they are when the run is continued,
+whatever becomes of where they came from.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+import jax
+from jax.experimental import multihost_utils
+from ml_collections import ConfigDict
+
+from jaxt2i.config import ConfigError
+from jaxt2i.data import schema, sources, tokenize, words
+from jaxt2i.run import export, log, settings
+
+# Values of config.data.tokenizer that mean "learned from the training captions", and the files.
+LEARNED = MappingProxyType({"own_pieces": "own_pieces.json", "own_words": "own_words.json"})
+# Examples whose captions are read for it.
+READ = 100_000
+# Settings of a perception's networks, which who uses it must repeat.
+SIZES = ("text_vocab", "embed", "width", "trunk", "align_corners", "base")
+
+
+def prepared(config: ConfigDict, workdir: Path) -> ConfigDict:
+    """A configuration whose own tokenizer and perception are files of the work directory.
+
+    Args:
+      config: the configuration as a person gave it.
+      workdir: the run's directory.
+
+    Raises:
+      ConfigError: for a `config.perception_from` that is no run of CLIP or DAMSM, or that the
+        system has no use for.
+      DataError: for captions that cannot be read.
+    """
+    config = config.copy_and_resolve_references()
+    if config.get("perception_from"):
+        perceive(config, workdir)
+    if config.data.tokenizer in LEARNED:
+        config.data.tokenizer = str(learned(config, workdir))
+    return config
+
+
+def once(path: Path, make) -> None:
+    """Makes a file or folder in the first process, unless it is there; the others wait."""
+    if jax.process_index() == 0 and not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{path.name}.part")
+        shutil.rmtree(part, ignore_errors=True)
+        part.unlink(missing_ok=True)
+        make(part)
+        part.replace(path)
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(str(path))
+
+
+def learned(config: ConfigDict, workdir: Path) -> Path:
+    """The tokenizer of the training captions, learned now where it is not there."""
+    data = config.data
+    file = workdir / "tokenizer" / LEARNED[data.tokenizer]
+
+    def make(part: Path) -> None:
+        size = schema.height_and_width(data.resolution)
+        source = sources.make_source(data, size, data.split)
+        count = min(source.size or READ, READ)
+        captions = [text for i in range(count) for text in source.captions(i)]
+        most = config.model.get("vocab") or config.model.get("text_vocab")
+        if not most:
+            raise ConfigError(
+                f"config.data.tokenizer={data.tokenizer!r}: config.model has neither vocab nor "
+                "text_vocab to say how many ids there are; use the tokenizer of the run that "
+                "config.perception_from names"
+            )
+        if data.tokenizer == "own_words":
+            known = words.WordTokenizer.build(captions, data.tokens, most=most)
+            known.save(part)
+            size = known.vocab_size
+        else:
+            tokenize.BpeTokenizer.train(captions, most, part)
+            size = tokenize.BpeTokenizer(part, data.tokens).vocab_size
+        log.say(f"tokenizer: {size} ids learned from {len(captions):,} captions, kept in {file}")
+
+    once(file, make)
+    return file
+
+
+def perceive(config: ConfigDict, workdir: Path) -> None:
+    """Makes an earlier run the text tower, guide and tokenizer of a configuration, in place."""
+    source = Path(config.perception_from)
+    try:
+        its = settings.read_config(source)
+    except ConfigError as error:
+        raise ConfigError(f"config.perception_from={str(source)!r}: {error}") from None
+    kind = its.method.rpartition(".")[2]
+    if kind not in ("clip", "damsm"):
+        raise ConfigError(
+            f"config.perception_from={str(source)!r} is a run of {its.method}; it must be one of "
+            "CLIP (configs/clip.py) or DAMSM (configs/damsm.py), trained on the same kind of data"
+        )
+    folder = workdir / settings.PERCEPTION
+
+    def make(part: Path) -> None:
+        card = export.export(source, part)
+        tokenizer = kept_tokenizer(source, its)
+        if tokenizer:
+            target = part / tokenizer.name
+            (shutil.copytree if tokenizer.is_dir() else shutil.copyfile)(tokenizer, target)
+        (part / "from.json").write_text(
+            json.dumps({"kind": kind, "tokenizer": tokenizer.name if tokenizer else ""})
+        )
+        scores = ", ".join(f"{k.partition('/')[2]} {v:.3g}" for k, v in card["scores"].items())
+        log.say(
+            f"perception: step {card['step']} of {source} ({scores or 'never scored'} on its own "
+            f"held-out data), kept in {folder}"
+        )
+
+    once(folder, make)
+    place(config, folder, its)
+
+
+def kept_tokenizer(workdir: Path, config: ConfigDict) -> Path | None:
+    """The tokenizer's file or folder of a run; None where its name says all."""
+    name = Path(config.data.tokenizer)
+    for found in (workdir / "tokenizer" / name.name, name):
+        if found.exists():
+            return found
+    return None
+
+
+def place(config: ConfigDict, folder: Path, its: Mapping) -> None:
+    """Writes a perception's folder and sizes into the settings of who uses it.
+
+    Raises:
+      ConfigError: where the system has no use for it.
+    """
+    about = json.loads((folder / "from.json").read_text())
+    kind, model = about["kind"], config.model
+    weights = next((name for name in ("clip_weights", "text_weights") if name in model), None)
+    if "perception" in model and weights:
+        known = {"clip": "mini", "damsm": "damsm"}[kind]
+        if kind == "damsm" and weights == "clip_weights":
+            raise ConfigError(
+                f"config.perception_from={config.perception_from!r} is a run of DAMSM; "
+                f"{config.method} needs an image tower to guide it, which CLIP has: train "
+                "configs/clip.py"
+            )
+        model.perception, model[weights] = known, str(folder)
+    elif kind == "damsm" and "init_from" in config and "damsm_weight" in model:
+        config.init_from = config.init_from or str(folder)
+        for name in SIZES:
+            if name in model and name in its.model:
+                model[name] = its.model[name]
+    else:
+        reads = "DAMSM (configs/damsm.py)" if "damsm_weight" in model else "no perception"
+        raise ConfigError(
+            f"config.perception_from={config.perception_from!r} is a run of {kind}; "
+            f"{config.method} reads {reads}"
+        )
+    if "text_vocab" in model and kind == "damsm":
+        model.text_vocab = its.model.text_vocab
+    tokenizer = str(folder / about["tokenizer"]) if about["tokenizer"] else its.data.tokenizer
+    config.data.update(tokenizer=tokenizer, tokens=its.data.tokens)
