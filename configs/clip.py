@@ -57,6 +57,31 @@ def embedded() -> ConfigDict:
     return c
 
 
+def emoji(resolution: int = 32) -> ConfigDict:
+    """A perception of emoji and their names, 32 px, two CPU cores.
+
+    python -m jaxt2i.prepare emoji comes first. The other systems' `emoji` presets find it.
+    """
+    c = common.emoji(embedded(), resolution, "")
+    c.total_steps = 1000
+    c.checkpoint_every_steps = 250
+    c.sample_every_steps = 250
+    c.score_images = 300
+    c.data.update(tokenizer="own_pieces", tokens=20)
+    c.model.update(vocab=2048)
+    c.optim.update(decay_steps=1000)
+    return c
+
+
+def emoji64() -> ConfigDict:
+    """The same at 64 px with wider towers, for one GPU."""
+    c = emoji(64)
+    c.total_steps = 3000
+    c.optim.update(decay_steps=3000)
+    c.model.update(joint=128, width=192, heads=6, layers=6, patch=8)
+    return c
+
+
 def tiny() -> ConfigDict:
     """Compiles in seconds: for smoke tests."""
     c = embedded()
@@ -96,4 +121,4 @@ def vit_b32() -> ConfigDict:
     return c
 
 
-PRESETS = {f.__name__: f for f in (embedded, tiny, vit_b32)}
+PRESETS = {f.__name__: f for f in (embedded, emoji, emoji64, tiny, vit_b32)}

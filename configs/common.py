@@ -205,6 +205,26 @@ def section(cls: type, **changes: Any) -> ConfigDict:
     return ConfigDict(dataclasses.asdict(cls(**changes)))
 
 
+def emoji(c: ConfigDict, resolution: int, perception: str) -> ConfigDict:
+    """Real pictures for a preset of two CPU cores: what `python -m jaxt2i.prepare emoji` makes.
+
+    Args:
+      c: the preset, changed in place.
+      resolution: of the pictures, pixels.
+      perception: the preset of configs/clip.py or configs/damsm.py that is trained on them first.
+    """
+    c.data.update(
+        source="records",
+        path="data/jaxt2i_emoji/white",
+        languages=("en",),
+        resolution=resolution,
+        crop="centre",
+        resize="lanczos",
+    )
+    c.perception_from = perception and f"runs/{perception}"
+    return c
+
+
 def choose(presets: dict[str, Callable[[], ConfigDict]], name: str | None) -> ConfigDict:
     """The preset that `FILE:NAME` asks for; the first one when no name is given.
 

@@ -66,6 +66,27 @@ def embedded() -> ConfigDict:
     return c
 
 
+def emoji(resolution: int = 32) -> ConfigDict:
+    """Encoders of emoji and their names, 32 px, two CPU cores, a vocabulary of their own words.
+
+    python -m jaxt2i.prepare emoji comes first. AttnGAN's and DM-GAN's `emoji` presets find it.
+    """
+    c = common.emoji(embedded(), resolution, "")
+    c.total_steps = 1500
+    c.score_images = 300
+    c.data.update(tokenizer="own_words", tokens=12)
+    c.model.text_vocab = 1500
+    return c
+
+
+def emoji64() -> ConfigDict:
+    """The same at 64 px with wider networks, for one GPU."""
+    c = emoji(64)
+    c.total_steps = 4000
+    c.model.update(embed=128, width=128, base=32)
+    return c
+
+
 def tiny() -> ConfigDict:
     """Compiles in seconds: for smoke tests."""
     c = embedded()
@@ -94,4 +115,4 @@ def coco() -> ConfigDict:
     return c
 
 
-PRESETS = {f.__name__: f for f in (embedded, tiny, cub, coco)}
+PRESETS = {f.__name__: f for f in (embedded, emoji, emoji64, tiny, cub, coco)}

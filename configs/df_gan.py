@@ -71,6 +71,24 @@ def embedded() -> ConfigDict:
     return c
 
 
+def emoji(resolution: int = 32) -> ConfigDict:
+    """Emoji at 32 px, two CPU cores, through a CLIP that was trained on them.
+
+    python -m jaxt2i.prepare emoji and configs/clip.py:emoji come first.
+    """
+    c = common.emoji(embedded(), resolution, "clip-emoji" if resolution == 32 else "clip-emoji64")
+    return c
+
+
+def emoji64() -> ConfigDict:
+    """The same at 64 px with wider networks, for one GPU."""
+    c = emoji(64)
+    c.batch_size = 64
+    c.total_steps = 20_000
+    c.model.update(g_base=32, d_base=32)
+    return c
+
+
 def tiny() -> ConfigDict:
     """Compiles in seconds: for smoke tests, not for pictures."""
     c = embedded()
@@ -105,4 +123,4 @@ def flowers() -> ConfigDict:
     return published(1000)
 
 
-PRESETS = {f.__name__: f for f in (embedded, tiny, cub, coco, flowers)}
+PRESETS = {f.__name__: f for f in (embedded, emoji, emoji64, tiny, cub, coco, flowers)}

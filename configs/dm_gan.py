@@ -42,6 +42,25 @@ def embedded() -> ConfigDict:
     return attngan.small(published(16, 0))
 
 
+def emoji(resolution: int = 32) -> ConfigDict:
+    """Emoji at 32 px, two CPU cores, through a DAMSM that was trained on them.
+
+    python -m jaxt2i.prepare emoji and configs/damsm.py:emoji come first.
+    """
+    c = common.emoji(embedded(), resolution, "damsm-emoji" if resolution == 32 else "damsm-emoji64")
+    c.init_from = ""
+    return c
+
+
+def emoji64() -> ConfigDict:
+    """The same at 64 px with wider networks, for one GPU."""
+    c = emoji(64)
+    c.batch_size = 64
+    c.total_steps = 20_000
+    c.model.update(g_base=32, d_base=32)
+    return c
+
+
 def tiny() -> ConfigDict:
     """Compiles in seconds: for smoke tests, not for pictures."""
     c = attngan.smoke(embedded())
@@ -63,4 +82,4 @@ def coco() -> ConfigDict:
     return c
 
 
-PRESETS = {f.__name__: f for f in (embedded, tiny, cub, coco)}
+PRESETS = {f.__name__: f for f in (embedded, emoji, emoji64, tiny, cub, coco)}

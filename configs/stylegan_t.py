@@ -74,6 +74,26 @@ def embedded() -> ConfigDict:
     return c
 
 
+def emoji(resolution: int = 32) -> ConfigDict:
+    """Emoji at 32 px, two CPU cores, through a CLIP that was trained on them.
+
+    python -m jaxt2i.prepare emoji and configs/clip.py:emoji come first.
+    """
+    c = common.emoji(embedded(), resolution, "clip-emoji" if resolution == 32 else "clip-emoji64")
+    c.total_images = 60_000
+    c.model.update(bound="tanh", pixel_head=32)
+    return c
+
+
+def emoji64() -> ConfigDict:
+    """The same at 64 px with wider networks, for one GPU."""
+    c = emoji(64)
+    c.batch_size = 64
+    c.total_images = 1_000_000
+    c.model.update(channel_base=4096, channel_max=256, micro_batch=8, pixel_head=64)
+    return c
+
+
 def tiny() -> ConfigDict:
     """Compiles in seconds: for smoke tests, not for pictures."""
     c = embedded()
@@ -197,6 +217,8 @@ PRESETS = {
     f.__name__: f
     for f in (
         embedded,
+        emoji,
+        emoji64,
         tiny,
         lite64,
         lite256,

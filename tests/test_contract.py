@@ -11,6 +11,7 @@ import functools
 import gc
 import itertools
 import pkgutil
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,13 +31,21 @@ from jaxt2i.run import placement, settings, training
 from jaxt2i.run import train as training_of
 from jaxt2i.run.open import load_method
 
+# Those that do most with a batch: groups of examples, negatives, matching of words, running
+# statistics. The others on eight devices: pytest -m full.
+SHARDED = ("stylegan_t", "clip", "dm_gan")
+
 
 def pytest_generate_tests(metafunc):
     given = metafunc.config.getoption("--method") or [
         f"jaxt2i.systems.{m.name}" for m in pkgutil.iter_modules(jaxt2i.systems.__path__)
     ]
+    if "eight" in metafunc.fixturenames and not metafunc.config.getoption("--method"):
+        marks = {n: [] if n.rpartition(".")[2] in SHARDED else [pytest.mark.full] for n in given}
+    else:
+        marks = {n: [] for n in given}
     # One method after the other, each on one worker: its tests share compiled programs.
-    groups = [pytest.param(n, id=n, marks=pytest.mark.xdist_group(n)) for n in given]
+    groups = [pytest.param(n, id=n, marks=[pytest.mark.xdist_group(n), *marks[n]]) for n in given]
     metafunc.parametrize("name", groups, scope="module")
 
 
@@ -61,9 +70,30 @@ def batches(name):
     return (data.batch_at(0),)
 
 
-def with_sgd(method):
-    """SGD instead of Adam: Adam's first steps are signs, which amplify rounding."""
-    players = tuple(dataclasses.replace(p, tx=optax.sgd(1e-3)) for p in method.players)
+class Either(NamedTuple):
+    """The state of an optimiser that can be told to be SGD: one compiled step serves as both."""
+
+    sgd: jax.Array
+    own: optax.OptState
+
+
+def either(tx):
+    """A player's own optimiser, or SGD: Adam's first steps are signs, which amplify rounding."""
+
+    def init(params):
+        return Either(jnp.zeros((), bool), tx.init(params))
+
+    def update(grads, state, params=None):
+        updates, own = tx.update(grads, state.own, params)
+        plain = jax.tree.map(lambda g, u: jnp.where(state.sgd, -1e-3 * g, u), grads, updates)
+        return plain, state._replace(own=own)
+
+    return optax.GradientTransformation(init, update)
+
+
+def with_either(method):
+    """The method with optimisers that can be told to be SGD."""
+    players = tuple(dataclasses.replace(p, tx=either(p.tx)) for p in method.players)
     return dataclasses.replace(method, players=players)
 
 
@@ -84,8 +114,12 @@ class Table:
         self.shardings = tuple(map(self.layout.shardings, shapes))
         self.spec = spec
 
-    def fresh(self):
-        return states.create(self.method, self.spec, self.run.config.seed, self.shardings)
+    def fresh(self, sgd=False):
+        state, frozen = states.create(self.method, self.spec, self.run.config.seed, self.shardings)
+        if sgd:
+            told = {name: x._replace(sgd=jnp.ones_like(x.sgd)) for name, x in state.opt.items()}
+            state = jax.device_put(state.replace(opt=told), self.shardings[0])
+        return state, frozen
 
     def play(self, state, frozen, rows, number):
         batch = self.layout.put_batch(rows)
@@ -96,15 +130,15 @@ class Table:
 
 
 @functools.cache
-def table(name, shape=(1, 1, 1), count=1, sgd=False):
+def table(name, shape=(1, 1, 1), count=1):
     run = opened(name)
-    return Table(run, with_sgd(run.method) if sgd else run.method, shape, count)
+    return Table(run, with_either(run.method), shape, count)
 
 
 @functools.cache
 def played(name, shape=(1, 1, 1), count=1, sgd=True):
-    at = table(name, shape, count, sgd)
-    state, frozen = at.fresh()
+    at = table(name, shape, count)
+    state, frozen = at.fresh(sgd)
     state, metrics = at.play(state, frozen, batches(name)[0], 0)
     return jax.device_get(state), jax.device_get(metrics)
 
@@ -183,7 +217,12 @@ def numbered(tree):
     return jax.tree.unflatten(jax.tree.structure(tree), range(len(jax.tree.leaves(tree))))
 
 
-def test_eight_devices_equal_one(name):
+@pytest.fixture
+def eight():
+    """Marks what is seen on eight devices."""
+
+
+def test_eight_devices_equal_one(name, eight):
     one, logs = played(name)
     many, others = played(name, (8, 1, 1), 8)
     for key in logs:
@@ -192,9 +231,9 @@ def test_eight_devices_equal_one(name):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-5)
 
 
-def test_data_parallel_step_moves_no_examples(name):
+def test_data_parallel_step_moves_no_examples(name, eight):
     """The gradients are reduced; a gather is for losses over the whole batch, an exchange never."""
-    text = table(name, (8, 1, 1), 8, True).programs.play[1].as_text()
+    text = table(name, (8, 1, 1), 8).programs.play[1].as_text()
     assert "all-reduce(" in text
     assert "all-to-all(" not in text
 

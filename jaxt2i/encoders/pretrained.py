@@ -330,9 +330,6 @@ def sha256(path: epath.Path) -> str:
 
 
 def _hash(path: epath.Path, kind: str) -> str:
-    if kind == "git":
-        content = path.read_bytes()
-        return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, kind).hexdigest()
 
@@ -342,10 +339,9 @@ def check(path: epath.Path, expected: str) -> None:
 
     Args:
       path: the file.
-      expected: its sha256, or the first digits of that; 32 digits are its md5, 40 its hash as a
-        file of a git repository.
+      expected: its sha256, or the first digits of that; 32 digits are its md5.
     """
-    kind = {32: "md5", 40: "git"}.get(len(expected), "sha256")
+    kind = "md5" if len(expected) == 32 else "sha256"
     seen = _hash(path, kind)
     if not seen.startswith(expected):
         raise WeightsError(

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxt2i.engine.method import Batch, Ctx, Method, Tree, cast, reading
+from jaxt2i.nn.initial import apart
 
 
 @flax.struct.dataclass
@@ -91,7 +92,11 @@ def create(
     def build(key, given):
         return new(method, {**method.init(key, zeros(batch)), **given})
 
-    state = jax.jit(build, out_shardings=shardings[0])(init_key(seed), given)
+    # The same bits either way; on accelerators weights are drawn straight into their shards.
+    if jax.default_backend() == "cpu":
+        state = apart(build, init_key(seed), given, out_shardings=shardings[0])
+    else:
+        state = jax.jit(build, out_shardings=shardings[0])(init_key(seed), given)
     return state, create_frozen(method, batch, seed, shardings[1])
 
 

@@ -1,11 +1,15 @@
 """Initial variables of a system's networks."""
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.extend import core
+from jax.interpreters import partial_eval as pe
 
 
 def initialise(
@@ -36,3 +40,167 @@ def initialise(
         return net.init(keys[name], *zeros, **options.get(name, {}))
 
     return {name: one(name, net) for name, net in nets.items()}
+
+
+# What jax.random calls its programs. Each number they draw depends on its place in the flat array
+# alone, so a longer array starts with the same ones.
+DRAWS = ("_uniform", "_normal", "_truncated_normal")
+# What may follow a draw within one program, number by number, beside constants.
+SCALED = ("mul", "div", "add", "sub", "neg", "convert_element_type")
+# Lengths that are drawn: powers of two from this on.
+SHORTEST = 1 << 12
+
+
+def apart(function: Callable, *args: Any, out_shardings: Any) -> Any:
+    """function(*args) as `jax.jit` computes it, with its random numbers drawn by programs apart.
+
+    On CPUs, compiling the initialisation of a network takes longer than compiling its training
+    step, and nearly all of it goes into random numbers. Here they are the beginnings of arrays
+    whose lengths are powers of two, so that a few small programs serve all networks of a process;
+    one program makes everything else of them.
+
+    Args:
+      function: of trees of arrays; returns a tree of arrays.
+      *args: arrays.
+      out_shardings: of the results.
+
+    Returns:
+      The tree of results.
+    """
+    leaves, tree = jax.tree.flatten(args)
+    closed, made = jax.make_jaxpr(
+        lambda *leaves: function(*jax.tree.unflatten(tree, leaves)), return_shape=True
+    )(*leaves)
+    jaxpr, _ = pe.dce_jaxpr(closed.jaxpr, [True] * len(closed.jaxpr.outvars), instantiate=True)
+    eqns = jaxpr.eqns
+    readers: dict[Any, list[int]] = {}
+    for i, eqn in enumerate(eqns):
+        for v in {v for v in eqn.invars if not _literal(v)}:
+            readers.setdefault(v, []).append(i)
+    results = {v for v in jaxpr.outvars if not _literal(v)}
+    chains = {i: chain for i in range(len(eqns)) if (chain := _chain(eqns, i, readers, results))}
+    # Keys come first, operation by operation; a draw that needs another one is no draw apart.
+    makers = {v: i for i, eqn in enumerate(eqns) for v in eqn.outvars}
+    first: set[int] = set()
+    for i in list(chains):
+        found = _ancestors(eqns, i, makers)
+        if any(j in chain for j in found for chain in chains.values()):
+            del chains[i]
+        else:
+            first |= found
+    drawn = {j for chain in chains.values() for j in chain}
+    known = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*closed.consts, *leaves), strict=True))
+    for i in sorted(first | set(chains)):
+        given = [v.val if _literal(v) else known[v] for v in eqns[i].invars]
+        chain = [eqns[j] for j in chains.get(i, ())]
+        values = [_drawn(given, chain)] if chain else _one(eqns[i], given)
+        known.update(zip((chain or [eqns[i]])[-1].outvars, values, strict=True))
+    rest = [eqn for i, eqn in enumerate(eqns) if i not in first and i not in drawn]
+    read = {v for eqn in rest for v in eqn.invars if not _literal(v)} | results
+    inputs = [v for v in known if v in read]
+
+    def finish(values):
+        env = dict(zip(inputs, values, strict=True))
+        value = lambda v: v.val if _literal(v) else env[v]  # noqa: E731
+        for eqn in rest:
+            env.update(zip(eqn.outvars, _one(eqn, [value(v) for v in eqn.invars]), strict=True))
+        flat = [jnp.asarray(value(v), v.aval.dtype) for v in jaxpr.outvars]
+        return jax.tree.unflatten(jax.tree.structure(made), flat)
+
+    values = [known[v] for v in inputs]
+    if jax.process_count() > 1:  # the same on every process, and on none of their devices yet
+        values = [x if _is_key(x) else np.asarray(x) for x in values]
+    return jax.jit(finish, out_shardings=out_shardings)(values)
+
+
+def _ancestors(eqns: list, i: int, makers: dict) -> set[int]:
+    """Numbers of the operations that operation `i` needs."""
+    found: set[int] = set()
+    waiting = [i]
+    while waiting:
+        for v in eqns[waiting.pop()].invars:
+            j = None if _literal(v) else makers.get(v)
+            if j is not None and j not in found:
+                found.add(j)
+                waiting.append(j)
+    return found
+
+
+def _is_key(x: Any) -> bool:
+    return jax.dtypes.issubdtype(getattr(x, "dtype", np.float32), jax.dtypes.prng_key)
+
+
+def _literal(v: Any) -> bool:
+    return isinstance(v, core.Literal)
+
+
+def _one(eqn: Any, given: list) -> list:
+    """The results of one operation."""
+    found = eqn.primitive.bind(*given, **eqn.params)
+    return list(found) if eqn.primitive.multiple_results else [found]
+
+
+def _chain(eqns: list, first: int, readers: dict, results: set) -> list[int]:
+    """Numbers of the operations that make an initial value from a draw; empty: it is none.
+
+    They are compiled as one program: XLA joins the constants of products that follow one another.
+    """
+    eqn = eqns[first]
+    named = eqn.primitive.name in ("jit", "pjit") and eqn.params.get("name") in DRAWS
+    if not named or len(eqn.outvars) != 1 or not jax.config.jax_threefry_partitionable:
+        return []
+    key, *bounds = [v.aval for v in eqn.invars]
+    if not _is_key(key) or key.shape:
+        return []
+    if any(b.shape for b in bounds) or "threefry" not in str(key.dtype._impl.name):
+        return []
+    chain = [first]
+    while True:
+        (made,) = eqns[chain[-1]].outvars
+        if made in results:  # what else reads it may sum it up, in an order of its own
+            return [] if readers.get(made) else chain
+        (following, *more) = readers.get(made, [len(eqns)])
+        if more or following == len(eqns):
+            return []
+        then = eqns[following]
+        others = [v for v in then.invars if v is not made]
+        if then.primitive.name not in SCALED or then.outvars[0].aval.shape != made.aval.shape:
+            return []
+        if not all(_literal(v) and not np.shape(v.val) for v in others):
+            return []
+        chain.append(following)
+
+
+def _drawn(given: list, eqns: list) -> jax.Array:
+    """What a chain makes, as the beginning of a longer array."""
+    made = eqns[-1].outvars[0].aval
+    length = max(SHORTEST, 1 << (max(made.size, 1) - 1).bit_length())
+    steps = tuple(
+        (
+            eqn.primitive,
+            tuple(np.asarray(v.val, v.aval.dtype)[()] if _literal(v) else None for v in eqn.invars),
+            tuple(sorted(eqn.params.items(), key=lambda kv: kv[0])),
+        )
+        for eqn in eqns[1:]
+    )
+    dtype, name = eqns[0].outvars[0].aval.dtype, eqns[0].params["name"]
+    numbers = _program(name, np.dtype(dtype), length, steps)(*given)
+    return numbers[: made.size].reshape(made.shape)
+
+
+@functools.lru_cache(maxsize=1024)
+def _program(name: str, dtype: np.dtype, length: int, steps: tuple) -> Callable:
+    """A compiled draw and the operations behind it."""
+
+    def draw(key, *bounds):
+        if name == "_uniform":
+            x = jax.random.uniform(key, (length,), dtype, *bounds)
+        elif name == "_truncated_normal":
+            x = jax.random.truncated_normal(key, *bounds, (length,), dtype)
+        else:
+            x = jax.random.normal(key, (length,), dtype)
+        for primitive, constants, params in steps:
+            x = primitive.bind(*[x if c is None else c for c in constants], **dict(params))
+        return x
+
+    return jax.jit(draw)

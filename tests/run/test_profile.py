@@ -62,7 +62,7 @@ def test_a_window_is_recorded_and_said_in_words(recorded, capsys):
     assert re.search(r"  all-reduce  .*jit_train/all-reduce\S*  .*(Conv|Dense)_0/", text)
     lines = [json.loads(x) for x in (recorded / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 4, 8]
-    assert all(0.3 < line["input_wait"] <= 1 for line in lines)
+    assert all(0 < line["input_wait"] <= 1 for line in lines)
 
 
 def test_a_window_outside_the_run_is_refused_before_anything_is_compiled():

@@ -20,6 +20,12 @@ SLOW = {
     *(f"{m}/{case}" for m in ("attngan", "dm_gan") for case in ("netD256", "losses", "train_step")),
     *(f"{m}/{case}" for m in ("galip", "df_gan") for case in ("loss_D", "loss_G", "train_step")),
 }
+# Whole steps, whose networks, losses and gradients other cases hold, and the losses that AttnGAN
+# shares with DM-GAN: `pytest -m full` and `python -m jaxt2i.verify` run them too.
+FULL = {
+    *("attngan/losses", "attngan/train_step", "dm_gan/train_step", "galip/train_step"),
+    *("damsm/pretrain_step", "stylegan_t/loss_text_encoder", "souza_single_stage/g_step"),
+}
 FOLDERS = verify.folders(GOLDENS)
 
 
@@ -36,6 +42,7 @@ def cases():
             name = f"{folder}/{case}"
             if runner(folder, case):
                 marks = [pytest.mark.slow] if name in SLOW else []
+                marks += [pytest.mark.full] if name in FULL else []
                 # A folder's cases share weights: one worker draws them.
                 marks.append(pytest.mark.xdist_group(folder))
                 yield pytest.param(folder, case, id=name, marks=marks)

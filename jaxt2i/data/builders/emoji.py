@@ -6,6 +6,7 @@ import hashlib
 import io
 import itertools
 import json
+import os
 import xml.etree.ElementTree
 from collections.abc import Iterator
 from pathlib import Path
@@ -95,16 +96,16 @@ class Jaxt2iEmoji(Builder):
         for place in PLACES:
             if found := sorted(Path(place).expanduser().rglob(FONT)):
                 return found[0]
-        # Encoders are loaded with JAX, which nothing else here needs.
-        from jaxt2i.encoders import pretrained
-
+        kept = Path(os.environ.get("JAXT2I_CACHE") or "~/.cache/jaxt2i").expanduser()
         try:
-            return Path(pretrained.fetch(RELEASE, BLOB))
-        except pretrained.WeightsError as error:
+            file = Path(_fetched(kept / f"{BLOB[:12]}-{FONT}"))
+        except (OSError, ValueError) as error:
             raise DataError(
-                f"there is no {FONT} in {', '.join(PLACES)}, and {error}. Install it (Debian: "
-                "apt install fonts-noto-color-emoji), or give --from FILE"
+                f"there is no {FONT} in {', '.join(PLACES)}, and {RELEASE} could not be "
+                f"downloaded ({error}). Install it (Debian: apt install fonts-noto-color-emoji), "
+                "or give --from FILE"
             ) from error
+        return file
 
     def names(self, files: Files) -> dict[str, list[str]]:
         return {"label": list(_groups()[0])}
@@ -142,6 +143,20 @@ class Jaxt2iEmoji(Builder):
                 "licence": self.TERMS,
             },
         )
+
+
+def _fetched(path: Path) -> str:
+    """The font of `RELEASE`, fetched unless it is there; raises ValueError for another file."""
+    import pooch
+
+    pooch.get_logger().setLevel("ERROR")
+    found = pooch.retrieve(RELEASE, None, fname=path.name, path=path.parent)
+    content = Path(found).read_bytes()
+    blob = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+    if blob != BLOB:
+        Path(found).unlink()
+        raise ValueError(f"it is another file: git would call it {blob}, expected {BLOB}")
+    return found
 
 
 class Font:

@@ -41,6 +41,7 @@ class Generator(nn.Module):
       base: channels at the full resolution, n_f; 8 n_f at most.
       resolution: of the pictures, pixels, a power of two from 8 on.
       z_dim, sentence_dim: widths of the inputs, for `example` alone.
+      bound: see `Model`.
       dtype: compute dtype.
       remat: what each block keeps for the backward pass; see `recomputed`.
     """
@@ -49,6 +50,7 @@ class Generator(nn.Module):
     resolution: int = 256
     z_dim: int = 100
     sentence_dim: int = 256
+    bound: str = "tanh"
     dtype: jnp.dtype = jnp.float32
     remat: Policy = None
 
@@ -60,7 +62,7 @@ class Generator(nn.Module):
 
     @nn.compact
     def __call__(self, z: jax.Array, sentence: jax.Array) -> jax.Array:
-        """Z [B, Z] and sentence [B, S] to pictures [B, R, R, 3] in (-1, 1)."""
+        """Z [B, Z] and sentence [B, S] to pictures [B, R, R, 3], in (-1, 1) where bounded."""
         channels = widths(self.base, blocks_of(self.resolution))
         cond = jnp.concatenate([z, sentence], -1)
         x = Linear(channels[0] * 16, dtype=self.dtype, name="fc")(z)
@@ -69,7 +71,8 @@ class Generator(nn.Module):
             block = UpBlock(width, size=8 * 2**i, dtype=self.dtype, name=f"block{i}")
             x = recomputed(self.remat, block, x, cond)
         x = Conv(3, dtype=self.dtype, name="to_rgb")(leaky(x))
-        return jnp.tanh(x.astype(jnp.float32))
+        x = x.astype(jnp.float32)
+        return jnp.tanh(x) if self.bound == "tanh" else x
 
 
 class DownBlock(nn.Module):
@@ -176,6 +179,9 @@ class Model:
       truncation: standard deviation of the latents that pictures are drawn with, which are cut at
         two of it; 0 draws from the full normal.
       ema_images: half-life of an average of G in images; 0 = none, as published.
+      bound: "tanh" as published, or "" to leave G's last layer linear: on flat grounds at the end
+        of the range, such as white, tanh saturates within a few hundred steps and has no gradient
+        to come back by.
     """
 
     perception: str = "damsm"
@@ -191,6 +197,7 @@ class Model:
     penalty_float32: bool = True
     truncation: float = 0.88
     ema_images: float = 0.0
+    bound: str = "tanh"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -281,7 +288,7 @@ class Losses:
         """Held-out pictures against pictures drawn for their captions, as the guide sees them."""
         keys = jax.random.split(ctx.rng("score"), len(batch["image"]))
         text = self.text(ctx, batch)
-        fake = self.sampler(ctx, batch, keys, text=text)["image"]
+        fake = jnp.clip(self.sampler(ctx, batch, keys, text=text)["image"], -1, 1)
         seen = [ctx("guide", self.sees.look(x))[0] for x in (self.pictures(batch), fake)]
         return scores(*seen, text.sentence)
 
@@ -294,6 +301,7 @@ class Losses:
                 resolution=self.resolution,
                 z_dim=m.z_dim,
                 sentence_dim=sentence,
+                bound=m.bound,
                 dtype=dtype,
             ),
             "d": Features(base=m.d_base, resolution=self.resolution, dtype=dtype),
@@ -314,6 +322,8 @@ def build(cfg) -> Method:
     size = cfg.data.resolution
     if size < 8 or size & (size - 1):
         raise ConfigError(f"config.data.resolution={size}: a power of two from 8 on")
+    if model.bound not in ("", "tanh"):
+        raise ConfigError(f"config.model.bound={model.bound!r}; known: 'tanh' and ''")
     dtype = compute_dtype(cfg.precision, jax.default_backend())
     sees = perception.make(
         model.perception,

@@ -25,8 +25,9 @@ from jaxt2i.nn import resample
 from jaxt2i.nn.initial import initialise
 from jaxt2i.nn.optim import Adam, only
 from jaxt2i.nn.precision import compute_dtype
-from jaxt2i.systems.stylegan_t import networks
+from jaxt2i.systems.stylegan_t import networks, pixels
 
+BOUNDS = ("", "tanh")
 TRAIN_MODES = ("all", "text_encoder", "freeze64")
 
 
@@ -61,6 +62,10 @@ class Model:
       ema_images: half-life of the average of G in images; 0 = batch_size * 10000 / 32.
       shared_z: one latent batch for both players, which saves a generator pass; the official code
         draws two.
+      bound: "" as published, or "tanh" behind G: pictures stay within their range where nothing
+        that sees them keeps them there.
+      pixel_head: channels of a discriminator's head that sees pixels, beside those that see
+        features; 0 = none, as published. See `pixels.PixelHead`.
     """
 
     perception: str = "clip_l14_dino_s16"
@@ -84,6 +89,8 @@ class Model:
     blur_fade_images: float = 1e6
     ema_images: float = 0.0
     shared_z: bool = False
+    bound: str = ""
+    pixel_head: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,10 +134,12 @@ class Losses:
         shape = len(sentence), self.model.z_dim
         z = ctx.draw(f"z_{name}", lambda key: jax.random.normal(key, shape))
         noise = ctx.draw(f"noise_{name}", lambda key: {"rngs": {"noise": key}})
-        return ctx("g", z, sentence, train=True, **noise)
+        return pixels.bounded(ctx("g", z, sentence, train=True, **noise), self.model.bound)
 
-    def discriminate(self, ctx: Ctx, image: jax.Array, sentence: jax.Array, name: str) -> jax.Array:
-        """Logits [B, 5 N] of pictures in [-1, 1]."""
+    def discriminate(
+        self, ctx: Ctx, image: jax.Array, sentence: jax.Array, name: str
+    ) -> tuple[jax.Array, ...]:
+        """Logits [B, 5 N] of pictures in [-1, 1], and [B, 16] of the head on pixels, if any."""
         m = self.model
         if m.blur_init_sigma:
             sigma = networks.blur_sigma(ctx.images, m.blur_init_sigma, m.blur_fade_images)
@@ -145,7 +154,18 @@ class Losses:
             out=self.sees.feature_resolution,
             normalize=self.sees.feature_norm,
         )
-        return ctx("d", ctx("features", seen), sentence, train=True)
+        logits = ctx("d", ctx("features", seen), sentence, train=True)
+        if not m.pixel_head:
+            return (logits,)
+        seen = networks.discriminator_input(
+            ctx.rng(f"pixels_{name}"),
+            image,
+            micro_batch=m.micro_batch,
+            policy=m.augment,
+            out=self.resolution,
+            normalize=lambda x: x,
+        )
+        return logits, ctx("pixels", seen, sentence, train=True)
 
     def guidance(self, ctx: Ctx, image: jax.Array, sentence: jax.Array) -> jax.Array:
         """Mean squared angle between pictures and their captions in CLIP's space."""
@@ -166,14 +186,18 @@ class Losses:
         image = jax.lax.stop_gradient(self.generate(ctx, own, "d"))
         fake = self.discriminate(ctx, image, truth, "fake")
         real = self.discriminate(ctx, unit_range(batch["image"]), truth, "real")
-        signs = {"real_sign": jnp.sign(real).mean(), "fake_sign": jnp.sign(fake).mean()}
-        return adversarial.hinge_d(real, fake) * self.hinge_scale, signs
+        signs = {"real_sign": jnp.sign(real[0]).mean(), "fake_sign": jnp.sign(fake[0]).mean()}
+        terms = list(map(adversarial.hinge_d, real, fake))
+        if len(terms) > 1:
+            signs["pixels"] = terms[1]
+        return sum(terms[1:], terms[0]) * self.hinge_scale, signs
 
     def g_loss(self, ctx: Ctx, batch: Batch) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Adversarial loss and CLIP guidance of G, or of its text tower (sections 3.2, 3.3)."""
         own, truth = self.sentences(ctx, batch)
         image = self.generate(ctx, own, "d" if self.model.shared_z else "g")
-        adversary = adversarial.linear_g(self.discriminate(ctx, image, truth, "fake_g"))
+        terms = list(map(adversarial.linear_g, self.discriminate(ctx, image, truth, "fake_g")))
+        adversary = sum(terms[1:], terms[0])
         loss, logs = adversary * self.hinge_scale, {"adversarial": adversary}
         if self.model.clip_weight:
             logs["guidance"] = self.guidance(ctx, image, truth)
@@ -197,7 +221,8 @@ class Losses:
 
     def draw(self, ctx, rows, keys, *, z, text, psi) -> dict[str, jax.Array]:
         """One picture a key and caption, with constant noise; psi truncates the latent's part."""
-        return {"image": ctx("g", z, text.sentence, psi=psi, noise="const")}
+        image = ctx("g", z, text.sentence, psi=psi, noise="const")
+        return {"image": pixels.bounded(image, self.model.bound)}
 
     def score(self, ctx: Ctx, batch: Batch) -> dict[str, jax.Array]:
         """Held-out pictures against pictures drawn for their captions, as the guide sees them."""
@@ -228,6 +253,9 @@ class Losses:
             "features": self.sees.features,
             "guide": self.sees.guide,
         }
+        if m.pixel_head:
+            size = m.micro_batch // math.ceil(m.micro_batch / 8)
+            out["pixels"] = pixels.PixelHead(base=m.pixel_head, virtual_size=size, dtype=dtype)
         # The tower that learns is a network of its own beside the frozen one.
         return out | ({"text_reference": self.sees.text} if self.trains_text else {})
 
@@ -238,10 +266,12 @@ class Losses:
         widths = self.model.z_dim, self.sees.sentence
         z, sentence = (jax.ShapeDtypeStruct((1, n), jnp.float32) for n in widths)
         taps, _ = jax.eval_shape(nets["features"].init_with_output, key, seen)
+        image = jax.ShapeDtypeStruct((1, self.resolution, self.resolution, 3), jnp.float32)
         out = initialise(
             nets,
             key,
             inputs={
+                "pixels": (image, sentence),
                 "g": (z, sentence),
                 "d": (taps, sentence),
                 "features": (seen,),
@@ -277,6 +307,7 @@ def build(cfg) -> Method:
     load = dict(sees.load)
     if losses.trains_text and "text" in load:
         load["text_reference"] = load["text"]
+    critics = ("d", "pixels") if model.pixel_head else ("d",)
     learner = "text" if losses.trains_text else "g"
     tx = {n: fields(Adam, cfg.optim[n], f"config.optim.{n}").tx() for n in ("d", "g")}
     if model.train_mode == "freeze64":
@@ -287,7 +318,7 @@ def build(cfg) -> Method:
     return Method(
         nets=nets,
         players=(
-            Player("d", ("d",), losses.d_loss, tx["d"]),
+            Player("d", critics, losses.d_loss, tx["d"]),
             Player("g", (learner,), losses.g_loss, tx["g"]),
         ),
         init=functools.partial(losses.init, nets),
@@ -313,6 +344,8 @@ def check(model: Model, cfg) -> None:
         raise ConfigError(
             f"config.model.train_mode={model.train_mode!r}; known: {', '.join(TRAIN_MODES)}"
         )
+    if model.bound not in BOUNDS:
+        raise ConfigError(f"config.model.bound={model.bound!r}; known: '' and 'tanh'")
     size = cfg.data.resolution
     if size < 8 or size & (size - 1):
         raise ConfigError(f"config.data.resolution={size}: a power of two from 8 on")

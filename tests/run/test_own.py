@@ -1,0 +1,105 @@
+"""A perception and a tokenizer of one's own: trained, taken over, moved with the run."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import jaxt2i
+from configs import attngan, clip, damsm, df_gan, galip
+from jaxt2i.config import ConfigError
+from jaxt2i.run import borrow, own, settings, train
+
+WORDS = ["red apple", "green apple", "blue fish", "old house", "new house", "red fish"]
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """A folder of flat pictures with captions of words that no shipped tokenizer was made for."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for i in range(24):
+        name, colour = f"{i:02d}", np.random.default_rng(i).integers(0, 255, 3)
+        Image.new("RGB", (16, 16), tuple(map(int, colour))).save(folder / f"{name}.png")
+        (folder / f"{name}.txt").write_text(f"{WORDS[i % len(WORDS)]} zyzzyva\n")
+    return folder
+
+
+def small(config, pictures, **data):
+    """A tiny preset on the folder, four steps."""
+    config.total_steps, config.batch_size, config.score_images = 2, 8, 8
+    config.data.update(source="folder", path=str(pictures), **data)
+    return config
+
+
+@pytest.fixture(scope="module")
+def seen(pictures, tmp_path_factory):
+    """A CLIP of these pictures."""
+    workdir = tmp_path_factory.mktemp("runs") / "clip"
+    config = small(clip.get_config("tiny"), pictures, tokenizer="own_pieces", tokens=10)
+    config.model.update(vocab=400, layers=2)
+    train.train(config, workdir, "clip")
+    return workdir
+
+
+def test_a_tokenizer_is_learned_from_the_captions_and_kept(seen):
+    kept = seen / "tokenizer" / "own_pieces.json"
+    pieces = json.loads(kept.read_text())["model"]["vocab"]
+    assert "Ġzyzzyva" in pieces
+    assert settings.read_config(seen).data.tokenizer == str(kept)
+
+
+def test_its_run_reads_and_sees_for_another_system_wherever_that_goes(seen, pictures, tmp_path):
+    config = small(galip.get_config("tiny"), pictures)
+    config.perception_from = str(seen)
+    config.model.update(taps=(0, 1, 1), prompts=1)
+    train.train(config, tmp_path / "gan", "galip")
+    resolved = settings.read_config(tmp_path / "gan")
+    assert resolved.model.perception == "mini"
+    assert resolved.data.tokens == 10
+    moved = tmp_path / "moved"
+    shutil.move(tmp_path / "gan", moved)
+    system = jaxt2i.load(moved)
+    drawn = system.sample(["red apple zyzzyva"], num=2)
+    assert drawn.arrays.shape == (2, 16, 16, 3)
+    tower, _ = borrow.earlier(str(moved / "perception"))
+    own_tower, its = system.weights[1]["text"]["params"], tower["params"]["text"]
+    assert jax.tree.structure(own_tower) == jax.tree.structure(its)
+    jax.tree.map(np.testing.assert_array_equal, own_tower, its)
+
+
+def test_a_run_of_damsm_serves_the_systems_that_read_words(pictures, tmp_path):
+    encoders = small(damsm.get_config("tiny"), pictures, tokenizer="own_words", tokens=5)
+    encoders.model.update(text_vocab=20)
+    train.train(encoders, tmp_path / "damsm", "damsm")
+    config = small(attngan.get_config("tiny"), pictures)
+    config.perception_from, config.init_from = str(tmp_path / "damsm"), ""
+    config.model.update(weights="pretrained", text_vocab=136)
+    found = own.prepared(config, tmp_path / "gan")
+    assert found.init_from == str(tmp_path / "gan" / "perception")
+    assert found.model.text_vocab == 20
+    assert found.data.tokenizer == str(tmp_path / "gan" / "perception" / "own_words.json")
+    other = small(df_gan.get_config("tiny"), pictures)
+    other.perception_from = str(tmp_path / "damsm")
+    found = own.prepared(other, tmp_path / "other")
+    assert (found.model.perception, found.model.text_vocab) == ("damsm", 20)
+    wrong = galip.get_config("tiny")
+    wrong.perception_from = str(tmp_path / "damsm")
+    with pytest.raises(ConfigError, match="needs an image tower to guide it"):
+        own.prepared(wrong, tmp_path / "third")
+
+
+def test_what_is_no_perception_is_refused(seen, tmp_path):
+    config = attngan.get_config("tiny")
+    config.perception_from = str(seen)
+    with pytest.raises(ConfigError, match=r"is a run of clip; .*attngan reads DAMSM"):
+        own.prepared(config, tmp_path / "a")
+    config.perception_from = str(tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match=r"config\.perception_from=.*holds no run"):
+        own.prepared(config, tmp_path / "b")
+    config = clip.get_config("tiny")
+    config.perception_from = str(seen)
+    with pytest.raises(ConfigError, match="clip reads no perception"):
+        own.prepared(config, tmp_path / "c")
