@@ -63,13 +63,13 @@ def emoji(resolution: int = 32) -> ConfigDict:
     python -m jaxt2i.prepare emoji comes first. The other systems' `emoji` presets find it.
     """
     c = common.emoji(embedded(), resolution, "")
-    c.total_steps = 1000
-    c.checkpoint_every_steps = 250
-    c.sample_every_steps = 250
+    c.total_steps = 500
+    c.checkpoint_every_steps = 100
+    c.sample_every_steps = 100
     c.score_images = 300
-    c.data.update(tokenizer="own_pieces", tokens=20)
+    c.data.update(tokenizer="own_pieces", tokens=20, crop="random", margin=36 / 32)
     c.model.update(vocab=2048)
-    c.optim.update(decay_steps=1000)
+    c.optim.update(decay_steps=500)
     return c
 
 

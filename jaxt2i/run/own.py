@@ -165,3 +165,16 @@ def place(config: ConfigDict, folder: Path, its: Mapping) -> None:
         model.text_vocab = its.model.text_vocab
     tokenizer = str(folder / about["tokenizer"]) if about["tokenizer"] else its.data.tokenizer
     config.data.update(tokenizer=tokenizer, tokens=its.data.tokens)
+
+
+def strangers(config: ConfigDict) -> list[str]:
+    """What to say where the shipped perception is shown what it has never seen."""
+    model = config.model
+    own = any(model.get(name) for name in ("clip_weights", "text_weights"))
+    if config.data.source == "synthetic" or model.get("perception") != "mini" or own:
+        return []
+    return [
+        "the shipped mini CLIP has read captions of procedural pictures alone, none like these: "
+        "train configs/clip.py on this data and set config.perception_from to its run, or choose "
+        "another config.model.perception"
+    ]

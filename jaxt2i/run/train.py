@@ -72,7 +72,7 @@ def train(config: ConfigDict, workdir: Path, command: str) -> None:
     score_rows = config.score_images // layout.mesh.size * layout.mesh.size
     score_data = run.pipeline(held_out, score_rows, method.needs, caption="first")
     settings.note_changes(workdir, config)
-    log.say(f"work directory: {workdir}", *method.notes)
+    log.say(f"work directory: {workdir}", *method.notes, *own.strangers(config))
     settings.write_config(workdir, config, command)
     facts.write(workdir, told, config.data.tokenizer)
 

@@ -103,3 +103,12 @@ def test_what_is_no_perception_is_refused(seen, tmp_path):
     config.perception_from = str(seen)
     with pytest.raises(ConfigError, match="clip reads no perception"):
         own.prepared(config, tmp_path / "c")
+
+
+def test_the_shipped_perception_says_what_it_has_not_read(pictures):
+    config = small(df_gan.get_config("tiny"), pictures)
+    (said,) = own.strangers(config)
+    assert "set config.perception_from to its run" in said
+    config.model.text_weights = "somewhere"
+    assert not own.strangers(config)
+    assert not own.strangers(df_gan.get_config("tiny"))
