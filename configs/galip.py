@@ -101,7 +101,7 @@ def emoji64() -> ConfigDict:
     c = emoji(64)
     c.batch_size = 64
     c.total_steps = 20_000
-    c.model.update(g_base=32, d_base=32, prompts=4)
+    c.model.update(g_base=32, d_base=32)
     return c
 
 

@@ -48,6 +48,12 @@ SHIPPED = {
     "mini": PACKAGE / "encoders" / "mini_clip" / "tokenizer.json",
     "words": PACKAGE / "data" / "corpus_words.json",
 }
+# Tokenizers that a run learns from its captions when it starts: (its file in the work directory,
+# what stands in for it until then, where only sizes are asked for).
+LEARNED = {
+    "own_pieces": ("own_pieces.json", "mini"),
+    "own_words": ("own_words.json", "words"),
+}
 
 
 def prepare_jax() -> None:
@@ -204,7 +210,8 @@ def open_run(config: ConfigDict, facts: Facts | None = None) -> Run:
 
 
 def tokenizer_path(name: str) -> str:
-    """The file behind a tokenizer's name, one of `SHIPPED`; anything else names itself."""
+    """The file behind a tokenizer's name, `SHIPPED` or `LEARNED`; anything else names itself."""
+    _, name = LEARNED.get(name, ("", name))
     return str(SHIPPED.get(name, name))
 
 

@@ -8,7 +8,6 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 
 import jax
 from jax.experimental import multihost_utils
@@ -17,9 +16,8 @@ from ml_collections import ConfigDict
 from jaxt2i.config import ConfigError
 from jaxt2i.data import schema, sources, tokenize, words
 from jaxt2i.run import export, log, settings
+from jaxt2i.run.open import LEARNED
 
-# Values of config.data.tokenizer that mean "learned from the training captions", and the files.
-LEARNED = MappingProxyType({"own_pieces": "own_pieces.json", "own_words": "own_words.json"})
 # Examples whose captions are read for it.
 READ = 100_000
 # Settings of a perception's networks, which who uses it must repeat.
@@ -62,7 +60,7 @@ def once(path: Path, make) -> None:
 def learned(config: ConfigDict, workdir: Path) -> Path:
     """The tokenizer of the training captions, learned now where it is not there."""
     data = config.data
-    file = workdir / "tokenizer" / LEARNED[data.tokenizer]
+    file = workdir / "tokenizer" / LEARNED[data.tokenizer][0]
 
     def make(part: Path) -> None:
         size = schema.height_and_width(data.resolution)
