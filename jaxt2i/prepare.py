@@ -326,6 +326,8 @@ def main(argv: Sequence[str]) -> None:
         if not args.source and (args.check or args.overwrite or not there):
             args.source = builder.find()
             if not args.source:
+                if args.check:
+                    raise schema.DataError("--check needs --from DIR")
                 holds = "" if there else f"{target} holds no records of {args.name}; "
                 raise schema.DataError(f"{holds}give --from DIR")
             print(f"{args.name} from {args.source}")
