@@ -74,7 +74,7 @@ def emoji(resolution: int = 32) -> ConfigDict:
 
 
 def emoji64() -> ConfigDict:
-    """The same at 64 px with wider towers, for one GPU."""
+    """The same at 64 px with wider towers, for one GPU; not yet seen."""
     c = emoji(64)
     c.total_steps = 3000
     c.optim.update(decay_steps=3000)

@@ -211,7 +211,7 @@ def emoji(c: ConfigDict, resolution: int, perception: str) -> ConfigDict:
     Args:
       c: the preset, changed in place.
       resolution: of the pictures, pixels.
-      perception: the preset of configs/clip.py or configs/damsm.py that is trained on them first.
+      perception: "clip" or "damsm", whose preset of that name is trained first; "": none.
     """
     c.data.update(
         source="records",
@@ -221,7 +221,8 @@ def emoji(c: ConfigDict, resolution: int, perception: str) -> ConfigDict:
         crop="centre",
         resize="lanczos",
     )
-    c.perception_from = perception and f"runs/{perception}"
+    preset = "emoji" if resolution == 32 else f"emoji{resolution}"
+    c.perception_from = perception and f"runs/{perception}-{preset}"
     return c
 
 

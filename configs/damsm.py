@@ -80,7 +80,7 @@ def emoji(resolution: int = 32) -> ConfigDict:
 
 
 def emoji64() -> ConfigDict:
-    """The same at 64 px with wider networks, for one GPU."""
+    """The same at 64 px with wider networks, for one GPU; not yet seen."""
     c = emoji(64)
     c.total_steps = 4000
     c.model.update(embed=128, width=128, base=32)

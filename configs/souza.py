@@ -81,14 +81,14 @@ def embedded() -> ConfigDict:
 def emoji(resolution: int = 32) -> ConfigDict:
     """Emoji at 32 px, two CPU cores, through a CLIP that was trained on them.
 
-    python -m jaxt2i.prepare emoji and configs/clip.py:emoji come first.
+    python -m jaxt2i.prepare emoji and configs/clip.py:emoji come first. Not yet seen.
     """
-    c = common.emoji(embedded(), resolution, "clip-emoji" if resolution == 32 else "clip-emoji64")
+    c = common.emoji(embedded(), resolution, "clip")
     return c
 
 
 def emoji64() -> ConfigDict:
-    """The same at 64 px with wider networks, for one GPU."""
+    """The same at 64 px, wider, for one GPU, after configs/clip.py:emoji64; not yet seen."""
     c = emoji(64)
     c.batch_size = 64
     c.total_steps = 20_000

@@ -54,8 +54,8 @@ SHORTEST = 1 << 12
 def apart(function: Callable, *args: Any, out_shardings: Any) -> Any:
     """function(*args) as `jax.jit` computes it, with its random numbers drawn by programs apart.
 
-    On CPUs, compiling the initialisation of a network takes longer than compiling its training
-    step, and nearly all of it goes into random numbers. Here they are the beginnings of arrays
+    On CPUs, compiling the initialisation of a network may take longer than compiling its training
+    step, most of it for random numbers. Here they are the beginnings of arrays
     whose lengths are powers of two, so that a few small programs serve all networks of a process;
     one program makes everything else of them.
 

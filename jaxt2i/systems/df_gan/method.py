@@ -179,9 +179,8 @@ class Model:
       truncation: standard deviation of the latents that pictures are drawn with, which are cut at
         two of it; 0 draws from the full normal.
       ema_images: half-life of an average of G in images; 0 = none, as published.
-      bound: "tanh" as published, or "" to leave G's last layer linear: on flat grounds at the end
-        of the range, such as white, tanh saturates within a few hundred steps and has no gradient
-        to come back by.
+      bound: "tanh" as published, or "" to leave G's last layer linear, for grounds at the end of
+        the range, such as white, on which tanh may saturate; not yet seen to help.
     """
 
     perception: str = "damsm"

@@ -1,7 +1,7 @@
-"""What helps where no strong feature network exists: a head on pixels, and bounded pictures.
+"""For data without a strong feature network: a head on pixels, and bounded pictures.
 
-Not part of the published system. Small towers trained on little data see neither fine shapes nor
-values out of range, so a discriminator that looks through them alone accepts saturated noise.
+Not part of the published system, and not yet seen to help. The idea: where the feature network is
+small and trained on little data, D should also see the pixels, and they should stay in range.
 """
 
 import flax.linen as nn
