@@ -156,13 +156,13 @@ class Summary:
 
     Attributes:
       steps: steps in it.
-      seconds: its length.
+      seconds: its length, from the first step's begin to the last step's results.
       devices: devices that were recorded.
       busy: share in which a device computed, their mean.
       input_wait: share in which the loop waited for the next batch.
       device_wait: share in which the loop waited for the device, steps ahead of it.
       host: share of the rest of the steps: dispatching them.
-      between: share outside of steps: records, samples, checkpoints.
+      between: share outside of steps and waits: records, samples, checkpoints.
       operations: the slowest first.
     """
 
@@ -270,7 +270,10 @@ def summarise(profile: ProfileData, programs: Iterable[str]) -> Summary:
     planes = list(profile.planes)
     marks = spans(planes)
     start = min(a for a, _ in marks[STEP])
-    window = max(b for _, b in marks[STEP]) - start
+    waits = [within(marks[name], start) for name in (INPUT, DEVICE)]
+    # The window ends when the last step's results are there: they are waited for after it.
+    loop = [*marks[STEP], *waits[0], *waits[1]]
+    window = max(b for _, b in loop) - start
     devices = [ops for p in planes if DEVICE_PLANE.fullmatch(p.name) for ops in [on_chip(p)] if ops]
     devices = devices or on_host(planes)
     seconds, counts = collections.Counter(), collections.Counter()
@@ -284,16 +287,16 @@ def summarise(profile: ProfileData, programs: Iterable[str]) -> Summary:
         if (kind := kind_of(known, *key)).category not in CONTAINERS
     ]
     busy = [covered(interval for _, interval in ops) / window for ops in devices]
-    inside = covered(marks[STEP])
-    waits = [covered(marks[name]) for name in (INPUT, DEVICE)]
+    inside = covered(loop)
+    waited = [covered(wait) for wait in waits]
     return Summary(
         steps=len(marks[STEP]),
         seconds=window / 1e9,
         devices=len(devices),
         busy=min(sum(busy) / max(len(busy), 1), 1.0),
-        input_wait=waits[0] / window,
-        device_wait=waits[1] / window,
-        host=(inside - sum(waits)) / window,
+        input_wait=waited[0] / window,
+        device_wait=waited[1] / window,
+        host=(inside - sum(waited)) / window,
         between=(window - inside) / window,
         operations=tuple(operations),
     )
@@ -368,6 +371,11 @@ def kind_of(known: Mapping[str, Mapping[str, Kind]], program: str, name: str) ->
     """What an operation is; where its program's text is not at hand, what its name says."""
     kind = known.get(program, {}).get(name)
     return kind or Kind(re.sub(r"[.\d]+$", "", name), "")
+
+
+def within(intervals: Iterable[Interval], start: float) -> list[Interval]:
+    """The parts of intervals that lie after a time."""
+    return [(max(a, start), b) for a, b in intervals if b > start]
 
 
 def covered(intervals: Iterable[Interval]) -> float:

@@ -84,6 +84,10 @@ planes { name: "/host:CPU"
     events { metadata_id: 3 offset_ps: 200000 duration_ps: 200000 }
     events { metadata_id: 1 offset_ps: 600000 duration_ps: 400000 } } }
 """
+# The last step's results are waited for after it.
+LANDING = HOST.replace("duration_ps: 400000 } } }", "duration_ps: 300000 }@").replace(
+    "@", " events { metadata_id: 3 offset_ps: 900000 duration_ps: 100000 } } }"
+)
 TPU = """
 planes { name: "/device:TPU:0"
   event_metadata { key: 1 value { id: 1 name: "jit_train(77)" } }
@@ -142,6 +146,13 @@ def test_accelerators_have_planes_of_their_own(plane, busy, count):
     assert (only.program, only.name, only.count) == ("jit_train", "fusion.3", count)
     assert only.kind == profile.Kind("convolution fusion", "jvp(G)/b4/conv")
     assert "33.0% of its peak" in found.text("", 4, 33e4, 2e12)
+
+
+def test_waiting_after_the_last_step_belongs_to_the_window():
+    found = profile.summarise(ProfileData.from_text_proto(LANDING + TPU), [PROGRAM])
+    assert (found.steps, found.seconds) == (2, pytest.approx(1e-6))
+    shares = (found.input_wait, found.device_wait, found.host, found.between)
+    assert shares == pytest.approx((0.1, 0.3, 0.4, 0.2))
 
 
 def test_custom_calls_are_called_after_their_target():

@@ -344,7 +344,8 @@ def test_a_missing_file_is_an_error(birds, tmp_path):
 
 def test_an_index_of_other_records_is_made_again(birds, tmp_path):
     folder, _ = copied(birds, tmp_path)
-    Records(str(folder), "train", WIDE)
+    for split in ("train", "test"):
+        Records(str(folder), split, WIDE)  # makes the index
     shutil.copy(folder / "index-test.npz", folder / "index-train.npz")
     assert Records(str(folder), "train", WIDE).size == 3
 
