@@ -73,6 +73,16 @@ def emoji(resolution: int = 32) -> ConfigDict:
     return c
 
 
+def emoji_other() -> ConfigDict:
+    """Another seed and shape: judges what `emoji` has trained, python -m jaxt2i.evaluate
+    --metrics independent --weights clip=RUN.
+    """
+    c = emoji()
+    c.seed, c.data.seed = 1, 1
+    c.model.update(joint=48, text_width=64, width=128, layers=3, patch=8)
+    return c
+
+
 def emoji64() -> ConfigDict:
     """The same at 64 px with wider towers, for one GPU; not yet seen."""
     c = emoji(64)
@@ -121,4 +131,4 @@ def vit_b32() -> ConfigDict:
     return c
 
 
-PRESETS = {f.__name__: f for f in (embedded, emoji, emoji64, tiny, vit_b32)}
+PRESETS = {f.__name__: f for f in (embedded, emoji, emoji_other, emoji64, tiny, vit_b32)}

@@ -39,6 +39,10 @@ def base() -> ConfigDict:
     c.keep_period_steps = 0
     # An earlier run's work directory, or converted weights: matched by name and shape.
     c.init_from = ""
+    # Networks that init_from trained and that this run is to go on without.
+    c.init_without = ()
+    # Written by the run: where it keeps the frozen networks that init_from trained.
+    c.inherited = ""
     # A run of configs/clip.py or configs/damsm.py on the same kind of data: its networks become the
     # text tower and the guide, its tokenizer this run's. They are copied into the work directory.
     c.perception_from = ""

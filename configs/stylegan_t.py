@@ -19,7 +19,17 @@ tokenizer.json of M-CLIP/XLM-Roberta-Large-Vit-L-14.
 | full128, full256, full512 | growing on, G 1.02 B and D | 96, 70, 30 A100-days | 13.9 at 256 px |
 | lite128_freeze64 ... | blocks above 64 px and all ToRGB | not published | not published |
 
-Each growing phase starts from the one before: --config.init_from=WORKDIR_OF_THE_EARLIER_PHASE.
+Each growing phase starts from the one before, --config.init_from=WORKDIR_OF_THE_EARLIER_PHASE: its
+generator and discriminator, from full128 on also the tower that full64_text tuned, through which G
+reads while D and the guidance keep the untuned one. The whole chain, which goes on where it was
+stopped when it is started again:
+
+    from=
+    for phase in full16 full32 full64 full64_text full128 full256 full512; do
+      python -m jaxt2i.train --config configs/stylegan_t.py:$phase --workdir runs/$phase \\
+        --config.data.path=DIR ${from:+--config.init_from=$from} || break
+      from=runs/$phase
+    done
 """
 
 from ml_collections import ConfigDict
@@ -127,9 +137,10 @@ def published(resolution: int, images: float) -> ConfigDict:
     return c
 
 
-def full(resolution: int, iterations: int) -> ConfigDict:
-    """The 1 B generator; needs fsdp on chips with 16 GiB."""
+def full(resolution: int, iterations: int, before: int = 0) -> ConfigDict:
+    """The 1 B generator, after `before` iterations; needs fsdp on chips with 16 GiB."""
     c = published(resolution, iterations * 2048)
+    c.model.blur_start_images = before * 2048.0
     c.model.update(channel_base=65536, channel_max=2048, res_blocks=3)
     c.sharding = ((".", "fsdp"),)
     c.data.web.mix = MIX
@@ -157,12 +168,12 @@ def full16() -> ConfigDict:
 
 def full32() -> ConfigDict:
     """Phase 2 of 7, 32 px: 78k iterations, 450 A100-days; init_from full16."""
-    return full(32, 78_000)
+    return full(32, 78_000, 118_000)
 
 
 def full64() -> ConfigDict:
     """Phase 3 of 7, 64 px: 57k iterations, 450 A100-days; init_from full32."""
-    return full(64, 57_000)
+    return full(64, 57_000, 196_000)
 
 
 def full64_text() -> ConfigDict:
@@ -170,47 +181,55 @@ def full64_text() -> ConfigDict:
 
     Trains CLIP's text tower alone at lr 3e-6 and guidance weight 50. FID-30k 7.30 at 64 px.
     """
-    c = full(64, 20_000)
+    c = full(64, 20_000, 253_000)
     c.model.update(train_mode="text_encoder", clip_weight=50.0)
     c.optim.g.lr = 3e-6
     return c
 
 
+def tuned(resolution: int, iterations: int, before: int) -> ConfigDict:
+    """The phases whose G reads with the tower that full64_text tuned."""
+    c = full(resolution, iterations, before)
+    c.model.tuned_text = True
+    return c
+
+
 def full128() -> ConfigDict:
     """Phase 5 of 7, 128 px: 10k iterations, 96 A100-days; init_from full64_text."""
-    return full(128, 10_000)
+    return tuned(128, 10_000, 273_000)
 
 
 def full256() -> ConfigDict:
     """Phase 6 of 7, 256 px: 6k iterations, 70 A100-days; init_from full128."""
-    return full(256, 6_000)
+    return tuned(256, 6_000, 283_000)
 
 
 def full512() -> ConfigDict:
     """Phase 7 of 7, 512 px: 3k iterations, 30 A100-days; FID-30k 13.90 at 256 px."""
-    return full(512, 3_000)
+    return tuned(512, 3_000, 289_000)
 
 
-def freeze64(resolution: int) -> ConfigDict:
+def freeze64(resolution: int, phases: int) -> ConfigDict:
     """The official repository's recipe for high resolutions: new blocks and all ToRGB layers."""
     c = published(resolution, 25e6)
+    c.model.blur_start_images = phases * 25e6
     c.model.train_mode = "freeze64"
     return c
 
 
 def lite128_freeze64() -> ConfigDict:
     """Lite generator at 128 px on top of a trained lite64; init_from lite64."""
-    return freeze64(128)
+    return freeze64(128, 1)
 
 
 def lite256_freeze64() -> ConfigDict:
     """Lite generator at 256 px; init_from lite128_freeze64."""
-    return freeze64(256)
+    return freeze64(256, 2)
 
 
 def lite512_freeze64() -> ConfigDict:
     """Lite generator at 512 px; init_from lite256_freeze64."""
-    return freeze64(512)
+    return freeze64(512, 3)
 
 
 PRESETS = {

@@ -9,9 +9,11 @@ number stands there only where it was measured in the same way.
   --protocol NAME                     how a paper measured: dmgan_cub, galip_coco, ...
   --metrics A,B                       fid, fid_inf, inception_score, kid, precision_recall, cmmd,
                                       clip_score, r_precision, diversity, lpips, memorised,
-                                      recognised
+                                      recognised, independent
   --weights NETWORK=FILE              networks from files; else from the cache, or downloaded;
-                                      damsm=RUN for R-precision by a DAMSM
+                                      damsm=RUN for R-precision by a DAMSM, clip=RUN for
+                                      `independent`: a run of configs/clip.py, of another seed and
+                                      shape than the one that guides the judged run
 
 Runs on the procedural corpora are judged by a recogniser that is trained on the spot
 (`recognised`), which needs no download. Edited pictures are held against their originals of the
@@ -34,11 +36,12 @@ from jax.experimental import multihost_utils
 from jaxt2i import api, sample
 from jaxt2i.convert.rules import ConversionError
 from jaxt2i.convert.torch_files import UnreadableFileError, UnsafeFileError
+from jaxt2i.data import schema
 from jaxt2i.data.schema import DataError
 from jaxt2i.encoders import features
 from jaxt2i.encoders.damsm import DamsmImage
 from jaxt2i.engine import state as states
-from jaxt2i.evaluation import perceptual, report, scores, sets
+from jaxt2i.evaluation import independent, perceptual, report, scores, sets
 from jaxt2i.evaluation.reading import Reader, Seen, share_of, together
 from jaxt2i.metrics import confidence, nearest, protocols
 from jaxt2i.metrics import statistics as stats
@@ -59,6 +62,8 @@ USER_ERRORS = (
     *(MetricError, DataError, ConversionError, UnreadableFileError, UnsafeFileError),
     *runs.USER_ERRORS,
 )
+# What is measured by networks of one's own, of pictures that a run draws.
+OF_RUNS = ("recognised", "independent")
 # What the metrics of pairs compare, in the words of protocols.
 BETWEEN = {"diversity": "pairs of samples of one caption", "lpips": "the picture and its edit"}
 
@@ -113,7 +118,7 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
         p.error(f"--out {args.out}: a file of that name is there; give a folder")
     args.weights = weights_of(p, args.weights)
     args.metrics = [name for name in args.metrics.split(",") if name]
-    known = (*scores.METRICS, "recognised")
+    known = (*scores.METRICS, *OF_RUNS)
     strange = [name for name in args.metrics if name not in known]
     if strange:
         p.error(f"no metric {strange[0]!r}; known: {', '.join(known)}")
@@ -126,7 +131,7 @@ def weights_of(p: argparse.ArgumentParser, given: Sequence[str]) -> dict[str, st
     if bad:
         p.error(f"--weights {bad[0]}: expected NETWORK=FILE")
     found = dict(w.split("=", 1) for w in given)
-    known = ("damsm", *features.NETWORKS)
+    known = ("damsm", "clip", *features.NETWORKS)
     strange = [name for name in found if name not in known]
     if strange:
         p.error(f"--weights {strange[0]}=...: no such network; known: {', '.join(known)}")
@@ -171,8 +176,10 @@ def judge_folders(args: argparse.Namespace) -> report.Result:
     has_text = fake.captions is not None
     metrics = args.metrics or default_metrics(protocol, has_text, edits=True)
     protocol = protocol_of(args, metrics)
-    if any(m in metrics for m in ("recognised", "diversity", "memorised")):
-        raise MetricError("recognised, diversity and memorised need a run: give --workdir")
+    if any(m in metrics for m in (*OF_RUNS, "diversity", "memorised")):
+        raise MetricError(
+            f"{', '.join(OF_RUNS)}, diversity and memorised need a run: give --workdir"
+        )
     real, reference = reference_of(args, metrics)
     reader = Reader(args.weights, args.batch)
     networks = [m for m in metrics if m not in scores.PAIRED]
@@ -358,7 +365,7 @@ def judge_run(args: argparse.Namespace) -> report.Result:
     )
     result = report.Result(str(args.workdir), of.step, [], measured)
     reader = Reader(args.weights, args.batch)
-    networks = [m for m in metrics if m not in ("recognised", "diversity")]
+    networks = [m for m in metrics if m not in (*OF_RUNS, "diversity")]
     if networks:
         by_networks(args, of, protocol, networks, source, size, fake, reader, result)
         result.notes += fewer(protocol, fake.count)
@@ -368,6 +375,8 @@ def judge_run(args: argparse.Namespace) -> report.Result:
         result.scores.append(perceptual.of_samples(reader, several, SAMPLES, net))
     if "recognised" in metrics:
         by_recogniser(args, run, fake, result)
+    if "independent" in metrics:
+        by_independent(args, of, source, [i for i, _ in pairs], fake, result)
     shown = fake.pictures(range(min(GRID, fake.count)))
     result.grid, result.captions = list(shown.values()), [said[r] for r in shown]
     result.drawn, result.rows = drawn_by.about, fake.rows(list(shown))
@@ -541,6 +550,34 @@ def by_recogniser(args, run: runs.Run, fake: sets.Set, result: report.Result) ->
         name: {kind: tally["right"] for kind, tally in table.items()}
         for name, table in found["classes"].items()
     }
+
+
+def by_independent(args, of: Opened, source, numbers: Sequence[int], fake: sets.Set, result):
+    """Adds scores that a CLIP makes which had no part in the training."""
+    place = args.weights.get("clip")
+    if place is None:
+        raise MetricError(
+            "independent needs a CLIP that did not train this run: --weights clip=RUN, with RUN of "
+            "configs/clip.py on the same data, such as --config.seed=1 --config.model.width=96"
+        )
+    own = opened(Path(place))
+    by = independent.of_run(own.run, own.state, own.frozen, place)
+    weights = {**of.frozen, **of.state.params}
+    independent.check_apart(own.state.params["image"], weights, place, str(args.workdir))
+    size = of.run.sizes.height, of.run.sizes.width
+    mine = fake.pictures(share_of(fake.count).tolist())
+    pixels = together(np.stack([np.zeros((*size, 3), np.uint8), *mine.values()])[1:])
+    real = np.stack([source.example(i, ("image",))["image"] for i in numbers])
+    centres = None
+    if fake.labels is not None:
+        drawn_from = of.run.source(of.run.config.data.split)
+        count = min(drawn_from.size or TRAIN, TRAIN)
+        rows = [drawn_from.example(i, ("image", "label")) for i in range(count)]
+        pictures, groups = (np.stack([row[key] for row in rows]) for key in ("image", "label"))
+        centres = independent.centres_of(
+            by, pictures, groups, len(schema.names_of(source)["label"])
+        )
+    result.scores += independent.judge(by, pixels, real, fake.captions, fake.labels, centres)
 
 
 def recognised_scores(found: dict, best: dict, facts: dict[str, Any]) -> list[Score]:

@@ -66,14 +66,6 @@ def test_an_image_depends_on_its_prompt_and_seed_alone(workdir, tmp_path):
 
 
 @pytest.mark.slow
-def test_growing_starts_from_the_smaller_run(workdir, tmp_path):
-    grown = ("--config.data.resolution=32", f"--config.init_from={workdir}")
-    out = command("train", *TINY, *grown, "--workdir", tmp_path / "grown")
-    assert "0 of another shape" in out
-    assert "new: params/g/synthesis/b32/" in out
-
-
-@pytest.mark.slow
 def test_trains_on_photographs_with_captions(tmp_path):
     folder = tmp_path / "photos"
     photos.make_folder(folder)

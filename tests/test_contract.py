@@ -6,6 +6,7 @@ runs it on any module with build(config); its configuration is configs/my_gan.py
 named behind an equals sign: --method my_pkg.my_gan=path/to/config.py:tiny.
 """
 
+import contextlib
 import dataclasses
 import functools
 import gc
@@ -26,6 +27,7 @@ from jaxt2i.data import schema
 from jaxt2i.engine import draw, mesh
 from jaxt2i.engine import state as states
 from jaxt2i.engine import step as steps
+from jaxt2i.engine.method import Ctx
 from jaxt2i.run import open as runs
 from jaxt2i.run import placement, settings, training
 from jaxt2i.run import train as training_of
@@ -162,6 +164,7 @@ def one_method_at_a_time(name):
             table,
             played,
             untouched,
+            turns,
             drawer,
             requests,
         ):
@@ -190,19 +193,44 @@ def test_trained_networks_change_and_extras_stay_finite(name):
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(after.extra))
 
 
-def test_frozen_networks_and_other_players_networks_stay(name):
-    """A player's turn hands on the very arrays of the networks that are not its own."""
+@contextlib.contextmanager
+def listening():
+    """The names of the networks that are called meanwhile."""
+    called, plain = set(), Ctx.__call__
+
+    def listened(self, net, *args, **kw):
+        called.add(net)
+        return plain(self, net, *args, **kw)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Ctx, "__call__", listened)
+        yield called
+
+
+@functools.cache
+def turns(name):
+    """Every player's turn alone, traced: [(player, state, program, networks it called)]."""
     run = opened(name)
-    assert set(states.shapes(run.method, run.batch_spec())[1]) == set(run.method.frozen)
     shapes = states.shapes(run.method, run.batch_spec())
     rules = steps.Rules(run.config.seed, run.config.batch_size, 100)
+    out = []
     for player in run.method.players:
         alone = dataclasses.replace(run.method, players=(dataclasses.replace(player, every=1),))
         state = shapes[0].replace(opt={player.name: shapes[0].opt[player.name]})
         program = steps.make(alone, rules)[1]
-        traced = jax.make_jaxpr(lambda s, f, b, run=program: run(s, f, b)[0].params)(
-            state, shapes[1], run.batch_spec()
-        )
+        with listening() as called:
+            traced = jax.make_jaxpr(lambda s, f, b, run=program: run(s, f, b)[0].params)(
+                state, shapes[1], run.batch_spec()
+            )
+        out.append((player, state, traced, called))
+    return out
+
+
+def test_frozen_networks_and_other_players_networks_stay(name):
+    """A player's turn hands on the very arrays of the networks that are not its own."""
+    run = opened(name)
+    assert set(states.shapes(run.method, run.batch_spec())[1]) == set(run.method.frozen)
+    for player, state, traced, _ in turns(name):
         given = dict(zip(jax.tree.leaves(numbered(state)), traced.jaxpr.invars, strict=False))
         places = zip(jax.tree.leaves(numbered(state).params), traced.jaxpr.outvars, strict=True)
         kept = [given[place] is out for place, out in places]
@@ -210,6 +238,29 @@ def test_frozen_networks_and_other_players_networks_stay(name):
         for net in run.method.trained:
             same = [k for k, of in zip(kept, owner, strict=True) if of == net]
             assert not any(same) if net in player.nets else all(same), (player.name, net)
+
+
+def test_networks_that_train_and_score_are_named(name):
+    run = opened(name)
+    if not (run.method.score and run.method.sampler):
+        pytest.skip("scores no pictures of its own")
+    state, frozen = states.shapes(run.method, run.batch_spec())
+    spec = run.batch_spec()
+
+    def score(state, frozen, batch):
+        ctx = states.context(run.method, state, frozen, key=jax.random.key(1))
+        return run.method.score(ctx, batch)
+
+    def read(state, frozen, batch):
+        return run.method.sampler.text(states.context(run.method, state, frozen, key=None), batch)
+
+    with listening() as scoring:
+        jax.eval_shape(score, state, frozen, spec)
+    with listening() as reading:
+        jax.eval_shape(read, state, frozen, spec)
+    training = set().union(*(called for *_, called in turns(name)))
+    shared = (scoring & training & set(run.method.frozen)) - reading
+    assert shared == set(run.method.guided_by)
 
 
 def numbered(tree):

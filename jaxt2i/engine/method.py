@@ -177,10 +177,14 @@ class Method:
       frozen: networks that no player updates; gradients may still pass to their input.
       pretrained: {net: () -> variables} for networks that start from a file instead of `init`.
       borrowed: frozen networks that an earlier run trained: they come from config.init_from.
+      lineage: {frozen network: the setting, below config, that borrows it} for those that an
+        earlier run may have trained and this one does not borrow.
       ema: {net: Ema}.
       vocab: token ids that the text encoder knows; 0 where it has none.
       score: (Ctx, Batch) -> {name: scalar} on a held-out batch; what a short run improves.
       better: {score name: "higher" | "lower"}, the direction of improvement.
+      guided_by: frozen networks that both the losses and `score` show drawn pictures to: scores of
+        a network that trains the run flatter it.
       notes: lines printed when a run starts (which perception, what a real run needs).
       param_dtype: "float32", or "bfloat16": losses then get trained parameters that are rounded to
         it, and their gradients have it; networks compute with them as ever.
@@ -196,10 +200,12 @@ class Method:
     frozen: tuple[str, ...] = ()
     pretrained: Mapping[str, Callable[[], Tree]] = dataclasses.field(default_factory=dict)
     borrowed: tuple[str, ...] = ()
+    lineage: Mapping[str, str] = dataclasses.field(default_factory=dict)
     ema: Mapping[str, Ema] = dataclasses.field(default_factory=dict)
     vocab: int = 0
     score: Callable[["Ctx", Batch], dict[str, jax.Array]] | None = None
     better: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    guided_by: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     param_dtype: str = "float32"
     masters: bool = True

@@ -17,7 +17,16 @@ from jaxt2i.metrics.protocols import PARTS, Protocol, settings
 from jaxt2i.metrics.score import MetricError, Score
 from jaxt2i.run.curves import Curve, draw_curves
 
-LOWER_IS_BETTER = ("fid", "fid_inf", "kid", "cmmd", "lpips", "memorised", "recognised_frechet")
+LOWER_IS_BETTER = (
+    "fid",
+    "fid_inf",
+    "kid",
+    "cmmd",
+    "lpips",
+    "memorised",
+    "recognised_frechet",
+    "independent_frechet",
+)
 
 
 @dataclasses.dataclass

@@ -9,7 +9,7 @@ from jaxt2i.config import ConfigError, nearest
 from jaxt2i.encoders import pretrained
 from jaxt2i.engine.method import Method
 from jaxt2i.engine.state import State
-from jaxt2i.run import checkpoint, log
+from jaxt2i.run import checkpoint, log, settings
 
 EVERY = ""  # stands for every network that is not named
 
@@ -36,6 +36,8 @@ def folders(init_from: str | Mapping[str, str]) -> dict[str, str]:
 def earlier(folder: str) -> tuple[dict, str]:
     """Arrays of an earlier run, or of converted weights, for a fresh start.
 
+    Networks that the run was given by a still earlier one are among them.
+
     Returns:
       ({"params": {net: tree}, "extra": ..., "ema": ...}, where they come from).
 
@@ -43,14 +45,16 @@ def earlier(folder: str) -> tuple[dict, str]:
       ConfigError: when there is nothing to start from.
     """
     files = sorted(Path(folder).glob("*.safetensors"))
-    if not files:
-        return checkpoint.latest(folder)
-    out: dict[str, dict] = {"params": {}, "extra": {}}
+    if files:
+        out, where = {"params": {}, "extra": {}}, folder
+    else:
+        out, where = checkpoint.latest(folder)
+        files = sorted((Path(folder) / settings.INHERITED).glob("*.safetensors"))
     for file in files:
         variables = pretrained.load_variables(file)
-        out["params"][file.stem] = variables.pop("params")
-        out["extra"][file.stem] = variables
-    return out, folder
+        out["params"].setdefault(file.stem, variables.pop("params"))
+        out.setdefault("extra", {}).setdefault(file.stem, variables)
+    return out, where
 
 
 def lender(folder: str) -> tuple[dict, str]:
@@ -68,13 +72,18 @@ def lender(folder: str) -> tuple[dict, str]:
         ) from None
 
 
-def borrowed(init_from: str | Mapping[str, str], net: str, method: Method) -> dict:
+def borrowed(config: Any, net: str, method: Method) -> dict:
     """A frozen network's variables from an earlier run, or from converted weights.
+
+    Averaged weights where there are any. What a run keeps of its own comes first.
 
     Raises:
       ConfigError: where there is none, or one of other sizes.
     """
-    by_net = folders(init_from)
+    kept = Path(config.get("inherited") or "") / f"{net}.safetensors"
+    if config.get("inherited") and kept.exists():
+        return pretrained.load_variables(kept)
+    by_net = folders(config.init_from)
     folder = by_net.get(net, by_net.get(EVERY, ""))
     if not folder:
         raise ConfigError(
@@ -89,7 +98,9 @@ def borrowed(init_from: str | Mapping[str, str], net: str, method: Method) -> di
             f"config.init_from={folder!r}: {where} holds no network {net!r}; it holds "
             f"{', '.join(tree['params'])}"
         )
-    variables = {"params": tree["params"][net], **tree.get("extra", {}).get(net, {})}
+    best = {**tree["params"], **tree.get("ema", {})}
+    extra = {**tree.get("extra", {}), **tree.get("settled", {})}
+    variables = {"params": best[net], **extra.get(net, {})}
     given = {k: tuple(x.shape) for k, x in checkpoint.named(variables).items()}
     wanted = checkpoint.named(pretrained.template(method.nets[net]))
     for name, want in wanted.items():
@@ -102,12 +113,23 @@ def borrowed(init_from: str | Mapping[str, str], net: str, method: Method) -> di
     return variables
 
 
-def fresh_start(config: Any, method: Method) -> Callable[[State], State] | None:
+def fresh_start(
+    config: Any, method: Method, later: bool = False
+) -> Callable[[State], State] | None:
     """What fills a fresh state from config.init_from, if that has more than borrowed networks.
 
+    Args:
+      config: the run's.
+      method: its method.
+      later: look at config.init_from only when a state is to be filled: a run that goes on from a
+        checkpoint of its own needs it no more.
+
     Raises:
-      ConfigError: for a network that the method does not have.
+      ConfigError: for a network that the method does not have, and for trained networks of the
+        earlier run that would be left behind without a word.
     """
+    if later:
+        return lambda state: (fresh_start(config, method) or (lambda fresh: fresh))(state)
     by_net = folders(config.init_from)
     for net in by_net:
         if net != EVERY and net not in method.nets:
@@ -115,9 +137,11 @@ def fresh_start(config: Any, method: Method) -> Callable[[State], State] | None:
                 f"config.init_from names the network {net!r}; {nearest(net, method.nets)}"
             )
     wanted = {net: folder for net, folder in by_net.items() if net not in method.borrowed}
-    if EVERY in wanted and method.borrowed:
+    if EVERY in wanted:
         held = set(lender(wanted[EVERY])[0]["params"])
-        if not held & set(method.trained):
+        without = (*by_net, *method.trained, *method.borrowed, *config.get("init_without", ()))
+        check_left(wanted[EVERY], sorted(held - set(without)), method)
+        if method.borrowed and not held & set(method.trained):
             del wanted[EVERY]
     if not wanted:
         return None
@@ -136,3 +160,20 @@ def fresh_start(config: Any, method: Method) -> Callable[[State], State] | None:
         return state
 
     return fill
+
+
+def check_left(folder: str, left: list[str], method: Method) -> None:
+    """Refuses to leave networks behind that an earlier run trained.
+
+    Raises:
+      ConfigError: names them, and the setting that takes them.
+    """
+    if not left:
+        return
+    ways = [f"--config.{method.lineage[net]}" for net in left if net in method.lineage]
+    ways.append(f"to go on without: --config.init_without={','.join(left)}")
+    raise ConfigError(
+        f"config.init_from={folder!r}: the networks {', '.join(left)} were trained there, and this "
+        f"run would leave them behind: it trains {', '.join(method.trained)} and takes "
+        f"{', '.join(method.borrowed) or 'no other'} from there. {'; '.join(ways)}"
+    )

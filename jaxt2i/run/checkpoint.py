@@ -48,6 +48,12 @@ def named(tree: Tree) -> dict[str, Any]:
     return {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
+def exist(workdir: str | Path) -> bool:
+    """Whether a work directory has a checkpoint, of whatever worth."""
+    folder = Path(workdir) / FOLDER
+    return folder.is_dir() and any(path.name.isdigit() for path in folder.iterdir())
+
+
 def handlers() -> dict[str, Any]:
     """How the two parts of a checkpoint are read and written."""
     return {"state": ocp.PyTreeCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()}
@@ -208,21 +214,25 @@ class Transfer:
       copied: array names taken over.
       kept: array names left at their initialisation, for lack of a partner.
       reshaped: array names whose partner had another shape, hence left at their initialisation.
+      untaken: array names of the source, in networks that were filled, that have no partner.
     """
 
     source: str
     copied: list[str]
     kept: list[str]
     reshaped: list[str]
+    untaken: list[str]
 
     def __str__(self) -> str:
         lines = [
             f"init_from {self.source}: {len(self.copied)} arrays copied, {len(self.kept)} new, "
-            f"{len(self.reshaped)} of another shape left at their initialisation"
+            f"{len(self.reshaped)} of another shape left at their initialisation; "
+            f"{len(self.untaken)} of the source taken by nobody"
         ]
         lines += [f"  new: {name}" for name in self.kept[:8]]
         lines += [f"  other shape: {name}" for name in self.reshaped[:8]]
-        hidden = max(len(self.kept) - 8, 0) + max(len(self.reshaped) - 8, 0)
+        lines += [f"  not taken: {name}" for name in self.untaken[:8]]
+        hidden = sum(max(len(x) - 8, 0) for x in (self.kept, self.reshaped, self.untaken))
         return "\n".join([*lines, f"  ... and {hidden} more"] if hidden else lines)
 
 
@@ -291,7 +301,7 @@ def transfer(
     """
     best = {**source.get("params", {}), **source.get("ema", {})}
     have = named({"params": best, "extra": source.get("extra", {})})
-    report = Transfer(where, [], [], [])
+    report = Transfer(where, [], [], [], [])
 
     def fill(path, leaf):
         name = path_name(path)
@@ -307,6 +317,9 @@ def transfer(
         return leaf
 
     filled = jax.tree_util.tree_map_with_path(fill, {"params": state.params, "extra": state.extra})
+    wanted = set(state.params) if nets is None else set(nets)
+    taken = {*report.copied, *(name.split(" ")[0] for name in report.reshaped)}
+    report.untaken = [n for n in have if n.split("/")[1] in wanted and n not in taken]
     # A copy each: donated buffers must not be shared between parameters and their averages.
     params, extra = filled["params"], filled["extra"]
     ema = {net: jax.tree.map(jnp.copy, cast(params[net], "float32")) for net in method.ema}

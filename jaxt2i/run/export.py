@@ -13,6 +13,8 @@ from jaxt2i.run import checkpoint, settings
 def export(workdir: Path, folder: Path, half: bool = False) -> dict[str, Any]:
     """Writes the networks of a run's newest checkpoint as NET.safetensors with a card.json.
 
+    Frozen networks that an earlier run trained are among them.
+
     Args:
       workdir: a training run.
       folder: where to write.
@@ -30,6 +32,9 @@ def export(workdir: Path, folder: Path, half: bool = False) -> dict[str, Any]:
         pretrained.save_variables(
             folder / f"{net}.safetensors", variables, np.float16 if half else None
         )
+    for file in sorted((workdir / settings.INHERITED).glob("*.safetensors")):
+        variables = pretrained.load_variables(file)
+        pretrained.save_variables(folder / file.name, variables, np.float16 if half else None)
     lines = [json.loads(x) for x in (workdir / "metrics.jsonl").read_text().splitlines()]
     scores = [x for x in lines if any(k.startswith("score/") for k in x)] or [{}]
     card = {

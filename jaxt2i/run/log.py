@@ -25,6 +25,9 @@ from jaxt2i.run.curves import Curve, draw_curves
 from jaxt2i.run.files import write_whole
 from jaxt2i.run.tensorboard import TensorBoard
 
+# How drawn pictures differ from real ones, told by no network.
+DISTANCES = ("pixels/colours", "pixels/spectrum")
+
 try:
     from clu import parameter_overview
 except ImportError:  # the run goes on without its tables
@@ -45,10 +48,22 @@ class Records:
       first_step: lines of an earlier attempt beyond this step are dropped from metrics.jsonl, so
         that a resumed run leaves one history.
       better: {score: "higher" | "lower"} for the curves.
+      guided: the scores come from a network that trains the run; curves say so.
     """
 
-    def __init__(self, workdir: epath.PathLike, first_step: int, better: Mapping[str, str]):
-        self.workdir, self._better = epath.Path(workdir), better
+    def __init__(
+        self,
+        workdir: epath.PathLike,
+        first_step: int,
+        better: Mapping[str, str],
+        *,
+        guided: bool = False,
+    ):
+        self.workdir = epath.Path(workdir)
+        self._scores = {
+            f"score/{name}": f"{name} ({way} is better{', trains the run' * guided})"
+            for name, way in better.items()
+        }
         self.failure: BaseException | None = None
         self._tensorboard: TensorBoard | None = None
         self._enabled = jax.process_index() == 0
@@ -98,9 +113,14 @@ class Records:
             draw(self.workdir / "samples" / f"{step:08d}_layout.png")
 
     def curves(self) -> None:
-        """Draws the scores over training as curves.png; called in the thread."""
-        if self._enabled and any(self._better):
-            save_curves(self.workdir / "curves.png", self.history, self._better)
+        """Draws scores as curves.png and signs of health as health.png; called in the thread."""
+        if not self._enabled:
+            return
+        seen = dict.fromkeys(key for line in self.history for key in line)
+        pixels = {key: f"{key} (0: as real pictures)" for key in seen if key in DISTANCES}
+        health = {key: key for key in seen if key.startswith(("health/", "pixels/"))}
+        save_curves(self.workdir / "curves.png", self.history, self._scores | pixels)
+        save_curves(self.workdir / "health.png", self.history, health)
 
     def drain(self) -> None:
         """Waits for everything submitted so far; `failure` then holds what went wrong."""
@@ -189,19 +209,17 @@ def grid(images: np.ndarray, captions: Sequence[str], columns: int = 0):
 
 
 def save_curves(
-    path: epath.PathLike, history: Sequence[Mapping[str, Any]], better: Mapping[str, str]
+    path: epath.PathLike, history: Sequence[Mapping[str, Any]], titles: Mapping[str, str]
 ) -> None:
-    """Plots the scores over images seen, one panel each."""
-    found = {
-        name: [
-            (line["images"], line[f"score/{name}"])
-            for line in history
-            if line.get(f"score/{name}") is not None
-        ]
-        for name in better
-        if any(f"score/{name}" in line for line in history)
-    }
-    panels = [Curve(f"{n} ({better[n]} is better)", points) for n, points in found.items()]
+    """Plots {key of the metrics: title} over images seen, one panel each, as far as they occur."""
+    panels = [
+        Curve(
+            title,
+            [(line["images"], line[key]) for line in history if line.get(key) is not None],
+        )
+        for key, title in titles.items()
+        if any(key in line for line in history)
+    ]
     draw_curves(path, panels, "images seen")
 
 

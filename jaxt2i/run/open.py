@@ -25,7 +25,7 @@ from jaxt2i.engine import draw, loop, mesh
 from jaxt2i.engine import state as states
 from jaxt2i.engine.method import Method
 from jaxt2i.nn.remat import POLICIES
-from jaxt2i.run import borrow, cache, flags, health, placement, processes
+from jaxt2i.run import borrow, cache, flags, health, machine, placement, processes
 from jaxt2i.run import facts as facts_of
 from jaxt2i.run.facts import Facts
 
@@ -59,7 +59,8 @@ LEARNED = {
 def prepare_jax() -> None:
     """Sets what XLA reads, joins the other processes where there are any, turns the cache on.
 
-    To be called before anything is computed; `jaxt2i.run.flags` holds the flags.
+    Says on stderr what is computed on. To be called before anything is computed;
+    `jaxt2i.run.flags` holds the flags.
     """
     logging.set_verbosity(logging.WARNING)  # orbax tells its whole life at INFO
     several = processes.expected()
@@ -67,6 +68,7 @@ def prepare_jax() -> None:
     cache.use(cache.home())
     if several:
         processes.join()
+    machine.say()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,8 +204,7 @@ def open_run(config: ConfigDict, facts: Facts | None = None) -> Run:
         )
     if method.borrowed:
         loaders = {
-            n: functools.partial(borrow.borrowed, config.init_from, n, method)
-            for n in method.borrowed
+            n: functools.partial(borrow.borrowed, config, n, method) for n in method.borrowed
         }
         method = dataclasses.replace(method, pretrained={**method.pretrained, **loaders})
     return Run(config, method, tokenizer, sizes, facts)

@@ -15,8 +15,9 @@ from ml_collections import ConfigDict
 
 from jaxt2i.config import ConfigError
 from jaxt2i.data import schema, sources, tokenize, words
-from jaxt2i.run import export, log, settings
-from jaxt2i.run.open import LEARNED
+from jaxt2i.encoders import pretrained
+from jaxt2i.run import borrow, export, log, settings
+from jaxt2i.run.open import LEARNED, Run
 
 # Examples whose captions are read for it.
 READ = 100_000
@@ -42,6 +43,29 @@ def prepared(config: ConfigDict, workdir: Path) -> ConfigDict:
     if config.data.tokenizer in LEARNED:
         config.data.tokenizer = str(learned(config, workdir))
     return config
+
+
+def inherit(run: Run, workdir: Path) -> None:
+    """Keeps the frozen networks that an earlier run trained in the work directory.
+
+    They are this run's own from then on, whatever becomes of the earlier one.
+
+    Raises:
+      ConfigError: where there are none, or of other sizes.
+    """
+    config, folder = run.config, workdir / settings.INHERITED
+    if not run.method.borrowed:
+        return
+
+    def make(part: Path) -> None:
+        part.mkdir()
+        for net in run.method.borrowed:
+            variables = borrow.borrowed(config, net, run.method)
+            pretrained.save_variables(part / f"{net}.safetensors", variables)
+        log.say(f"{', '.join(run.method.borrowed)}: from {config.init_from}, kept in {folder}")
+
+    once(folder, make)
+    config.inherited = str(folder)
 
 
 def once(path: Path, make) -> None:

@@ -1,5 +1,6 @@
 """Weights to draw with: of a run's checkpoint, or converted ones, straight into their places."""
 
+import dataclasses
 from pathlib import Path
 
 import jax
@@ -46,7 +47,8 @@ def from_run(run: Run, workdir: Path, layout: Layout) -> tuple[states.State, dic
 def from_weights(run: Run, folder: Path, layout: Layout) -> tuple[states.State, dict]:
     """(state without optimisers, frozen weights) of converted weights.
 
-    Networks that the folder lacks are left out; only pictures need to be possible.
+    Trained networks that the folder lacks are left out; only pictures need to be possible. Frozen
+    ones that it holds, a tuned text tower for instance, are used instead of the published ones.
 
     Args:
       run: the configuration that the weights belong to.
@@ -64,13 +66,18 @@ def from_weights(run: Run, folder: Path, layout: Layout) -> tuple[states.State, 
     tree, _ = borrow.earlier(str(folder))
     spec = run.batch_spec()
     shapes, frozen = states.shapes(run.method, spec)
-    params, extra = {}, {}
-    for net in run.method.trained:
+    params, extra, own = {}, {}, {}
+    for net in run.method.nets:
         if net not in tree["params"]:
             continue
-        params[net], extra[net] = tree["params"][net], tree["extra"][net]
-        wanted = checkpoint.named({"params": shapes.params[net], **shapes.extra.get(net, {})})
-        given = checkpoint.named({"params": params[net], **extra[net]})
+        its, more = tree["params"][net], tree["extra"][net]
+        if net in run.method.frozen:
+            own[net] = {"params": its, **more}
+            wanted = checkpoint.named(frozen[net])
+        else:
+            params[net], extra[net] = its, more
+            wanted = checkpoint.named({"params": shapes.params[net], **shapes.extra.get(net, {})})
+        given = checkpoint.named({"params": its, **more})
         for name, want in wanted.items():
             seen = tuple(given[name].shape) if name in given else "nothing"
             if seen != tuple(want.shape):
@@ -79,8 +86,14 @@ def from_weights(run: Run, folder: Path, layout: Layout) -> tuple[states.State, 
                     f"asks for {tuple(want.shape)}; is it the --config that these weights belong "
                     "to?"
                 )
-    log.say(f"weights of {', '.join(params) or 'nothing'} from {folder}")
+    strange = sorted(set(tree["params"]) - set(run.method.nets))
+    log.say(
+        f"weights of {', '.join([*params, *own]) or 'nothing'} from {folder}"
+        + (f"; not used: {', '.join(strange)}" if strange else "")
+    )
     state = states.State(jnp.zeros((), jnp.int32), params, extra, {}, {})
     state = jax.device_put(state, layout.shardings(state))
     seed, where = run.config.seed, layout.shardings(frozen)
-    return state, states.create_frozen(run.method, spec, seed, where)
+    loaders = {net: lambda net=net: own[net] for net in own}
+    method = dataclasses.replace(run.method, pretrained={**run.method.pretrained, **loaders})
+    return state, states.create_frozen(method, spec, seed, where)

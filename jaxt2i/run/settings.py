@@ -16,6 +16,8 @@ from jaxt2i.run import log
 
 # Folder of a work directory with the networks of config.perception_from.
 PERCEPTION = "perception"
+# Folder of a work directory with the frozen networks that an earlier run trained.
+INHERITED = "inherited"
 UNITS = ("steps", "images", "epochs", "percent")
 # Fields that may change between an attempt and its continuation without a word.
 FREE = (
@@ -42,6 +44,8 @@ def read_config(workdir: Path) -> ConfigDict:
             "training run; train prints it when it starts"
         )
     config = ConfigDict(json.loads(path.read_text()))
+    if config.get("inherited"):
+        config.inherited = str(workdir / INHERITED)
     own = workdir / PERCEPTION
     if config.get("perception_from") and own.is_dir():
         # Wherever the work directory was when this was written.

@@ -52,6 +52,7 @@ def train(config: ConfigDict, workdir: Path, command: str) -> None:
     told, sources = known(config, workdir)
     run = dataclasses.replace(run, facts=told) if run else open_run(config, told)
     source, held_out = sources[config.data.split], sources[config.data.eval_split]
+    own.inherit(run, workdir)
     method, layout = run.method, run.layout()
     train_data = run.pipeline(source, config.batch_size, method.needs)
     fed = stream.Stream(train_data, config.data, tokenizer_path(config.data.tokenizer))
@@ -69,6 +70,7 @@ def train(config: ConfigDict, workdir: Path, command: str) -> None:
     rules = step.Rules(
         config.seed, config.batch_size, total, config.accumulate, config.skip_nonfinite
     )
+    begin = borrow.fresh_start(config, method, later=checkpoint.exist(workdir))
     score_rows = config.score_images // layout.mesh.size * layout.mesh.size
     score_data = run.pipeline(held_out, score_rows, method.needs, caption="first")
     settings.note_changes(workdir, config)
@@ -92,7 +94,7 @@ def train(config: ConfigDict, workdir: Path, command: str) -> None:
             grid=grid_of(run, held_out) if method.sampler else None,
             score_batch=(lambda: layout.put_batch(score_data.batch_at(0))) if score_rows else None,
             settle_batches=settling(run, source, layout.put_batch),
-            init_from=borrow.fresh_start(config, method),
+            init_from=begin,
             probe=probe_of(run, held_out) if method.sampler else None,
             stop_when_dead=config.get("stop_when_dead", False),
         )

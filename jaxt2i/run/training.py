@@ -26,9 +26,6 @@ from jaxt2i.engine.method import Batch, Method, Tree
 from jaxt2i.engine.state import State
 from jaxt2i.run import cache, checkpoint, chips, health, log, profile
 
-# What the screen shows beside scores of how drawn pictures compare with real ones.
-SHOWN = ("pixels/colours", "pixels/spectrum")
-
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
@@ -152,7 +149,7 @@ def train(
         painting = Painting(method, rules, schedule, layout, frozen, grid, score_batch, probe)
         programs = compiling.result()
     first, flags = int(state.step), loop.Flags(method)
-    log.say(log.parameter_table(method, state, frozen))
+    log.say(log.parameter_table(method, state, frozen), *flattered(method))
     log.say(
         f"step program: {programs.flops / 1e9:,.1f} GFLOP a step and device, compiled in "
         f"{programs.compile_seconds:.1f} s{' (from the cache)' * programs.cached}; "
@@ -160,7 +157,7 @@ def train(
     )
     if jax.process_index() == 0:
         (workdir / "parameters.txt").write_text(log.parameter_list(state))
-    records = log.Records(workdir, first, method.better)
+    records = log.Records(workdir, first, method.better, guided=bool(method.guided_by))
     progress = log.Progress(first, schedule.total_steps, rules.batch_size)
     watch = health.Watch(progress.say, *((probe.real, probe.captions) if probe else ()))
     desk = Desk(
@@ -226,6 +223,17 @@ def start(
         return restored[0], states.create_frozen(method, batch, rules.seed, shardings[1])
     state, frozen = states.create(method, batch, rules.seed, shardings)
     return init_from(state) if init_from else state, frozen
+
+
+def flattered(method: Method) -> list[str]:
+    """What to say where the network that scores a run also trains it."""
+    if not method.guided_by:
+        return []
+    return [
+        f"scores {', '.join(method.better)} come from {', '.join(map(repr, method.guided_by))}, "
+        f"which the losses use too: they may praise noise. No network makes pixels/* (distances "
+        "to real pictures); python -m jaxt2i.evaluate judges with others"
+    ]
 
 
 class Preemption:
@@ -500,7 +508,7 @@ class Painting(Part):
         if scores or looks:
             desk.records.write(number, {"images": images, **scores, **looks})
             desk.records.curves()
-            shown = scores | {k: v for k, v in looks.items() if k in SHOWN}
+            shown = scores | {k: v for k, v in looks.items() if k in log.DISTANCES}
             text = "  ".join(f"{k} {v:.4g}" for k, v in shown.items())
             desk.progress.say(f"step {number}: {text}")
         if desk.stop_when_dead:

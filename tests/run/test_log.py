@@ -57,7 +57,8 @@ def test_a_run_goes_on_without_clu(tmp_path, monkeypatch, capsys):
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "clu.metric_writers", None)
     records = log.Records(tmp_path, 0, {"gap": "lower"})
-    records.submit(lambda: records.write(1, {"images": 16, "score/gap": 0.5}))
+    values = {"score/gap": 0.5, "health/saturated": 0.1}
+    records.submit(lambda: records.write(1, {"images": 16, **values}))
     records.submit(lambda: records.grid(1, np.zeros((2, 8, 8, 3), np.uint8), ["a", "b"]))
     records.submit(records.curves)
     records.drain()
@@ -65,7 +66,7 @@ def test_a_run_goes_on_without_clu(tmp_path, monkeypatch, capsys):
     assert records.failure is None
     assert capsys.readouterr().out.count("TensorBoard files are not written") == 1
     names = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()}
-    assert names == {"metrics.jsonl", "curves.png", "samples/00000001.png"}
+    assert names == {"metrics.jsonl", "curves.png", "health.png", "samples/00000001.png"}
 
 
 def test_a_records_error_is_kept_for_the_loop(tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ from PIL import Image
 
 import jaxt2i
 from configs import attngan, clip, damsm, df_gan, galip
+from jaxt2i import evaluate
 from jaxt2i.config import ConfigError
 from jaxt2i.run import borrow, own, settings, train
 
@@ -51,7 +52,9 @@ def test_a_tokenizer_is_learned_from_the_captions_and_kept(seen):
     assert settings.read_config(seen).data.tokenizer == str(kept)
 
 
-def test_its_run_reads_and_sees_for_another_system_wherever_that_goes(seen, pictures, tmp_path):
+def test_its_run_reads_and_sees_for_another_system_wherever_that_goes(
+    seen, pictures, tmp_path, capsys
+):
     config = small(galip.get_config("tiny"), pictures)
     config.perception_from = str(seen)
     config.model.update(taps=(0, 1, 1), prompts=1)
@@ -68,6 +71,23 @@ def test_its_run_reads_and_sees_for_another_system_wherever_that_goes(seen, pict
     own_tower, its = system.weights[1]["text"]["params"], tower["params"]["text"]
     assert jax.tree.structure(own_tower) == jax.tree.structure(its)
     jax.tree.map(np.testing.assert_array_equal, own_tower, its)
+
+    # It may not judge what it has trained; another one may.
+    asked = ["--workdir", str(moved), "--metrics", "independent", "--num", "12", "--weights"]
+    with pytest.raises(SystemExit, match=r"is the very network 'image' of .*moved, which trained"):
+        evaluate.main([*asked, f"clip={seen}"])
+    with pytest.raises(SystemExit, match="trains no CLIP; give one of"):
+        evaluate.main([*asked, f"clip={moved}"])
+    config = small(clip.get_config("tiny"), pictures, tokenizer="own_pieces", tokens=10)
+    config.seed = 1
+    config.model.update(vocab=400, width=16)
+    train.train(config, tmp_path / "other", "clip")
+    evaluate.main([*asked, f"clip={tmp_path / 'other'}"])
+    (file,) = (moved / "evaluation").glob("*.json")
+    found = {s["metric"]: s for s in json.loads(file.read_text())["scores"]}
+    assert set(found) == {f"independent_{n}" for n in ("r_precision", "colour", "frechet")}
+    for metric in ("independent_r_precision", "independent_colour"):
+        assert {"real_pictures", "shuffled_captions"} <= found[metric]["facts"].keys()
 
 
 def test_a_run_of_damsm_serves_the_systems_that_read_words(pictures, tmp_path):

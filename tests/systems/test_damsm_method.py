@@ -1,5 +1,7 @@
 """DAMSM as a method: its optimiser, and what it asks of the data."""
 
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -39,6 +41,19 @@ def test_moments_are_forgotten_every_epoch_and_the_text_is_clipped():
     assert not np.allclose(moved[1]["text"]["w"], moved[1]["image"]["code"], rtol=1e-3)
     clipped, _ = damsm.Optim().clip_text().update({"w": jnp.full(2, 10.0)}, optax.EmptyState())
     assert jnp.linalg.norm(clipped["w"]) == pytest.approx(0.25)
+
+
+def test_epochs_are_counted_in_the_data_whatever_the_batch():
+    config = settings.preset("configs/damsm.py", "cub")
+    optim = damsm.Optim(**config.optim)
+    for batch, steps in ((48, 184), (96, 92), (8855, 1), (100_000, 1)):
+        config.batch_size = batch
+        found = damsm.in_steps(optim, config, {"train": 8855})
+        assert found.decay_every_steps == steps
+    own = dataclasses.replace(optim, decay_every_steps=7)
+    assert damsm.in_steps(own, config, {"train": 8855}) is own
+    with pytest.raises(ConfigError, match=r"decay_every_epochs=1.0: this data source has no end"):
+        damsm.in_steps(optim, config, {"train": None})
 
 
 def test_classes_are_needed_only_where_they_mask():

@@ -400,6 +400,7 @@ def build(cfg) -> Method:
         vocab=model.text_vocab,
         score=losses.score,
         better=BETTER,
+        guided_by=("image",),
         notes=(
             "reads and scores with the DAMSM of "
             + (cfg.init_from if pretrained else "random weights: speed alone"),

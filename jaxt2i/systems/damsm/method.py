@@ -7,7 +7,8 @@ batch is a negative for every picture of it, on whichever device either lies.
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -70,10 +71,11 @@ class Optim:
     Attributes:
       lr: the first learning rate.
       b1, b2, eps: Adam's.
-      decay: factor on the learning rate after every epoch.
-      decay_every_steps: steps of an epoch; 0 = constant.
+      decay: factor on the learning rate, every so often.
+      decay_every_steps: how often in steps; 0: as decay_every_epochs says.
+      decay_every_epochs: how often in passes through the training data; 0: never.
       floor: no decay from here on.
-      restart: forget the moments after every epoch, as the original makes a new Adam.
+      restart: forget the moments as often, as the original makes a new Adam every epoch.
       clip: largest norm of the text encoder's gradient.
     """
 
@@ -83,6 +85,7 @@ class Optim:
     eps: float = 1e-8
     decay: float = 0.98
     decay_every_steps: int = 0
+    decay_every_epochs: float = 0.0
     floor: float = 2e-4
     restart: bool = True
     clip: float = 0.25
@@ -164,9 +167,34 @@ class Losses:
         return Player("damsm", ("text", "image"), self.loss, optim.tx(self.model.train_trunk))
 
 
-def build(cfg) -> Method:
-    """The method of a config: `cfg.model` holds `Model`, `cfg.optim` holds `Optim`."""
+def in_steps(optim: Optim, cfg, counts: Mapping[str, int | None]) -> Optim:
+    """The optimiser with its decay counted in steps.
+
+    Raises:
+      ConfigError: for epochs of a source without end.
+    """
+    if optim.decay_every_steps or not optim.decay_every_epochs:
+        return optim
+    # Where only drawing or scoring is asked for, nothing is known of the data, and nothing decays.
+    size = counts.get(cfg.data.split, cfg.batch_size)
+    if size is None:
+        raise ConfigError(
+            f"config.optim.decay_every_epochs={optim.decay_every_epochs}: this data source has no "
+            "end, so it has no epochs; set config.optim.decay_every_steps"
+        )
+    steps = max(1, round(optim.decay_every_epochs * size / cfg.batch_size))
+    return dataclasses.replace(optim, decay_every_steps=steps)
+
+
+def build(cfg, facts: Any = None) -> Method:
+    """The method of a config: `cfg.model` holds `Model`, `cfg.optim` holds `Optim`.
+
+    Args:
+      cfg: the configuration.
+      facts: `jaxt2i.run.facts.Facts` of the training data, whose epochs the decay counts.
+    """
     model = fields(Model, cfg.model, "config.model")
+    optim = in_steps(fields(Optim, cfg.optim, "config.optim"), cfg, facts.counts if facts else {})
     if model.trunk not in TRUNKS:
         raise ConfigError(f"config.model.trunk={model.trunk!r}; expected one of {TRUNKS}")
     dtype = compute_dtype(cfg.precision, jax.default_backend())
@@ -208,7 +236,7 @@ def build(cfg) -> Method:
             )
     return Method(
         nets=nets,
-        players=(losses.player(fields(Optim, cfg.optim, "config.optim")),),
+        players=(losses.player(optim),),
         init=init,
         needs=("image", "tokens", "token_mask", *(("label",) if model.class_mask else ())),
         pretrained=pretrained,

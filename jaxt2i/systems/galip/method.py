@@ -474,6 +474,7 @@ def build(cfg) -> Method:
         vocab=sees.text.vocab,
         score=losses.score,
         better=BETTER,
+        guided_by=("image",),
         notes=(sees.about,),
     )
 

@@ -47,6 +47,8 @@ class Model:
       low_precision_blocks: the highest resolutions that compute in the policy's dtype.
       train_mode: "all" (synthesis and mapping), "text_encoder" (the sentence encoder alone; D and
         the guidance keep the frozen one), "freeze64" (blocks above 64 px and every ToRGB layer).
+      tuned_text: G reads with a tower that an earlier phase tuned, which config.init_from brings; D
+        and the guidance keep the untuned one.
       micro_batch: consecutive examples that share a crop and, in groups of at most 8, batch
         statistics: the official per-device micro-batch, made explicit.
       hinge_over_micro_batch: divide the adversarial terms by `micro_batch`, as the official code
@@ -59,6 +61,7 @@ class Model:
       crop_probability: share of micro-batches that D sees cropped, not shrunk, when pictures are
         larger than its feature network's input.
       blur_init_sigma, blur_fade_images: Gaussian blur of D's input, fading out linearly.
+      blur_start_images: images that earlier phases saw, from which the blur fades on.
       ema_images: half-life of the average of G in images; 0 = batch_size * 10000 / 32.
       shared_z: one latent batch for both players, which saves a generator pass; the official code
         draws two.
@@ -78,6 +81,7 @@ class Model:
     res_blocks: int = 2
     low_precision_blocks: int = 4
     train_mode: str = "all"
+    tuned_text: bool = False
     micro_batch: int = 8
     hinge_over_micro_batch: bool = True
     clip_weight: float = 0.2
@@ -87,6 +91,7 @@ class Model:
     crop_probability: float = 0.5
     blur_init_sigma: float = 32.0
     blur_fade_images: float = 1e6
+    blur_start_images: float = 0.0
     ema_images: float = 0.0
     shared_z: bool = False
     bound: str = ""
@@ -113,9 +118,14 @@ class Losses:
         return self.model.train_mode == "text_encoder"
 
     @property
+    def tuned(self) -> bool:
+        """Whether G's tower is another than that of D and the guidance."""
+        return self.trains_text or self.model.tuned_text
+
+    @property
     def reference(self) -> str:
-        """The frozen text tower, for D and the guidance."""
-        return "text_reference" if self.trains_text else "text"
+        """The untuned text tower, for D and the guidance."""
+        return "text_reference" if self.tuned else "text"
 
     @property
     def hinge_scale(self) -> float:
@@ -126,7 +136,7 @@ class Losses:
         """Unit sentence vectors [B, S]: what G is given, and what D and the guidance hold true."""
         tokens = batch["tokens"], batch["token_mask"]
         truth = l2_normalize(ctx(self.reference, *tokens).sentence)
-        own = l2_normalize(ctx("text", *tokens).sentence) if self.trains_text else truth
+        own = l2_normalize(ctx("text", *tokens).sentence) if self.tuned else truth
         return own, truth
 
     def generate(self, ctx: Ctx, sentence: jax.Array, name: str) -> jax.Array:
@@ -142,7 +152,8 @@ class Losses:
         """Logits [B, 5 N] of pictures in [-1, 1], and [B, 16] of the head on pixels, if any."""
         m = self.model
         if m.blur_init_sigma:
-            sigma = networks.blur_sigma(ctx.images, m.blur_init_sigma, m.blur_fade_images)
+            seen = ctx.images + m.blur_start_images
+            sigma = networks.blur_sigma(seen, m.blur_init_sigma, m.blur_fade_images)
             blur = resample.blur_matrix(sigma, self.resolution, m.blur_init_sigma)
             image = resample.apply_matrices(image, blur, blur)
         seen = networks.discriminator_input(
@@ -256,8 +267,8 @@ class Losses:
         if m.pixel_head:
             size = m.micro_batch // math.ceil(m.micro_batch / 8)
             out["pixels"] = pixels.PixelHead(base=m.pixel_head, virtual_size=size, dtype=dtype)
-        # The tower that learns is a network of its own beside the frozen one.
-        return out | ({"text_reference": self.sees.text} if self.trains_text else {})
+        # The tower that learns, or learned, is a network of its own beside the untuned one.
+        return out | ({"text_reference": self.sees.text} if self.tuned else {})
 
     def init(self, nets: dict[str, nn.Module], key: jax.Array, batch: Batch) -> dict:
         """Random variables of every network."""
@@ -279,7 +290,7 @@ class Losses:
             },
             options={"g": {"noise": "const"}},
         )
-        return out | ({"text_reference": out["text"]} if self.trains_text else {})
+        return out | ({"text_reference": out["text"]} if self.tuned else {})
 
 
 def build(cfg) -> Method:
@@ -305,8 +316,11 @@ def build(cfg) -> Method:
     losses = Losses(model, sees, cfg.data.resolution)
     nets = losses.nets(compute_dtype(cfg.precision, jax.default_backend()))
     load = dict(sees.load)
-    if losses.trains_text and "text" in load:
+    if losses.tuned and "text" in load:
         load["text_reference"] = load["text"]
+    inherited = model.tuned_text and not losses.trains_text and model.weights == "pretrained"
+    if inherited:
+        load.pop("text", None)
     critics = ("d", "pixels") if model.pixel_head else ("d",)
     learner = "text" if losses.trains_text else "g"
     tx = {n: fields(Adam, cfg.optim[n], f"config.optim.{n}").tx() for n in ("d", "g")}
@@ -324,12 +338,16 @@ def build(cfg) -> Method:
         init=functools.partial(losses.init, nets),
         needs=("image", "tokens", "token_mask"),
         sampler=losses.sampler,
-        frozen=(losses.reference, "features", "guide"),
+        frozen=(losses.reference, "features", "guide", *(("text",) if inherited else ())),
         pretrained=load,
+        borrowed=("text",) if inherited else (),
+        lineage={} if losses.tuned else {"text": "model.tuned_text=True"},
         ema={"g": ema, **({"text": ema} if losses.trains_text else {})},
         vocab=sees.text.vocab,
         score=losses.score,
         better=BETTER,
+        # The features that the mini CLIP lends to D are the guide's own.
+        guided_by=("guide",) if model.clip_weight or model.perception == "mini" else (),
         notes=(sees.about,),
     )
 
