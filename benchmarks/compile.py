@@ -29,7 +29,7 @@ def child(case: str, batch: int) -> None:
     from jaxt2i.engine import state as states
     from jaxt2i.engine import step as steps
     from jaxt2i.planning import compiled
-    from jaxt2i.run import placement, settings
+    from jaxt2i.run import hlo, placement, settings
     from jaxt2i.run.open import load_method
 
     jax.config.update("jax_enable_compilation_cache", False)
@@ -59,7 +59,7 @@ def child(case: str, batch: int) -> None:
         done = program.compile()
         line["programs"][f"every {every}"] = {
             "compile_s": round(time.perf_counter() - began, 2),
-            "gflop": round((done.cost_analysis() or {}).get("flops", 0.0) / 1e9, 1),
+            "gflop": round(hlo.flops(done) / 1e9, 1),
             "temporary_mib": round(done.memory_analysis().temp_size_in_bytes / 2**20),
         }
     line["cpu_s"] = round(time.process_time() - cpu, 2)

@@ -17,8 +17,8 @@ from machine import report, show
 
 from jaxt2i.engine import state as states
 from jaxt2i.engine import step as steps
+from jaxt2i.run import hlo, settings
 from jaxt2i.run import open as runs
-from jaxt2i.run import settings
 
 
 def opened(args, batch_size: int, **model) -> runs.Run:
@@ -83,7 +83,7 @@ def measure(args, batch_size: int) -> list[dict]:
             "batch": batch_size,
             "precision": args.precision,
             "compile_s": round(seconds, 1),
-            "gflop": round(compiled.cost_analysis()["flops"] / 1e9, 1),
+            "gflop": round(hlo.flops(compiled) / 1e9, 1),
             "temporary_mib": round(compiled.memory_analysis().temp_size_in_bytes / 2**20),
         }
         if args.time:

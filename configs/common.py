@@ -37,7 +37,14 @@ def base() -> ConfigDict:
     c.keep_checkpoints = 3
     # Checkpoints of steps divisible by this stay for good; 0: none.
     c.keep_period_steps = 0
-    # An earlier run's work directory, or converted weights: matched by name and shape.
+    # Checkpoints are made after these steps, too, and stay for good.
+    c.keep_at_steps = ()
+    # The same, after so many passes through the data.
+    c.keep_at_epochs = ()
+    # The score whose best checkpoint stays for good (--step best); "": the system's first.
+    c.best_by = ""
+    # An earlier run's work directory, or converted weights: matched by name and shape. RUN@best or
+    # RUN@STEP names a checkpoint, else it is the newest; NET=RUN,NET=RUN each network's own.
     c.init_from = ""
     # Networks that init_from trained and that this run is to go on without.
     c.init_without = ()

@@ -456,16 +456,18 @@ def here() -> mesh.Layout:
 def load(
     workdir: str | Path,
     *,
+    step: str | int = "newest",
     after: Sequence["str | Path | System"] = (),
     use_ema: bool = True,
     chunk: int = 0,
     layout: mesh.Layout | None = None,
     data_path: str = "",
 ) -> System:
-    """The newest checkpoint of a run, ready to draw.
+    """A checkpoint of a run, ready to draw.
 
     Args:
       workdir: the run's directory.
+      step: "newest", "best" by the run's score, or a number.
       after: earlier runs that fill what is missing in a row: a layout for a caption, for instance.
       use_ema: averaged weights where there are any.
       chunk: rows a device draws at once; 0: what suits the platform.
@@ -480,7 +482,7 @@ def load(
     if data_path:
         config.data.path = data_path
     run = open_run(config, facts.read(workdir))
-    state, frozen, step = restore.from_run(run, workdir, layout)
+    state, frozen, number = restore.from_run(run, workdir, layout, str(step))
     chain = [s if isinstance(s, System) else load(s, use_ema=use_ema) for s in after]
     return System(
         run=run,
@@ -490,7 +492,7 @@ def load(
         layout=layout,
         use_ema=use_ema,
         chunk=chunk,
-        about={"source": str(workdir), "step": step},
+        about={"source": str(workdir), "step": number},
     )
 
 

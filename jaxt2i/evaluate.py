@@ -77,6 +77,9 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
         allow_abbrev=False,
     )
     p.add_argument("--workdir", type=Path, help="a training run")
+    p.add_argument(
+        "--step", default="newest", help="of it: newest (the default), best, or a number"
+    )
     p.add_argument("--images", type=Path, metavar="DIR", help="pictures to judge")
     p.add_argument("--reference", type=Path, metavar="DIR|NPZ", help="what to compare them with")
     p.add_argument("--protocol", default="tf2015", help="how to measure; default tf2015")
@@ -112,6 +115,8 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
         p.error("give --workdir RUN, or --images DIR with --reference DIR")
     if args.watch and not args.workdir:
         p.error("--watch needs --workdir RUN")
+    if args.step != "newest" and (args.watch or not args.workdir):
+        p.error("--step chooses a checkpoint of --workdir RUN; --watch judges each new one")
     if args.batch < 1 or args.num < 0 or args.resolution < 0:
         p.error("--batch is 1 or more, --num and --resolution are 0 (the default) or more")
     if args.out and args.out.exists() and not args.out.is_dir():
@@ -299,18 +304,18 @@ class Opened:
     step: int
 
 
-def opened(workdir: Path) -> Opened:
+def opened(workdir: Path, which: str = "newest") -> Opened:
     """Opens a run; processes that see different checkpoints look again until they agree."""
     run = runs.open_run(settings.read_config(workdir), facts.read(workdir))
     while True:
-        state, frozen, step = restore.from_run(run, workdir, api.here())
+        state, frozen, step = restore.from_run(run, workdir, api.here(), which)
         if len(np.unique(together(np.array([step])))) == 1:
             return Opened(run, state, frozen, step)
 
 
 def judge_run(args: argparse.Namespace) -> report.Result:
     """Judges the newest checkpoint of --workdir."""
-    of = opened(args.workdir)
+    of = opened(args.workdir, args.step)
     run, config = of.run, of.run.config
     check_run(args, run)
     log.say(f"judging {args.workdir} at step {of.step:,}")

@@ -75,6 +75,7 @@ def arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         allow_abbrev=False,
     )
     p.add_argument("--workdir", type=Path, help="the training run")
+    p.add_argument("--step", default="newest", help="newest (the default), best, or a number")
     p.add_argument("--config", metavar="FILE[:preset]", help="with --weights: the configuration")
     p.add_argument("--weights", type=Path, metavar="DIR", help="what jaxt2i.convert wrote")
     p.add_argument("--describe", action="store_true", help="print what can be set, and stop")

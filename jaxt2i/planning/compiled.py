@@ -287,7 +287,6 @@ def count(name: str, every: int, lowered: jax.stages.Lowered, plan: Plan) -> Pro
         seconds = time.monotonic() - started
         program = hlo.Program(text(compiled, Path(folder)))
     cost, memory = compiled.cost_analysis() or {}, compiled.memory_analysis()
-    full, once = program.flops()
     held = early.Buffers(
         memory.argument_size_in_bytes,
         memory.output_size_in_bytes,
@@ -295,7 +294,7 @@ def count(name: str, every: int, lowered: jax.stages.Lowered, plan: Plan) -> Pro
         memory.temp_size_in_bytes,
     )
     code = memory.generated_code_size_in_bytes
-    flops = cost.get("flops", 0.0) + full - once
+    flops = hlo.flops(compiled, program)
     made = counted(name, every, seconds, program, held, plan)
     return dataclasses.replace(
         made,

@@ -16,7 +16,7 @@ from jaxt2i.data.sources import SOURCES, files
 from jaxt2i.engine.method import ConfigError
 from jaxt2i.planning import compiled
 from jaxt2i.planning.compiled import Plan
-from jaxt2i.run import chips, log, profile, settings
+from jaxt2i.run import chips, hlo, log, profile, settings
 from jaxt2i.run import open as runs
 from jaxt2i.run.chips import GIB
 
@@ -178,10 +178,8 @@ def step_lines(plan: Plan) -> list[str]:
     """FLOPs of the average step, of its programs as they are traced."""
     flops = 0.0
     for every, program in compiled.lower_step(plan):
-        flops += (program.cost_analysis() or {}).get("flops", 0.0) / every
-    lines = [
-        f"{flops / 1e9:,.3f} GFLOP, all devices together (as traced: what loops repeat counts once)"
-    ]
+        flops += hlo.flops(program) / every
+    lines = [f"{flops / 1e9:,.3f} GFLOP, all devices together, as traced"]
     device = jax.devices()[0]
     peak = chips.peak_flops(device)
     if peak:

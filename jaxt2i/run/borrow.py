@@ -33,6 +33,19 @@ def folders(init_from: str | Mapping[str, str]) -> dict[str, str]:
     return {EVERY: init_from} if init_from else {}
 
 
+def at_step(folder: str) -> tuple[str, int | None]:
+    """(folder, step; None: the newest) of "FOLDER", "FOLDER@STEP" or "FOLDER@best".
+
+    Raises:
+      ConfigError: for a step that is not there.
+    """
+    place, _, which = folder.rpartition("@")
+    if not place or Path(folder).exists():
+        return folder, None
+    score = settings.read_config(Path(place)).get("best_by", "")
+    return place, checkpoint.chosen(place, which, score)
+
+
 def earlier(folder: str) -> tuple[dict, str]:
     """Arrays of an earlier run, or of converted weights, for a fresh start.
 
@@ -44,11 +57,12 @@ def earlier(folder: str) -> tuple[dict, str]:
     Raises:
       ConfigError: when there is nothing to start from.
     """
+    folder, which = at_step(folder)
     files = sorted(Path(folder).glob("*.safetensors"))
     if files:
         out, where = {"params": {}, "extra": {}}, folder
     else:
-        out, where = checkpoint.latest(folder)
+        out, where = checkpoint.latest(folder, which)
         files = sorted((Path(folder) / settings.INHERITED).glob("*.safetensors"))
     for file in files:
         variables = pretrained.load_variables(file)

@@ -4,9 +4,11 @@ Every save carries fingerprints of its arrays. A checkpoint that cannot be read,
 do not match their fingerprints, is passed over with a warning for the one before it.
 """
 
+import contextlib
 import dataclasses
+import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ from jaxt2i.engine.state import State
 from jaxt2i.nn.optim import path_name
 
 FOLDER = "checkpoints"
+# File of a work directory with {score: "higher" | "lower"}.
+SCORES = "scores.json"
 
 
 def as_bits(x: jax.Array) -> jax.Array:
@@ -59,23 +63,45 @@ def handlers() -> dict[str, Any]:
     return {"state": ocp.PyTreeCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()}
 
 
+@dataclasses.dataclass(frozen=True)
+class Kept:
+    """Which checkpoints stay.
+
+    Attributes:
+      newest: how many of the newest.
+      period_steps: those whose step this divides; 0 = none.
+      steps: those of these steps.
+      best: steps of checkpoints -> the best one by a score; None where none has it.
+    """
+
+    newest: int = 3
+    period_steps: int = 0
+    steps: tuple[int, ...] = ()
+    best: Callable[[Sequence[int]], int | None] = lambda steps: None
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        """Whether each of them stays; asked by orbax after every save."""
+        steps = [found.step for found in checkpoints]
+        stay = {*steps[-self.newest :], *self.steps, self.best(steps)}
+        every = self.period_steps
+        return [step in stay or bool(every and step % every == 0) for step in steps]
+
+
 class Checkpoints:
     """The checkpoints of one work directory.
 
     Args:
       workdir: the run's directory; they lie in its folder "checkpoints".
-      keep: how many of the newest to keep.
-      keep_period_steps: keep those whose step this divides forever; 0 = none.
+      kept: which of them stay.
     """
 
-    def __init__(self, workdir: str | Path, keep: int = 3, keep_period_steps: int = 0):
+    def __init__(self, workdir: str | Path, kept: Kept | None = None):
         self.folder = Path(workdir).resolve() / FOLDER
         self._manager = ocp.CheckpointManager(
             self.folder,
             item_handlers=handlers(),
             options=ocp.CheckpointManagerOptions(
-                max_to_keep=keep,
-                keep_period=keep_period_steps or None,
+                preservation_policy=kept or Kept(),
                 enable_async_checkpointing=True,
                 create=True,
             ),
@@ -98,13 +124,16 @@ class Checkpoints:
             args=ocp.args.Composite(state=ocp.args.PyTreeSave(state), meta=ocp.args.JsonSave(meta)),
         )
 
-    def restore(self, like: Tree, partial: bool = False) -> tuple[Tree, dict[str, Any]] | None:
+    def restore(
+        self, like: Tree, partial: bool = False, step: int | None = None
+    ) -> tuple[Tree, dict[str, Any]] | None:
         """The newest checkpoint that is whole, laid out like `like`; None when there is none.
 
         Args:
           like: ShapeDtypeStructs with shardings: a State, or a dictionary of some of its fields.
             The checkpoint may come from another mesh.
           partial: restore only what is in `like`.
+          step: this one alone; None: the newest.
 
         Returns:
           (the arrays in the structure of `like`, what was stored beside them).
@@ -117,7 +146,8 @@ class Checkpoints:
             restore_args=ocp.checkpoint_utils.construct_restore_args(like),
             partial_restore=partial,
         )
-        for step in reversed(self.steps()):
+        wanted = [step] if step is not None else self.steps()[::-1]
+        for step in wanted:
             try:
                 meta = self.meta(step)
                 differing = mismatch(meta["fingerprints"], self._kinds(step), named(like), partial)
@@ -148,7 +178,7 @@ class Checkpoints:
         first = (str(error).splitlines() or [""])[0][:200]
         warnings.warn(
             f"checkpoint {self.folder / str(step)} cannot be used "
-            f"({type(error).__name__}: {first}); trying the one before it",
+            f"({type(error).__name__}: {first}); the one before it is tried, if any may be",
             stacklevel=3,
         )
 
@@ -236,12 +266,94 @@ class Transfer:
         return "\n".join([*lines, f"  ... and {hidden} more"] if hidden else lines)
 
 
-def latest(folder: str | Path) -> tuple[dict[str, Tree], str]:
+def chosen(workdir: str | Path, which: str, score: str = "") -> int | None:
+    """The step that a person means.
+
+    Args:
+      workdir: the run's directory.
+      which: "newest", "best" or a number.
+      score: the one that "best" goes by; "": the method's first.
+
+    Returns:
+      The step; None: the newest readable one.
+
+    Raises:
+      ConfigError: where there is none such, with those that there are.
+    """
+    if which in ("", "newest"):
+        return None
+    folder = Path(workdir) / FOLDER
+    steps = (
+        sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit()) if folder.is_dir() else []
+    )
+    listed = ", ".join(map(str, steps)) or "none"
+    if which == "best":
+        path = Path(workdir) / SCORES
+        better = json.loads(path.read_text()) if path.is_file() else {}
+        found = best_of(history(workdir), steps, *by_score(better, score))
+        if found is None:
+            raise ConfigError(
+                f"{folder}: no checkpoint of a step with a score, so none is the best; there are "
+                f"{listed}. Scores are made every config.sample_every_steps"
+            )
+        return found
+    if not which.isdigit() or int(which) not in steps:
+        raise ConfigError(
+            f"{folder} holds no checkpoint {which!r}; there are {listed}, and newest and best"
+        )
+    return int(which)
+
+
+def by_score(better: Mapping[str, str], score: str = "") -> tuple[str, bool]:
+    """(the score that checkpoints are chosen by, whether more of it is better).
+
+    Raises:
+      ConfigError: for a score that the method does not have.
+    """
+    if score and score not in better:
+        raise ConfigError(
+            f"config.best_by={score!r}: no such score; this system has "
+            f"{', '.join(better) or 'none'}"
+        )
+    name = score or next(iter(better), "")
+    return name, better.get(name) == "higher"
+
+
+def history(workdir: str | Path) -> list[dict[str, Any]]:
+    """The lines of a run's metrics.jsonl; half a line, as a killed run leaves it, is left out."""
+    path, lines = Path(workdir) / "metrics.jsonl", []
+    for text in path.read_text().splitlines() if path.is_file() else ():
+        with contextlib.suppress(json.JSONDecodeError):
+            lines.append(json.loads(text))
+    return lines
+
+
+def best_of(
+    lines: Sequence[Mapping[str, Any]], steps: Sequence[int], name: str, higher: bool
+) -> int | None:
+    """The step with the best score among some; None where none of them has one.
+
+    Args:
+      lines: of metrics.jsonl.
+      steps: those that count.
+      name: of the score.
+      higher: whether more is better.
+    """
+    found = {
+        line["step"]: line[f"score/{name}"]
+        for line in lines
+        if line["step"] in steps and line.get(f"score/{name}") is not None
+    }
+    return (max if higher else min)(found, key=found.get) if found else None
+
+
+def latest(folder: str | Path, step: int | None = None) -> tuple[dict[str, Tree], str]:
     """The newest readable checkpoint of a work directory as host arrays.
 
     Args:
       folder: a work directory, its checkpoints folder, or a folder of converted weights
         (NET.safetensors files).
+      step: this one; None: the newest.
 
     Returns:
       ({"params": {net: tree}, "extra": ..., "ema": ...}, description).
@@ -253,21 +365,23 @@ def latest(folder: str | Path) -> tuple[dict[str, Tree], str]:
     root = folder if folder.name == FOLDER else folder / FOLDER
     if root.is_dir():
         with ocp.CheckpointManager(root.resolve(), item_handlers=handlers()) as manager:
-            for step in sorted(manager.all_steps(), reverse=True):
+            for found in sorted(manager.all_steps(), reverse=True):
+                if step not in (None, found):
+                    continue
                 restored = manager.restore(
-                    step,
+                    found,
                     args=ocp.args.Composite(
                         state=ocp.args.PyTreeRestore(
                             restore_args=jax.tree.map(
                                 lambda _: ocp.RestoreArgs(restore_type=np.ndarray),
-                                manager.item_metadata(step)["state"].tree,
+                                manager.item_metadata(found)["state"].tree,
                             )
                         )
                     ),
                 )
                 # Parameters may be bfloat16, which few readers know.
                 tree = jax.tree.map(widened, restored["state"])
-                return tree, f"{root / str(step)}"
+                return tree, f"{root / str(found)}"
     raise ConfigError(
         f"config.init_from={str(folder)!r}: no checkpoint there; expected the work directory of a "
         "run (it has a folder checkpoints/ with numbered steps) or a folder of converted weights "

@@ -10,8 +10,10 @@ from jaxt2i.encoders import pretrained
 from jaxt2i.run import checkpoint, settings
 
 
-def export(workdir: Path, folder: Path, half: bool = False) -> dict[str, Any]:
-    """Writes the networks of a run's newest checkpoint as NET.safetensors with a card.json.
+def export(
+    workdir: Path, folder: Path, half: bool = False, step: int | None = None
+) -> dict[str, Any]:
+    """Writes the networks of a run's checkpoint as NET.safetensors with a card.json.
 
     Frozen networks that an earlier run trained are among them.
 
@@ -19,12 +21,13 @@ def export(workdir: Path, folder: Path, half: bool = False) -> dict[str, Any]:
       workdir: a training run.
       folder: where to write.
       half: store float16.
+      step: of the checkpoint; None: the newest.
 
     Returns:
       The card: the command, the seed, the steps, the last scores, and the settings of the model.
     """
     config = settings.read_config(workdir)
-    tree, where = checkpoint.latest(workdir)
+    tree, where = checkpoint.latest(workdir, step)
     best = {**tree["params"], **tree.get("ema", {})}
     extra = {**tree.get("extra", {}), **tree.get("settled", {})}
     for net, params in best.items():

@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 
+import jax
 import numpy as np
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
@@ -22,7 +23,8 @@ FREE = {
     *("collective-permute-done", "send-done", "recv-done", "optimization-barrier"),
 }
 INSTRUCTION = re.compile(r"\s+(ROOT )?%?([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\((.*)$")
-COMPUTATION = re.compile(r"(ENTRY )?%?([\w.\-]+) \(.*\{$")
+# A program that is not compiled yet leaves the types out.
+COMPUTATION = re.compile(r"(ENTRY )?%?([\w.\-]+) (?:\(.*)?\{$")
 ARRAY = re.compile(r"\b([a-z]\w*)\[([\d,<=]*)\](\{[^}]*\})?")
 CALLED = re.compile(r"(?:calls|to_apply|body|condition|branch_computations)=(\{[^}]*\}|%?[\w.\-]+)")
 MESH_GROUPS = re.compile(
@@ -272,6 +274,25 @@ class Program:
             )
             total += self.times[name][0] * sum(int(m[1]) for m in found if m)
         return total
+
+
+def flops(program: jax.stages.Compiled | jax.stages.Lowered, read: Program | None = None) -> float:
+    """FLOPs of a program on one device: XLA's count, but with all turns of its loops.
+
+    Args:
+      program: compiled; or lowered, then on all devices together.
+      read: its text, where it has been read; None: it is read here. One that jaxlib cannot print,
+        as it may be with a newer libtpu, keeps XLA's count.
+    """
+    counted = (program.cost_analysis() or {}).get("flops", 0.0)
+    if read is None:
+        lowered = isinstance(program, jax.stages.Lowered)
+        try:
+            read = Program(program.as_text("hlo") if lowered else program.as_text())
+        except jax.errors.JaxRuntimeError:
+            return counted
+    full, once = read.flops()
+    return counted + full - once
 
 
 def integer(i: Instruction) -> bool:

@@ -15,13 +15,16 @@ from jaxt2i.run.open import Run
 FIELDS = ("step", "params", "extra", "ema", "settled")
 
 
-def from_run(run: Run, workdir: Path, layout: Layout) -> tuple[states.State, dict, int]:
-    """(state without optimisers, frozen weights, step) of the newest checkpoint.
+def from_run(
+    run: Run, workdir: Path, layout: Layout, which: str = "newest"
+) -> tuple[states.State, dict, int]:
+    """(state without optimisers, frozen weights, step) of a checkpoint.
 
     Args:
       run: the run.
       workdir: its directory.
       layout: where the weights go.
+      which: "newest", "best" or a step.
 
     Raises:
       ConfigError: when the run has no usable checkpoint.
@@ -31,7 +34,9 @@ def from_run(run: Run, workdir: Path, layout: Layout) -> tuple[states.State, dic
     placed = layout.abstract(state)
     folder = workdir / checkpoint.FOLDER
     keeper = checkpoint.Checkpoints(workdir) if folder.is_dir() else None
-    found = keeper and keeper.restore({f: getattr(placed, f) for f in FIELDS}, partial=True)
+    step = checkpoint.chosen(workdir, which, run.config.get("best_by", ""))
+    like = {f: getattr(placed, f) for f in FIELDS}
+    found = keeper and keeper.restore(like, partial=True, step=step)
     if keeper:
         keeper.close()
     if not found:

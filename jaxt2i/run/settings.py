@@ -121,6 +121,28 @@ def default_workdir(config: ConfigDict, preset: ConfigDict, name: str) -> Path:
     return Path("runs") / f"{name}{mark}"
 
 
+def milestones(config: Mapping[str, Any], total: int, epoch: int | None) -> tuple[int, ...]:
+    """The steps of config.keep_at_steps and config.keep_at_epochs.
+
+    Raises:
+      ConfigError: for one beyond the run's end, and for epochs of a source without end.
+    """
+    asked = tuple(config["keep_at_epochs"])
+    if asked and epoch is None:
+        raise ConfigError(
+            f"config.keep_at_epochs={asked}: this data source has no end, so it has no epochs; set "
+            "config.keep_at_steps"
+        )
+    each = [round(n * (epoch or 0) / config["batch_size"]) for n in asked]
+    found = sorted({*map(int, config["keep_at_steps"]), *each})
+    if found and not 1 <= found[0] <= found[-1] <= total:
+        raise ConfigError(
+            f"config.keep_at_steps and keep_at_epochs ask for the steps {found}; this run has 1 to "
+            f"{total}"
+        )
+    return tuple(found)
+
+
 def steps(
     section: Mapping[str, Any],
     name: str,

@@ -65,6 +65,8 @@ def train(config: ConfigDict, workdir: Path, command: str) -> None:
         config.sample_every_steps,
         config.keep_checkpoints,
         config.keep_period_steps,
+        settings.milestones(config, total, epoch),
+        config.best_by,
         profile.Window(**config.profile),
     )
     rules = step.Rules(

@@ -6,6 +6,7 @@ Threads do what must not hold up the steps: compiling while the state is made, t
 import concurrent.futures
 import contextlib
 import dataclasses
+import json
 import signal
 import threading
 import time
@@ -24,7 +25,7 @@ from jaxt2i.engine.loop import Moment, NonFinite, Part
 from jaxt2i.engine.mesh import Layout
 from jaxt2i.engine.method import Batch, Method, Tree
 from jaxt2i.engine.state import State
-from jaxt2i.run import cache, checkpoint, chips, health, log, profile
+from jaxt2i.run import cache, checkpoint, chips, health, hlo, log, profile
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +39,8 @@ class Schedule:
       sample_every_steps: a grid of samples, and the scores.
       keep_checkpoints: newest checkpoints kept.
       keep_period_steps: checkpoints at multiples of this are kept for good.
+      keep_steps: checkpoints are made at these steps, too, and kept for good.
+      best_by: the score whose best checkpoint is kept for good; "": the method's first.
       recorded: steps whose time is looked into.
     """
 
@@ -47,6 +50,8 @@ class Schedule:
     sample_every_steps: int = 1000
     keep_checkpoints: int = 3
     keep_period_steps: int = 0
+    keep_steps: tuple[int, ...] = ()
+    best_by: str = ""
     recorded: profile.Window = profile.NOTHING
 
     def __post_init__(self):
@@ -93,7 +98,7 @@ def compile_step(
         with cache.hits() as hits:
             play[every] = lowered.compile()
         cached = cached and bool(hits)
-        flops += (play[every].cost_analysis() or {}).get("flops", 0.0) / every
+        flops += hlo.flops(play[every]) / every
     return Programs(play, flops, time.monotonic() - started, cached)
 
 
@@ -140,7 +145,14 @@ def train(
       NonFinite: names the player and the first bad network; the last good checkpoint stays.
       checkpoint.Mismatch: the work directory holds a run of other networks.
     """
-    keeper = checkpoint.Checkpoints(workdir, schedule.keep_checkpoints, schedule.keep_period_steps)
+    score, higher = checkpoint.by_score(method.better, schedule.best_by)
+    kept = checkpoint.Kept(
+        schedule.keep_checkpoints,
+        schedule.keep_period_steps,
+        schedule.keep_steps,
+        lambda steps: checkpoint.best_of(checkpoint.history(workdir), steps, score, higher),
+    )
+    keeper = checkpoint.Checkpoints(workdir, kept)
     shapes = states.shapes(method, batch)
     # The compiler leaves Python free: meanwhile the state is made or read, and what is pictured.
     with concurrent.futures.ThreadPoolExecutor(1, "compile") as pool:
@@ -156,6 +168,7 @@ def train(
         f"starting at step {first} of {schedule.total_steps}"
     )
     if jax.process_index() == 0:
+        (workdir / checkpoint.SCORES).write_text(json.dumps(dict(method.better)) + "\n")
         (workdir / "parameters.txt").write_text(log.parameter_list(state))
     records = log.Records(workdir, first, method.better, guided=bool(method.guided_by))
     progress = log.Progress(first, schedule.total_steps, rules.batch_size)
@@ -533,7 +546,8 @@ class Saving(Part):
         """Saves a state when it is time, unless it is a bad one."""
         desk = self._desk
         ends = now.last or now.stop
-        if due(now.number, desk.schedule.checkpoint_every_steps) or ends:
+        asked = now.number in desk.schedule.keep_steps
+        if due(now.number, desk.schedule.checkpoint_every_steps) or asked or ends:
             if desk.stop_when_dead and not ends and desk.doubtful():
                 return
             now.settle()

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -166,3 +168,17 @@ def test_the_program_and_its_operations_know_their_names():
     marked = instruction('%a = f32[2]{0} add(%b, %c), metadata={op_name="jit(train)/G/add"}')
     assert marked.where == "jit(train)/G/add"
     assert instruction("%a = f32[2]{0} add(%b, %c)").where == ""
+
+
+@pytest.mark.parametrize("turns", [1, 7])
+def test_a_loop_counts_every_turn_compiled_or_not(turns):
+    """XLA's own count takes the loop for one turn."""
+
+    def towers(x, weights):
+        return jax.lax.scan(lambda x, w: (jnp.tanh(x @ w), None), x, weights)[0]
+
+    x, weights = jnp.ones((16, 64)), jnp.ones((turns, 64, 64))
+    lowered = jax.jit(towers).lower(x, weights)
+    product = 2 * 16 * 64 * 64
+    for program in (lowered, lowered.compile()):
+        assert hlo.flops(program) == pytest.approx(turns * product, rel=0.2)
