@@ -23,7 +23,7 @@ FREE = {
     *("collective-permute-done", "send-done", "recv-done", "optimization-barrier"),
 }
 INSTRUCTION = re.compile(r"\s+(ROOT )?%?([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\((.*)$")
-# A program that is not compiled yet leaves the types out.
+# A program that is not compiled yet leaves the types out, and % before names.
 COMPUTATION = re.compile(r"(ENTRY )?%?([\w.\-]+) (?:\(.*)?\{$")
 ARRAY = re.compile(r"\b([a-z]\w*)\[([\d,<=]*)\](\{[^}]*\})?")
 CALLED = re.compile(r"(?:calls|to_apply|body|condition|branch_computations)=(\{[^}]*\}|%?[\w.\-]+)")
@@ -71,7 +71,9 @@ class Instruction:
             if not depth:
                 end = i
                 break
-        return re.findall(r"%([\w.\-]+)", self.rest[:end])
+        text = self.rest[:end]
+        plain = (n for n in text.split(", ") if re.fullmatch(r"[A-Za-z_][\w.\-]*", n))
+        return re.findall(r"%([\w.\-]+)", text) or list(plain)
 
     @property
     def called(self) -> list[str]:
