@@ -3,7 +3,8 @@
 python -m jaxt2i.train --config configs/clip.py[:preset]. `embedded` made the perception that ships
 with jaxt2i: both procedural corpora at 32 px, 2 CPU cores, about 20 minutes. How it was made:
 
-    python -m jaxt2i.data.tokenize --to jaxt2i/encoders/mini_clip/tokenizer.json
+    python -m jaxt2i.prepare vocabulary --pieces --size 640 --pictures 4000 \\
+      --to jaxt2i/encoders/mini_clip/tokenizer.json
     python -m jaxt2i.train --config configs/clip.py
     python -m jaxt2i.convert clip --from runs/clip-default --to jaxt2i/encoders/mini_clip --half
 """

@@ -3,7 +3,8 @@
 Builds the records of a data set from its official files, packed or not, as a tfds data set that
 `--config.data.source=records --config.data.path=DIR` trains on and `tfds.data_source` reads. NAME
 is a data set, or NAME/CONFIG: ade20k, coco, coco_stuff, cub, emoji, fashiongen, flowers, multi30k,
-visual_genome. `emoji` finds its files itself.
+visual_genome. `emoji` finds its files itself. A vocabulary of a data set's own captions is made by
+python -m jaxt2i.prepare vocabulary --from DIR --to FILE.
 
   --check                     reads everything and writes nothing
   --beam ["--runner=..."]     by Apache Beam: here, or on Dataflow, Flink or Spark
@@ -37,7 +38,7 @@ import numpy as np
 from absl import logging
 
 from jaxt2i.data import order as orders
-from jaxt2i.data import schema
+from jaxt2i.data import schema, vocabulary
 from jaxt2i.data.pictures import Framing
 from jaxt2i.data.sources import files, records
 
@@ -315,8 +316,11 @@ def show_pipeline(args: argparse.Namespace, settings: list[str]) -> Path:
 
 def main(argv: Sequence[str]) -> None:
     """Runs the command line."""
-    args, settings = arguments(argv)
     try:
+        if argv[:1] == ["vocabulary"]:
+            print(vocabulary.make(vocabulary.arguments(argv[1:])))
+            return
+        args, settings = arguments(argv)
         if args.pipeline:
             print(f"{show_pipeline(args, settings)}")
             return

@@ -6,19 +6,17 @@ special token's name inside a caption is encoded letter by letter like every oth
 the vocabulary has it as a piece of text (XLM-R), as the unknown piece.
 """
 
-import argparse
 import html
 import itertools
 import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Protocol
 
 import numpy as np
 
-from jaxt2i.data import sources, words
+from jaxt2i.data import words
 from jaxt2i.data.schema import DataError
 
 CLIP_START, CLIP_END, CLIP_VOCABULARY = 49406, 49407, 49408
@@ -370,42 +368,3 @@ def make_tokenizer(name_or_path: str | Path, length: int) -> Tokenizer:
         "merges.txt) or an XLM-R vocabulary (tokenizer.json), or a captions.pickle. Set "
         "--config.data.tokenizer=clip"
     )
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Learns a tokenizer from the captions of a source; the shipped one is made by the defaults."""
-    p = argparse.ArgumentParser(prog="python -m jaxt2i.data.tokenize", description=main.__doc__)
-    p.add_argument("--corpus", default="mixed", help="procedural corpus")
-    p.add_argument("--path", default="", help="a folder of captioned images instead")
-    p.add_argument("--images", type=int, default=4000, help="images whose captions are read")
-    p.add_argument("--size", type=int, default=640, help="ids to make at most, of byte pairs")
-    p.add_argument("--words", action="store_true", help="a vocabulary of words, not of byte pairs")
-    p.add_argument("--to", required=True, help="the JSON file to write")
-    args = p.parse_args(argv)
-    data = SimpleNamespace(
-        source="folder" if args.path else "synthetic",
-        path=args.path,
-        corpus=args.corpus,
-        seed=0,
-        crop="centre",
-        resize="lanczos",
-        margin=1.0,
-        cache_mb=0.0,
-        decode="exact",
-        objects=8,
-        mask_resolution=16,
-    )
-    source = sources.make_source(data, 32, "train")
-    count = min(args.images, source.size or args.images)
-    captions = [text for i in range(count) for text in source.captions(i)]
-    if args.words:
-        tokenizer = words.WordTokenizer.build(captions, 32)
-        tokenizer.save(args.to)
-    else:
-        BpeTokenizer.train(captions, args.size, args.to)
-        tokenizer = BpeTokenizer(args.to, 32)
-    print(f"{tokenizer.vocab_size} ids from {len(captions)} captions in {args.to}")
-
-
-if __name__ == "__main__":
-    main()
