@@ -14,12 +14,12 @@ M-CLIP/XLM-Roberta-Large-Vit-B-32.
 | embedded | blooms, 32 px | 16 | 10 minutes on 2 CPU cores | see its docstring |
 | cub | CUB-200-2011, 256 px | 32 | 1,300, checkpoint at 1,220 | 12.10 (paper 14.81, IS 5.10) |
 | coco | COCO 2014, 256 px | 32 | 300, checkpoint at 290 | 15.41 (paper 19.32) |
-| flowers | Oxford-102, 256 px | 32 | 1,000 | not published |
+| oxford102 | Oxford-102, 256 px | 32 | 1,000 | not published |
 
 The repository's FID uses torchvision's Inception and 30,000 pictures of test captions; it cannot be
 compared with clean-fid or the TensorFlow original.
 
-Records of the data sets (cub, coco and flowers) come from python -m jaxt2i.prepare cub --from DIR
+Records of the data sets (cub, coco and oxford102) come from python -m jaxt2i.prepare cub --from DIR
 --to data; then --config.data.path=data/jaxt2i_cub. A folder of yours: --config.data.source=folder.
 """
 
@@ -108,19 +108,24 @@ def tiny() -> ConfigDict:
 
 def cub() -> ConfigDict:
     """CUB-200-2011: 8,855 birds; bird crops; 1,300 epochs, about 3 days on one RTX 3090."""
-    return published(1300)
+    c = published(1300)
+    c.keep_at_epochs = (1220,)
+    return c
 
 
 def coco() -> ConfigDict:
     """COCO 2014: 82,783 pictures, 300 epochs."""
     c = published(300)
+    c.keep_at_epochs = (290,)
     c.model.text_vocab = 27297
     return c
 
 
-def flowers() -> ConfigDict:
-    """Oxford-102: 7,034 flowers, 1,000 epochs."""
-    return published(1000)
+def oxford102() -> ConfigDict:
+    """Oxford-102: 7,034 flowers, 1,000 epochs, after configs/damsm.py:oxford102; not published."""
+    c = published(1000)
+    c.perception_from = "runs/damsm-oxford102"
+    return c
 
 
-PRESETS = {f.__name__: f for f in (embedded, emoji, emoji64, tiny, cub, coco, flowers)}
+PRESETS = {f.__name__: f for f in (embedded, emoji, emoji64, tiny, cub, coco, oxford102)}

@@ -11,7 +11,7 @@ Captions in German or in several languages: --config.model.perception=mclip_b32 
 |---|---|---|---|---|
 | embedded | blooms, 32 px | 16 | 10 minutes on 2 CPU cores | see its docstring |
 | cub | CUB-200-2011 | 512 | up to 1,500 epochs | 10.08, CLIP score 0.3164 |
-| oxford | Oxford-102 | 512 | 1,500 epochs | not published |
+| oxford102 | Oxford-102 | 512 | 1,500 epochs | not published |
 | coco | COCO 2014 | 512 | about 1,000 epochs on 8 GPUs | 5.85, released checkpoint 5.01 |
 | cc3m | CC3M | 512 | about 100 epochs (not published) | not published |
 | cc12m | CC12M | 512 | about 30 epochs | 12.54 on COCO, zero-shot |
@@ -23,7 +23,7 @@ with 32 reached 8.4 on COCO and 23 on CUB. FID is the repository's own protocol 
 Inception, 30,000 pictures). All hyper-parameters are those of the official scripts; CC3M, CC12M
 and Oxford-102 have no published configuration and take the same ones.
 
-Records of the data sets (cub, flowers and coco) come from python -m jaxt2i.prepare cub --from DIR
+Records of the data sets (cub, oxford102 and coco) come from python -m jaxt2i.prepare cub --from DIR
 --to data; then --config.data.path=data/jaxt2i_cub. A folder of yours: --config.data.source=folder.
 CC3M and CC12M are read as img2dataset wrote them: --config.data.path=DIR.
 """
@@ -127,7 +127,7 @@ def cub() -> ConfigDict:
     return published(1501)
 
 
-def oxford() -> ConfigDict:
+def oxford102() -> ConfigDict:
     """Oxford-102: 7,034 flowers, with CUB's settings; not published."""
     return published(1501)
 
@@ -191,7 +191,7 @@ PRESETS = {
         emoji64,
         tiny,
         cub,
-        oxford,
+        oxford102,
         coco,
         cc3m,
         cc12m,

@@ -19,7 +19,7 @@ trained with a mixture of up to --config.data.captions of its captions.
 The published FID compares pictures of training captions with the training pictures, which is lower
 than the usual one against test pictures: say which one you report.
 
-Records of the data sets (cub, flowers and coco) come from python -m jaxt2i.prepare cub --from DIR
+Records of the data sets (cub, oxford102 and coco) come from python -m jaxt2i.prepare cub --from DIR
 --to data; then --config.data.path=data/jaxt2i_cub. A folder of yours: --config.data.source=folder.
 """
 
@@ -115,12 +115,19 @@ def tiny() -> ConfigDict:
 
 def cub() -> ConfigDict:
     """CUB-200-2011: 8,855 birds, 600 epochs; FID 11.17 (training pictures), IS 4.23."""
-    return published(600)
+    c = published(600)
+    c.keep_at_epochs = (440,)
+    return c
 
 
 def oxford102() -> ConfigDict:
-    """Oxford-102: 7,034 flowers, 600 epochs; FID 16.47 (training pictures), IS 3.71."""
-    return published(600)
+    """Oxford-102: 7,034 flowers, 600 epochs; FID 16.47 (training pictures), IS 3.71.
+
+    No encoder of its captions was published: configs/damsm.py:oxford102 trains one first.
+    """
+    c = published(600)
+    c.perception_from = "runs/damsm-oxford102"
+    return c
 
 
 def coco() -> ConfigDict:

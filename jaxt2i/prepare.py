@@ -2,8 +2,8 @@
 
 Builds the records of a data set from its official files, packed or not, as a tfds data set that
 `--config.data.source=records --config.data.path=DIR` trains on and `tfds.data_source` reads. NAME
-is a data set, or NAME/CONFIG: ade20k, coco, coco_stuff, cub, emoji, fashiongen, flowers, multi30k,
-visual_genome. `emoji` finds its files itself. A vocabulary of a data set's own captions is made by
+is a data set, or NAME/CONFIG: ade20k, coco, coco_stuff, cub, emoji, fashiongen, multi30k,
+oxford102, visual_genome. `emoji` finds its files itself. A vocabulary of own captions is made by
 python -m jaxt2i.prepare vocabulary --from DIR --to FILE.
 
   --check                     reads everything and writes nothing

@@ -53,6 +53,8 @@ class Perception:
       sentence: S, the width of the joint space.
       load: {"text" | "guide" | "features": () -> variables}; empty for random weights.
       about: what to tell the person who starts a run.
+      joint: whether the guide and the text tower share a space. Where they do not, the guide is the
+        shipped mini CLIP's image tower, lent to compare pictures with pictures and nothing else.
     """
 
     text: nn.Module
@@ -65,6 +67,7 @@ class Perception:
     sentence: int
     load: dict[str, Callable[[], Any]]
     about: str
+    joint: bool = True
 
     def look(self, image: jax.Array) -> jax.Array:
         """Pictures [B, H, H, 3] in [-1, 1], resized to the guide's input and normalised."""
@@ -298,7 +301,7 @@ def with_dino(base: Perception, settings: Settings) -> Perception:
 
 
 def damsm(settings: Settings) -> Perception:
-    """AttnGAN's text encoder alone: sentences of 256 numbers, no image tower, so no scores."""
+    """AttnGAN's text encoder alone: sentences of 256 numbers, and no image tower of its own."""
     card = Path(settings.clip_weights or ".") / "card.json"
     sizes = {"vocab": settings.vocab or DamsmText.vocab}
     if settings.clip_weights and card.is_file():  # a run of configs/damsm.py, of sizes of its own
@@ -322,17 +325,23 @@ def damsm(settings: Settings) -> Perception:
         file = settings.clip_weights
         return pretrained.whereabouts(file, "damsm") if file else "nowhere: text_weights is empty"
 
+    shipped = mini(dataclasses.replace(settings, clip_weights=""))
     return Perception(
         text=text,
-        guide=None,
+        guide=shipped.guide,
         features=None,
-        guide_norm=clip.normalize_image,
-        feature_norm=clip.normalize_image,
-        guide_resolution=0,
+        guide_norm=shipped.guide_norm,
+        feature_norm=shipped.feature_norm,
+        guide_resolution=shipped.guide_resolution,
         feature_resolution=0,
         sentence=text.width,
-        load={"text": Weights(load, where)},
-        about=f"perception: DAMSM from {settings.clip_weights or 'no file'}{warning(settings)}",
+        load={"text": Weights(load, where), "guide": shipped.load["guide"]},
+        about=(
+            f"perception: DAMSM from {settings.clip_weights or 'no file'}{warning(settings)}; the "
+            "Frechet distance while training is the shipped mini CLIP's, to choose checkpoints by, "
+            "not to report"
+        ),
+        joint=False,
     )
 
 

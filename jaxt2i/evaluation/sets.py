@@ -332,5 +332,5 @@ PUBLISHED_NAMES = {
     "jaxt2i_coco/2014": "coco2014",
     "jaxt2i_coco/2017": "coco2017",
     "jaxt2i_cub": "cub",
-    "jaxt2i_flowers": "oxford102",
+    "jaxt2i_oxford102": "oxford102",
 }

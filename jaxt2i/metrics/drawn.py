@@ -9,18 +9,25 @@ from jaxt2i.metrics.retrieval import mean_cosine, r_precision
 BETTER = {"frechet": "lower", "clip": "higher", "r_precision": "higher"}
 
 
-def scores(real: jax.Array, fake: jax.Array, sentence: jax.Array) -> dict[str, jax.Array]:
+def better(joint: bool) -> dict[str, str]:
+    """The direction of each score; without a joint space captions have none."""
+    return BETTER if joint else {"frechet": BETTER["frechet"]}
+
+
+def scores(real: jax.Array, fake: jax.Array, sentence: jax.Array | None) -> dict[str, jax.Array]:
     """The scores of pictures drawn for captions, in the space of one image and text encoder.
 
     Args:
       real: [N, S], embedded pictures that the captions belong to, any length.
       fake: [N, S], embedded pictures that were drawn for the captions.
-      sentence: [N, S], embedded captions.
+      sentence: [N, S], embedded captions; None: not in the same space.
 
     Returns:
-      {name: scalar} of `BETTER`.
+      {name: scalar} of `better`.
     """
     real, fake = l2_normalize(real), l2_normalize(fake)
+    if sentence is None:
+        return {"frechet": frechet_distance(real, fake)}
     return {
         "frechet": frechet_distance(real, fake),
         "clip": mean_cosine(fake, sentence),

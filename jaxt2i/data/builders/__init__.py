@@ -10,8 +10,8 @@ from jaxt2i.data.builders.coco_stuff import Jaxt2iCocoStuff
 from jaxt2i.data.builders.cub import Jaxt2iCub
 from jaxt2i.data.builders.emoji import Jaxt2iEmoji
 from jaxt2i.data.builders.fashiongen import Jaxt2iFashionGen
-from jaxt2i.data.builders.flowers import Jaxt2iFlowers
 from jaxt2i.data.builders.multi30k import Jaxt2iMulti30k
+from jaxt2i.data.builders.oxford102 import Jaxt2iOxford102
 from jaxt2i.data.builders.visual_genome import Jaxt2iVisualGenome
 
 # What `python -m jaxt2i.prepare` calls them, and tfds.
@@ -22,7 +22,7 @@ BUILDERS: dict[str, type[Builder]] = {
     "cub": Jaxt2iCub,
     "emoji": Jaxt2iEmoji,
     "fashiongen": Jaxt2iFashionGen,
-    "flowers": Jaxt2iFlowers,
+    "oxford102": Jaxt2iOxford102,
     "multi30k": Jaxt2iMulti30k,
     "visual_genome": Jaxt2iVisualGenome,
 }

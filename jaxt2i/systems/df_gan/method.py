@@ -18,7 +18,7 @@ from jaxt2i.encoders.text import Text
 from jaxt2i.engine.method import Batch, Ctx, Ema, Method, Player, Sampler
 from jaxt2i.losses import adversarial
 from jaxt2i.losses.penalties import Penalised, penalised
-from jaxt2i.metrics.drawn import BETTER, scores
+from jaxt2i.metrics.drawn import better, scores
 from jaxt2i.nn.affine import UpBlock, leaky, widths
 from jaxt2i.nn.initial import initialise
 from jaxt2i.nn.linear import Conv, Linear
@@ -201,7 +201,7 @@ class Model:
 
 @dataclasses.dataclass(frozen=True)
 class Losses:
-    """The losses, the sampler and the scores, over networks named g, d, c, text (and guide).
+    """The losses, the sampler and the scores, over networks named g, d, c, text, guide.
 
     Attributes:
       model: the settings.
@@ -289,7 +289,7 @@ class Losses:
         text = self.text(ctx, batch)
         fake = jnp.clip(self.sampler(ctx, batch, keys, text=text)["image"], -1, 1)
         seen = [ctx("guide", self.sees.look(x))[0] for x in (self.pictures(batch), fake)]
-        return scores(*seen, text.sentence)
+        return scores(*seen, text.sentence if self.sees.joint else None)
 
     def nets(self, dtype: jnp.dtype) -> dict[str, nn.Module]:
         """The networks."""
@@ -312,7 +312,7 @@ class Losses:
             ),
             "text": self.sees.text,
         }
-        return out | ({"guide": self.sees.guide} if self.sees.guide else {})
+        return out | {"guide": self.sees.guide}
 
 
 def build(cfg) -> Method:
@@ -351,7 +351,7 @@ def build(cfg) -> Method:
         pretrained={n: load for n, load in sees.load.items() if n in nets},
         ema={"g": Ema(model.ema_images)} if model.ema_images else {},
         vocab=sees.text.vocab,
-        score=losses.score if sees.guide else None,
-        better=BETTER if sees.guide else {},
+        score=losses.score,
+        better=better(sees.joint),
         notes=(sees.about,),
     )

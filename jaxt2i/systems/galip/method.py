@@ -486,7 +486,7 @@ def check(model: Model, sees: perception.Perception, size: int) -> None:
       ConfigError: names the config line and the fix.
     """
     tower = sees.guide
-    if tower is None:
+    if not sees.joint:
         raise ConfigError(
             f"config.model.perception={model.perception!r} has no image tower, which GALIP is made "
             "of; choose 'mini', one of OpenAI's CLIPs such as 'clip_b32', or 'mclip_b32'"

@@ -20,7 +20,7 @@ from jaxt2i.encoders.text import Text
 from jaxt2i.engine.method import Batch, Ctx, Ema, Method, Player, Sampler
 from jaxt2i.losses.adversarial import FAMILIES, Family
 from jaxt2i.losses.text import l2_normalize
-from jaxt2i.metrics.drawn import BETTER, scores
+from jaxt2i.metrics.drawn import better, scores
 from jaxt2i.nn.attention import NonLocal
 from jaxt2i.nn.initial import initialise
 from jaxt2i.nn.norms import BatchNorm, SpectralConv, SpectralDense, orthogonal
@@ -307,7 +307,7 @@ class Model:
 
 @dataclasses.dataclass(frozen=True)
 class Losses:
-    """The losses, the sampler and the scores, over networks named g, d, text (and guide).
+    """The losses, the sampler and the scores, over networks named g, d, text, guide.
 
     Attributes:
       model: the settings.
@@ -420,7 +420,7 @@ class Losses:
         text = self.text(ctx, batch)
         fake = self.sampler(ctx, batch, keys, text=text)["image"]
         seen = [ctx("guide", self.sees.look(x))[0] for x in (self.pictures(batch), fake)]
-        return scores(*seen, text.sentence)
+        return scores(*seen, text.sentence if self.sees.joint else None)
 
     def nets(self, dtype: jnp.dtype) -> dict[str, nn.Module]:
         """The networks."""
@@ -436,7 +436,7 @@ class Losses:
             "d": Discriminator(base=m.d_base, **common),
             "text": self.sees.text,
         }
-        return out | ({"guide": self.sees.guide} if self.sees.guide else {})
+        return out | {"guide": self.sees.guide}
 
 
 def build(cfg) -> Method:
@@ -474,8 +474,8 @@ def build(cfg) -> Method:
         pretrained={n: load for n, load in sees.load.items() if n in nets},
         ema={"g": Ema(half_life, rampup=None)},
         vocab=sees.text.vocab,
-        score=losses.score if sees.guide else None,
-        better=BETTER if sees.guide else {},
+        score=losses.score,
+        better=better(sees.joint),
         notes=(sees.about,),
     )
 

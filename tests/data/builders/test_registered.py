@@ -8,7 +8,7 @@ import tensorflow_datasets as tfds
 
 import jaxt2i.data.builders as package
 from jaxt2i.data.builders import BUILDERS, Builder
-from tests.data.builders import test_fashiongen, test_flowers, test_multi30k
+from tests.data.builders import test_fashiongen, test_multi30k, test_oxford102
 from tests.data.builders.built import build
 from tests.data.builders.pictures import cut
 
@@ -47,7 +47,7 @@ def test_the_instructions_name_every_file_and_the_terms(name, tmp_path):
 
 
 def test_expected_counts_are_of_splits_that_are_built(tmp_path):
-    roots = {"flowers": test_flowers, "fashiongen": test_fashiongen, "multi30k": test_multi30k}
+    roots = {"oxford102": test_oxford102, "fashiongen": test_fashiongen, "multi30k": test_multi30k}
     for name, module in roots.items():
         builder = BUILDERS[name](data_dir=tmp_path / "out")
         items = builder.items(builder.files(module.tree(tmp_path / name)))
@@ -77,11 +77,11 @@ def stored(folder):
 @pytest.mark.parametrize(
     ("name", "module", "config", "broken"),
     [
-        ("flowers", test_flowers, None, "jpg/image_00001.jpg"),
+        ("oxford102", test_oxford102, None, "jpg/image_00001.jpg"),
         ("fashiongen", test_fashiongen, None, None),  # one description is empty
         ("multi30k", test_multi30k, "task2", "flickr30k-images/10002456.jpg"),
     ],
-    ids=["flowers", "fashiongen", "multi30k"],
+    ids=["oxford102", "fashiongen", "multi30k"],
 )
 def test_beam_builds_the_same_examples(tmp_path, name, module, config, broken):
     pytest.importorskip("apache_beam")

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFilter
 from scipy.io import savemat
 
-from jaxt2i.data.builders.flowers import Jaxt2iFlowers
+from jaxt2i.data.builders.oxford102 import Jaxt2iOxford102
 from jaxt2i.data.schema import DataError
 from tests.data.builders.built import build
 from tests.data.builders.pictures import cut, picture, save
@@ -51,37 +51,37 @@ def tree(root, captions="cvpr2016_flowers", labels=LABELS):
 
 @pytest.mark.parametrize("captions", ["cvpr2016_flowers", "", "flowers"])
 def test_joins_pictures_labels_and_captions(tmp_path, captions):
-    made = build(Jaxt2iFlowers, tree(tmp_path / "in", captions), tmp_path / "out")
+    made = build(Jaxt2iOxford102, tree(tmp_path / "in", captions), tmp_path / "out")
     assert {split: len(rows) for split, rows in made.items()} == {"train": 4, "test": 2}
     rows = {row["image/filename"]: row for row in made["train"] + made["test"]}
     assert {name: row["label"] + 1 for name, row in rows.items()} == {
         f"image_{i:05d}.jpg": kind for i, kind in enumerate(LABELS, 1)
     }
     row = rows["image_00005.jpg"]
-    assert row["id"] == "jaxt2i_flowers/train/image_00005"
+    assert row["id"] == "jaxt2i_oxford102/train/image_00005"
     assert row["captions"]["text"] == [f"flower 5 has petals, line {i} ." for i in range(10)]
     assert set(row["captions"]["language"]) == {"en"}
     assert (row["label"], row["label_name"]) == (101, "class_00102")
     assert (row["image/width"], row["image/height"]) == (64, 53)
     assert not row["has_bbox"]
-    assert rows["image_00003.jpg"]["id"].startswith("jaxt2i_flowers/test/")
+    assert rows["image_00003.jpg"]["id"].startswith("jaxt2i_oxford102/test/")
 
 
 def test_pictures_are_kept_byte_for_byte(tmp_path):
     root = tree(tmp_path / "in")
-    for row in build(Jaxt2iFlowers, root, tmp_path / "out")["train"]:
+    for row in build(Jaxt2iOxford102, root, tmp_path / "out")["train"]:
         assert row["image"] == (root / "jpg" / row["image/filename"]).read_bytes()
 
 
 def test_two_builds_agree(tmp_path):
     root = tree(tmp_path / "in")
-    first, again = (build(Jaxt2iFlowers, root, tmp_path / name) for name in "ab")
+    first, again = (build(Jaxt2iOxford102, root, tmp_path / name) for name in "ab")
     assert [r["id"] for r in first["train"]] == [r["id"] for r in again["train"]]
 
 
 def test_the_own_division_of_the_data_set_is_kept_when_it_is_there(tmp_path):
     root = tree(tmp_path / "in")
-    made = build(Jaxt2iFlowers, root, tmp_path / "a")
+    made = build(Jaxt2iOxford102, root, tmp_path / "a")
     found = {r["image/filename"]: json.loads(r["metadata"]) for r in made["train"]}
     assert found == {
         "image_00001.jpg": {"official_split": "train"},
@@ -90,12 +90,12 @@ def test_the_own_division_of_the_data_set_is_kept_when_it_is_there(tmp_path):
         "image_00005.jpg": {"official_split": "test"},
     }
     (root / "setid.mat").unlink()
-    made = build(Jaxt2iFlowers, root, tmp_path / "b")
+    made = build(Jaxt2iOxford102, root, tmp_path / "b")
     assert {row["metadata"] for row in made["train"]} == {"{}"}
 
 
 def test_all_classes_are_named_in_the_metadata(tmp_path):
-    builder = Jaxt2iFlowers(data_dir=tmp_path / "out")
+    builder = Jaxt2iOxford102(data_dir=tmp_path / "out")
     names = builder.names(builder.files(tree(tmp_path / "in")))["label"]
     assert (len(names), names[0], names[101]) == (102, "class_00001", "class_00102")
 
@@ -109,7 +109,7 @@ def test_the_blue_of_a_mask_becomes_void(tmp_path):
     blue = Image.new("RGB", (64, 49), (0, 0, 254))
     (root / "segmim").mkdir()
     Image.composite(flower, blue, drawn).save(root / "segmim" / "segmim_00001.jpg", quality=75)
-    rows = {r["image/filename"]: r for r in build(Jaxt2iFlowers, root, tmp_path / "out")["train"]}
+    rows = {r["image/filename"]: r for r in build(Jaxt2iOxford102, root, tmp_path / "out")["train"]}
     stored = rows["image_00001.jpg"]["segmentation"][..., 0]
     assert set(np.unique(stored)) == {0, 255}
     # JPEG halves the colour's resolution: on a rim two pixels wide anything may be.
@@ -127,7 +127,7 @@ def test_a_broken_picture_and_a_missing_text_are_counted(tmp_path):
     cut(root / "jpg" / "image_00001.jpg")
     (root / "cvpr2016_flowers" / "text_c10" / "class_00001" / "image_00002.txt").unlink()
     skips = {}
-    made = build(Jaxt2iFlowers, root, tmp_path / "out", skips)
+    made = build(Jaxt2iOxford102, root, tmp_path / "out", skips)
     assert len(made["train"]) == 2
     assert skips == {"truncated or corrupt": 1, "image without caption": 1}
 
@@ -141,7 +141,7 @@ def test_archives_are_unpacked(tmp_path):
     with tarfile.open(packed / "cvpr2016_flowers.tar.gz", "w:gz") as archive:
         archive.add(root / "cvpr2016_flowers", "cvpr2016_flowers")
     (root / "imagelabels.mat").rename(packed / "imagelabels.mat")
-    assert len(build(Jaxt2iFlowers, packed, tmp_path / "out")["train"]) == 4
+    assert len(build(Jaxt2iOxford102, packed, tmp_path / "out")["train"]) == 4
 
 
 def test_everything_missing_or_misplaced_is_named_at_once(tmp_path):
@@ -150,7 +150,7 @@ def test_everything_missing_or_misplaced_is_named_at_once(tmp_path):
     (root / "stuff").mkdir()
     (root / "jpg").rename(root / "stuff" / "jpg")
     with pytest.raises(DataError, match=r"stuff/jpg looks like it.*102flowers\.tgz") as error:
-        build(Jaxt2iFlowers, root, tmp_path / "out")
+        build(Jaxt2iOxford102, root, tmp_path / "out")
     assert "imagelabels.mat is missing" in str(error.value)
 
 
@@ -158,7 +158,7 @@ def test_a_partial_archive_is_named(tmp_path):
     root = tree(tmp_path / "in")
     (root / "jpg" / "image_00004.jpg").unlink()
     with pytest.raises(DataError, match=r"1 pictures that are not there, such as .*image_00004"):
-        build(Jaxt2iFlowers, root, tmp_path / "out")
+        build(Jaxt2iOxford102, root, tmp_path / "out")
 
 
 def spoil(root, case):
@@ -195,7 +195,7 @@ def test_malformed_files_are_named(tmp_path, case, said):
     root = tree(tmp_path / "in")
     spoil(root, case)
     with pytest.raises(DataError, match=said):
-        build(Jaxt2iFlowers, root, tmp_path / "out")
+        build(Jaxt2iOxford102, root, tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -212,4 +212,4 @@ def test_malformed_lists_of_pictures_are_named(tmp_path, keys, said):
     file = root / "flowers" / "test" / "filenames.pickle"
     file.write_bytes(pickle.dumps(keys, protocol=2)) if keys else file.unlink()
     with pytest.raises(DataError, match=said):
-        build(Jaxt2iFlowers, root, tmp_path / "out")
+        build(Jaxt2iOxford102, root, tmp_path / "out")

@@ -33,7 +33,7 @@ CLASSES = 102
 BACKGROUND, STRAY = (0, 0, 254), 40
 
 
-class Jaxt2iFlowers(Builder):
+class Jaxt2iOxford102(Builder):
     """Flowers of 102 kinds, 82 of them for training: no kind is in both splits.
 
     The published split of 7,034 and 1,155 pictures is Reed et al.'s. The data set's own, of 1,020,
