@@ -92,7 +92,7 @@ def create(
     def build(key, given):
         return new(method, {**method.init(key, zeros(batch)), **given})
 
-    # The same bits either way; on accelerators weights are drawn straight into their shards.
+    # The same numbers either way; on accelerators weights are drawn straight into their shards.
     if jax.default_backend() == "cpu":
         state = apart(build, init_key(seed), given, out_shardings=shardings[0])
     else:

@@ -45,8 +45,12 @@ def initialise(
 # What jax.random calls its programs. Each number they draw depends on its place in the flat array
 # alone, so a longer array starts with the same ones.
 DRAWS = ("_uniform", "_normal", "_truncated_normal")
+# It draws, too, and then decomposes a matrix.
+DECOMPOSED = "_orthogonal"
 # What may follow a draw within one program, number by number, beside constants.
 SCALED = ("mul", "div", "add", "sub", "neg", "convert_element_type")
+# What changes the place of numbers alone.
+MOVED = ("reshape", "transpose", "squeeze", "broadcast_in_dim", "stop_gradient")
 # Lengths that are drawn: powers of two from this on.
 SHORTEST = 1 << 12
 
@@ -54,10 +58,14 @@ SHORTEST = 1 << 12
 def apart(function: Callable, *args: Any, out_shardings: Any) -> Any:
     """function(*args) as `jax.jit` computes it, with its random numbers drawn by programs apart.
 
+    Draws are the same to the bit; what is decomposed or multiplied with them (orthogonal kernels,
+    spectral vectors) may be rounded otherwise.
+
     On CPUs, compiling the initialisation of a network may take longer than compiling its training
     step, most of it for random numbers. Here they are the beginnings of arrays
     whose lengths are powers of two, so that a few small programs serve all networks of a process;
-    one program makes everything else of them.
+    layers of one shape share what makes an orthogonal kernel or a unit vector; one program makes
+    everything else of them.
 
     Args:
       function: of trees of arrays; returns a tree of arrays.
@@ -89,13 +97,23 @@ def apart(function: Callable, *args: Any, out_shardings: Any) -> Any:
         else:
             first |= found
     drawn = {j for chain in chains.values() for j in chain}
+    # Keys of the other draws are made operation by operation, too.
+    for i in (i for i, eqn in enumerate(eqns) if _draws(eqn) and i not in chains):
+        found = _ancestors(eqns, i, makers)
+        if not found & drawn:
+            first |= {j for j in found if all(_is_key(v.aval) for v in eqns[j].outvars)}
     known = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*closed.consts, *leaves), strict=True))
     for i in sorted(first | set(chains)):
         given = [v.val if _literal(v) else known[v] for v in eqns[i].invars]
         chain = [eqns[j] for j in chains.get(i, ())]
         values = [_drawn(given, chain)] if chain else _one(eqns[i], given)
         known.update(zip((chain or [eqns[i]])[-1].outvars, values, strict=True))
-    rest = [eqn for i, eqn in enumerate(eqns) if i not in first and i not in drawn]
+    left = [i for i in range(len(eqns)) if i not in first and i not in drawn]
+    parts = _before_products(eqns, left, known, results)
+    for part in parts:
+        known.update(_computed([eqns[i] for i in part], known, readers, results, set(part)))
+    done = {i for part in parts for i in part}
+    rest = [eqns[i] for i in left if i not in done]
     read = {v for eqn in rest for v in eqn.invars if not _literal(v)} | results
     inputs = [v for v in known if v in read]
 
@@ -111,6 +129,56 @@ def apart(function: Callable, *args: Any, out_shardings: Any) -> Any:
     if jax.process_count() > 1:  # the same on every process, and on none of their devices yet
         values = [x if _is_key(x) else np.asarray(x) for x in values]
     return jax.jit(finish, out_shardings=out_shardings)(values)
+
+
+def _before_products(eqns: list, left: list[int], known: dict, results: set) -> list[list[int]]:
+    """Numbers of operations that belong together: a draw, and what is made of it until matrices are
+    multiplied with that.
+
+    A product takes its operands as they are stored, so what makes one is a program of its own,
+    and the same one for all layers of a shape.
+    """
+    behind, groups, owner = set(), {}, {}
+    for i in left:
+        eqn = eqns[i]
+        inside = [v for v in eqn.invars if not _literal(v) and v not in known]
+        if eqn.primitive.name == "dot_general" or any(v in behind for v in inside):
+            behind.update(eqn.outvars)
+            continue
+        merged = {owner[v] for v in inside}
+        groups[i] = sorted({i, *(j for g in merged for j in groups.pop(g))})
+        owner.update((v, i) for j in groups[i] for v in eqns[j].outvars)
+    return [part for part in groups.values() if any(_draws(eqns[i]) for i in part)]
+
+
+def _computed(part: list, known: dict, readers: dict, results: set, numbers: set[int]) -> dict:
+    """{variable: its value} of operations that belong together, as far as others read them."""
+    own = {v for eqn in part for v in eqn.outvars}
+    needed = [v for eqn in part for v in eqn.invars if not _literal(v) and v not in own]
+    inputs = list(dict.fromkeys(needed))
+    outs = [v for v in own if v in results or set(readers.get(v, ())) - numbers]
+    outs.sort(key=lambda v: next(i for i, eqn in enumerate(part) if v in eqn.outvars))
+
+    def make(*values):
+        env = dict(zip(inputs, values, strict=True))
+        for eqn in part:
+            given = [v.val if _literal(v) else env[v] for v in eqn.invars]
+            env.update(zip(eqn.outvars, _one(eqn, given), strict=True))
+        return [env[v] for v in outs]
+
+    values = [known[v] for v in inputs]
+    closed = jax.make_jaxpr(make)(*values)
+    # The same operations on the same shapes are one program for all layers.
+    program = _PROGRAMS.setdefault(str(closed), jax.jit(core.jaxpr_as_fun(closed)))
+    return dict(zip(outs, program(*values), strict=True))
+
+
+_PROGRAMS: dict[str, Callable] = {}
+
+
+def _draws(eqn: Any) -> bool:
+    """Whether an operation makes random numbers."""
+    return eqn.primitive.name in ("jit", "pjit") and eqn.params.get("name") in (*DRAWS, DECOMPOSED)
 
 
 def _ancestors(eqns: list, i: int, makers: dict) -> set[int]:
@@ -158,7 +226,7 @@ def _chain(eqns: list, first: int, readers: dict, results: set) -> list[int]:
     while True:
         (made,) = eqns[chain[-1]].outvars
         if made in results:  # what else reads it may sum it up, in an order of its own
-            return [] if readers.get(made) else chain
+            return chain if _multiplied(eqns, made, readers, results) else []
         (following, *more) = readers.get(made, [len(eqns)])
         if more or following == len(eqns):
             return []
@@ -169,6 +237,18 @@ def _chain(eqns: list, first: int, readers: dict, results: set) -> list[int]:
         if not all(_literal(v) and not np.shape(v.val) for v in others):
             return []
         chain.append(following)
+
+
+def _multiplied(eqns: list, value: Any, readers: dict, results: set) -> bool:
+    """Whether all that reads a value multiplies matrices with it, as it is stored."""
+    for eqn in (eqns[i] for i in readers.get(value, ())):
+        if eqn.primitive.name == "dot_general":
+            continue
+        if eqn.primitive.name not in MOVED or results & set(eqn.outvars):
+            return False
+        if not _multiplied(eqns, eqn.outvars[0], readers, results):
+            return False
+    return True
 
 
 def _drawn(given: list, eqns: list) -> jax.Array:
