@@ -11,6 +11,9 @@ import pytest
 from PIL import Image
 
 from tests.data import photos
+from tests.quick import QUICK
+
+pytestmark = pytest.mark.xdist_group("cli")
 
 ROOT = Path(__file__).parent.parent
 
@@ -19,7 +22,7 @@ def command(module, *args, code=0):
     out = subprocess.run(
         [sys.executable, "-m", f"jaxt2i.{module}", *map(str, args)],
         cwd=ROOT,
-        env={**os.environ, "XLA_FLAGS": ""},
+        env={**os.environ, "XLA_FLAGS": QUICK},
         capture_output=True,
         text=True,
         timeout=600,

@@ -35,15 +35,20 @@ from jaxt2i.run.open import load_method
 
 # Those that do most with a batch: groups of examples, negatives, matching of words, running
 # statistics. The others on eight devices: pytest -m full.
-SHARDED = ("stylegan_t", "clip", "dm_gan")
+CHOSEN = {
+    "eight": ("stylegan_t", "clip", "dm_gan"),
+    # Those whose promise is kept within half a minute.
+    "learning": ("stylegan_t", "df_gan", "attngan", "dm_gan", "clip", "damsm", "recogniser"),
+}
 
 
 def pytest_generate_tests(metafunc):
     given = metafunc.config.getoption("--method") or [
         f"jaxt2i.systems.{m.name}" for m in pkgutil.iter_modules(jaxt2i.systems.__path__)
     ]
-    if "eight" in metafunc.fixturenames and not metafunc.config.getoption("--method"):
-        marks = {n: [] if n.rpartition(".")[2] in SHARDED else [pytest.mark.full] for n in given}
+    chosen = next((names for use, names in CHOSEN.items() if use in metafunc.fixturenames), None)
+    if chosen and not metafunc.config.getoption("--method"):
+        marks = {n: [] if n.rpartition(".")[2] in chosen else [pytest.mark.full] for n in given}
     else:
         marks = {n: [] for n in given}
     # One method after the other, each on one worker: its tests share compiled programs.
@@ -257,7 +262,7 @@ def test_networks_that_train_and_score_are_named(name):
     with listening() as scoring:
         jax.eval_shape(score, state, frozen, spec)
     with listening() as reading:
-        jax.eval_shape(read, state, frozen, spec)
+        jax.eval_shape(read, state, frozen, run.row_spec())
     training = set().union(*(called for *_, called in turns(name)))
     shared = (scoring & training & set(run.method.frozen)) - reading
     assert shared == set(run.method.guided_by)
@@ -271,6 +276,11 @@ def numbered(tree):
 @pytest.fixture
 def eight():
     """Marks what is seen on eight devices."""
+
+
+@pytest.fixture
+def learning():
+    """Marks what takes a whole small run."""
 
 
 def test_eight_devices_equal_one(name, eight):
@@ -354,7 +364,7 @@ def test_unknown_settings_are_refused(name):
 
 
 @pytest.mark.slow
-def test_it_learns(name):
+def test_it_learns(name, learning):
     """The method's score improves within its tiny run by the margin it promises."""
     run = opened(name)
     if not run.method.score:

@@ -17,6 +17,8 @@ from jaxt2i.run import attention, train, walk
 from jaxt2i.run import open as runs
 from jaxt2i.run import settings as run_settings
 
+pytestmark = pytest.mark.xdist_group("sample")
+
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):

@@ -25,6 +25,8 @@ from jaxt2i.run.open import open_run
 from jaxt2i.run.train import train
 from tests.toys import box_gan, edit, layout
 
+pytestmark = pytest.mark.xdist_group("toys")
+
 TOYS = {"box_gan": box_gan, "layout": layout, "edit": edit}
 OBJECTS = [{"label": "cat", "box": [0.1, 0.2, 0.4, 0.5]}, {"label": "dog", "box": [0.5, 0, 0.5, 1]}]
 

@@ -26,6 +26,8 @@ from tests.data import shards
 from tests.data.photos import make_folder
 from tests.data.test_pipeline import NEEDS, SIZES, Fake, Lengths, equal, pipeline
 
+pytestmark = pytest.mark.xdist_group("stream")
+
 DATA = base().data
 
 

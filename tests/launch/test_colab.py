@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from tests.launch.stubs import ROOT
+from tests.quick import QUICK
 
 
 def run(tmp_path, **values):
@@ -26,7 +27,7 @@ def run(tmp_path, **values):
 
 @pytest.mark.slow
 def test_the_notebook_runs(tmp_path, monkeypatch):
-    monkeypatch.setenv("XLA_FLAGS", "")
+    monkeypatch.setenv("XLA_FLAGS", QUICK)
     notebook = run(
         ROOT / "launch",
         CONFIG="configs/stylegan_t.py:tiny",

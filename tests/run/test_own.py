@@ -14,6 +14,8 @@ from jaxt2i import evaluate
 from jaxt2i.config import ConfigError
 from jaxt2i.run import borrow, own, settings, train
 
+pytestmark = pytest.mark.xdist_group("own")
+
 WORDS = ["red apple", "green apple", "blue fish", "old house", "new house", "red fish"]
 
 

@@ -47,7 +47,15 @@ def test_published_sizes(generator, count):
 
 @pytest.mark.parametrize(
     ("name", "preset"),
-    [(m, p) for m in ("attngan", "dm_gan") for p in ("cub", "coco")] + [("attngan", "cub_dcgan")],
+    [
+        ("attngan", "cub_dcgan"),
+        ("dm_gan", "coco"),
+        # Of the same networks and losses: pytest -m full.
+        *(
+            pytest.param(*pair, marks=pytest.mark.full)
+            for pair in (("attngan", "cub"), ("attngan", "coco"), ("dm_gan", "cub"))
+        ),
+    ],
 )
 def test_a_step_of_every_published_configuration_traces(name, preset):
     config = settings.preset(f"configs/{name}.py", preset)
