@@ -38,7 +38,8 @@ def published(batch_size: int, epochs: int) -> ConfigDict:
     c.batch_size = batch_size
     c.total_epochs = epochs
     c.seed = 100
-    c.precision = "float32"
+    # The GPUs of the time knew no other.
+    c.precision = c.matmul_precision = "float32"
     c.data.update(source="records", tokens=18, resolution=256, crop="random")
     c.data.update(tokenizer="captions.pickle", resize="bilinear")
     for player in ("g", "d"):
@@ -52,7 +53,7 @@ def small(c: ConfigDict) -> ConfigDict:
 
     Pictures of 8, 16 and 32 px; the mask of every caption is its own, and wrong pairs go round.
     """
-    c.precision = "auto"
+    c.precision, c.matmul_precision = "auto", "default"
     c.seed = 0
     c.total_epochs = 0
     c.total_steps = 3000

@@ -62,6 +62,11 @@ def base() -> ConfigDict:
     c.stop_when_dead = True
     # Activations: "float32", "bfloat16", or "auto" (bfloat16 on TPU and GPU).
     c.precision = "auto"
+    # Activations of frozen text towers, guides and feature networks; "": as precision.
+    c.perception_precision = ""
+    # Products of float32 arrays: "float32", "tensorfloat32", or "default" (on TPUs bfloat16, on
+    # GPUs TF32): faster, and the third digit differs.
+    c.matmul_precision = "default"
     # Ordered (regular expression on a network's name, "full" | "products" | "dots_no_batch"): its
     # blocks keep nothing for the backward pass, or the results of products with weights alone.
     c.remat = ()

@@ -38,7 +38,8 @@ def published(vocab: int, tokens: int, epochs: int) -> ConfigDict:
     c.batch_size = 48
     c.total_epochs = epochs
     c.seed = 100
-    c.precision = "float32"
+    # The GPUs of the time knew no other.
+    c.precision = c.matmul_precision = "float32"
     c.data.update(source="records", resolution=299, crop="random", resize="bilinear")
     c.data.update(tokenizer="captions.pickle", tokens=tokens)
     c.optim = common.section(Optim, decay_every_epochs=1.0)
@@ -55,7 +56,7 @@ def embedded() -> ConfigDict:
     and the published sharpness learns more slowly from them.
     """
     c = published(136, 16, 0)
-    c.precision = "auto"
+    c.precision, c.matmul_precision = "auto", "default"
     c.seed = 0
     c.total_steps = 2000
     c.optim.decay_every_epochs = 0.0

@@ -43,6 +43,8 @@ def published(epochs: int) -> ConfigDict:
     c.total_epochs = epochs
     c.seed = 100
     c.precision = "float32"
+    # PyTorch's default at the time: convolutions may use TF32.
+    c.matmul_precision = "tensorfloat32"
     c.data.update(source="records", tokens=18, resolution=256, crop="random")
     c.data.update(tokenizer="captions_DAMSM.pickle", resize="bilinear")
     c.optim.g = common.section(Adam, lr=1e-4, b2=0.9)
@@ -59,7 +61,7 @@ def embedded() -> ConfigDict:
     rates are five and two and a half times the published ones, and G is averaged.
     """
     c = published(0)
-    c.precision = "auto"
+    c.precision, c.matmul_precision = "auto", "default"
     c.total_steps = 3000
     c.batch_size = 16
     c.log_every_steps = 50

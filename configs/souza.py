@@ -42,6 +42,8 @@ def published(epochs: int) -> ConfigDict:
     c.batch_size = 24
     c.total_epochs = epochs
     c.precision = "float32"
+    # The GPUs of the time knew no other.
+    c.matmul_precision = "float32"
     c.data.update(source="records", tokens=18, resolution=256, crop="random_stretched")
     c.data.update(tokenizer="captions.pickle", resize="bilinear")
     c.optim.g = common.section(Adam, lr=1e-4, b2=0.999)
@@ -58,7 +60,7 @@ def embedded() -> ConfigDict:
     follow the caption, shapes hardly. Learning rates are higher than published.
     """
     c = published(0)
-    c.precision = "auto"
+    c.precision, c.matmul_precision = "auto", "default"
     c.total_steps = 2500
     c.batch_size = 16
     c.log_every_steps = 50

@@ -63,6 +63,7 @@ def embedded() -> ConfigDict:
     colour augmentation, and one latent batch for both players.
     """
     c = published(32, 30_000)
+    c.matmul_precision, c.perception_precision = "default", ""
     c.batch_size = 8
     c.log_every_steps = 50
     c.checkpoint_every_steps = 250
@@ -130,6 +131,8 @@ def published(resolution: int, images: float) -> ConfigDict:
     c.checkpoint_every_steps = 500
     c.sample_every_steps = 500
     c.score_images = 256
+    # The official training turns TF32 off, and its perception is float32.
+    c.matmul_precision = c.perception_precision = "float32"
     c.data.update(source="webdataset", tokenizer="clip", tokens=77, resolution=resolution)
     for player in ("g", "d"):
         c.optim[player] = common.section(Adam, lr=0.002, zero_nonfinite=True)

@@ -101,7 +101,7 @@ def drawing(
     def one(ctx, ints, row, seed, floats, codes):
         row, codes = jax.tree.map(lambda x: x[None], (row, codes))
         keys = jax.random.key(seed)[None]
-        with reading("the sampler", row):
+        with reading("the sampler", row), method.products():
             out = method.sampler(ctx, row, keys, **codes, **floats, **ints, **fixed)
         if lacking := [n for n in wanted if n not in out]:
             raise ConfigError(f"the method draws no {lacking[0]!r}; {nearest(lacking[0], out)}")

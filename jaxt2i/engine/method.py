@@ -21,6 +21,8 @@ from jaxt2i.config import ConfigError, nearest
 
 Batch = dict[str, jax.Array]
 Tree = Any
+# Names of the precision of products, as JAX calls them; None: as the platform multiplies.
+PRODUCTS = {"default": None, "tensorfloat32": "tensorfloat32", "float32": "float32"}
 DTYPES = ("float32", "bfloat16")
 
 
@@ -188,6 +190,8 @@ class Method:
       notes: lines printed when a run starts (which perception, what a real run needs).
       param_dtype: "float32", or "bfloat16": losses then get trained parameters that are rounded to
         it, and their gradients have it; networks compute with them as ever.
+      matmul_precision: of products of float32 arrays, in losses, scores and drawing: "default"
+        (bfloat16 or TF32 on accelerators), "tensorfloat32" or "float32".
       masters: the state holds these parameters in float32 all the same. False: in `param_dtype`,
         and an update of bfloat16 is rounded stochastically; see `nn.optim.apply_updates`.
     """
@@ -209,8 +213,14 @@ class Method:
     notes: tuple[str, ...] = ()
     param_dtype: str = "float32"
     masters: bool = True
+    matmul_precision: str = "default"
 
     def __post_init__(self):
+        if self.matmul_precision not in PRODUCTS:
+            raise ConfigError(
+                f"config.matmul_precision={self.matmul_precision!r}; expected one of "
+                f"{', '.join(PRODUCTS)}"
+            )
         if self.param_dtype not in DTYPES:
             raise ConfigError(
                 f"config.param_dtype={self.param_dtype!r}; expected one of {', '.join(DTYPES)}"
@@ -223,6 +233,10 @@ class Method:
                         f"{'frozen' if net in self.frozen else 'not a network of the method'}; "
                         f"trainable: {sorted(set(self.nets) - set(self.frozen))}"
                     )
+
+    def products(self) -> Any:
+        """A context in which what is traced multiplies as `matmul_precision` says."""
+        return jax.default_matmul_precision(PRODUCTS[self.matmul_precision])
 
     @property
     def trained(self) -> tuple[str, ...]:

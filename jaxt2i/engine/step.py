@@ -107,7 +107,7 @@ def play(
             trained=player.nets,
             memory=memory,
         )
-        with reading(f"the loss of player {player.name!r}", micro_batch):
+        with reading(f"the loss of player {player.name!r}", micro_batch), method.products():
             value, metrics = player.loss(ctx, micro_batch)
         return value.astype(jnp.float32), (ctx.extra, metrics)
 

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +25,12 @@ def compute_dtype(precision: str, platform: str) -> jnp.dtype:
     if precision not in ("float32", "bfloat16"):
         raise ValueError(f"config.precision={precision!r}: give 'float32', 'bfloat16' or 'auto'")
     return jnp.dtype(precision)
+
+
+def perception_dtype(config: Any) -> jnp.dtype:
+    """The dtype of a system's frozen networks: config.perception_precision, else its precision."""
+    name = config.get("perception_precision", "") or config.precision
+    return compute_dtype(name, jax.default_backend())
 
 
 def exact(function: Callable) -> Callable:

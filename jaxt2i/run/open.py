@@ -231,7 +231,8 @@ def load_method(config: ConfigDict, facts: Facts | None = None) -> Method:
     module = module_of(config)
     method = module.build(config, facts or Facts()) if takes_facts(config) else module.build(config)
     # Runs from before these settings have none of them.
-    storage = {name: config[name] for name in ("param_dtype", "masters") if name in config}
+    names = ("param_dtype", "masters", "matmul_precision")
+    storage = {name: config[name] for name in names if name in config}
     nets = recomputing(method.nets, config.get("remat", ()))
     return dataclasses.replace(method, nets=nets, **storage)
 

@@ -477,7 +477,8 @@ class Painting(Part):
                 weights = layout.gather(state), layout.gather(frozen)
                 key = jax.random.fold_in(states.init_key(rules.seed), len(name))
                 ctx = states.context(method, *weights, key=key, batch_size=rules.batch_size)
-                return method.score(ctx, batch)
+                with method.products():
+                    return method.score(ctx, batch)
 
             self._score = jax.jit(score, out_shardings=layout.everywhere)
 

@@ -27,7 +27,7 @@ from jaxt2i.nn.initial import initialise
 from jaxt2i.nn.linear import Conv
 from jaxt2i.nn.norms import orthogonal
 from jaxt2i.nn.optim import Adam
-from jaxt2i.nn.precision import compute_dtype
+from jaxt2i.nn.precision import compute_dtype, perception_dtype
 from jaxt2i.nn.remat import Policy
 from jaxt2i.nn.stages import Drawn, read_words
 
@@ -315,8 +315,10 @@ class Losses:
         seen = [ctx("image", x)[1] for x in (unit_range(batch["image"]), fake)]
         return scores(*seen, text.sentence)
 
-    def nets(self, tokens: int, dtype: jnp.dtype) -> dict[str, nn.Module]:
-        """The networks; captions have `tokens` positions."""
+    def nets(
+        self, tokens: int, dtype: jnp.dtype, sees: jnp.dtype = jnp.float32
+    ) -> dict[str, nn.Module]:
+        """The networks; captions have `tokens` positions, the encoders compute in `sees`."""
         m = self.model
         generator = Generator(
             base=m.g_base,
@@ -353,7 +355,7 @@ class Losses:
                 align_corners=m.align_corners,
                 base=m.base,
                 resolution=self.resolution,
-                dtype=dtype,
+                dtype=sees,
             ),
         }
 
@@ -379,7 +381,8 @@ def build(cfg) -> Method:
     model = fields(Model, cfg.model, "config.model")
     check(model, cfg.data.resolution)
     losses = Losses(model, cfg.data.resolution)
-    nets = losses.nets(cfg.data.tokens, compute_dtype(cfg.precision, jax.default_backend()))
+    dtype = compute_dtype(cfg.precision, jax.default_backend())
+    nets = losses.nets(cfg.data.tokens, dtype, perception_dtype(cfg))
     tx = {n: fields(Adam, cfg.optim[n], f"config.optim.{n}").tx() for n in ("d", "g")}
     players = [
         Player(net, (net,), functools.partial(losses.d_loss, i), tx["d"])

@@ -24,7 +24,7 @@ from jaxt2i.nn.affine import Fusion, UpBlock, leaky, widths
 from jaxt2i.nn.initial import initialise
 from jaxt2i.nn.linear import Conv, Linear
 from jaxt2i.nn.optim import Adam
-from jaxt2i.nn.precision import compute_dtype
+from jaxt2i.nn.precision import compute_dtype, perception_dtype
 from jaxt2i.nn.remat import Policy, recomputed
 from jaxt2i.nn.resample import resize_nearest
 
@@ -443,7 +443,7 @@ def build(cfg) -> Method:
     dtype = compute_dtype(cfg.precision, jax.default_backend())
     sees = perception.make(
         model.perception,
-        dtype=dtype,
+        dtype=perception_dtype(cfg),
         weights=model.weights,
         clip_weights=model.clip_weights,
         real=(

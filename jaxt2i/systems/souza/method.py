@@ -25,7 +25,7 @@ from jaxt2i.nn.attention import NonLocal
 from jaxt2i.nn.initial import initialise
 from jaxt2i.nn.norms import BatchNorm, SpectralConv, SpectralDense, orthogonal
 from jaxt2i.nn.optim import Adam
-from jaxt2i.nn.precision import compute_dtype
+from jaxt2i.nn.precision import compute_dtype, perception_dtype
 from jaxt2i.nn.remat import Policy, recomputed
 
 # Channels over the base width at 4, 8, 16, ... pixels, for pictures of 256.
@@ -446,7 +446,7 @@ def build(cfg) -> Method:
     dtype = compute_dtype(cfg.precision, jax.default_backend())
     sees = perception.make(
         model.perception,
-        dtype=dtype,
+        dtype=perception_dtype(cfg),
         weights=model.weights,
         clip_weights=model.text_weights,
         vocab=model.text_vocab,

@@ -24,7 +24,7 @@ from jaxt2i.metrics.drawn import BETTER, scores
 from jaxt2i.nn import resample
 from jaxt2i.nn.initial import initialise
 from jaxt2i.nn.optim import Adam, only
-from jaxt2i.nn.precision import compute_dtype
+from jaxt2i.nn.precision import compute_dtype, perception_dtype
 from jaxt2i.systems.stylegan_t import networks, pixels
 
 BOUNDS = ("", "tanh")
@@ -299,7 +299,7 @@ def build(cfg) -> Method:
     check(model, cfg)
     sees = perception.make(
         model.perception,
-        dtype=compute_dtype(cfg.precision, jax.default_backend()),
+        dtype=perception_dtype(cfg),
         weights=model.weights,
         clip_weights=model.clip_weights,
         feature_weights=model.feature_weights,
