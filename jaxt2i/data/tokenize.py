@@ -30,6 +30,7 @@ class Tokenizer(Protocol):
     """What the pipeline and the samplers ask of a tokenizer.
 
     Attributes:
+      kind: "clip", "pieces", "xlm_r" or "words": which text encoders read its ids.
       length: padded length of a caption, T.
       vocab_size: ids are below it.
       eot: id of the end token; each row of `tokens` holds it once, behind the text.
@@ -37,6 +38,7 @@ class Tokenizer(Protocol):
 
     length: int
     vocab_size: int
+    kind: str
     eot: int
 
     def __call__(self, captions: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -115,6 +117,8 @@ class ClipTokenizer:
       eot: 49,407 for the published vocabulary; also the largest id.
     """
 
+    kind = "clip"
+
     def __init__(self, length: int = 77, files: str | Path | None = None):
         """Opens a vocabulary.
 
@@ -174,6 +178,8 @@ class BpeTokenizer:
       vocab_size: size of the vocabulary, the three special tokens included.
       eot: id of `<end>`.
     """
+
+    kind = "pieces"
 
     def __init__(self, file: str | Path, length: int):
         """Opens a file that `train` wrote.
@@ -268,6 +274,8 @@ class XlmRTokenizer:
       vocab_size: 250,002 for the published vocabulary.
       eot: 2.
     """
+
+    kind = "xlm_r"
 
     def __init__(self, folder: str | Path, length: int):
         """Opens a vocabulary.

@@ -41,7 +41,7 @@ class WordTokenizer:
       words: the words by id.
     """
 
-    eot = 0
+    eot, kind = 0, "words"
 
     def __init__(self, words: Sequence[str], length: int):
         """Args:

@@ -104,6 +104,7 @@ class ClipText(nn.Module):
     """The text tower: tokens to a sentence vector and word vectors.
 
     Attributes:
+      reads: kinds of tokenizers whose ids it may be trained on.
       vocab: token ids.
       length: positions, the most tokens a caption may have.
       width, layers, heads: of the transformer.
@@ -117,6 +118,7 @@ class ClipText(nn.Module):
       unroll, remat: see `Transformer`.
     """
 
+    reads = ("clip", "pieces")
     vocab: int = 49408
     length: int = 77
     width: int = 512

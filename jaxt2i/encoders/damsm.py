@@ -69,6 +69,7 @@ class DamsmText(nn.Module):
     """Words to a sentence vector and word vectors. Compiled once for captions of every length.
 
     Attributes:
+      reads: kinds of tokenizers whose ids it may be trained on.
       vocab: word ids; 0 is the end and the padding.
       length: positions of a caption, for `example` alone.
       embed: width of the word embedding.
@@ -77,6 +78,7 @@ class DamsmText(nn.Module):
       dtype: of the results; the recurrence is float32.
     """
 
+    reads = ("words",)
     vocab: int = 5450
     length: int = 18
     embed: int = 300

@@ -85,6 +85,7 @@ class XlmRText(nn.Module):
     """Tokens of any of a hundred languages to a sentence vector and word vectors.
 
     Attributes:
+      reads: kinds of tokenizers whose ids it may be trained on.
       vocab: token ids.
       length: the most tokens a caption may have.
       width, layers, heads: of the transformer.
@@ -101,6 +102,7 @@ class XlmRText(nn.Module):
     Initial weights are N(0, 0.02^2), as the paper's; there is no dropout.
     """
 
+    reads = ("xlm_r",)
     vocab: int = 250002
     length: int = 512
     width: int = 1024

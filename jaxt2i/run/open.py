@@ -196,6 +196,13 @@ def open_run(config: ConfigDict, facts: Facts | None = None) -> Run:
     tokenizer = tokenize.make_tokenizer(path, data.tokens)
     sizes = schema.sizes_of(data, batch=config.batch_size, tokens=tokenizer.length)
     method = load_method(config, facts)
+    reads = getattr(method.nets.get("text"), "reads", (tokenizer.kind,))
+    if tokenizer.kind not in reads:
+        raise ConfigError(
+            f"config.data.tokenizer={data.tokenizer!r} makes ids of the kind {tokenizer.kind!r}, "
+            f"but the text encoder of {config.method} reads {' or '.join(map(repr, reads))}; the "
+            "tokenizer must be the one that the encoder was trained with"
+        )
     if method.vocab and tokenizer.vocab_size > method.vocab:
         raise ConfigError(
             f"config.data.tokenizer={data.tokenizer!r} gives token ids up to "
