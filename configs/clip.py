@@ -116,7 +116,9 @@ def vit_b32() -> ConfigDict:
     c.batch_size = 32_768
     c.total_steps = 390_000
     c.data.update(source="webdataset", tokenizer="clip", tokens=77, resolution=224)
+    c.data.update(crop="random", margin=1.0)
     c.optim.update(lr=5e-4, weight_decay=0.2, warmup_steps=2000, decay_steps=390_000)
+    c.optim.decay_all = False
     c.model.update(
         joint=512,
         vocab=49408,

@@ -55,7 +55,7 @@ def published(epochs: int) -> ConfigDict:
     c.data.resize = "bilinear"
     c.optim.g = common.section(Adam, lr=1e-4, b2=0.9)
     c.optim.d = common.section(Adam, lr=4e-4, b2=0.9)
-    c.model = common.section(Model)
+    c.model = common.section(Model, mismatch_group=64)
     return c
 
 
@@ -67,6 +67,7 @@ def embedded() -> ConfigDict:
     rates are five and two and a half times the published ones, and G is averaged.
     """
     c = published(0)
+    c.model.mismatch_group = 0
     c.total_steps = 3000
     c.batch_size = 16
     c.log_every_steps = 50

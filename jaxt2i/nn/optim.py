@@ -29,6 +29,7 @@ class Adam:
       warmup_steps: linear warm-up from zero.
       decay_steps: cosine decay to zero over this many steps; 0 = constant.
       weight_decay: decoupled weight decay (AdamW).
+      decay_all: False: only arrays of two and more axes decay, so no bias, norm or scalar.
       zero_nonfinite: gradients' nan becomes 0 and infinities +-1e5 before Adam sees them.
     """
 
@@ -39,6 +40,7 @@ class Adam:
     warmup_steps: int = 0
     decay_steps: int = 0
     weight_decay: float = 0.0
+    decay_all: bool = True
     zero_nonfinite: bool = False
 
     def tx(self) -> optax.GradientTransformation:
@@ -51,9 +53,15 @@ class Adam:
         parts = [replace_nonfinite()] if self.zero_nonfinite else []
         parts.append(optax.scale_by_adam(self.b1, self.b2, self.eps))
         if self.weight_decay:
-            parts.append(optax.add_decayed_weights(self.weight_decay))
+            matrices = None if self.decay_all else has_axes
+            parts.append(optax.add_decayed_weights(self.weight_decay, matrices))
         parts.append(optax.scale_by_learning_rate(lr))
         return optax.chain(*parts)
+
+
+def has_axes(params: optax.Params) -> optax.Params:
+    """True for arrays of two and more axes: kernels and tables."""
+    return jax.tree.map(lambda x: x.ndim > 1, params)
 
 
 def replace_nonfinite(limit: float = 1e5) -> optax.GradientTransformation:

@@ -73,7 +73,13 @@ def train(config: ConfigDict, workdir: Path, command: str) -> None:
         config.seed, config.batch_size, total, config.accumulate, config.skip_nonfinite
     )
     begin = borrow.fresh_start(config, method, later=checkpoint.exist(workdir))
-    score_rows = config.score_images // layout.mesh.size * layout.mesh.size
+    devices = layout.mesh.size
+    score_rows = -(-config.score_images // devices) * devices
+    if score_rows != config.score_images:
+        log.say(
+            f"config.score_images={config.score_images}: scores are of {score_rows} pictures, a "
+            f"number that {devices} devices share"
+        )
     score_data = run.pipeline(held_out, score_rows, method.needs, caption="first")
     settings.note_changes(workdir, config)
     log.say(f"work directory: {workdir}", *method.notes, *own.strangers(config))

@@ -166,3 +166,12 @@ def test_unknown_storage_is_refused():
         ConfigError, match=r"config\.param_dtype='float16'; expected one of float32"
     ):
         toy(param_dtype="float16")
+
+
+@pytest.mark.parametrize("decay_all", [True, False])
+def test_biases_norms_and_scalars_decay_only_where_asked(decay_all):
+    tx = optim.Adam(lr=0.1, weight_decay=0.5, decay_all=decay_all).tx()
+    params = {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3), "scale": jnp.ones(())}
+    updates, _ = tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)
+    moved = {name: bool(jnp.any(x != 0)) for name, x in updates.items()}
+    assert moved == {"kernel": True, "bias": decay_all, "scale": decay_all}

@@ -150,3 +150,27 @@ def test_one_program_saves_a_generator_pass_and_changes_nothing():
 def test_bad_settings_are_refused(changes, line):
     with pytest.raises((ConfigError, ValueError), match=line):
         opened("tiny", **changes)
+
+
+@pytest.mark.parametrize(
+    ("group", "order"),
+    [(0, [1, 2, 3, 4, 5, 6, 7, 0]), (64, [1, 2, 3, 4, 5, 6, 7, 0]), (4, [1, 2, 3, 0, 5, 6, 7, 4])],
+)
+def test_captions_go_round_within_their_group(group, order):
+    heard = []
+
+    def ctx(net, *args, precise=False):
+        if net == "d":
+            return args[0].reshape(len(args[0]), -1)
+        heard.append(args[1])
+        return args[0].sum(1) + args[1].sum(1)
+
+    losses = opened("tiny", mismatch_group=group).method.players[0].loss.__self__
+    sentence = jnp.arange(8.0)[:, None] + jnp.zeros((8, 4))
+    losses.real_terms(ctx, jnp.ones((8, 1, 2, 2, 3)), sentence)
+    np.testing.assert_array_equal(heard[-1][:, 0], order)
+
+
+def test_a_group_divides_the_batch():
+    with pytest.raises(ConfigError, match=r"mismatch_group=3 does not divide the 8 examples"):
+        opened("tiny", mismatch_group=3)

@@ -270,6 +270,8 @@ class Model:
       clip_input: "galip" (published) or "clip" (corrected range); see `clip_input`.
       similarity_weight: weight of the cosine between a drawn picture and its caption.
       mismatch: pictures beside their neighbours' captions count as fake, at half weight.
+      mismatch_group: consecutive examples, at most, whose captions go round among themselves; 0 =
+        the whole batch. The official code's are those of a process, 64 in its published runs.
       penalty_weight, penalty_power: k and p of MA-GP; weight 0 leaves it out.
       penalty_float32: compute the discriminator in float32 where the penalty differentiates it.
       ema_images: half-life of an average of G in images; 0 = none, as published.
@@ -290,6 +292,7 @@ class Model:
     clip_input: str = "galip"
     similarity_weight: float = 4.0
     mismatch: bool = True
+    mismatch_group: int = 0
     penalty_weight: float = 2.0
     penalty_power: float = 6.0
     penalty_float32: bool = True
@@ -358,7 +361,9 @@ class Losses:
         )
         if not m.mismatch:
             return own, None
-        return own, ctx("c", own.rest, jnp.roll(sentence, -1, 0))
+        size = min(m.mismatch_group or len(sentence), len(sentence))
+        groups = sentence.reshape(-1, size, sentence.shape[-1])
+        return own, ctx("c", own.rest, jnp.roll(groups, -1, 1).reshape(sentence.shape))
 
     def fake(self, ctx: Ctx, batch: Batch, sentence: jax.Array) -> tuple[jax.Array, jax.Array]:
         """CLIP's view of this step's drawn pictures, drawn and seen once for both players."""
@@ -453,6 +458,12 @@ def build(cfg) -> Method:
     )
     size = model.image_size or cfg.data.resolution
     check(model, sees, size)
+    part = cfg.batch_size // cfg.accumulate
+    if 0 < model.mismatch_group < part and part % model.mismatch_group:
+        raise ConfigError(
+            f"config.model.mismatch_group={model.mismatch_group} does not divide the {part} "
+            "examples of config.batch_size / config.accumulate; 0 is the whole batch"
+        )
     losses = Losses(model, sees, size)
     nets = losses.nets(dtype)
     tx = {n: fields(Adam, cfg.optim[n], f"config.optim.{n}").tx() for n in ("d", "g")}
