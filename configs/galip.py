@@ -15,15 +15,21 @@ Captions in German or in several languages: --config.model.perception=mclip_b32 
 | coco | COCO 2014 | 512 | about 1,000 epochs on 8 GPUs | 5.85, released checkpoint 5.01 |
 | cc3m | CC3M | 512 | about 100 epochs (not published) | not published |
 | cc12m | CC12M | 512 | about 30 epochs | 12.54 on COCO, zero-shot |
+| coco_stuff | COCO-Stuff (COCO 2017) | 512 | 100 M pictures | unknown |
+| visual_genome | Visual Genome | 512 | 100 M pictures | unknown |
+| ade20k | ADE20K | 512 | 20 M pictures | unknown |
+| fashiongen | FashionGen | 512 | 100 M pictures | unknown |
+| multi30k, multi30k_de | Multi30K | 512 | 20 M pictures | unknown |
 | coco_b16, coco_l14 | COCO 2014 | 512 | as coco | not published: another trunk |
 | coco_256, coco_512 | COCO 2014 | 512 | as coco | not published: another size |
 
 Pictures are 224 px, drawn beside real ones of 256. The global batch matters: an independent run
 with 32 reached 8.4 on COCO and 23 on CUB. FID is the repository's own protocol (torchvision's
-Inception, 30,000 pictures). All hyper-parameters are those of the official scripts; CC3M, CC12M
-and Oxford-102 have no published configuration and take the same ones.
+Inception, 30,000 pictures). All hyper-parameters are those of the official scripts; data sets
+without a published configuration take the same ones, and a length that is ours: COCO's published
+one is 83 M pictures. How long that takes is said by python -m jaxt2i.plan, for any machine.
 
-Records of the data sets (cub, oxford102 and coco) come from python -m jaxt2i.prepare cub --from DIR
+Records of the data sets (cub, oxford102, coco and the others) come from python -m jaxt2i.prepare cub --from DIR
 --to data; then --config.data.path=data/jaxt2i_cub. A folder of yours: --config.data.source=folder.
 CC3M and CC12M are read as img2dataset wrote them: --config.data.path=DIR.
 """
@@ -138,6 +144,68 @@ def coco() -> ConfigDict:
     return published(1000)
 
 
+def unpublished(millions: int, crop: str = "random") -> ConfigDict:
+    """A data set that nobody has published numbers of, for so many million pictures."""
+    c = published(0)
+    c.total_images = millions * 1_000_000
+    c.data.crop = crop
+    return c
+
+
+def coco_stuff() -> ConfigDict:
+    """COCO-Stuff: COCO 2017's 118,287 pictures and captions; boxes and masks stay unused here.
+
+    100 M pictures are 845 epochs. Data: prepare coco_stuff. Weights: CLIP ViT-B/32. FID unknown.
+    """
+    return unpublished(100)
+
+
+def visual_genome() -> ConfigDict:
+    """Visual Genome: 108,077 pictures, each with dozens of phrases about parts of it.
+
+    100 M pictures are 925 epochs. Data: prepare visual_genome. Weights: CLIP ViT-B/32. FID unknown.
+    """
+    return unpublished(100)
+
+
+def ade20k() -> ConfigDict:
+    """ADE20K: 20,210 pictures; captions are yours, else composed of scene and objects.
+
+    20 M pictures are 990 epochs. Data: prepare ade20k. Weights: CLIP ViT-B/32. FID unknown.
+    """
+    return unpublished(20)
+
+
+def fashiongen() -> ConfigDict:
+    """FashionGen: 260,490 pictures of clothes on white with their descriptions, seen whole.
+
+    100 M pictures are 384 epochs. Data: prepare fashiongen. Weights: CLIP ViT-B/32. FID unknown.
+    """
+    return unpublished(100, "centre")
+
+
+def multi30k() -> ConfigDict:
+    """Multi30K, English: 29,000 pictures with five captions each (its task 2).
+
+    20 M pictures are 690 epochs. Data: prepare multi30k/task2. Weights: CLIP ViT-B/32. FID unknown.
+    """
+    c = unpublished(20)
+    c.data.languages = ("en",)
+    return c
+
+
+def multi30k_de() -> ConfigDict:
+    """Multi30K, German: the same pictures, read by M-CLIP's tower in CLIP ViT-B/32's space.
+
+    Weights: M-CLIP/XLM-Roberta-Large-Vit-B-32, whose tokenizer.json lies in the folder
+    --config.data.tokenizer. FID unknown.
+    """
+    c = multi30k()
+    c.data.update(languages=("de",), tokenizer="mclip")
+    c.model.perception = "mclip_b32"
+    return c
+
+
 def web(epochs: int) -> ConfigDict:
     """Web pictures as img2dataset wrote them."""
     c = published(epochs)
@@ -193,6 +261,12 @@ PRESETS = {
         tiny,
         cub,
         oxford102,
+        coco_stuff,
+        visual_genome,
+        ade20k,
+        fashiongen,
+        multi30k,
+        multi30k_de,
         coco,
         cc3m,
         cc12m,

@@ -1,6 +1,8 @@
 """Every preset builds, and the published ones have the published sizes; nothing is allocated."""
 
+import functools
 import importlib
+import tempfile
 from pathlib import Path
 
 import jax
@@ -11,6 +13,7 @@ from jaxt2i.engine import step as steps
 from jaxt2i.run import open as runs
 from jaxt2i.run import settings
 from jaxt2i.run.checkpoint import named
+from tests.data import pieces
 
 ROOT = Path(__file__).parent.parent
 FILES = [p for p in sorted((ROOT / "configs").glob("*.py")) if p.stem not in ("__init__", "common")]
@@ -24,12 +27,19 @@ PRESETS = [
 WORDS = ROOT / "tests" / "goldens" / "words.json"
 
 
+@functools.cache
+def pieces_folder():
+    return pieces.make_folder(Path(tempfile.mkdtemp()))
+
+
 def opened(name, **changes):
     file, _, preset = name.partition(":")
     config = settings.preset(str(ROOT / "configs" / f"{file}.py"), preset)
     config.update(changes)
     if config.data.tokenizer.endswith(".pickle"):  # comes with the data; any vocabulary will do
         config.data.tokenizer = str(WORDS)
+    if config.data.tokenizer == "mclip":  # a folder with M-CLIP's tokenizer.json
+        config.data.tokenizer = str(pieces_folder())
     return runs.open_run(config)
 
 
