@@ -29,8 +29,8 @@ Inception, 30,000 pictures). All hyper-parameters are those of the official scri
 without a published configuration take the same ones, and a length that is ours: COCO's published
 one is 83 M pictures. How long that takes is said by python -m jaxt2i.plan, for any machine.
 
-Records of the data sets (cub, oxford102, coco and the others) come from python -m jaxt2i.prepare cub --from DIR
---to data; then --config.data.path=data/jaxt2i_cub. A folder of yours: --config.data.source=folder.
+Records of the data sets come from python -m jaxt2i.prepare NAME --from DIR --to data, NAME as the
+preset's; then --config.data.path=data/jaxt2i_NAME. A folder of yours: --config.data.source=folder.
 CC3M and CC12M are read as img2dataset wrote them: --config.data.path=DIR.
 """
 
