@@ -27,7 +27,7 @@ from jaxt2i.data.schema import FIELDS, DataError
 from jaxt2i.engine import draw, mesh
 from jaxt2i.engine.method import Sampler, Tree
 from jaxt2i.engine.state import State
-from jaxt2i.run import facts, folder, log, restore, settings, walk
+from jaxt2i.run import facts, files, folder, log, restore, settings, walk
 from jaxt2i.run.open import Run, open_run
 
 SEEDS = 2**32
@@ -477,7 +477,7 @@ def load(
     Raises:
       ConfigError: where there is no run, or no usable checkpoint.
     """
-    workdir, layout = Path(workdir), layout or here()
+    workdir, layout = files.local(workdir, "the run"), layout or here()
     config = settings.read_config(workdir)
     if data_path:
         config.data.path = data_path

@@ -46,7 +46,7 @@ from jaxt2i.evaluation.reading import Reader, Seen, share_of, together
 from jaxt2i.metrics import confidence, nearest, protocols
 from jaxt2i.metrics import statistics as stats
 from jaxt2i.metrics.score import MetricError, Score
-from jaxt2i.run import checkpoint, facts, log, processes, restore, settings
+from jaxt2i.run import checkpoint, facts, files, log, processes, restore, settings
 from jaxt2i.run import open as runs
 
 # Pictures shown in the report, and pictures whose neighbours are.
@@ -306,6 +306,7 @@ class Opened:
 
 def opened(workdir: Path, which: str = "newest") -> Opened:
     """Opens a run; processes that see different checkpoints look again until they agree."""
+    workdir = files.local(workdir, "the run")
     run = runs.open_run(settings.read_config(workdir), facts.read(workdir))
     while True:
         state, frozen, step = restore.from_run(run, workdir, api.here(), which)

@@ -69,7 +69,7 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}; settings are --config.KEY=VALUE")
     from jaxt2i.planning import dry_run
-    from jaxt2i.run import describe, log, processes, settings, train
+    from jaxt2i.run import describe, files, log, processes, settings, train
     from jaxt2i.run import open as runs
 
     config = CONFIG.value
@@ -80,11 +80,11 @@ def main(argv: list[str]) -> None:
     filename = config_flags.get_config_filename(flags.FLAGS["config"])
     file, _, preset = filename.partition(":")
     name = f"{Path(file).stem}-{preset or 'default'}"
-    workdir = WORKDIR.value and Path(WORKDIR.value)
     command = shlex.join(["python", "-m", "jaxt2i.train", *sys.argv[1:]])
     with processes.together():
         try:
             before = settings.preset(file, preset)
+            workdir = WORKDIR.value and files.local(WORKDIR.value, "--workdir")
             workdir = workdir or settings.default_workdir(config, before, name)
             if DRY_RUN.value:
                 log.say(dry_run.dry_run(config, before, workdir))

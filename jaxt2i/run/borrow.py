@@ -9,7 +9,7 @@ from jaxt2i.config import ConfigError, nearest
 from jaxt2i.encoders import pretrained
 from jaxt2i.engine.method import Method
 from jaxt2i.engine.state import State
-from jaxt2i.run import checkpoint, log, settings
+from jaxt2i.run import checkpoint, files, log, settings
 
 EVERY = ""  # stands for every network that is not named
 
@@ -39,6 +39,7 @@ def at_step(folder: str) -> tuple[str, int | None]:
     Raises:
       ConfigError: for a step that is not there.
     """
+    files.local(folder, "config.init_from")
     place, _, which = folder.rpartition("@")
     if not place or Path(folder).exists():
         return folder, None

@@ -1,6 +1,11 @@
-"""Files of a work directory, which may be a folder here or a bucket (gs://)."""
+"""Files of a work directory."""
+
+import re
+from pathlib import Path
 
 from etils import epath
+
+from jaxt2i.config import ConfigError
 
 
 def write_whole(path: epath.PathLike, content: bytes | str) -> None:
@@ -14,3 +19,22 @@ def write_whole(path: epath.PathLike, content: bytes | str) -> None:
     partial = path.with_name(f"{path.stem}.part{path.suffix}")
     partial.write_bytes(content.encode() if isinstance(content, str) else content)
     partial.replace(path)
+
+
+def local(path: str | Path, what: str) -> Path:
+    """A place on a file system of this machine.
+
+    Args:
+      path: as a person gave it.
+      what: the argument, for the message.
+
+    Raises:
+      ConfigError: for a bucket: runs are written to file systems alone.
+    """
+    if bucket := re.match(r"(\w\w+):/", str(path)):
+        raise ConfigError(
+            f"{what} {path}: runs, pictures and checkpoints are written to file systems, not to "
+            f"{bucket[1]}:// buckets; mount the bucket (gcsfuse, s3fs) and name the mounted "
+            "folder. Data is read from buckets"
+        )
+    return Path(path)

@@ -25,7 +25,7 @@ from jaxt2i.data.rows import FILES
 from jaxt2i.data.schema import FIELDS
 from jaxt2i.engine.draw import PICTURES
 from jaxt2i.engine.method import Tree
-from jaxt2i.run import attention, log
+from jaxt2i.run import attention, files, log
 from jaxt2i.run.files import write_whole
 
 METADATA, ABOUT, GRID_FILE, LAYOUTS = "metadata.jsonl", "drawn.json", "grid.png", "layouts.png"
@@ -74,7 +74,8 @@ class Folder:
 
     def __init__(self, path: Path, about: dict[str, Any]):
         # As it will be read again.
-        self.path, self.about = path, json.loads(json.dumps(about, default=str))
+        self.path = files.local(path, "--out")
+        self.about = json.loads(json.dumps(about, default=str))
         self.done: frozenset[int] = frozenset()
 
     def open(self, *, overwrite: bool = False) -> None:
