@@ -173,7 +173,14 @@ def place(config: ConfigDict, folder: Path, its: Mapping) -> None:
             )
         model.perception, model[weights] = known, str(folder)
     elif kind == "damsm" and "init_from" in config and "damsm_weight" in model:
-        config.init_from = config.init_from or str(folder)
+        given = borrow.folders(config.init_from)
+        if plain := given.pop(borrow.EVERY, ""):
+            log.say(
+                f"config.init_from={plain!r} is not used: config.perception_from brings text and "
+                "image; name other networks as NET=FOLDER"
+            )
+        every = {"text": str(folder), "image": str(folder)} | given
+        config.init_from = ",".join(f"{net}={place}" for net, place in every.items())
         for name in SIZES:
             if name in model and name in its.model:
                 model[name] = its.model[name]

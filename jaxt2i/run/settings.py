@@ -49,10 +49,9 @@ def read_config(workdir: Path) -> ConfigDict:
     own = workdir / PERCEPTION
     if config.get("perception_from") and own.is_dir():
         # Wherever the work directory was when this was written.
-        for section, name in ((config.model, "clip_weights"), (config.model, "text_weights"),
-                              (config, "init_from")):  # fmt: skip
-            if Path(section.get(name) or "").name == PERCEPTION:
-                section[name] = str(own)
+        for name in ("clip_weights", "text_weights"):
+            if Path(config.model.get(name) or "").name == PERCEPTION:
+                config.model[name] = str(own)
     return config
 
 

@@ -97,10 +97,13 @@ def test_a_run_of_damsm_serves_the_systems_that_read_words(pictures, tmp_path):
     encoders.model.update(text_vocab=20)
     train.train(encoders, tmp_path / "damsm", "damsm")
     config = small(attngan.get_config("tiny"), pictures)
-    config.perception_from, config.init_from = str(tmp_path / "damsm"), ""
+    config.perception_from, config.init_from = str(tmp_path / "damsm"), "runs/damsm-default"
     config.model.update(weights="pretrained", text_vocab=136)
     found = own.prepared(config, tmp_path / "gan")
-    assert found.init_from == str(tmp_path / "gan" / "perception")
+    kept = tmp_path / "gan" / "perception"
+    assert found.init_from == f"text={kept},image={kept}"
+    config.init_from = "g=runs/attngan"
+    assert own.prepared(config, tmp_path / "gan").init_from.endswith(",g=runs/attngan")
     assert found.model.text_vocab == 20
     assert found.data.tokenizer == str(tmp_path / "gan" / "perception" / "own_words.json")
     other = small(df_gan.get_config("tiny"), pictures)
