@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Starts a training run on a TPU slice of a GKE cluster: fills in launch/gke_jobset.yaml, applies it.
+# For every TPU that GKE has, the newest among them.
 #
 #   launch/gke.sh --name lite64 --image REGION-docker.pkg.dev/PROJECT/REPO/jaxt2i-tpu:TAG \
 #     --accelerator tpu-v5-lite-podslice --topology 4x4 --claim shared -- \
@@ -8,12 +9,20 @@
 #
 #   --name N         of the run
 #   --image I        built from launch/docker/tpu.Dockerfile
-#   --accelerator A  GKE's name of the chips: tpu-v5-lite-podslice, tpu-v6e-slice, tpu-v5p-slice, ...
+#   --accelerator A  GKE's name of the chips: tpu-v5-lite-podslice, tpu-v5p-slice, tpu-v6e-slice,
+#                    tpu7x, ... as the node pool has it
 #   --topology T     of the slice: 4x4, 2x2x4, ...
 #   --chips C        of a host (default 4)
 #   --claim V        persistent volume claim, becomes /mnt/shared in every pod
 #   --restarts R     how often a run may start again (default 100)
 #   --dry-run        prints the JobSet and applies nothing
+#
+# The cluster needs the JobSet controller and a node pool of the slice, which for TPU7x of several
+# hosts is made with a workload policy of the topology (by Google's documentation, not yet seen):
+#   gcloud compute resource-policies create workload-policy P --region R --type=high-throughput \
+#     --accelerator-topology=2x2x2
+#   gcloud container node-pools create POOL --cluster=C --location=R --node-locations=Z \
+#     --machine-type=tpu7x-standard-4t --tpu-topology=2x2x2 --num-nodes=2 --placement-policy=P
 #
 # Then: kubectl logs -f -l jobset.sigs.k8s.io/jobset-name=N,batch.kubernetes.io/job-completion-index=0
 #       kubectl delete jobset N
@@ -22,8 +31,12 @@
 #     --max-restarts 100 --command "launch/preemptible.sh python -m jaxt2i.train ARGUMENTS"
 set -euo pipefail
 
+help() {
+  sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0"
+}
+
 usage() {
-  sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0" >&2
+  help >&2
   echo "error: $1" >&2
   exit 2
 }
@@ -38,6 +51,10 @@ while (($#)); do
       [[ ${2-} =~ ^[A-Za-z0-9][A-Za-z0-9._/:@-]*$ ]] || usage "$1 is '${2-}', which is no such name"
       value[${key^^}]=$2
       shift
+      ;;
+    --help)
+      help
+      exit
       ;;
     --dry-run) dry=1 ;;
     --) shift && break ;;

@@ -1,6 +1,9 @@
 #!/usr/bin/env bash
 # Trains on a TPU VM slice of Google Cloud, from creating the slice to deleting it.
 #
+# Ends with v6e: newer TPUs have no TPU VMs and are reached by launch/gke.sh or
+# launch/compute_engine.sh.
+#
 #   launch/tpu_vm.sh create            makes the slice and waits until it is ready
 #   launch/tpu_vm.sh install           copies this tree to every worker, installs it, mounts --mount
 #   launch/tpu_vm.sh run -- ARGUMENTS OF jaxt2i.train
@@ -35,21 +38,8 @@
 #     --workdir /mnt/shared/lite64
 set -euo pipefail
 
-ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-POLL=${TPU_POLL:-30} # seconds between two looks at a slice that is being made
-RUNNING=75 RESTARTED=76
-TRIES=3 # restarts in a row on one slice before --every gives up
-
-die() {
-  echo "error: $1" >&2
-  exit 1
-}
-
-usage() {
-  sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0" >&2
-  echo "error: $1" >&2
-  exit 2
-}
+# shellcheck source-path=SCRIPTDIR source=tpu_slice.sh
+. "$(dirname "${BASH_SOURCE[0]}")/tpu_slice.sh"
 
 # --- the command line -----------------------------------------------------------------------------
 
@@ -66,6 +56,10 @@ while (($#)); do
       [[ $1 == --every ]] || given+=("$1" "$2")
       shift
       ;;
+    --help)
+      help
+      exit
+      ;;
     --queued) queued=1 given+=("$1") ;;
     --spot) spot=1 given+=("$1") ;;
     --dry-run) dry=1 given+=("$1") ;;
@@ -77,6 +71,10 @@ done
 arguments=("$@")
 
 case $command in
+  --help)
+    help
+    exit
+    ;;
   create | install | logs | status | delete) ;;
   run | resume)
     ((${#arguments[@]})) || usage "$command needs what jaxt2i.train is given, behind --"
@@ -88,6 +86,9 @@ esac
 [[ $every =~ ^[0-9]*$ ]] || usage "--every is '$every', not a number of seconds"
 if [[ $command == create || $command == resume ]]; then
   [[ $type ]] || usage "no type of slice: give --type or TPU_TYPE, such as v5litepod-16"
+  [[ ! $type =~ ^(tpu|v[7-9]|v[1-9][0-9]) ]] ||
+    usage "--type is '$type', but TPU VMs end with v6e: newer TPUs are reached by launch/gke.sh or \
+launch/compute_engine.sh"
 fi
 place=("--zone=$zone" ${project:+"--project=$project"})
 if [[ ! $version ]]; then
@@ -98,43 +99,28 @@ if [[ ! $version ]]; then
     *) version=tpu-ubuntu2204-base ;;
   esac
 fi
-scratch=$(mktemp -d)
-trap 'rm -rf "$scratch"' EXIT
 
-# --- gcloud ---------------------------------------------------------------------------------------
-
-announce() {
-  printf '+ gcloud' >&2
-  printf ' %q' "$@" >&2
-  echo >&2
-}
+# --- the slice ------------------------------------------------------------------------------------
 
 tpus() {
-  announce compute tpus "$@"
-  if [[ ! $dry ]]; then gcloud compute tpus "$@"; fi
+  call compute tpus "$@"
 }
 
-# look tpu-vm|queued-resources FIELDS: their values, or ABSENT. A dry run takes the slice that is to
+# about tpu-vm|queued-resources FIELDS: their values, or ABSENT. A dry run takes the slice that is to
 # be made as absent, and every other as ready.
-look() {
-  local query=(compute tpus "$1" describe "$name" "${place[@]}" "--format=value($2)")
-  announce "${query[@]}"
-  if [[ $dry ]]; then
-    if [[ $command == create || $command == resume || $1 != tpu-vm ]]; then echo ABSENT; else echo READY; fi
-  elif ! gcloud "${query[@]}" 2>"$scratch/look"; then
-    cat "$scratch/look" >&2
-    grep -qiE 'not[_ ]found' "$scratch/look" || die "gcloud cannot tell how $name in $zone is"
-    echo ABSENT
-  fi
+about() {
+  local assumed=ABSENT
+  if [[ $1 == tpu-vm && $command != create && $command != resume ]]; then assumed=READY; fi
+  look "$assumed" compute tpus "$1" describe "$name" "${place[@]}" "--format=value($2)"
 }
 
 # Sets node and request to the states of the slice and of its queued resource, workers to their count.
 refresh() {
   local facts
-  facts=$(look tpu-vm 'state,networkEndpoints.len()')
+  facts=$(about tpu-vm 'state,networkEndpoints.len()')
   IFS=$'\t' read -r node workers <<<"$facts"
-  workers=${workers:-1}
-  request=$(look queued-resources state.state)
+  if [[ ! $dry ]]; then workers=${workers:-1}; fi
+  request=$(about queued-resources state.state)
 }
 
 remove() {
@@ -182,107 +168,17 @@ need_slice() {
   [[ $node == READY ]] || die "$name in $zone is $node (request: $request), not READY; $0 create makes it"
 }
 
-# ask COMMAND: runs it on all workers; their output also lands in $scratch/said. gcloud's exit code
-# does not say which worker failed: each reports on itself instead ("worker N: ok ...").
 ask() {
   local query=(compute tpus tpu-vm ssh "$name" "${place[@]}" --worker=all "--command=$1")
   announce "${query[@]}"
   if [[ ! $dry ]]; then gcloud "${query[@]}" 2>&1 | tee "$scratch/said" || true; fi
 }
 
-# all_reported WHAT: names the workers that did not report success.
-all_reported() {
-  local missing=() number
-  if [[ $dry ]]; then return; fi
-  for ((number = 0; number < workers; number++)); do
-    grep -q "worker $number: ok" "$scratch/said" || missing+=("$number")
-  done
-  ((!${#missing[@]})) || die "$1 failed on worker ${missing[*]} of $workers; what they said is above"
-}
-
-# on_workers WHAT COMMAND
-on_workers() {
-  ask "$2"
-  all_reported "$1"
+copy() {
+  tpus tpu-vm scp "$1" "$name:${1##*/}" "${place[@]}" --worker=all
 }
 
 # --- the commands ---------------------------------------------------------------------------------
-
-worker_script() {
-  printf 'bash jaxt2i/launch/tpu_worker.sh'
-  printf ' %q' "$@"
-}
-
-install_all() {
-  tar -C "$ROOT" --exclude=__pycache__ -czf "$scratch/jaxt2i.tgz" \
-    pyproject.toml README.md LICENSE jaxt2i configs launch
-  tpus tpu-vm scp "$scratch/jaxt2i.tgz" "$name:jaxt2i.tgz" "${place[@]}" --worker=all ||
-    die "copying to the workers of $name failed; gcloud's message is above"
-  on_workers install "rm -rf jaxt2i/jaxt2i jaxt2i/configs && mkdir -p jaxt2i && \
-tar -xzf jaxt2i.tgz -C jaxt2i && $(worker_script install "$mount")"
-}
-
-run_all() {
-  on_workers run "$(worker_script start "${arguments[@]}")"
-}
-
-resume_once() {
-  refresh
-  if [[ $node != READY ]]; then
-    make_slice
-    install_all
-    run_all
-    if [[ $dry ]]; then return 0; fi
-    return $RUNNING
-  fi
-  ask "$(worker_script state)"
-  local running finished
-  running=$(grep -c 'worker [0-9]*: ok running' "$scratch/said" || true)
-  finished=$(grep -c 'worker [0-9]*: ok ended with 0$' "$scratch/said" || true)
-  if ((running == workers)); then return $RUNNING; fi
-  if ((finished == workers)); then return 0; fi
-  if grep -q 'tpu_worker.sh: No such file' "$scratch/said"; then
-    install_all
-  else
-    all_reported 'asking for the state of the run'
-    # What is left of a run that lost a worker waits for it in vain.
-    on_workers stop "$(worker_script stop)"
-  fi
-  run_all
-  return $RESTARTED
-}
-
-resume() {
-  local code restarts=0
-  if [[ $dry || ! $every ]]; then
-    # Called plainly, so that `set -e` holds inside; `finish` sees its exit code.
-    trap 'finish $?' EXIT
-    resume_once
-    return
-  fi
-  while true; do
-    code=0
-    "$0" resume "${given[@]}" -- "${arguments[@]}" || code=$?
-    case $code in
-      0) return ;;
-      2) exit 2 ;;
-      "$RESTARTED") restarts=$((restarts + 1)) ;;
-      "$RUNNING") restarts=0 ;;
-    esac
-    if ((restarts == TRIES)); then
-      die "the run ended $TRIES times within $every s of its start; $0 logs shows why"
-    fi
-    sleep "$every"
-  done
-}
-
-finish() {
-  rm -rf "$scratch"
-  case $1 in
-    0) if [[ ! $dry ]]; then echo "the run on $name has finished"; fi ;;
-    "$RUNNING" | "$RESTARTED") echo "the run on $name is running" ;;
-  esac
-}
 
 case $command in
   create)

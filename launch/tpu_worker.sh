@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# What launch/tpu_vm.sh has each worker of a slice do; its last line is the worker's report.
+# What launch/tpu_vm.sh and launch/compute_engine.sh have each worker of a slice do; its last line is
+# the worker's report. TPU_WORKERS says how many workers the slice should have.
 #
 #   launch/tpu_worker.sh install [MOUNT] | start ARGUMENTS OF jaxt2i.train | state | log | stop
 #
@@ -60,9 +61,11 @@ install_gcsfuse() {
   sudo apt-get install -qq -y gcsfuse >/dev/null
 }
 
-# The runtimes' own Python is older than what jaxt2i needs, so uv brings one.
+# The machines' own Python may be older than what jaxt2i needs, and newer systems let pip install
+# nothing beside it, so uv comes by itself and brings a Python.
 install() {
-  python3 -m pip install -q --user uv
+  [[ -x $HOME/.local/bin/uv ]] ||
+    curl -LsSf https://astral.sh/uv/install.sh | env UV_NO_MODIFY_PATH=1 sh
   [[ -d .venv ]] || "$HOME/.local/bin/uv" venv -q --python 3.12 .venv
   "$HOME/.local/bin/uv" pip install -q --python .venv/bin/python -e '.[tpu]'
   if [[ ${1-} ]]; then mount_shared "$1"; fi
@@ -100,6 +103,11 @@ start() {
   # One endpoint a worker, in order: its address, or NAME:ID:ADDRESS.
   endpoints=$(metadata worker-network-endpoints || true)
   IFS=, read -ra hosts <<<"$endpoints"
+  if ((${TPU_WORKERS:-1} > 1 && ${#hosts[@]} != TPU_WORKERS)); then
+    echo "the metadata of $(hostname) name ${#hosts[@]} workers where the slice has $TPU_WORKERS:" \
+      "it would not train with the others" >&2
+    return 1
+  fi
   if ((${#hosts[@]} > 1)); then
     check_workdir "$@"
     address=${hosts[0]##*:}

@@ -8,9 +8,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
 STUB = f"""#!{sys.executable} -IS
-import json, os, sys
+import fcntl, json, os, sys
 called = [os.path.basename(sys.argv[0]), *sys.argv[1:]]
 folder = os.environ["STUBS"]
+# Several may be called at once; the lock ends with the process.
+turn = open(folder + "/turn", "w")
+fcntl.flock(turn, fcntl.LOCK_EX)
 with open(folder + "/calls", "a") as calls:
     calls.write(json.dumps(called) + "\\n")
 with open(folder + "/answers") as file:

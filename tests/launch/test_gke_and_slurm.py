@@ -75,6 +75,12 @@ def test_gke_refuses_what_it_cannot_use(kubectl, args, words):
     assert kubectl.calls() == []
 
 
+def test_gke_helps(kubectl):
+    said = kubectl.run("launch/gke.sh", "--help")
+    assert said.startswith("Starts a training run on a TPU slice of a GKE cluster")
+    assert "error" not in said
+
+
 @pytest.fixture
 def slurm(tmp_path):
     """A cluster whose srun runs nothing; the job was submitted from the temporary folder."""

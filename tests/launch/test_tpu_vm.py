@@ -123,7 +123,10 @@ def test_resume_makes_a_preempted_slice_anew(gcloud, flags, node, request_state,
     assert calls[2][-1] == "--quiet"
     assert ("--force" in calls[2]) == (remove == "delete queued-resources")
     start = calls[-1][-1].removeprefix("--command=")
-    assert shlex.split(start) == ["bash", "jaxt2i/launch/tpu_worker.sh", "start", *TRAIN[1:]]
+    assert shlex.split(start) == [
+        *("TPU_WORKERS=4", "bash", "jaxt2i/launch/tpu_worker.sh", "start"),
+        *TRAIN[1:],
+    ]
     assert "the run on slice is running" in said
 
 
@@ -137,6 +140,11 @@ def test_resume_makes_a_preempted_slice_anew(gcloud, flags, node, request_state,
         (
             "bash: jaxt2i/launch/tpu_worker.sh: No such file or directory\n" * 4,
             ["scp tpu-vm", "ssh install", "ssh start"],
+            76,
+        ),
+        (
+            reports("running", 3) + "worker 3: ok ended with the machine\n",
+            ["ssh stop", "scp tpu-vm", "ssh install", "ssh start"],
             76,
         ),
     ],
@@ -241,12 +249,25 @@ def test_status_and_logs(gcloud):
         (("create", "--zone", "--name", "slice"), "--zone needs a value"),
         (("create", *PLACE, "--tpye", "v4-8"), "unknown option '--tpye'"),
         (("fly", *PLACE), "'fly' is no command"),
+        (
+            ("create", *PLACE, "--type", "tpu7x-16"),
+            "--type is 'tpu7x-16', but TPU VMs end with v6e: newer TPUs are reached by"
+            " launch/gke.sh or launch/compute_engine.sh",
+        ),
     ],
 )
 def test_what_is_missing_is_said_before_any_call(gcloud, args, words):
     said = gcloud.run(SCRIPT, *args, code=2)
     assert f"error: {words}" in said
     assert "launch/tpu_vm.sh create" in said
+    assert gcloud.calls() == []
+
+
+@pytest.mark.parametrize("words", [("--help",), ("create", "--name", "slice", "--help")])
+def test_help_is_the_head_of_the_script(gcloud, words):
+    said = gcloud.run(SCRIPT, *words)
+    assert said.startswith("Trains on a TPU VM slice of Google Cloud")
+    assert "error" not in said
     assert gcloud.calls() == []
 
 
@@ -376,6 +397,39 @@ def test_several_workers_need_a_shared_work_directory(worker, tmp_path, run, kin
     be_python(worker, 'echo "alone${JAX_COORDINATOR_ADDRESS-}"')
     do(worker, "start", *run)
     assert "\nalone\n" in (tmp_path / "jaxt2i-run" / "log").read_text()
+
+
+def test_a_worker_that_knows_of_fewer_workers_does_not_train_alone(worker, tmp_path):
+    be_python(worker, "exit 0")
+    worker.env["TPU_WORKERS"] = "4"
+    said = do(worker, "start", "--workdir", tmp_path / "work", code=1)
+    assert "name 2 workers where the slice has 4: it would not train with the others" in said
+    worker.env["TPU_WORKERS"] = "2"
+    do(worker, "start", "--workdir", tmp_path / "work")
+
+
+def test_install_brings_uv_where_there_is_none(worker, tmp_path):
+    """The installer comes from its address and is run; a second time it is not fetched."""
+    uv = tmp_path / ".local" / "bin" / "uv"
+    kept = tmp_path / "uv"
+    worker.env["UV_CALLS"] = str(tmp_path / "uv_calls")
+    kept.write_text('#!/usr/bin/env bash\necho "$*" >>"$UV_CALLS"\n')
+    worker.answer(
+        {
+            "agent-worker-number": ["1"],
+            "astral.sh/uv/install.sh": [f"mkdir -p {uv.parent} && install {kept} {uv}\n"],
+        }
+    )
+    (worker.tree / ".venv" / "bin").rmdir()
+    (worker.tree / ".venv").rmdir()
+    assert "worker 1: ok" in do(worker, "install")
+    assert "worker 1: ok" in do(worker, "install")
+    called = [line.split()[0] for line in (tmp_path / "uv_calls").read_text().splitlines()]
+    assert called == ["venv", "pip", "venv", "pip"]
+    assert sum("install.sh" in call[-1] for call in worker.calls()) == 1
+    worker.answer({"agent-worker-number": ["1"], "astral.sh": [("", "curl: (6) no host\n", 6)]})
+    uv.unlink()
+    assert "worker 1: install failed" in do(worker, "install", code=6)
 
 
 def test_the_copied_tree_is_complete(tmp_path, gcloud):
