@@ -26,7 +26,7 @@ codecs.register_error("jaxt2i_hole", lambda error: (_HOLE, error.end))
 
 
 def encoding_of(content: bytes) -> tuple[str, bytes]:
-    """(name of the encoding that the mark tells, "utf-8" without one; the bytes behind the mark)."""
+    """(name of the encoding that the mark tells, else "utf-8"; the bytes behind the mark)."""
     for mark, name in MARKS:
         if content.startswith(mark):
             return name, content[len(mark) :]

@@ -44,6 +44,17 @@ FORMAT = "unsupported pixel format"
 SYSTEM = "cannot be read"
 NO_HEIC = "HEIC, which is not read; convert it to JPEG"
 NO_AVIF = "AVIF, which this build of Pillow does not read; convert it to JPEG"
+# Endings of pictures that are not read.
+UNREAD = dict.fromkeys((".heic", ".heif", ".hif"), NO_HEIC) | {
+    suffix: f"{kind}, which is not read; convert it to JPEG"
+    for suffix, kind in {
+        ".jxl": "JPEG XL",
+        ".jp2": "JPEG 2000",
+        ".svg": "SVG",
+        ".psd": "Photoshop file",
+        **dict.fromkeys((".dng", ".cr2", ".cr3", ".nef", ".arw"), "raw photograph"),
+    }.items()
+}
 # Brands of the container that both share: AVIF's own, and all that phones write for HEIC.
 BRANDS = {b"avif": NO_AVIF, b"avis": NO_AVIF} | dict.fromkeys(
     (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"), NO_HEIC
