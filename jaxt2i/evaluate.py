@@ -329,12 +329,7 @@ def judge_run(args: argparse.Namespace) -> report.Result:
     protocol = protocol_of(args, metrics)
     source = run.source(config.data.eval_split)
     size = source.size or args.num or SYNTHETIC_COUNT
-    pairs = captions_of(args, protocol, source, size, synthetic)
-    # Of the pictures alone that are drawn for, as there may be many others.
-    keys = tuple({*run.method.sampler.needs, "label"} & set(source.gives))
-    if keys and not synthetic:
-        known = readable(pairs, lambda pair: source.example(pair[0], keys), "what is drawn")
-        pairs = [pair for pair, _ in known]
+    pairs = captions_of(args, run, protocol, source, size)
     said = [source.captions(i)[j] for i, j in pairs]
     labels = None
     if "label" in source.gives and not synthetic:
@@ -412,15 +407,21 @@ def check_run(args: argparse.Namespace, run: runs.Run) -> None:
         )
 
 
-def captions_of(args, protocol, source, size: int, synthetic: bool) -> list[tuple[int, int]]:
+def captions_of(args, run: runs.Run, protocol, source, size: int) -> list[tuple[int, int]]:
     """(picture, number of its caption) of everything that is drawn; what is unreadable is told."""
-    if synthetic:
+    if run.config.data.source == "synthetic":
         return [(i, i % len(source.captions(i))) for i in range(args.num or SYNTHETIC_COUNT)]
     found = list(readable(range(size), source.captions, "the captions"))
     numbers, counts = [i for i, _ in found], [len(texts) for _, texts in found]
     how = protocol.samples
     pairs = sets.choose_captions(counts, how.captions, args.num or how.count, args.seed)
-    return [(numbers[i], j) for i, j in pairs]
+    pairs = [(numbers[i], j) for i, j in pairs]
+    keys = tuple({*run.method.sampler.needs, "label"} & set(source.gives))
+    if not keys:
+        return pairs
+    # Only what is drawn for is looked at further: there may be many more examples.
+    known = readable(pairs, lambda pair: source.example(pair[0], keys), "what is drawn")
+    return [pair for pair, _ in known]
 
 
 def by_networks(args, of: Opened, protocol, metrics, source, size, fake, reader, result) -> None:
