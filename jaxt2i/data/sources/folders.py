@@ -192,12 +192,12 @@ def _unmet(images, mute, strays, astray, texts) -> list[str]:
         for name, where in itertools.islice(astray.items(), TOLD)
     ]
     lines += [
-        f"{name} has no image of that name beside it: {known.nearest(name)}"
+        f"{name} has no image of that name beside it: {known.nearest(name, False)}"
         for name in strays[:TOLD]
     ]
     if texts:
         lines += [
-            f"{name} has no text file of that name: {beside.nearest(_stem(name) + '.txt')}"
+            f"{name} has no text file of that name: {beside.nearest(name, False)}"
             for name in mute[:TOLD]
         ]
     return lines

@@ -38,26 +38,31 @@ class Names:
         """The file of that name: to the letter, else as `alike` spells it."""
         return name if name in self._known else self._alike.get(alike(name))
 
-    def nearest(self, name: str) -> str:
-        """What comes closest to a name that was not found, and how it differs, for a person."""
-        keys = (
-            (_whole, "upper and lower case differ"),
-            (_base, "in another folder"),
-            (_stem, "with another ending"),
-        )
+    def nearest(self, name: str, endings: bool = True) -> str:
+        """What comes closest to a name that was not found, and how it differs, for a person.
+
+        Args:
+          name: the name.
+          endings: whether another ending is a difference.
+        """
         if self._folded is None:
             # The first of several stays.
-            self._folded = [{key(n): n for n in reversed(self._names)} for key, _ in keys]
-        for (key, how), known in zip(keys, self._folded, strict=True):
-            if (found := known.get(key(name))) is not None:
-                return f"the nearest is {found!r}, {how}"
+            self._folded = [{key(n): n for n in reversed(self._names)} for key in _KEYS]
         some = {_whole(n): n for n in reversed(self._names[:LOOKED_AT])}
-        near = difflib.get_close_matches(_whole(name), some, n=1)
-        return f"the nearest is {some[near[0]]!r}" if near else "nothing is called alike"
+        found = [known.get(key(name)) for key, known in zip(_KEYS, self._folded, strict=True)]
+        found += [some[near] for near in difflib.get_close_matches(_whole(name), some, n=1)]
+        near = next(filter(None, found), None)
+        if near is None:
+            return "nothing is called alike"
+        return ", ".join([f"the nearest is {near!r}", *_differences(name, near, endings)])
 
 
 def _whole(name: str) -> str:
     return alike(name).casefold()
+
+
+def _path(name: str) -> str:
+    return posixpath.splitext(_whole(name))[0]
 
 
 def _base(name: str) -> str:
@@ -66,6 +71,25 @@ def _base(name: str) -> str:
 
 def _stem(name: str) -> str:
     return posixpath.splitext(_base(name))[0]
+
+
+# What near names have in common, the nearest first.
+_KEYS = (_whole, _path, _base, _stem)
+
+
+def _differences(name: str, near: str, endings: bool) -> list[str]:
+    """How two names differ that have a stem in common; nothing where they have none."""
+    if _stem(name) != _stem(near):
+        return []
+    differ = []
+    if posixpath.dirname(_whole(name)) != posixpath.dirname(_whole(near)):
+        differ.append("in another folder")
+    pairs = [posixpath.splitext(posixpath.basename(alike(x))) for x in (name, near)]
+    if endings and pairs[0][1].casefold() != pairs[1][1].casefold():
+        differ.append("with another ending")
+    if any(a != b and a.casefold() == b.casefold() for a, b in zip(*pairs, strict=True)):
+        differ.append("upper and lower case differ")
+    return differ
 
 
 def places(name: str, folder: str) -> list[str]:
