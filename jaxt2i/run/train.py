@@ -157,7 +157,8 @@ def probe_of(run: Run, held_out: Any) -> health.Probe | None:
     def spaced(count: int) -> Iterator[int]:
         """So many numbers, then the others, for what cannot be read."""
         size = held_out.size or 10 * count
-        first = [i * size // count for i in range(min(count, size))]
+        count = min(count, size)
+        first = [i * size // count for i in range(count)]
         return itertools.chain(first, (i for i in range(size) if i not in first))
 
     wanted = run.rows_of(held_out, spaced(health.ROWS), what="the rows that tell its health")
