@@ -26,9 +26,10 @@ from jaxt2i.data.order import mix
 from jaxt2i.data.schema import DataError
 
 # Names of the independent random streams behind one seed; those below 2 and above 10 are orders'.
-CAPTION, VIEW = 2, 3
-# So many neighbours that cannot be read mean a lost disk, not a few bad files.
-MAX_REPLACED = 100
+CAPTION, VIEW, LEAP = 2, 3, 4
+# So many neighbours that cannot be read may be a file that was cut off: others take their place. So
+# many all in all mean a lost disk.
+MAX_NEIGHBOURS, MAX_REPLACED = 50, 100
 # Bytes; that of the widest vector registers.
 ALIGNMENT = 64
 
@@ -111,10 +112,11 @@ class Pipeline:
     def example_at(self, position: int) -> dict[str, np.ndarray]:
         """The example at a position, tokens included, without a batch axis.
 
-        A file that has become unreadable is replaced by the next one, counted and reported.
+        A file that has become unreadable is replaced by the next one, counted and reported; after
+        many neighbours by one from anywhere.
 
         Raises:
-          DataError: when many neighbours in a row cannot be read.
+          DataError: when many in a row cannot be read.
         """
         return self._example_at(position, self.note)
 
@@ -126,7 +128,7 @@ class Pipeline:
         With `encoded`, pictures that TensorFlow is to decode are left as they are.
         """
         index, size = self.order(position), self.source.size
-        for _ in range(min(MAX_REPLACED, size or MAX_REPLACED)):
+        for turn in range(min(MAX_REPLACED, size or MAX_REPLACED)):
             try:
                 example = self._read(index, position)
                 if not encoded and isinstance(example.get("image"), native.Encoded):
@@ -135,6 +137,8 @@ class Pipeline:
             except Unreadable as error:
                 note(error.name, error.reason)
                 index = index + 1 if size is None else (index + 1) % size
+                if size is not None and size > MAX_REPLACED and turn >= MAX_NEIGHBOURS:
+                    index = mix(self.seed, LEAP, position, turn) % size
                 last = error
         raise DataError(
             f"{MAX_REPLACED if size is None else min(MAX_REPLACED, size)} examples in a row could "

@@ -331,7 +331,9 @@ class Collection:
                 counts.append(count)
                 self.skipped.update(skipped)
                 progress.step(not count)
-        progress.close()
+        reasons = ", ".join(f"{n} {why}" for why, n in self.skipped.most_common())
+        used = f"data: {self.path}: {sum(counts)} examples of {len(counts)} files are used"
+        progress.close(f"{used}; left out: {reasons}" if reasons else "")
         return counts
 
     def _count_of(self, file: int) -> tuple[int, Mapping[str, int]]:

@@ -216,6 +216,26 @@ def test_captions_of_parquet_that_are_no_text_are_counted(tmp_path):
         assert part["skipped_files"] == [{"file": key, "reason": NOT_UTF8}]
 
 
+def test_the_screen_says_what_is_left_out(tmp_path, capfd):
+    opened(shards.collection(tmp_path / "a", 2))
+    said = "a: 12 examples of 2 files are used; left out: 2 not downloaded"
+    assert said in capfd.readouterr().err
+    shards.write_tar(tmp_path / "b" / "00000.tar", [shards.row(0, 0)])
+    opened(tmp_path / "b")
+    assert "1/1, 0 skipped" in capfd.readouterr().err
+
+
+def test_most_of_a_file_may_be_missing(tmp_path):
+    """More neighbours in a row than a few bad ones: others take their place."""
+    rows = [shards.row(0, i) for i in range(400)]
+    shards.write_parquet(tmp_path / "00000.parquet", rows)
+    shards.write_tar(tmp_path / "00000.tar", rows[:100], parquet=False)
+    pipe = Pipeline(opened(tmp_path), Lengths(), SIZES, ("image", "id"), seed=0, shuffle=False)
+    batch = pipe.batch_at(50)
+    assert (batch["id"] < 100).all()
+    equal(pipe.batch_at(50), batch)
+
+
 def test_keys_of_parquet_that_are_no_text_are_counted(tmp_path):
     rows = [shards.row(0, i) for i in range(2)]
     shards.write_tar(tmp_path / "00000.tar", rows, parquet=False)
