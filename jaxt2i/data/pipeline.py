@@ -123,7 +123,13 @@ class Pipeline:
     def _example_at(
         self, position: int, note: Callable[[str, str], None], encoded: bool = False
     ) -> dict[str, Any]:
-        """`example_at`, telling `note` the name of what was replaced, and why.
+        """`example_at`, telling `note` the name of what was replaced, and why."""
+        return self._found_at(position, note, encoded)[1]
+
+    def _found_at(
+        self, position: int, note: Callable[[str, str], None], encoded: bool = False
+    ) -> tuple[int, dict[str, Any]]:
+        """(number of the example that is at a position, or in its place; what it holds).
 
         With `encoded`, pictures that TensorFlow is to decode are left as they are.
         """
@@ -133,7 +139,7 @@ class Pipeline:
                 example = self._read(index, position)
                 if not encoded and isinstance(example.get("image"), native.Encoded):
                     example["image"] = example["image"].pixels(self.source.name(index))
-                return example
+                return index, example
             except Unreadable as error:
                 note(error.name, error.reason)
                 index = index + 1 if size is None else (index + 1) % size
@@ -169,7 +175,8 @@ class Pipeline:
 
     def shown_at(self, position: int) -> tuple[dict[str, np.ndarray], str]:
         """What is at a position as the network sees it, and its caption in words."""
-        return self.example_at(position), self._caption(self.order(position), position)
+        index, example = self._found_at(position, self.note)
+        return example, self._caption(index, position)
 
     def _chance(self, position: int) -> tuple[float, float, float]:
         """Three numbers in [0, 1) that belong to a position."""
