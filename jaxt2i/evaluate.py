@@ -23,6 +23,7 @@ those of a training, judge a run or a folder together.
 
 import argparse
 import dataclasses
+import functools
 import sys
 import time
 from collections.abc import Sequence
@@ -37,6 +38,7 @@ from jaxt2i import api, sample
 from jaxt2i.convert.rules import ConversionError
 from jaxt2i.convert.torch_files import UnreadableFileError, UnsafeFileError
 from jaxt2i.data import schema
+from jaxt2i.data.readable import readable
 from jaxt2i.data.schema import DataError
 from jaxt2i.encoders import features
 from jaxt2i.encoders.damsm import DamsmImage
@@ -327,7 +329,7 @@ def judge_run(args: argparse.Namespace) -> report.Result:
     protocol = protocol_of(args, metrics)
     source = run.source(config.data.eval_split)
     size = source.size or args.num or SYNTHETIC_COUNT
-    pairs = captions_of(args, protocol, source, size, synthetic)
+    pairs = captions_of(args, run, protocol, source, size)
     said = [source.captions(i)[j] for i, j in pairs]
     labels = None
     if "label" in source.gives and not synthetic:
@@ -405,13 +407,21 @@ def check_run(args: argparse.Namespace, run: runs.Run) -> None:
         )
 
 
-def captions_of(args, protocol, source, size: int, synthetic: bool) -> list[tuple[int, int]]:
-    """(picture, number of its caption) of everything that is drawn."""
-    if synthetic:
+def captions_of(args, run: runs.Run, protocol, source, size: int) -> list[tuple[int, int]]:
+    """(picture, number of its caption) of everything that is drawn; what is unreadable is told."""
+    if run.config.data.source == "synthetic":
         return [(i, i % len(source.captions(i))) for i in range(args.num or SYNTHETIC_COUNT)]
-    counts = [len(source.captions(i)) for i in range(size)]
+    found = list(readable(range(size), source.captions, "the captions"))
+    numbers, counts = [i for i, _ in found], [len(texts) for _, texts in found]
     how = protocol.samples
-    return sets.choose_captions(counts, how.captions, args.num or how.count, args.seed)
+    pairs = sets.choose_captions(counts, how.captions, args.num or how.count, args.seed)
+    pairs = [(numbers[i], j) for i, j in pairs]
+    keys = tuple({*run.method.sampler.needs, "label"} & set(source.gives))
+    if not keys:
+        return pairs
+    # Only what is drawn for is looked at further: there may be many more examples.
+    known = readable(pairs, lambda pair: source.example(pair[0], keys), "what is drawn")
+    return [pair for pair, _ in known]
 
 
 def by_networks(args, of: Opened, protocol, metrics, source, size, fake, reader, result) -> None:
@@ -442,13 +452,15 @@ def by_networks(args, of: Opened, protocol, metrics, source, size, fake, reader,
         training = sets.of_source(drawn_from, "training pictures", range(count))
         look = looks["memorised"]
         key = "2048" if look.network.startswith("inception") else "embedding"
-        train = reader.read(training, [look]).features[look][key]
+        seen_train = reader.read(training, [look])
+        train = seen_train.features[look][key]
     seen = reader.read(fake, looks.values())
     evidence = scores.Evidence(
         protocol, fake, seen, looks, reader, real, seen_real, reference, train, args.intervals
     )
     result.scores += scores.compute(metrics, evidence)
     result.facts |= {"images_per_s": round(seen.images_per_s, 1)}
+    result.notes += odd(seen, seen_real, (fake.name, f"{run.config.data.eval_split}'s pictures"))
     if file is not None and reference is None and jax.process_index() == 0:
         scores.keep_reference(
             file, scores.gaussian_of(evidence, next(iter(compared))), protocol, real
@@ -465,7 +477,11 @@ def by_networks(args, of: Opened, protocol, metrics, source, size, fake, reader,
         query = evidence.of_fake("memorised", key)[:NEIGHBOURS]
         near = nearest.neighbours(query, train)
         result.neighbours = paired(
-            fake, seen.rows[:NEIGHBOURS], training, near.index[:, 0], near.distance[:, 0]
+            fake,
+            seen.rows[:NEIGHBOURS],
+            training,
+            seen_train.rows[near.index[:, 0]],
+            near.distance[:, 0],
         )
 
 
@@ -573,12 +589,14 @@ def by_independent(args, of: Opened, source, numbers: Sequence[int], fake: sets.
     size = of.run.sizes.height, of.run.sizes.width
     mine = fake.pictures(share_of(fake.count).tolist())
     pixels = together(np.stack([np.zeros((*size, 3), np.uint8), *mine.values()])[1:])
-    real = np.stack([source.example(i, ("image",))["image"] for i in numbers])
+    shown = readable(numbers, functools.partial(source.example, keys=("image",)), "real pictures")
+    real = np.stack([example["image"] for _, example in shown])
     centres = None
     if fake.labels is not None:
         drawn_from = of.run.source(of.run.config.data.split)
         count = min(drawn_from.size or TRAIN, TRAIN)
-        rows = [drawn_from.example(i, ("image", "label")) for i in range(count)]
+        read = functools.partial(drawn_from.example, keys=("image", "label"))
+        rows = [row for _, row in readable(range(count), read, "the training pictures")]
         pictures, groups = (np.stack([row[key] for row in rows]) for key in ("image", "label"))
         centres = independent.centres_of(
             by, pictures, groups, len(schema.names_of(source)["label"])

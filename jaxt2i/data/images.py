@@ -19,8 +19,11 @@ SUFFIXES = (
     *(".jpg", ".jpeg", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp"),
     *(".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".avif"),
 )
-# How a JPEG begins, and where a tag of its orientation would be.
-JPEG, EXIF_WITHIN = b"\xff\xd8\xff", 4096
+JPEG = b"\xff\xd8\xff"
+# Its markers without a length, and those of the pixels and of what programs add.
+BARE, SCAN, ADDED = (0x01, *range(0xD0, 0xDA)), 0xDA, 0xE1
+# What the part that may tell the orientation begins with.
+EXIF, XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
 # EXIF orientation to the turn that undoes it.
 UPRIGHT = {
     2: "FLIP_LEFT_RIGHT",
@@ -39,6 +42,23 @@ BOMB = "too many pixels"
 TINY = "too small"
 FORMAT = "unsupported pixel format"
 SYSTEM = "cannot be read"
+NO_HEIC = "HEIC, which is not read; convert it to JPEG"
+NO_AVIF = "AVIF, which this build of Pillow does not read; convert it to JPEG"
+# Endings of pictures that are not read.
+UNREAD = dict.fromkeys((".heic", ".heif", ".hif"), NO_HEIC) | {
+    suffix: f"{kind}, which is not read; convert it to JPEG"
+    for suffix, kind in {
+        ".jxl": "JPEG XL",
+        ".jp2": "JPEG 2000",
+        ".svg": "SVG",
+        ".psd": "Photoshop file",
+        **dict.fromkeys((".dng", ".cr2", ".cr3", ".nef", ".arw"), "raw photograph"),
+    }.items()
+}
+# Brands of the container that both share: AVIF's own, and all that phones write for HEIC.
+BRANDS = {b"avif": NO_AVIF, b"avis": NO_AVIF} | dict.fromkeys(
+    (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"), NO_HEIC
+)
 
 
 class Unreadable(DataError):
@@ -152,7 +172,7 @@ def _fast_jpeg(content: bytes, need, *, min_side=1, max_pixels=MAX_PIXELS, uprig
     The same library decodes it to the same pixels, a quarter faster. None: not that case, or
     something is wrong with it, which Pillow then says.
     """
-    if not content.startswith(JPEG) or (upright and b"Exif" in content[:EXIF_WITHIN]):
+    if not content.startswith(JPEG) or (upright and _may_be_turned(content)):
         return None
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(content)
@@ -169,6 +189,36 @@ def _fast_jpeg(content: bytes, need, *, min_side=1, max_pixels=MAX_PIXELS, uprig
         return simplejpeg.decode_jpeg(content, "RGB", **least), (width, height)
     except ValueError:
         return None
+
+
+def _may_be_turned(content: bytes) -> bool:
+    """Whether Pillow would find an orientation in a JPEG: before the pixels, however far in.
+
+    True too where the way there is odd; Pillow then says what to make of it.
+    """
+    at = 2
+    while at + 4 <= len(content):
+        marker = content[at + 1]
+        if content[at] != 0xFF or marker == 0:
+            return True
+        if marker == SCAN:
+            return False
+        if marker == 0xFF:  # padding
+            at += 1
+            continue
+        if marker in BARE:
+            at += 2
+            continue
+        length = int.from_bytes(content[at + 2 : at + 4], "big")
+        part = content[at + 4 : at + 2 + length]
+        if length < 2 or len(part) < length - 2:
+            return True
+        if marker == ADDED and (
+            part.startswith(EXIF) or (part.startswith(XMP) and b"Orientation" in part)
+        ):
+            return True
+        at += 2 + length
+    return True
 
 
 def _any_format(
@@ -195,7 +245,8 @@ def _any_format(
     except Image.DecompressionBombError:
         raise Unreadable(name, BOMB) from None
     except UnidentifiedImageError:
-        raise Unreadable(name, NOT_IMAGE) from None
+        brand = content[8:12] if content[4:8] == b"ftyp" else b""
+        raise Unreadable(name, BRANDS.get(brand, NOT_IMAGE)) from None
     except OSError as error:  # without a number it comes from a decoder
         raise Unreadable(name, SYSTEM if error.errno else CORRUPT) from error
     except Exception as error:  # malformed bytes raise nearly anything in the decoders

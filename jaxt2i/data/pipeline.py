@@ -26,9 +26,10 @@ from jaxt2i.data.order import mix
 from jaxt2i.data.schema import DataError
 
 # Names of the independent random streams behind one seed; those below 2 and above 10 are orders'.
-CAPTION, VIEW = 2, 3
-# So many neighbours that cannot be read mean a lost disk, not a few bad files.
-MAX_REPLACED = 100
+CAPTION, VIEW, LEAP = 2, 3, 4
+# So many neighbours that cannot be read may be a file that was cut off: others take their place. So
+# many all in all mean a lost disk.
+MAX_NEIGHBOURS, MAX_REPLACED = 50, 100
 # Bytes; that of the widest vector registers.
 ALIGNMENT = 64
 
@@ -111,30 +112,39 @@ class Pipeline:
     def example_at(self, position: int) -> dict[str, np.ndarray]:
         """The example at a position, tokens included, without a batch axis.
 
-        A file that has become unreadable is replaced by the next one, counted and reported.
+        A file that has become unreadable is replaced by the next one, counted and reported; after
+        many neighbours by one from anywhere.
 
         Raises:
-          DataError: when many neighbours in a row cannot be read.
+          DataError: when many in a row cannot be read.
         """
         return self._example_at(position, self.note)
 
     def _example_at(
         self, position: int, note: Callable[[str, str], None], encoded: bool = False
     ) -> dict[str, Any]:
-        """`example_at`, telling `note` the name of what was replaced, and why.
+        """`example_at`, telling `note` the name of what was replaced, and why."""
+        return self._found_at(position, note, encoded)[1]
+
+    def _found_at(
+        self, position: int, note: Callable[[str, str], None], encoded: bool = False
+    ) -> tuple[int, dict[str, Any]]:
+        """(number of the example that is at a position, or in its place; what it holds).
 
         With `encoded`, pictures that TensorFlow is to decode are left as they are.
         """
         index, size = self.order(position), self.source.size
-        for _ in range(min(MAX_REPLACED, size or MAX_REPLACED)):
+        for turn in range(min(MAX_REPLACED, size or MAX_REPLACED)):
             try:
                 example = self._read(index, position)
                 if not encoded and isinstance(example.get("image"), native.Encoded):
                     example["image"] = example["image"].pixels(self.source.name(index))
-                return example
+                return index, example
             except Unreadable as error:
                 note(error.name, error.reason)
                 index = index + 1 if size is None else (index + 1) % size
+                if size is not None and size > MAX_REPLACED and turn >= MAX_NEIGHBOURS:
+                    index = mix(self.seed, LEAP, position, turn) % size
                 last = error
         raise DataError(
             f"{MAX_REPLACED if size is None else min(MAX_REPLACED, size)} examples in a row could "
@@ -165,7 +175,8 @@ class Pipeline:
 
     def shown_at(self, position: int) -> tuple[dict[str, np.ndarray], str]:
         """What is at a position as the network sees it, and its caption in words."""
-        return self.example_at(position), self._caption(self.order(position), position)
+        index, example = self._found_at(position, self.note)
+        return example, self._caption(index, position)
 
     def _chance(self, position: int) -> tuple[float, float, float]:
         """Three numbers in [0, 1) that belong to a position."""

@@ -21,9 +21,12 @@ class Progress:
             self.last = time.monotonic()
             self._print("\r" if self.terminal else "\n")
 
-    def close(self) -> None:
-        """Prints the final counts."""
-        self._print("\n")
+    def close(self, said: str = "") -> None:
+        """Prints the final counts, or what is to be said in their place."""
+        if said:
+            print(f"{said:<79}" if self.terminal else said, file=sys.stderr, flush=True)
+        else:
+            self._print("\n")
 
     def _print(self, end: str) -> None:
         spent = max(time.monotonic() - self.start, 1e-3)

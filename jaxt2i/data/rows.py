@@ -4,7 +4,6 @@
 """
 
 import bisect
-import codecs
 import difflib
 import itertools
 import json
@@ -15,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxt2i.data.decoding import encoding_of
 from jaxt2i.data.schema import DataError
 
 # What a row may hold: what feeds the schema, what boxes are measured in, how to draw, and what is
@@ -36,12 +36,6 @@ EXAMPLE = '{"prompt": "a red bird"}'
 QUOTED = 80
 # Largest number, beyond any use of one; JSON knows no bound.
 LARGEST = 1e15
-MARKS = (
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),  # begins like the next one
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
 
 
 class Row(dict):
@@ -233,13 +227,13 @@ def _decoded(path: Path) -> str:
         raise DataError(f"{path}: no such file{close_files(path)}") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
-    encoding = next((name for mark, name in MARKS if content.startswith(mark)), "utf-8")
+    encoding, content = encoding_of(content)
     try:
         return content.decode(encoding)
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise DataError(
-            f"{path} line {line}: not {encoding.removesuffix('-sig').upper()} text (byte "
+            f"{path} line {line}: not {encoding.upper()[:6].rstrip('-')} text (byte "
             f"{content[error.start]:#04x}); save the file as UTF-8"
         ) from None
 

@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 
 from jaxt2i.config import ConfigError
 from jaxt2i.data import conditions, pipeline, schema, sources, tokenize
+from jaxt2i.data.readable import readable
 from jaxt2i.encoders import pretrained
 from jaxt2i.engine import draw, loop, mesh
 from jaxt2i.engine import state as states
@@ -152,22 +153,36 @@ class Run:
         )
 
     def rows_of(
-        self, source: Any, numbers: Iterable[int], keys: Sequence[str] | None = None
+        self,
+        source: Any,
+        numbers: Iterable[int],
+        keys: Sequence[str] | None = None,
+        what: str = "the rows",
     ) -> Iterator[conditions.Row]:
         """Examples of a source as rows: first captions, and what else is asked for.
+
+        Those that cannot be read are left out and told, see `jaxt2i.data.readable`.
 
         Args:
           source: of `jaxt2i.data`.
           numbers: its own, of the examples.
           keys: rows of the schema, as far as the source has them; None: what the sampler needs.
+          what: what they are for.
+
+        Raises:
+          DataError: when none of them can be read.
         """
         words = self.words(schema.names_of(source))
         wanted = self.method.sampler.needs if keys is None else keys
         keys = tuple(k for k in wanted if k in source.gives)
         if set(keys) & {*LAYOUT, "shape_masks"}:
             keys = tuple(dict.fromkeys((*keys, *LAYOUT)))
-        for number in numbers:
-            yield words.row(source.example(number, keys), source.captions(number)[0])
+
+        def read(number: int) -> conditions.Row:
+            return words.row(source.example(number, keys), source.captions(number)[0])
+
+        for _, row in readable(numbers, read, what):
+            yield row
 
 
 def known(config: ConfigDict, workdir: Path | None = None) -> tuple[Facts, dict[str, Any]]:

@@ -1,6 +1,7 @@
 """Training what a configuration describes."""
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from ml_collections import ConfigDict
 
 from jaxt2i.config import ConfigError
 from jaxt2i.data import conditions, pipeline, schema, show, stream
+from jaxt2i.data.readable import readable
 from jaxt2i.engine import draw, step
 from jaxt2i.engine.method import Batch
 from jaxt2i.run import (
@@ -136,8 +138,10 @@ def grid_of(run: Run, held_out: Any) -> training.Grid:
     grid = run.config.grid
     asked = [{"prompt": p} for p in grid.prompts]
     count = len(asked) or min(grid.count, held_out.size or grid.count)
-    rows = list(run.rows_of(held_out, (i % (held_out.size or count) for i in range(count))))
-    rows = conditions.laid_over(rows, *([asked] if asked else []))
+    numbers = itertools.count() if held_out.size is None else range(held_out.size)
+    rows = list(itertools.islice(run.rows_of(held_out, numbers, what="the sample grid"), count))
+    if asked:  # they may be more than there are rows to fill them up
+        rows = conditions.laid_over([rows[i % len(rows)] for i in range(count)], asked)
     words = run.words(schema.names_of(held_out))
     needs = run.method.sampler.needs
     requests = [
@@ -150,16 +154,24 @@ def grid_of(run: Run, held_out: Any) -> training.Grid:
 def probe_of(run: Run, held_out: Any) -> health.Probe | None:
     """Held-out rows and pictures, from all over the split, that tell whether a run is well."""
 
-    def spaced(count: int) -> list[int]:
+    def spaced(count: int) -> Iterator[int]:
+        """So many numbers, then the others, for what cannot be read."""
         size = held_out.size or 10 * count
-        return [i * size // count for i in range(min(count, size))]
+        count = min(count, size)
+        first = [i * size // count for i in range(count)]
+        return itertools.chain(first, (i for i in range(size) if i not in first))
 
-    rows = list(run.rows_of(held_out, spaced(health.ROWS)))
+    wanted = run.rows_of(held_out, spaced(health.ROWS), what="the rows that tell its health")
+    rows = list(itertools.islice(wanted, health.ROWS))
     words, needs = run.words(schema.names_of(held_out)), run.method.sampler.needs
     real = health.NOTHING
     if "image" in held_out.gives:
-        images = [held_out.example(i, ("image",))["image"] for i in spaced(health.REAL)]
-        real = np.stack(images)
+        found = readable(
+            spaced(health.REAL),
+            lambda i: held_out.example(i, ("image",))["image"],
+            "the pictures that tell its health",
+        )
+        real = np.stack([image for _, image in itertools.islice(found, health.REAL)])
     arrays = [words.arrays(row, needs) for row in rows]
     return health.probe(arrays, [row.get("prompt", "") for row in rows], real)
 

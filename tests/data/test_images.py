@@ -5,7 +5,9 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageOps
 
 from jaxt2i.data import images
 from jaxt2i.data.pictures import Framing, centre
@@ -125,3 +127,77 @@ def test_orientation_and_limits_are_kept():
             images.read_rgb(content, name="a", **limits)
     with pytest.raises(images.Unreadable, match=images.CORRUPT):
         images.read_rgb(content[: len(content) // 2], name="a")
+
+
+# --- Orientation -------------------------------------------------------------------------------
+
+
+def part(marker: int, content: bytes) -> bytes:
+    """A segment of a JPEG."""
+    return bytes([0xFF, marker]) + (len(content) + 2).to_bytes(2, "big") + content
+
+
+def exif(orientation: int) -> bytes:
+    """An APP1 segment that tells it."""
+    tags = Image.Exif()
+    tags[0x0112] = orientation
+    return part(0xE1, tags.tobytes())
+
+
+def xmp(orientation: int) -> bytes:
+    """The same in another language."""
+    told = f'<x:xmpmeta><rdf:Description tiff:Orientation="{orientation}"/></x:xmpmeta>'
+    return part(0xE1, b"http://ns.adobe.com/xap/1.0/\0" + told.encode())
+
+
+FILLERS = st.one_of(
+    st.builds(
+        part,
+        st.sampled_from([0xE0, 0xE1, 0xE2, 0xEC, 0xED, 0xFE]),
+        st.binary(max_size=40).flatmap(lambda b: st.sampled_from([b, b * 300])),
+    ),
+    st.just(b"\xff" * 3),  # padding
+)
+TOLD = st.one_of(st.builds(exif, st.integers(0, 9)), st.builds(xmp, st.integers(0, 9)))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(FILLERS, max_size=5), TOLD | st.just(b""), st.lists(FILLERS, max_size=2))
+def test_orientation_is_read_as_pillow_reads_it(before, told, after):
+    """Wherever the tag lies."""
+    plain = encoded(40, 24)
+    content = plain[:2] + b"".join([*before, told, *after]) + plain[2:]
+    right = ImageOps.exif_transpose(Image.open(io.BytesIO(content)))
+    seen = images.read_rgb(content, name="a")
+    assert seen.size == right.size
+    np.testing.assert_array_equal(np.asarray(seen), np.asarray(right))
+
+
+@pytest.mark.parametrize("told", [exif, xmp])
+@pytest.mark.parametrize("decode", ["exact", "draft", "native"])
+def test_a_tag_behind_much_else_is_found(told, decode):
+    plain = encoded(40, 24)
+    content = plain[:2] + part(0xED, bytes(60_000)) * 3 + told(6) + plain[2:]
+    right = framed(Image.open(io.BytesIO(plain)).transpose(Image.Transpose.ROTATE_270))
+    shown, _ = Framing(16, decode=decode).show(
+        0, lambda need: images.open_rgb(content, need, name="a")
+    )
+    np.testing.assert_array_equal(np.asarray(shown), right)
+
+
+def framed(picture):
+    return Framing(16).show(0, lambda need: (picture, picture.size))[0]
+
+
+def test_the_quick_way_stays_quick(monkeypatch):
+    """Much else before the pixels is no reason for the slow one."""
+    monkeypatch.setattr(images, "_any_format", lambda *a, **kw: pytest.fail("the slow way"))
+    plain = encoded(40, 24)
+    others = part(0xE1, b"http://ns.adobe.com/xap/1.0/\0<x/>") + part(0xFE, b"Exif\0\0, a comment")
+    assert images.open_rgb(plain[:2] + others + plain[2:], name="a")[1] == (40, 24)
+
+
+def test_heic_is_named(tmp_path):
+    for brand in (b"heic", b"mif1"):
+        with pytest.raises(images.Unreadable, match="HEIC, which is not read; convert it to JPEG"):
+            images.read_rgb(b"\0\0\0\x18ftyp" + brand + bytes(50), name="a.jpg")

@@ -249,6 +249,13 @@ def test_files_lost_after_the_scan(tmp_path, capfd):
     assert "cat.txt" in capfd.readouterr().err
 
 
+def test_a_shown_caption_is_that_of_the_picture_that_took_the_place(capfd):
+    pipe = pipeline(Fake(size=8, bad=(2, 3)), shuffle=False, caption="first")
+    example, text = pipe.shown_at(2)
+    assert (example["id"], text) == (4, "4a")
+    assert "2.png" in capfd.readouterr().err
+
+
 def test_a_lost_disk_is_an_error():
     pipe = pipeline(Fake(size=5000, bad=range(1, 5000)), shuffle=False)
     with pytest.raises(DataError, match="100 examples in a row"):

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from jaxt2i.data.decoding import NOT_UTF8, decoded
 from jaxt2i.data.pictures import Framing
 
 # Folder names that stand for a split, and the splits that may stand in for it, nearest first.
@@ -30,6 +31,7 @@ NO_IMAGE = "caption without image"
 NO_TEXT = "empty caption"
 BAD_LINE = "malformed metadata line"
 OUTSIDE = "file name outside the folder"
+NOT_TEXT = "caption that is no text"
 
 
 def clean_caption(text: str) -> str:
@@ -43,6 +45,28 @@ def clean_caption(text: str) -> str:
 def clean_captions(texts: Iterable[str]) -> list[str]:
     """The captions that are not blank, cleaned, in order."""
     return [clean for clean in map(clean_caption, texts) if clean]
+
+
+def caption_in(value: Any) -> tuple[str, str]:
+    """What a table, a JSON object or a file says as the caption.
+
+    Args:
+      value: text or its bytes; nothing, as None or NaN; or anything else, which is no caption.
+
+    Returns:
+      (the caption, cleaned, and ""); or ("", why there is none).
+    """
+    if isinstance(value, bytes):
+        text = decoded(value)
+        if text is None:
+            return "", NOT_UTF8
+        value = text
+    if value is None or (isinstance(value, float) and value != value):
+        return "", NO_CAPTION
+    if not isinstance(value, str):
+        return "", NOT_TEXT
+    text = clean_caption(value)
+    return text, "" if text else NO_CAPTION
 
 
 class Skips:

@@ -6,9 +6,12 @@ finish with a file before they go on (`jaxt2i.data.order.Lanes`) make that cheap
 """
 
 import collections
+import heapq
 import io
 import os
 import posixpath
+import stat
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
@@ -50,13 +53,61 @@ def is_folder(path: str) -> bool:
 
 
 def walk(path: str) -> list[str]:
-    """Relative names of all files below a folder, sorted, without hidden ones."""
+    """Relative names of all files below a folder, sorted, without hidden ones.
+
+    Here links are followed, see `tree`; what cannot be opened is told.
+    """
+    if not remote(path):
+        found, refused = tree(path)
+        for name in refused:
+            print(f"data: {posixpath.join(path, name)}: {SYSTEM}; left out", file=sys.stderr)
+        return list(found)
     found = []
-    for folder, folders, names in (gfile().walk if remote(path) else os.walk)(path):
+    for folder, folders, names in gfile().walk(path):
         folders[:] = [name for name in folders if not name.startswith(".")]
         inside = folder[len(path) :].strip("/")
         found += [posixpath.join(inside, name) for name in names if not name.startswith(".")]
     return sorted(found)
+
+
+def tree(root: str | os.PathLike) -> tuple[dict[str, os.stat_result], list[str]]:
+    """The files below a folder on this machine: the same ones in the same order on any other.
+
+    Hidden files and folders, by their leading dot, are no data. Links are followed; a folder that
+    is reached in several ways has the name that takes the fewest links, of these the first.
+
+    Returns:
+      ({name relative to root, "/" between parts: its state}, sorted; names that cannot be opened or
+      are no files: dangling links, links to themselves, pipes).
+    """
+    found: dict[str, os.stat_result] = {}
+    refused, visited, waiting = [], set(), [(0, "")]
+    while waiting:
+        links, folder = heapq.heappop(waiting)
+        place = os.path.join(root, folder)
+        try:
+            here = os.stat(place)
+            if (here.st_dev, here.st_ino) in visited:
+                continue
+            visited.add((here.st_dev, here.st_ino))
+            entries = [entry for entry in os.scandir(place) if not entry.name.startswith(".")]
+        except OSError:
+            refused.append(folder or ".")
+            continue
+        for entry in entries:
+            name = posixpath.join(folder, entry.name)
+            try:
+                state = entry.stat()
+            except OSError:
+                refused.append(name)
+                continue
+            if stat.S_ISDIR(state.st_mode):
+                heapq.heappush(waiting, (links + entry.is_symlink(), name))
+            elif stat.S_ISREG(state.st_mode):
+                found[name] = state
+            else:  # opening a pipe would wait for ever
+                refused.append(name)
+    return dict(sorted(found.items())), sorted(refused)
 
 
 def read_bytes(path: str) -> bytes:

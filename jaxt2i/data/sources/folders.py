@@ -1,12 +1,13 @@
 """A folder of captioned images as a source."""
 
 import collections
-import csv
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
 import posixpath
+import sys
 import time
 import warnings
 from collections.abc import Iterable, Iterator
@@ -16,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from jaxt2i.data.images import MAX_PIXELS, SUFFIXES, SYSTEM, Unreadable, open_rgb
+from jaxt2i.data.decoding import NOT_UTF8
+from jaxt2i.data.images import MAX_PIXELS, SUFFIXES, SYSTEM, UNREAD, Unreadable, open_rgb
 from jaxt2i.data.pictures import Framing
 from jaxt2i.data.progress import Progress
 from jaxt2i.data.schema import DataError
 from jaxt2i.data.sources.base import (
-    BAD_LINE,
     NO_CAPTION,
     NO_IMAGE,
     NO_TEXT,
@@ -33,8 +34,14 @@ from jaxt2i.data.sources.base import (
     nearest,
     write_report,
 )
+from jaxt2i.data.sources.captions import METADATA, read_metadata, sidecar
+from jaxt2i.data.sources.files import tree
+from jaxt2i.data.sources.meeting import ARCHIVES, Names, places
 
-METADATA = ("metadata.jsonl", "metadata.csv")
+# Of pairing and checking, so that a report of earlier ones is not taken for one of these.
+RULES = 2
+# Names that found no partner and are told, of each kind; and those of them in an error.
+TOLD, IN_ERROR = 5, 2
 LAYOUTS = (
     "expected images with captions in one of these layouts: a.jpg beside a.txt, one caption a "
     "line; or metadata.jsonl or metadata.csv with file_name and text. "
@@ -42,145 +49,95 @@ LAYOUTS = (
 )
 
 
-# --- Captions ----------------------------------------------------------------------------------
-
-
-def read_sidecar(file: Path) -> list[str]:
-    """Captions of a text file, one a line.
-
-    Raises:
-      Unreadable: when the file cannot be opened or holds no caption.
-    """
-    try:
-        text = file.read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise Unreadable(file, SYSTEM) from error
-    captions = clean_captions(text.split("\n"))
-    if not captions:
-        raise Unreadable(file, NO_TEXT)
-    return captions
-
-
-def read_metadata(file: Path) -> Iterator[tuple[int, str | None, list[str]]]:
-    """Rows of a metadata file: (line, file name or None for a malformed row, raw captions).
-
-    Raises:
-      DataError: when the columns are missing; names those that are there.
-    """
-    with file.open(encoding="utf-8-sig", errors="replace", newline="") as lines:
-        seen: set[str] = set()
-        good = 0
-        rows = _csv_rows(file, lines) if file.suffix == ".csv" else _jsonl_rows(lines)
-        for number, row in rows:
-            seen |= set(row)
-            name, text = row.get("file_name"), row.get("text")
-            texts = [text] if isinstance(text, str) else text
-            ok = isinstance(name, str) and isinstance(texts, list)
-            if ok and name and all(isinstance(t, str) for t in texts):
-                good += 1
-                yield number, name, texts
-            else:
-                yield number, None, []
-    if seen and not good:
-        raise DataError(_columns(file, seen))
-
-
-def _columns(file: Path, seen: Iterable[str]) -> str:
-    return (
-        f"{file}: no row with both file_name and text; its columns are "
-        f"{', '.join(sorted(map(str, seen))) or 'none'}. Rename them, or set --config.data.path=DIR"
-    )
-
-
-def _csv_rows(file: Path, lines: Iterable[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    reader = csv.DictReader((line.replace("\0", "") for line in lines), restkey="(more)")
-    try:
-        if not {"file_name", "text"} <= set(reader.fieldnames or ()):
-            raise DataError(_columns(file, reader.fieldnames or ()))
-        for row in reader:
-            yield reader.line_num, row
-    except csv.Error as error:
-        raise DataError(
-            f"{file}, line {reader.line_num}: not comma-separated values ({error}); mend the "
-            "file, or set --config.data.path=DIR"
-        ) from error
-
-
-def _jsonl_rows(lines: Iterable[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError):
-                row = {}
-            yield number, row if isinstance(row, dict) else {}
-
-
 # --- The folder --------------------------------------------------------------------------------
 
 
-def list_files(root: Path, skips: Skips) -> dict[str, tuple[int, int]]:
-    """{name relative to root, "/" between parts: (bytes, mtime in ns)}, sorted by name.
+def read_sidecar(file: Path) -> list[str]:
+    """Captions of a text file; says which lines are left out, and raises as `sidecar` does."""
+    texts, bad = sidecar(file)
+    for number in bad:
+        print(f"data: {file}:{number}: {NOT_UTF8}; left out", file=sys.stderr)
+    return texts
 
-    Hidden files and folders, by their leading dot, are no data. Links are followed, loops are not.
+
+def list_files(root: Path, skips: Skips) -> dict[str, tuple[int, int]]:
+    """{name relative to root, "/" between parts: (bytes, mtime in ns)}, as `files.tree` orders it.
+
+    What cannot be opened is counted.
     """
-    found: dict[str, tuple[int, int]] = {}
-    folders, visited = [""], set()
-    while folders:
-        folder = folders.pop()
-        here = os.stat(root / folder)
-        if (here.st_dev, here.st_ino) in visited:
-            continue
-        visited.add((here.st_dev, here.st_ino))
-        try:
-            entries = [e for e in os.scandir(root / folder) if not e.name.startswith(".")]
-        except OSError:
-            skips.add(folder or ".", SYSTEM)
-            continue
-        for entry in entries:
-            name = posixpath.join(folder, entry.name)
-            if entry.is_dir():
-                folders.append(name)
-                continue
-            try:
-                stat = entry.stat()
-            except OSError:  # a dangling link
-                skips.add(name, SYSTEM)
-                continue
-            found[name] = (stat.st_size, stat.st_mtime_ns)
-    return dict(sorted(found.items()))
+    found, refused = tree(root)
+    for name in refused:
+        skips.add(name, SYSTEM)
+    return {name: (state.st_size, state.st_mtime_ns) for name, state in found.items()}
 
 
 @dataclasses.dataclass
 class Pairs:
-    """Images and where their captions are: a text file's name, or the captions themselves."""
+    """Images and where their captions are: a text file's name, or the captions themselves.
+
+    Attributes:
+      images: those with a caption.
+      texts: of each.
+      count: all images, those among them that are not read here.
+      unused: images without a pair, by reason.
+      unmet: sentences on the first names that found no partner.
+    """
 
     images: list[str] = dataclasses.field(default_factory=list)
     texts: list[str | list[str]] = dataclasses.field(default_factory=list)
+    count: int = 0
+    unused: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    unmet: list[str] = dataclasses.field(default_factory=list)
 
 
-def metadata_captions(root: Path, names: Iterable[str], skips: Skips) -> dict[str, list[str]]:
-    """{image's relative name: captions} of every metadata file below root."""
-    captions: dict[str, list[str]] = {}
+def metadata_captions(
+    root: Path, names: Iterable[str], skips: Skips, astray: dict[str, str] | None = None
+) -> dict[str, list[str]]:
+    """The captions of every metadata file below root.
+
+    Names in it count from its folder or from root, and may be spelled as Windows or macOS do.
+
+    Args:
+      root: the folder.
+      names: relative names of its files, sorted.
+      skips: takes the lines that cannot be used.
+      astray: takes {place where an image should be and is not: "FILE:LINE"}.
+
+    Returns:
+      {image's relative name: captions}.
+    """
+    names = list(names)
+    known, captions = Names(n for n in names if _ends_in(n, (*SUFFIXES, *UNREAD))), {}
     for name in names:
         if posixpath.basename(name) not in METADATA:
             continue
-        for line, file_name, texts in read_metadata(root / name):
+        for line, reason, file_name, texts in read_metadata(root / name):
             where = f"{name}:{line}"
-            if file_name is None:
-                skips.add(where, BAD_LINE)
+            if reason:
+                skips.add(where, reason)
                 continue
-            image = posixpath.normpath(posixpath.join(posixpath.dirname(name), file_name))
-            if posixpath.isabs(file_name) or image.split("/")[0] == "..":
+            candidates = places(file_name, posixpath.dirname(name))
+            found = next(filter(None, map(known.find, candidates)), None)
+            if not candidates:
                 skips.add(f"{where}: {file_name}", OUTSIDE)
-            elif clean := clean_captions(texts):
-                captions.setdefault(image, []).extend(clean)
-            else:
+            elif not (clean := clean_captions(texts)):
                 skips.add(f"{where}: {file_name}", NO_TEXT)
+            elif found is not None:
+                captions.setdefault(found, []).extend(clean)
+            elif astray is not None:
+                astray.setdefault(candidates[0], where)
     return captions
 
 
-def pair(root: Path, names: Iterable[str], part: str, skips: Skips) -> tuple[Pairs, int]:
+def _ends_in(name: str, suffixes: Iterable[str]) -> bool:
+    return name.lower().endswith(tuple(suffixes))
+
+
+def _stem(name: str) -> str:
+    return posixpath.splitext(name)[0]
+
+
+def pair(root: Path, names: Iterable[str], part: str, skips: Skips) -> Pairs:
     """Pairs images with captions by name, without opening either.
 
     Args:
@@ -188,30 +145,62 @@ def pair(root: Path, names: Iterable[str], part: str, skips: Skips) -> tuple[Pai
       names: relative names of its files, sorted.
       part: only what lies below this folder of root; "" for everything.
       skips: takes what finds no partner.
-
-    Returns:
-      (pairs, number of images).
     """
     names = list(names)
     inside = [n for n in names if n.startswith(part + "/")] if part else names
-    stem_suffix = [(*posixpath.splitext(name), name) for name in inside]
-    images = [name for _, suffix, name in stem_suffix if suffix.lower() in SUFFIXES]
-    sidecars = {stem: name for stem, suffix, name in stem_suffix if suffix.lower() == ".txt"}
-    captions = metadata_captions(root, names, skips)
-    pairs = Pairs()
+    images = [name for name in inside if _ends_in(name, SUFFIXES)]
+    strange = [name for name in inside if _ends_in(name, UNREAD)]
+    sidecars = {_stem(name): name for name in inside if _ends_in(name, (".txt",))}
+    astray: dict[str, str] = {}
+    captions = metadata_captions(root, names, skips, astray)
+    if part:
+        astray = {n: where for n, where in astray.items() if n.startswith(part + "/")}
+    pairs, beside = Pairs(count=len(images) + len(strange)), Names(sidecars)
+    mute = []
     for image in images:
-        text = captions.get(image) or sidecars.get(posixpath.splitext(image)[0])
+        stem = beside.find(_stem(image))
+        text = captions.get(image) or sidecars.get(stem)
         if text is None:
-            skips.add(image, NO_CAPTION)
+            mute.append(image)
             continue
         pairs.images.append(image)
         pairs.texts.append(text)
-    stems, known = {posixpath.splitext(image)[0] for image in images}, set(images)
-    described = [name for name in captions if not part or name.startswith(part + "/")]
-    strays = [name for stem, name in sidecars.items() if stem not in stems]
-    for name in strays + [name for name in described if name not in known]:
+    for image in strange:
+        reason = UNREAD[posixpath.splitext(image)[1].lower()]
+        skips.add(image, reason)
+        pairs.unused[reason] += 1
+    for image in mute:
+        skips.add(image, NO_CAPTION)
+        pairs.unused[NO_CAPTION] += 1
+    stems = Names(map(_stem, images + strange))
+    strays = [name for stem, name in sidecars.items() if stems.find(stem) is None]
+    for name in strays + list(astray):
         skips.add(name, NO_IMAGE)
-    return pairs, len(images)
+    if astray or strays or not images:
+        pairs.unmet += [
+            f"{name} is not unpacked: unpack it here" for name in inside if _ends_in(name, ARCHIVES)
+        ][:TOLD]
+    pairs.unmet += _unmet(images + strange, mute, strays, astray, list(sidecars.values()))
+    return pairs
+
+
+def _unmet(images, mute, strays, astray, texts) -> list[str]:
+    """Sentences on the first captions without an image and images without a caption."""
+    known, beside = Names(images), Names(texts)
+    lines = [
+        f"{where} names an image {name!r}, which is not there: {known.nearest(name)}"
+        for name, where in itertools.islice(astray.items(), TOLD)
+    ]
+    lines += [
+        f"{name} has no image of that name beside it: {known.nearest(name, False)}"
+        for name in strays[:TOLD]
+    ]
+    if texts:
+        lines += [
+            f"{name} has no text file of that name: {beside.nearest(name, False)}"
+            for name in mute[:TOLD]
+        ]
+    return lines
 
 
 class Folder:
@@ -261,89 +250,126 @@ class Folder:
             raise DataError(f"{path} is a file, not a directory; {LAYOUTS}")
         skips = Skips()
         files = list_files(self.root, skips)
-        pairs, images = pair(self.root, files, part, skips)
-        if not images:
-            raise DataError(
-                f"{path} holds {len(files)} files and no image (skipped: {skips}); {LAYOUTS}"
-            )
-        if not pairs.images:
-            raise DataError(
-                f"{path} holds {images} images and no caption for any of them (skipped: {skips}); "
-                + LAYOUTS
-            )
+        pairs = pair(self.root, files, part, skips)
         digest = self._digest(files, part)
-        self.report = _cached(report, digest) or self._scan(pairs, images, digest, skips, report)
+        kept = _cached(report, digest)
+        self.report = kept or self._scan(pairs, digest, skips, report)
+        if kept and (said := self._summary(report)):
+            print(said, file=sys.stderr)
         rejected = set(self.report["rejected"])
         usable = [i for i in range(len(pairs.images)) if i not in rejected]
         self._images = [pairs.images[i] for i in usable]
         self._texts = [pairs.texts[i] for i in usable]
         self.size = len(usable)
         if not usable:
-            counts = ", ".join(f"{n} {reason}" for reason, n in self.report["skipped"].items())
-            raise DataError(f"{path} holds {images} images, none usable: {counts}; {LAYOUTS}")
+            raise DataError(self._nothing(len(files), pairs))
+
+    def _nothing(self, count: int, pairs: Pairs) -> str:
+        """Why nothing can be used."""
+        counts = ", ".join(f"{n} {reason}" for reason, n in self.report["skipped"].items())
+        seen = f"{self.root} holds {pairs.count} images, none usable: {counts}"
+        if not pairs.count:
+            seen = f"{self.root} holds {count} files and no image (skipped: {counts or 'none'})"
+        elif pairs.unused[NO_CAPTION] == pairs.count:
+            seen = (
+                f"{self.root} holds {pairs.count} images and no caption for any of them (skipped: "
+                f"{counts})"
+            )
+        return "; ".join([seen, *pairs.unmet[:IN_ERROR], LAYOUTS])
+
+    def _summary(self, file: str | Path | None) -> str:
+        """How many images are used and why the others are not; "" where all of all is used."""
+        report = self.report
+        images, usable, unused = report["images"], report["usable"], report["unused_images"]
+        others = collections.Counter(report["skipped"]) - collections.Counter(unused)
+        if not report["skipped"] or not images:
+            return ""
+        said = [f"data: {self.root}: {usable} of {images} images are used"]
+        # "30 without caption", after "images".
+        said += [f"{n} {reason.removeprefix('image ')}" for reason, n in unused.items()]
+        if others:
+            counts = ", ".join(f"{n} {reason}" for reason, n in others.most_common())
+            said.append(f"besides, left out: {counts}")
+        if usable and report["unmet"]:
+            said.append(report["unmet"][0])
+        return "; ".join(said) + (f": {file}" if file is not None else "")
 
     def _digest(self, files: dict[str, tuple[int, int]], part: str) -> str:
-        digest = hashlib.sha256(json.dumps([part, self.min_side, self.max_pixels]).encode())
+        how = [RULES, part, self.min_side, self.max_pixels]
+        digest = hashlib.sha256(json.dumps(how).encode())
         for name, (size, mtime) in files.items():
             # Others, our own report among them, may change without a new scan.
-            if name.lower().endswith((*SUFFIXES, ".txt", *METADATA)):
+            if _ends_in(name, (*SUFFIXES, *UNREAD, *ARCHIVES, ".txt", *METADATA)):
                 digest.update(os.fsencode(f"{name}\0{size}\0{mtime}\n"))
         return digest.hexdigest()
 
-    def _check(self, image: str, text: str | list[str]) -> tuple[str, str] | int:
-        """(file, reason) for a pair that cannot be used, else the number of its captions."""
-        name = image
+    def _check(self, image: str, text: str | list[str]) -> tuple[str, str] | tuple[int, list[int]]:
+        """(file, reason) for a pair that cannot be used.
+
+        Else (number of its captions, lines of its text file that are none).
+        """
         try:
             self._open(image)
-            name = text if isinstance(text, str) else image
-            return len(self._captions(text))
         except Unreadable as error:
-            return name, error.reason
+            return image, error.reason
+        if isinstance(text, list):
+            return len(text), []
+        try:
+            texts, bad = sidecar(self.root / text)
+            return len(texts), bad
+        except Unreadable as error:
+            return os.path.relpath(error.name, self.root), error.reason
 
-    def _scan(self, pairs: Pairs, images: int, digest: str, skips: Skips, file) -> dict[str, Any]:
+    def _scan(self, pairs: Pairs, digest: str, skips: Skips, file) -> dict[str, Any]:
         start = time.monotonic()
-        rejected, per_image = [], collections.Counter()
-        for i, verdict in enumerate(self._verdicts(pairs)):
-            if isinstance(verdict, int):
-                per_image[verdict] += 1
+        rejected, per_image, unused = [], collections.Counter(), pairs.unused.copy()
+        progress = Progress(f"checking the images of {self.root}", len(pairs.images))
+        for i, (first, second) in enumerate(self._verdicts(pairs, progress)):
+            if isinstance(first, int):
+                per_image[first] += 1
+                for line in second:
+                    skips.add(f"{pairs.texts[i]}:{line}", NOT_UTF8)
             else:
                 rejected.append(i)
-                skips.add(*verdict)
-        report = {
+                unused[second] += 1
+                skips.add(first, second)
+        self.report = {
             "path": str(self.root),
-            "images": images,
+            "images": pairs.count,
             "usable": len(pairs.images) - len(rejected),
+            "unused_images": dict(unused.most_common()),
             "captions_per_image": {str(n): per_image[n] for n in sorted(per_image)},
             "skipped": dict(skips.counts.most_common()),
             "skipped_files": skips.listed,
+            "unmet": pairs.unmet,
             "seconds": round(time.monotonic() - start, 2),
             "digest": digest,
             "rejected": rejected,
         }
         if file is not None:
-            write_report(Path(file), report)
-        return report
+            write_report(Path(file), self.report)
+        if pairs.count:
+            progress.close(self._summary(file))
+        return self.report
 
-    def _verdicts(self, pairs: Pairs) -> Iterator[tuple[str, str] | int]:
-        """The verdict on each pair, in order, with a progress line."""
+    def _verdicts(self, pairs: Pairs, progress: Progress) -> Iterator[tuple]:
+        """The verdict of `_check` on each pair, in order."""
         total, chunk = len(pairs.images), 4096  # so that a million pairs are no million futures
         threads = min(32, (os.cpu_count() or 1) + 1)
-        progress = Progress(f"checking the images of {self.root}", total)
         with warnings.catch_warnings(), ThreadPoolExecutor(threads, "scan") as pool:
             warnings.filterwarnings("ignore", module=r"PIL\.")  # what matters becomes a verdict
             for first in range(0, total, chunk):
                 now = slice(first, first + chunk)
                 for verdict in pool.map(self._check, pairs.images[now], pairs.texts[now]):
-                    progress.step(not isinstance(verdict, int))
+                    progress.step(not isinstance(verdict[0], int))
                     yield verdict
-        progress.close()
 
     def _open(self, image: str, need=None):
         limits = {"min_side": self.min_side, "max_pixels": self.max_pixels}
         return open_rgb(self.root / image, need, **limits)
 
     def _captions(self, text: str | list[str]) -> list[str]:
-        return text if isinstance(text, list) else read_sidecar(self.root / text)
+        return text if isinstance(text, list) else sidecar(self.root / text)[0]
 
     def name(self, index: int) -> str:
         """The image's name, relative to the folder."""

@@ -228,7 +228,8 @@ def make_index(stored, counts: list[int]) -> Index:
 
 def _parsed(stored, file: int, start: int, length: int) -> tfrecords.Example:
     try:
-        return tfrecords.Example(stored.read(file, start, length))
+        name = f"{stored.paths[file]} at {start}"
+        return tfrecords.Example(stored.read(file, start, length), name)
     except ValueError as error:
         if isinstance(error, Unreadable):
             raise

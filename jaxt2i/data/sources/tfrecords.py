@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 import google_crc32c
 import numpy as np
 
+from jaxt2i.data.decoding import NOT_UTF8, decoded
 from jaxt2i.data.images import CORRUPT, Unreadable
 from jaxt2i.data.sources.files import Shelf
 
@@ -107,8 +108,12 @@ def example_class():
 class Example:
     """The features of a tf.train.Example; absent ones are empty."""
 
-    def __init__(self, content: bytes):
+    def __init__(self, content: bytes, name: str = "a record"):
         """Parses the bytes of a record.
+
+        Args:
+          content: the bytes.
+          name: what errors call it.
 
         Raises:
           ValueError: when they are no Example.
@@ -121,6 +126,7 @@ class Example:
         except DecodeError as error:
             raise ValueError(f"not a tf.train.Example ({error})") from error
         self._features = self._message.features.feature
+        self._name = name
 
     def __contains__(self, name: str) -> bool:
         return name in self._features
@@ -133,8 +139,15 @@ class Example:
         return self._features[name].byteslist.value if name in self._features else ()
 
     def texts(self, name: str) -> list[str]:
-        """The values of a feature of bytes, as text."""
-        return [value.decode("utf-8", "replace") for value in self.byte_strings(name)]
+        """The values of a feature of bytes, as text.
+
+        Raises:
+          Unreadable: when one is not UTF-8.
+        """
+        texts = [decoded(value) for value in self.byte_strings(name)]
+        if None in texts:
+            raise Unreadable(f"{self._name}, {name}", NOT_UTF8)
+        return texts
 
     def floats(self, name: str) -> np.ndarray:
         """The values of a feature of floats: float32 [n]."""

@@ -14,6 +14,7 @@ import io
 import json
 import posixpath
 import tarfile
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -21,17 +22,19 @@ from typing import Any
 import numpy as np
 
 from jaxt2i.data import images, order
+from jaxt2i.data.decoding import NOT_UTF8, decoded
 from jaxt2i.data.images import CORRUPT, Unreadable
 from jaxt2i.data.pictures import Framing
 from jaxt2i.data.progress import Progress
 from jaxt2i.data.schema import DataError
 from jaxt2i.data.sources import files, tfrecords
 from jaxt2i.data.sources.base import (
-    NO_CAPTION,
+    LISTED,
     NO_IMAGE,
+    NOT_TEXT,
     OUTSIDE,
     SPLITS,
-    clean_caption,
+    caption_in,
     nearest,
 )
 from jaxt2i.data.sources.files import Kept, Shelf
@@ -58,6 +61,9 @@ LANGUAGE = "language not in config.data.web.languages"
 TWICE = "key for the second time"
 CUT_OFF = "file cut off or damaged"
 ABSENT = "listed and not there"
+NO_KEY = "key that is no text"
+# Of these the examples are listed, as a person can mend them one by one.
+MENDED = (NOT_UTF8, NOT_TEXT, NO_KEY)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,14 +91,20 @@ class Filters:
         return (*COLUMNS, *(name for name, _, _ in self.scores))
 
     def apply(
-        self, rows: Mapping[str, np.ndarray], where: str, known: Iterable[str] = ()
+        self,
+        rows: Mapping[str, np.ndarray],
+        where: str,
+        known: Iterable[str] = (),
+        note: Callable[[str, str], None] = lambda name, reason: None,
     ) -> tuple[np.ndarray, dict[str, int]]:
         """Which rows pass, and how many fail for each reason, counted at the first that applies.
 
         Args:
           rows: columns of equal length, "key" among them; without "status" all were downloaded.
+            Texts may be bytes that are not UTF-8.
           where: the file, for errors.
           known: all columns that it has, where these are not all.
+          note: takes the name of each row that fails for a reason of `MENDED`, and the reason.
 
         Raises:
           DataError: when a filter asks for a column that is not there.
@@ -103,6 +115,9 @@ class Filters:
         def drop(reason: str, bad: np.ndarray) -> None:
             if found := int((passed & bad).sum()):
                 counts[reason] = counts.get(reason, 0) + found
+                if reason in MENDED:
+                    for i in np.flatnonzero(passed & bad).tolist():
+                        note(f"{where}:{rows['key'][i]}", reason)
             np.logical_and(passed, ~bad, out=passed)
 
         def missing(name: str) -> DataError:
@@ -113,9 +128,12 @@ class Filters:
 
         if "status" in rows:
             drop(FAILED, rows["status"] != "success")
-        caption = np.array([clean_caption(text or "") for text in rows["caption"]], object)
-        lengths = np.array([len(text) for text in caption], np.int64)
-        drop(NO_CAPTION, lengths == 0)
+        drop(NO_KEY, ~np.array([isinstance(key, str) for key in rows["key"]], bool))
+        captions = [caption_in(value) for value in rows["caption"]]
+        lengths = np.array([len(text) for text, _ in captions], np.int64)
+        faults = np.array([reason for _, reason in captions], object)
+        for reason in dict.fromkeys(reason for _, reason in captions if reason):
+            drop(reason, faults == reason)
         if self.min_side or self.max_aspect:
             width, height = (_numbers(rows, name, missing) for name in ("width", "height"))
             short, long = np.minimum(width, height), np.maximum(width, height)
@@ -232,7 +250,10 @@ def list_tfrecord(shelf: Shelf, file: int) -> tuple[dict[str, dict], collections
         except ValueError:  # a checksum that does not match is one too
             skipped[CORRUPT] += 1
             continue
-        key = "".join(example.texts("key")[:1])
+        key = decoded(b"".join(example.byte_strings("key")[:1]))
+        if key is None:
+            skipped[NO_KEY] += 1
+            continue
         if not any(example.byte_strings(name) for name in PICTURES):
             skipped[NO_IMAGE] += 1
         elif key in found:
@@ -248,6 +269,7 @@ class Collection:
     Attributes:
       counts: usable examples of each file, by what is known before it is opened.
       skipped: what is not used, by reason.
+      mended: {name: reason} of the first of those that a person can mend.
       names: relative names of its files.
     """
 
@@ -284,6 +306,8 @@ class Collection:
         self.shelf = Shelf([posixpath.join(path, n) for n in self.names])
         self.listed = Kept(self._list, OPEN_LISTS)
         self.skipped: collections.Counter = collections.Counter()
+        self.mended: dict[str, str] = {}
+        self._lock = threading.Lock()
         self.counts = self._count()
         if not sum(self.counts):
             reasons = ", ".join(f"{n} {why}" for why, n in self.skipped.most_common()) or "none"
@@ -295,6 +319,11 @@ class Collection:
     def _stem(self, name: str) -> str:
         return name[: -len(self._suffix)]
 
+    def _note(self, name: str, reason: str) -> None:
+        with self._lock:
+            if len(self.mended) < LISTED:
+                self.mended[name] = reason
+
     def _count(self) -> list[int]:
         counts, progress = [], Progress(f"listing {self.path}", len(self.names))
         with ThreadPoolExecutor(READERS, "list") as pool:
@@ -302,7 +331,9 @@ class Collection:
                 counts.append(count)
                 self.skipped.update(skipped)
                 progress.step(not count)
-        progress.close()
+        reasons = ", ".join(f"{n} {why}" for why, n in self.skipped.most_common())
+        used = f"data: {self.path}: {sum(counts)} examples of {len(counts)} files are used"
+        progress.close(f"{used}; left out: {reasons}" if reasons else "")
         return counts
 
     def _count_of(self, file: int) -> tuple[int, Mapping[str, int]]:
@@ -325,7 +356,7 @@ class Collection:
             table = pyarrow.parquet.ParquetFile(io.BytesIO(files.read_bytes(where)))
             names = [n for n in self.filters.columns() if n in table.schema_arrow.names]
             read = table.read(columns=names)
-            rows = {n: np.array(read[n].to_pylist(), object) for n in names}
+            rows = {n: _column(read[n]) for n in names}
         except (pyarrow.ArrowException, OSError) as error:
             raise Unreadable(where, CORRUPT) from error
         for needed in ("key", "caption"):
@@ -334,7 +365,7 @@ class Collection:
                     f"{where} has no column {needed!r}; it has "
                     f"{', '.join(table.schema_arrow.names)}. {LAYOUT}"
                 )
-        passed, skipped = self.filters.apply(rows, where, table.schema_arrow.names)
+        passed, skipped = self.filters.apply(rows, where, table.schema_arrow.names, self._note)
         return sorted(rows["key"][passed].tolist()), skipped
 
     def _list(self, file: int) -> Listed:
@@ -343,40 +374,54 @@ class Collection:
         places, skipped = lister(self.shelf, file)
         if self._tables[file] is not None:
             return Listed(self._wanted(file)[0], places, skipped)
-        keys = sorted(places)
-        described = [self._metadata(file, places[key]) for key in keys]
+        keys, described = [], []
+        for key in sorted(places):
+            try:
+                described.append(self._metadata(file, key, places[key]))
+                keys.append(key)
+            except Unreadable as error:
+                skipped[error.reason] += 1
+                self._note(error.name, error.reason)
         names = self.filters.columns()
         rows = {n: [row.get(n) for row in described] for n in names}
         rows = {
-            n: np.array(column, object)
+            n: _objects(column)
             for n, column in rows.items()
             if n in ("key", "caption") or any(value is not None for value in column)
         }
-        rows["key"] = np.array(keys, object)
+        rows["key"] = _objects(keys)
         rows.pop("status", None)
         if not keys:
             return Listed([], places, skipped)
-        passed, more = self.filters.apply(rows, self.shelf.paths[file])
+        passed, more = self.filters.apply(rows, self.shelf.paths[file], note=self._note)
         kept = [key for key, good in zip(keys, passed, strict=True) if good]
         return Listed(kept, places, skipped + collections.Counter(more))
 
-    def _metadata(self, file: int, places: dict[str, tuple[int, int]]) -> dict[str, Any]:
-        """Everything that a file itself says of an example."""
+    def _metadata(self, file: int, key: str, places: dict[str, tuple[int, int]]) -> dict[str, Any]:
+        """Everything that a file itself says of an example; its caption as it stands there.
+
+        Raises:
+          Unreadable: when it is damaged, or not UTF-8.
+        """
+        where = f"{self.shelf.paths[file]}:{key}"
         if "record" in places:
-            example = tfrecords.Example(tfrecords.read(self.shelf, file, *places["record"]))
+            content = tfrecords.read(self.shelf, file, *places["record"])
+            example = tfrecords.Example(content, where)
             out = {name: _single(example, name) for name in self.filters.columns()}
-            return {**out, "caption": "".join(example.texts("txt")[:1])}
+            return {**out, "caption": b"".join(example.byte_strings("txt")[:1])}
         out: dict[str, Any] = {}
         if "json" in places:
+            text = decoded(self.shelf.read(file, *places["json"]))
+            if text is None and "txt" not in places:
+                raise Unreadable(where, NOT_UTF8)
             try:
-                out = json.loads(self.shelf.read(file, *places["json"]))
+                out = json.loads(text or "")
             except (ValueError, RecursionError):
                 out = {}
             out = out if isinstance(out, dict) else {}
         if "txt" in places:
-            out["caption"] = self.shelf.read(file, *places["txt"]).decode("utf-8", "replace")
-        caption = out.get("caption")
-        return {**out, "caption": caption if isinstance(caption, str) else ""}
+            out["caption"] = self.shelf.read(file, *places["txt"])
+        return out
 
     def at(self, file: int, row: int) -> tuple[str, dict[str, tuple[int, int]]]:
         """The key and the places of an example.
@@ -390,9 +435,16 @@ class Collection:
             raise Unreadable(f"{self.shelf.paths[file]}:{key}", ABSENT)
         return key, listed.places[key]
 
-    def caption(self, file: int, places: dict[str, tuple[int, int]]) -> str:
-        """The caption of an example; may be blank."""
-        return clean_caption(self._metadata(file, places)["caption"])
+    def caption(self, file: int, key: str, places: dict[str, tuple[int, int]]) -> str:
+        """The caption of an example.
+
+        Raises:
+          Unreadable: when there is none.
+        """
+        text, fault = caption_in(self._metadata(file, key, places).get("caption"))
+        if fault:
+            raise Unreadable(f"{self.shelf.paths[file]}:{key}", fault)
+        return text
 
     def picture(self, file: int, places: dict[str, tuple[int, int]]) -> bytes:
         """The image file of an example."""
@@ -402,10 +454,31 @@ class Collection:
         return next(x for name in PICTURES for x in example.byte_strings(name))
 
 
+def _objects(values: list) -> np.ndarray:
+    """A column of anything: object [n], lists in it left whole."""
+    column = np.empty(len(values), object)
+    column[:] = values
+    return column
+
+
+def _column(read) -> np.ndarray:
+    """A column of a parquet file; texts that are not UTF-8 stay bytes."""
+    import pyarrow
+
+    try:
+        return _objects(read.to_pylist())
+    except UnicodeDecodeError:
+        kind = read.type.value_type if pyarrow.types.is_dictionary(read.type) else read.type
+        cells = read.cast(kind).cast(pyarrow.large_binary()).to_pylist()
+        texts = [None if cell is None else decoded(cell) for cell in cells]
+        return _objects([c if t is None else t for t, c in zip(texts, cells, strict=True)])
+
+
 def _single(example: tfrecords.Example, name: str) -> Any:
     """The one value of a feature, whatever its kind; None where there is none."""
-    for values in (example.texts(name), example.floats(name), example.integers(name)):
-        if len(values) and values[0] != "":
+    texts = [decoded(value) for value in example.byte_strings(name)[:1]]
+    for values in (texts, example.floats(name), example.integers(name)):
+        if len(values) and values[0] not in ("", None):
             return values[0]
     return None
 
@@ -488,6 +561,10 @@ class Web:
                     "files": len(part.names),
                     "usable": int(sum(part.counts)),
                     "skipped": dict(part.skipped.most_common()),
+                    "skipped_files": [
+                        {"file": name, "reason": reason}
+                        for name, reason in sorted(part.mended.items())
+                    ],
                 }
                 for part, weight in zip(self.parts, self.weights, strict=True)
             ]
@@ -521,10 +598,7 @@ class Web:
           Unreadable: when there is none.
         """
         part, file, row = self._at(index)
-        key, places = part.at(file, row)
-        if text := part.caption(file, places):
-            return [text]
-        raise Unreadable(f"{part.shelf.paths[file]}:{key}", NO_CAPTION)
+        return [part.caption(file, *part.at(file, row))]
 
     def example(
         self,

@@ -240,8 +240,7 @@ def test_captions_are_cleaned(tmp_path):
     put(tmp_path, "a.png", corners(), caption=None)
     assert Folder(tmp_path, Framing(16)).captions(0) == [
         "a red bird on a twig",
-        "ein Vogel — café \ufffd",
-    ]
+    ], "the line that ends in a byte of no letter is left out"
     assert clean_caption("a\ud800b") == "ab"
 
 
@@ -337,6 +336,39 @@ def test_progress_is_shown(tmp_path, capfd):
     make_folder(tmp_path, "text", NAMES)
     Folder(tmp_path, Framing(16))
     assert "4/4, 0 skipped" in capfd.readouterr().err
+
+
+def test_the_screen_says_how_many_images_are_used(tmp_path, capfd):
+    """In the same words when nothing is looked at again."""
+    data, report = tmp_path / "data", tmp_path / "run" / "data_report.json"
+    for i in range(8):
+        put(data, f"{i}.png", corners(), caption="c" if i < 2 else None)
+    put(data, "bad.png", b"")
+    (data / "stray.txt").write_text("no picture")
+    right = (
+        f"data: {data}: 2 of 9 images are used; 6 without caption; 1 empty file; besides, left "
+        "out: 1 caption without image; stray.txt has no image of that name beside it: nothing is "
+        f"called alike: {report}"
+    )
+    for _ in range(2):
+        source = Folder(data, Framing(16), report=report)
+        assert capfd.readouterr().err.strip() == right
+    assert source.report["images"] == 9
+    assert source.report["unused_images"] == {sources.NO_CAPTION: 6, images.EMPTY: 1}
+
+
+@pytest.mark.parametrize("empty", [True, False])
+def test_the_report_is_written_when_nothing_can_be_used(tmp_path, empty):
+    data, report = tmp_path / "data", tmp_path / "run" / "data_report.json"
+    put(data, "a.txt", b"a picture", caption=None)
+    if not empty:
+        put(data, "b.png", corners(), caption=None)
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"a\.txt has no image of that name"):
+            Folder(data, Framing(16), report=report)
+    found = json.loads(report.read_text())
+    assert (found["images"], found["usable"]) == (0 if empty else 1, 0)
+    assert found["skipped"][sources.NO_IMAGE] == 1
 
 
 # --- Errors ------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Collections of img2dataset: what is listed, filtered, mixed, and survived."""
 
+import codecs
 import collections
 import io
 import json
@@ -7,16 +8,19 @@ import random
 import tarfile
 
 import numpy as np
+import pyarrow
 import pytest
 from PIL import Image
 
 from configs.common import base
 from jaxt2i.data import images, schema
+from jaxt2i.data.decoding import NOT_UTF8
 from jaxt2i.data.pipeline import Pipeline
 from jaxt2i.data.schema import DataError
 from jaxt2i.data.sources import base as sources
 from jaxt2i.data.sources import files, make_source, web
 from tests.data import shards
+from tests.data.sources.test_tfrecords import example
 from tests.data.test_pipeline import Lengths, equal
 
 SIZES = schema.Sizes(batch=4, height=16, width=16, tokens=6)
@@ -142,6 +146,101 @@ def test_a_file_cut_off_gives_what_it_has(tmp_path, kind, parquet, capfd):
     if parquet:  # the list promised more than the file holds
         assert pipe.skipped[web.ABSENT] > 0
         assert f"00000.{kind}:" in capfd.readouterr().err
+
+
+BAD = {
+    "latin": ("un café".encode("latin-1"), NOT_UTF8),
+    "sjis": ("星の写真".encode("cp932"), NOT_UTF8),
+    "blank": (b" \n", sources.NO_CAPTION),
+}
+
+
+@pytest.mark.parametrize("kind", ["tar", "tfrecord"])
+def test_captions_that_are_not_utf8_are_counted_and_listed(tmp_path, kind):
+    texts = {"wide": codecs.BOM_UTF16_LE + "thé".encode("utf-16-le"), "good": "thé".encode()}
+    texts |= {key: content for key, (content, _) in BAD.items()}
+    file = tmp_path / f"00000.{kind}"
+    picture = shards.picture(shards.row(0, 0))
+    if kind == "tar":
+        with tarfile.open(file, "w") as archive:
+            for key, content in texts.items():
+                shards.add(archive, f"{key}.jpg", picture)
+                shards.add(archive, f"{key}.txt", content)
+            shards.add(archive, "json.jpg", picture)
+            shards.add(archive, "json.json", '{"caption": "thé"}'.encode("latin-1"))
+    else:
+        import tensorflow as tf
+
+        with tf.io.TFRecordWriter(str(file)) as writer:
+            for key, content in texts.items():
+                writer.write(example(key=[key.encode()], jpg=[picture], txt=[content]))
+    source = opened(tmp_path)
+    assert {source.name(i): source.captions(i) for i in range(source.size)} == {
+        f"{file}:good": ["thé"],
+        f"{file}:wide": ["thé"],
+    }
+    part = source.report["collections"][0]
+    bad = ["json", "latin", "sjis"] if kind == "tar" else ["latin", "sjis"]
+    assert part["skipped"] == {NOT_UTF8: len(bad), sources.NO_CAPTION: 1}
+    listed = [{"file": f"{file}:{key}", "reason": NOT_UTF8} for key in bad]
+    assert part["skipped_files"] == listed
+
+
+def test_captions_of_parquet_that_are_no_text_are_counted(tmp_path):
+    """Their bytes are not UTF-8, or there are none: null, NaN, numbers, lists."""
+    rows = [shards.row(0, i) for i in range(3)]
+    shards.write_tar(tmp_path / "00000.tar", rows, parquet=False)
+    table = {"key": [row["key"] for row in rows]}
+    numbers = pyarrow.array([1.5, float("nan"), None])
+    lists = pyarrow.array([["a"], None, []])
+    kinds = {"numbers": numbers, "lists": lists}
+    texts = pyarrow.array([b"fine", "été".encode("latin-1"), None])
+    kinds["texts"] = texts.view(pyarrow.string())
+    kinds["bytes"] = texts
+    kinds["dictionary"] = texts.view(pyarrow.string()).dictionary_encode()
+    for kind, captions in kinds.items():
+        columns = pyarrow.table({**table, "caption": captions})
+        pyarrow.parquet.write_table(columns, tmp_path / "00000.parquet")
+        if kind in ("numbers", "lists"):
+            none, other = (2, 1) if kind == "numbers" else (1, 2)
+            with pytest.raises(DataError) as error:
+                opened(tmp_path)
+            assert f"{none} {sources.NO_CAPTION}" in str(error.value)
+            assert f"{other} {sources.NOT_TEXT}" in str(error.value)
+            continue
+        source = opened(tmp_path)
+        assert source.size == 1
+        part = source.report["collections"][0]
+        assert part["skipped"] == {NOT_UTF8: 1, sources.NO_CAPTION: 1}
+        key = f"{tmp_path}/00000.parquet:{rows[1]['key']}"
+        assert part["skipped_files"] == [{"file": key, "reason": NOT_UTF8}]
+
+
+def test_the_screen_says_what_is_left_out(tmp_path, capfd):
+    opened(shards.collection(tmp_path / "a", 2))
+    said = "a: 12 examples of 2 files are used; left out: 2 not downloaded"
+    assert said in capfd.readouterr().err
+    shards.write_tar(tmp_path / "b" / "00000.tar", [shards.row(0, 0)])
+    opened(tmp_path / "b")
+    assert "1/1, 0 skipped" in capfd.readouterr().err
+
+
+def test_most_of_a_file_may_be_missing(tmp_path):
+    """More neighbours in a row than a few bad ones: others take their place."""
+    rows = [shards.row(0, i) for i in range(400)]
+    shards.write_parquet(tmp_path / "00000.parquet", rows)
+    shards.write_tar(tmp_path / "00000.tar", rows[:100], parquet=False)
+    pipe = Pipeline(opened(tmp_path), Lengths(), SIZES, ("image", "id"), seed=0, shuffle=False)
+    batch = pipe.batch_at(50)
+    assert (batch["id"] < 100).all()
+    equal(pipe.batch_at(50), batch)
+
+
+def test_keys_of_parquet_that_are_no_text_are_counted(tmp_path):
+    rows = [shards.row(0, i) for i in range(2)]
+    shards.write_tar(tmp_path / "00000.tar", rows, parquet=False)
+    shards.write_parquet(tmp_path / "00000.parquet", [rows[0], {**rows[1], "key": None}])
+    assert texts(opened(tmp_path)) == [rows[0]["caption"]]
 
 
 def test_odd_pictures_are_shown_on_white(tmp_path):
