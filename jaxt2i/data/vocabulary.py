@@ -14,6 +14,7 @@ from pathlib import Path
 
 from configs.common import base
 from jaxt2i.data import sources, words
+from jaxt2i.data.readable import readable
 from jaxt2i.data.schema import DataError
 from jaxt2i.data.sources import files, records
 from jaxt2i.data.tokenize import BpeTokenizer
@@ -42,7 +43,8 @@ def captions_of(data, split: str, most: int) -> list[str]:
     """The captions of the first pictures of a split, at most of so many."""
     source = sources.make_source(data, (16, 16), split)
     count = min(source.size or most, most)
-    return [text for i in range(count) for text in source.captions(i)]
+    found = readable(range(count), source.captions, "the vocabulary's captions")
+    return [text for _, texts in found for text in texts]
 
 
 def make(args: argparse.Namespace) -> str:

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from jaxt2i.config import ConfigError
 from jaxt2i.data import schema, sources, tokenize, words
+from jaxt2i.data.readable import readable
 from jaxt2i.encoders import pretrained
 from jaxt2i.run import borrow, export, log, settings
 from jaxt2i.run.open import LEARNED, Run
@@ -90,7 +91,8 @@ def learned(config: ConfigDict, workdir: Path) -> Path:
         size = schema.height_and_width(data.resolution)
         source = sources.make_source(data, size, data.split)
         count = min(source.size or READ, READ)
-        captions = [text for i in range(count) for text in source.captions(i)]
+        found = readable(range(count), source.captions, "the tokenizer's captions")
+        captions = [text for _, texts in found for text in texts]
         most = config.model.get("vocab") or config.model.get("text_vocab")
         if not most:
             raise ConfigError(
