@@ -111,7 +111,7 @@ def main(argv: list[str]) -> None:
     file, _, preset = filename.partition(":")
     name = f"{Path(file).stem}-{preset or 'default'}"
     command = shlex.join(["python", "-m", "jaxt2i.train", *sys.argv[1:]])
-    with processes.together():
+    with processes.together(), trouble.told_once():
         try:
             check_seeds(config)
             before = settings.preset(file, preset)
@@ -122,6 +122,10 @@ def main(argv: list[str]) -> None:
                 log.say(dry_run.dry_run(config, before, workdir))
             else:
                 train.train(config, workdir, command)
+        except trouble.Unwritable as error:
+            if processes.expected():  # the others must hear of it
+                log.fail(error)
+            trouble.leave(error)
         except (*runs.USER_ERRORS, *trouble.ERRORS) as error:
             log.fail(trouble.line(error))
 
