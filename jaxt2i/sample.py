@@ -279,7 +279,9 @@ def given_latents(file: Path, count: int, method) -> np.ndarray:
     try:
         z = np.load(file, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise ConfigError(f"--z {file}: not a readable .npy file ({error})") from None
+        # NumPy's own text would advise to execute what the file holds.
+        said = "it is none, or holds objects" if "allow_pickle" in str(error) else str(error)
+        raise ConfigError(f"--z {file}: not a readable .npy file ({said})") from None
     if not isinstance(z, np.ndarray) or z.dtype.kind not in "fiu" or not z.ndim:
         what = "an .npz" if not isinstance(z, np.ndarray) else f"{z.dtype} {list(z.shape)}"
         raise ConfigError(
