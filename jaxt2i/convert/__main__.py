@@ -24,6 +24,7 @@ from jaxt2i import encoders, systems
 from jaxt2i.convert import choice, files, rules, torch_files
 from jaxt2i.encoders import pretrained
 from jaxt2i.run import export as exporting
+from jaxt2i.run import trouble
 
 ERRORS = (
     rules.ConversionError,
@@ -167,7 +168,7 @@ def export(workdir: Path, folder: Path, half: bool) -> int:
     try:
         card = exporting.export(workdir, folder, half)
     except (*runs.USER_ERRORS, OSError) as error:
-        print(f"cannot convert: {error}", file=sys.stderr)
+        print(f"cannot convert: {trouble.line(error)}", file=sys.stderr)
         return 1
     print(f"wrote step {card['step']} of {workdir} to {folder}")
     return 0
@@ -253,7 +254,7 @@ def main(argv: list[str] | None = None) -> int:
         }
         write(args.to, done, about)
     except ERRORS as error:
-        print(f"cannot convert: {error}", file=sys.stderr)
+        print(f"cannot convert: {trouble.line(error)}", file=sys.stderr)
         return 1
     print(f"wrote {', '.join(f'{net}.safetensors' for net in done)} to {args.to}")
     return 0
