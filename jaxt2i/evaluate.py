@@ -4,7 +4,8 @@ Judges what a run draws for held-out captions, or, with --images DIR --reference
 images, whoever made them. Everything that a number depends on is written beside it, and a paper's
 number stands there only where it was measured in the same way.
 
-  --workdir RUN                       the newest checkpoint; --watch judges each new one
+  --workdir RUN                       the newest checkpoint; --watch judges each new one;
+                                      --data DIR where its data lies now, if it moved
   --images DIR --reference DIR        two folders; or --reference FILE.npz with published statistics
   --protocol NAME                     how a paper measured: dmgan_cub, galip_coco, ...
   --metrics A,B                       fid, fid_inf, inception_score, kid, precision_recall, cmmd,
@@ -43,12 +44,11 @@ from jaxt2i.data.schema import DataError
 from jaxt2i.encoders import features
 from jaxt2i.encoders.damsm import DamsmImage
 from jaxt2i.engine import state as states
-from jaxt2i.evaluation import independent, perceptual, report, scores, sets
-from jaxt2i.evaluation.reading import Reader, Seen, share_of, together
+from jaxt2i.evaluation import independent, perceptual, reference, report, scores, sets
+from jaxt2i.evaluation.reading import Reader, share_of, together
 from jaxt2i.metrics import confidence, nearest, protocols
-from jaxt2i.metrics import statistics as stats
 from jaxt2i.metrics.score import MetricError, Score
-from jaxt2i.run import checkpoint, facts, files, log, processes, restore, settings
+from jaxt2i.run import checkpoint, facts, files, log, moved, processes, restore, settings, trouble
 from jaxt2i.run import open as runs
 
 # Pictures shown in the report, and pictures whose neighbours are.
@@ -63,6 +63,7 @@ WATCH_SECONDS = 20
 USER_ERRORS = (
     *(MetricError, DataError, ConversionError, UnreadableFileError, UnsafeFileError),
     *runs.USER_ERRORS,
+    *trouble.ERRORS,
 )
 # What is measured by networks of one's own, of pictures that a run draws.
 OF_RUNS = ("recognised", "independent")
@@ -81,6 +82,9 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     p.add_argument("--workdir", type=Path, help="a training run")
     p.add_argument(
         "--step", default="newest", help="of it: newest (the default), best, or a number"
+    )
+    p.add_argument(
+        *("--data", "--config.data.path"), default="", metavar="DIR", help="where its data lies now"
     )
     p.add_argument("--images", type=Path, metavar="DIR", help="pictures to judge")
     p.add_argument("--reference", type=Path, metavar="DIR|NPZ", help="what to compare them with")
@@ -121,6 +125,10 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
         p.error("--step chooses a checkpoint of --workdir RUN; --watch judges each new one")
     if args.batch < 1 or args.num < 0 or args.resolution < 0:
         p.error("--batch is 1 or more, --num and --resolution are 0 (the default) or more")
+    if args.data and not args.workdir:
+        p.error("--data says where the data of --workdir RUN lies now; folders bring their own")
+    if args.workdir and args.reference and args.reference.suffix.lower() != ".npz":
+        p.error("--workdir RUN is compared with its own data, or with --reference FILE.npz alone")
     if args.out and args.out.exists() and not args.out.is_dir():
         p.error(f"--out {args.out}: a file of that name is there; give a folder")
     args.weights = weights_of(p, args.weights)
@@ -179,7 +187,7 @@ def default_metrics(protocol: protocols.Protocol, has_text: bool, edits: bool) -
 def judge_folders(args: argparse.Namespace) -> report.Result:
     """Judges --images against --reference."""
     protocol = protocols.get(args.protocol)
-    fake = sets.of_folder(args.images, args.resolution)
+    fake = sets.of_folder(args.images, args.resolution, strict=False)
     has_text = fake.captions is not None
     metrics = args.metrics or default_metrics(protocol, has_text, edits=True)
     protocol = protocol_of(args, metrics)
@@ -187,13 +195,15 @@ def judge_folders(args: argparse.Namespace) -> report.Result:
         raise MetricError(
             f"{', '.join(OF_RUNS)}, diversity and memorised need a run: give --workdir"
         )
-    real, reference = reference_of(args, metrics)
+    looks = scores.looks_of(protocol, [m for m in metrics if m not in scores.PAIRED])
+    scores.check_captions(fake, metrics)
+    real, given = reference.of_path(args.reference, args.resolution, protocol, metrics)
+    protocol = given.protocol if given else protocol
     reader = Reader(args.weights, args.batch)
     networks = [m for m in metrics if m not in scores.PAIRED]
     name = str(args.images)
     result, count, shown = report.Result(name, None, [], protocol), fake.count, range(fake.count)
     if networks:
-        looks = scores.looks_of(protocol, networks)
         lend_damsm(args, reader, looks)
         seen = reader.read(fake, looks.values())
         compared = [looks[m] for m in networks if m in scores.NEEDS_REAL]
@@ -206,8 +216,9 @@ def judge_folders(args: argparse.Namespace) -> report.Result:
             reader,
             real,
             seen_real,
-            reference,
+            given.gaussian if given else None,
             intervals=args.intervals,
+            reference_says=given.says if given else "",
         )
         result.scores += scores.compute(networks, evidence)
         result.facts |= {
@@ -215,13 +226,16 @@ def judge_folders(args: argparse.Namespace) -> report.Result:
             "skipped": seen.skipped,
             "skipped_reference": seen_real.skipped if seen_real else {},
         }
-        result.notes += odd(seen, seen_real, (name, str(args.reference)))
+        result.notes += reference.odd(seen, seen_real, (name, str(args.reference)))
         count, shown = len(seen.rows), seen.rows.tolist()
     if "lpips" in metrics:
         net = protocol.perceptual.network
         result.scores.append(perceptual.of_edits(reader, fake, real, net))
         count = min(count, result.scores[-1].facts["generated"])
     result.notes += fewer(protocol, count)
+    result.notes += reference.note_of(args.reference, given.says) if given else []
+    if fake.lacking and not args.metrics:
+        result.notes.append(f"left out {' and '.join(scores.NEEDS_TEXT)}: {fake.lacking}")
     samples = dataclasses.replace(
         protocol.samples,
         dataset=f"folder {args.reference or args.images}",
@@ -233,46 +247,6 @@ def judge_folders(args: argparse.Namespace) -> report.Result:
     result.grid = list(pictures.values())
     result.captions = [fake.captions[r] for r in pictures] if fake.captions else ()
     return result
-
-
-def odd(judged: Seen, real: Seen | None, names: tuple[str, str]) -> list[str]:
-    """What to know about pictures that cannot be read, and about sizes."""
-    out = []
-    for seen, name in zip((judged, real), names, strict=True):
-        if seen and seen.skipped:
-            reasons = ", ".join(f"{n} {reason}" for reason, n in seen.skipped.items())
-            out.append(f"left out of {name}: {reasons}")
-    if real and judged.sizes.keys() != real.sizes.keys():
-        sizes = (
-            f"{name} are {' and '.join(list(seen.sizes)[:3])}"
-            for seen, name in zip((judged, real), names, strict=True)
-        )
-        out.append(
-            f"pictures of {', those of '.join(sizes)}: scores tell sizes apart, give --resolution "
-            "256 to cut and resize folders alike"
-        )
-    return out
-
-
-def reference_of(
-    args: argparse.Namespace, metrics: Sequence[str]
-) -> tuple[sets.Set | None, stats.Gaussian | None]:
-    """(pictures of --reference, or moments of it), where a metric compares with it."""
-    asked = [m for m in metrics if m in (*scores.NEEDS_REAL, "lpips")]
-    if not asked:
-        return None, None
-    if args.reference is None:
-        raise MetricError(
-            f"{', '.join(asked)} compare with real pictures: give --reference DIR or FILE.npz"
-        )
-    if args.reference.suffix != ".npz":
-        return sets.of_folder(args.reference, args.resolution), None
-    if "lpips" in metrics:
-        raise MetricError(
-            f"lpips compares pictures with pictures, and {args.reference} holds none: give "
-            "--reference DIR with the originals, under the same names"
-        )
-    return None, stats.load(args.reference).gaussian
 
 
 def fewer(protocol: protocols.Protocol, count: int) -> list[str]:
@@ -306,10 +280,18 @@ class Opened:
     step: int
 
 
-def opened(workdir: Path, which: str = "newest") -> Opened:
-    """Opens a run; processes that see different checkpoints look again until they agree."""
+def opened(workdir: Path, which: str = "newest", data: str = "") -> Opened:
+    """Opens a run; processes that see different checkpoints look again until they agree.
+
+    Args:
+      workdir: of the run.
+      which: "newest", "best" or a step.
+      data: where its data lies now; "": where it lay.
+    """
     workdir = files.local(workdir, "the run")
-    run = runs.open_run(settings.read_config(workdir), facts.read(workdir))
+    config = settings.read_config(workdir)
+    moved.point(config, data, workdir)
+    run = runs.open_run(config, facts.read(workdir))
     while True:
         state, frozen, step = restore.from_run(run, workdir, api.here(), which)
         if len(np.unique(together(np.array([step])))) == 1:
@@ -318,8 +300,9 @@ def opened(workdir: Path, which: str = "newest") -> Opened:
 
 def judge_run(args: argparse.Namespace) -> report.Result:
     """Judges the newest checkpoint of --workdir."""
-    of = opened(args.workdir, args.step)
+    of = opened(args.workdir, args.step, args.data)
     run, config = of.run, of.run.config
+    moved.check(config, args.workdir)
     check_run(args, run)
     log.say(f"judging {args.workdir} at step {of.step:,}")
     protocol = protocols.get(args.protocol)
@@ -429,22 +412,21 @@ def by_networks(args, of: Opened, protocol, metrics, source, size, fake, reader,
     run, looks = of.run, scores.looks_of(protocol, metrics)
     lend_damsm(args, reader, looks, of)
     compared = {m: looks[m] for m in metrics if m in scores.NEEDS_REAL}
-    real = seen_real = reference = file = None
-    if compared:
-        size_of = f"{run.sizes.height}x{run.sizes.width}"
-        name = f"{sets.dataset_of(run.config)}-{run.config.data.eval_split}-{size_of}"
-        told = ("label", *runs.LAYOUT)
-        real = sets.of_source(
-            source, name, range(size), row=lambda n: next(run.rows_of(source, [n], told))
-        )
+    real = seen_real = moments = given = file = None
+    if compared and args.reference is not None:
+        given = reference.of_file(args.reference, protocol, list(compared))
+        moments = given.gaussian
+    elif compared:
+        real = real_of(run, source, size)
         if set(compared) <= {"fid", "fid_inf"}:
             look = next(iter(compared.values()))
             cache = args.cache or args.workdir / "references"
-            file, reference = scores.cached_reference(real, look, cache)
-        if args.reference is not None and args.reference.suffix == ".npz":
-            reference = stats.load(args.reference).gaussian
-        if reference is None:
+            file, digest, moments = reference.cached(real, look, reader, cache)
+        if moments is None:
             seen_real = reader.read(real, compared.values())
+    if given:
+        result.measured = dataclasses.replace(result.measured, fid=given.protocol.fid)
+        result.notes += reference.note_of(args.reference, given.says)
     train = None
     if "memorised" in metrics:
         drawn_from = run.source(run.config.data.split)
@@ -456,15 +438,16 @@ def by_networks(args, of: Opened, protocol, metrics, source, size, fake, reader,
         train = seen_train.features[look][key]
     seen = reader.read(fake, looks.values())
     evidence = scores.Evidence(
-        protocol, fake, seen, looks, reader, real, seen_real, reference, train, args.intervals
+        *(protocol, fake, seen, looks, reader, real, seen_real, moments, train, args.intervals),
+        reference_says=given.says if given else "",
     )
     result.scores += scores.compute(metrics, evidence)
     result.facts |= {"images_per_s": round(seen.images_per_s, 1)}
-    result.notes += odd(seen, seen_real, (fake.name, f"{run.config.data.eval_split}'s pictures"))
-    if file is not None and reference is None and jax.process_index() == 0:
-        scores.keep_reference(
-            file, scores.gaussian_of(evidence, next(iter(compared))), protocol, real
-        )
+    names = fake.name, f"{run.config.data.eval_split}'s pictures"
+    result.notes += reference.odd(seen, seen_real, names)
+    if file is not None and moments is None and jax.process_index() == 0:
+        found = scores.gaussian_of(evidence, next(iter(compared)))
+        reference.keep(file, found, result.measured, digest)
     if "clip_score" in metrics:
         values = cosines(evidence)
         if table := scores.by_class(evidence, values):
@@ -483,6 +466,20 @@ def by_networks(args, of: Opened, protocol, metrics, source, size, fake, reader,
             seen_train.rows[near.index[:, 0]],
             near.distance[:, 0],
         )
+
+
+def real_of(run: runs.Run, source, size: int) -> sets.Set:
+    """The pictures of a run's held-out split."""
+    size_of = f"{run.sizes.height}x{run.sizes.width}"
+    name = f"{sets.dataset_of(run.config)}-{run.config.data.eval_split}-{size_of}"
+    told = ("label", *runs.LAYOUT)
+    return sets.of_source(
+        source,
+        name,
+        range(size),
+        row=lambda n: next(run.rows_of(source, [n], told)),
+        content=reference.content_of(source, settings.plain(run.config)["data"], range(size)),
+    )
 
 
 def cosines(evidence: scores.Evidence) -> np.ndarray:
@@ -662,6 +659,8 @@ def newest(workdir: Path) -> int | None:
 def watch(args: argparse.Namespace) -> None:
     """Judges every new checkpoint until the run has reached its last step."""
     config = settings.read_config(args.workdir)
+    moved.point(config, args.data, args.workdir)
+    moved.check(config, args.workdir)
     # The run's length may be given in steps, pictures or epochs.
     epoch = runs.open_run(config).source(config.data.split).size
     total = settings.steps(config, "total", batch_size=config.batch_size, epoch_images=epoch)
@@ -687,7 +686,7 @@ def main(argv: Sequence[str]) -> None:
             else:
                 finish(args, judge_run(args) if args.workdir else judge_folders(args))
         except USER_ERRORS as error:
-            log.fail(error)
+            log.fail(trouble.line(error))
         except KeyboardInterrupt:
             sys.exit("stopped")
 

@@ -40,7 +40,9 @@ from absl import logging
 from jaxt2i.data import order as orders
 from jaxt2i.data import schema, vocabulary
 from jaxt2i.data.pictures import Framing
+from jaxt2i.data.rows import MAX_SEED
 from jaxt2i.data.sources import files, records
+from jaxt2i.run import trouble
 
 # Side at which pictures are shown, pixels.
 SHOWN = 256
@@ -79,6 +81,12 @@ def arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         p.error(f"unknown argument {settings[0]}")
     if args.pipeline and not (args.show and args.config):
         p.error("--pipeline needs --config FILE[:preset] and --show N")
+    if not 0 <= args.seed <= MAX_SEED:
+        p.error(f"--seed {args.seed}: expected a whole number from 0 to {MAX_SEED}")
+    for name in ("show", "list", "shards"):
+        number = getattr(args, name)
+        if number is not None and number < 1:
+            p.error(f"--{name} {number}: expected 1 or more")
     if args.png and not args.pipeline and not args.split:
         p.error("--png names one file: say of which --split")
     if not args.pipeline and not args.name:
@@ -357,8 +365,8 @@ def main(argv: Sequence[str]) -> None:
             print(show(target, split, args))
         if not args.show and not args.list:
             print(f"train on it: --config.data.source=records --config.data.path={target}")
-    except (schema.DataError, OSError, ImportError) as error:
-        sys.exit(f"error: {error}")
+    except (schema.DataError, ImportError, *trouble.ERRORS) as error:
+        sys.exit(f"error: {trouble.line(error)}")
 
 
 if __name__ == "__main__":

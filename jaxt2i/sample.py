@@ -40,8 +40,8 @@ from jaxt2i import api
 from jaxt2i.config import ConfigError
 from jaxt2i.data import conditions
 from jaxt2i.data.conditions import Row
-from jaxt2i.data.rows import MAX_SEED
-from jaxt2i.run import folder, log, settings
+from jaxt2i.data.rows import MARKS, MAX_SEED
+from jaxt2i.run import folder, log, moved, settings, trouble
 from jaxt2i.run import open as runs
 
 # Pictures of a walk when --num does not say.
@@ -66,6 +66,17 @@ def control_of(text: str) -> tuple[str, str]:
     return name, value
 
 
+def text_of(text: str) -> str:
+    """A caption of the command line."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not UTF-8, as the terminal gave it; write it in UTF-8, or give a file"
+        ) from None
+    return text
+
+
 def arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """The command line, and its --config.KEY=VALUE settings."""
     p = argparse.ArgumentParser(
@@ -76,6 +87,7 @@ def arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     )
     p.add_argument("--workdir", type=Path, help="the training run")
     p.add_argument("--step", default="newest", help="newest (the default), best, or a number")
+    p.add_argument("--data", default="", metavar="DIR", help="where the run's data lies now")
     p.add_argument("--config", metavar="FILE[:preset]", help="with --weights: the configuration")
     p.add_argument("--weights", type=Path, metavar="DIR", help="what jaxt2i.convert wrote")
     p.add_argument("--describe", action="store_true", help="print what can be set, and stop")
@@ -83,10 +95,14 @@ def arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     what.add_argument("--from-split", metavar="SPLIT[:A[:B]]", help="rows of the run's own data")
     what.add_argument("--conditions", type=Path, metavar="FILE", help=".jsonl or .json of rows")
     text = what.add_mutually_exclusive_group()
-    text.add_argument("--prompts", nargs="+", metavar="TEXT", help="captions")
+    text.add_argument("--prompts", nargs="+", type=text_of, metavar="TEXT", help="captions")
     text.add_argument("--prompts-file", type=Path, help="a text file, one caption a line")
     text.add_argument(
-        "--interpolate", nargs=2, metavar="TEXT", help="walk from one caption to another"
+        "--interpolate",
+        nargs=2,
+        type=text_of,
+        metavar="TEXT",
+        help="walk from one caption to another",
     )
     what.add_argument(
         "--interpolate-z", nargs=2, type=seed_of, metavar="SEED", help="walk from latent to latent"
@@ -128,11 +144,15 @@ def check(p: argparse.ArgumentParser, args: argparse.Namespace, rest: list[str])
         p.error(f"unrecognized arguments: {' '.join(strange)}{hint}")
     if bool(args.workdir) == bool(args.config and args.weights):
         p.error("give --workdir RUN, or --config FILE[:preset] with --weights DIR")
-    if args.workdir and (moved := [a for a in rest if not a.startswith("--config.data.path=")]):
+    if args.workdir and (kept := [a for a in rest if not a.startswith("--config.data.path=")]):
         p.error(
-            f"{moved[0]}: a run keeps the settings it was trained with; only --config.data.path "
+            f"{kept[0]}: a run keeps the settings it was trained with; only --data DIR "
             "may say where its data lies now"
         )
+    if args.data and not args.workdir:
+        p.error("--data is for --workdir RUN; with --config it is --config.data.path=DIR")
+    if args.step != "newest" and not args.workdir:
+        p.error("--step chooses a checkpoint of --workdir RUN; converted weights have none")
     texts = args.prompts or args.prompts_file or args.interpolate
     if not (texts or args.conditions or args.from_split or args.describe):
         p.error("give --prompts, --prompts-file, --interpolate, --conditions or --from-split")
@@ -146,22 +166,47 @@ def check(p: argparse.ArgumentParser, args: argparse.Namespace, rest: list[str])
         p.error("--z gives one latent a row: leave --interpolate-z and --num out")
 
 
+def read_text(file: Path, option: str) -> str:
+    """A text file in UTF-8, or in what its byte order mark says.
+
+    Args:
+      file: that a person named.
+      option: the one that named it, for messages.
+
+    Raises:
+      ConfigError: for a file that is missing, a folder, or in another encoding.
+    """
+    if file.is_dir():
+        raise ConfigError(f"{option} {file}: a folder; give a text file")
+    if not file.is_file():
+        raise ConfigError(f"{option} {file}: no such file")
+    data = file.read_bytes()
+    encoding = next((name for mark, name in MARKS if data.startswith(mark)), "utf-8")
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{option} {file}: byte {error.start} is not {encoding.upper()}; save it as UTF-8"
+        ) from None
+    if "\0" in text:
+        raise ConfigError(
+            f"{option} {file}: it holds zero bytes, as UTF-16 without a mark or a binary "
+            "file does; save it as UTF-8 text"
+        )
+    return text
+
+
 def read_prompts(args: argparse.Namespace) -> list[str]:
     """The captions of --prompts or --prompts-file.
 
     Raises:
-      ConfigError: for a file that is missing or empty.
+      ConfigError: for a file that cannot be read or is empty.
     """
     if not args.prompts_file:
         return args.prompts
-    if not args.prompts_file.is_file():
-        raise ConfigError(f"--prompts-file {args.prompts_file}: no such file")
-    try:
-        lines = args.prompts_file.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise ConfigError(
-            f"--prompts-file {args.prompts_file}: byte {error.start} is not UTF-8; save it as UTF-8"
-        ) from None
+    text = read_text(args.prompts_file, "--prompts-file")
+    # Not splitlines: captions may hold the separators that only Unicode knows.
+    lines = re.split(r"\r\n|\n|\r", text)
     prompts = [line.strip() for line in lines if line.strip()]
     if not prompts:
         raise ConfigError(f"--prompts-file {args.prompts_file}: no captions in it, one a line")
@@ -233,8 +278,17 @@ def given_latents(file: Path, count: int, method) -> np.ndarray:
     want = api.latent_shape(method.sampler)
     try:
         z = np.load(file, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"--z {file}: not a readable .npy file ({error})") from None
+    except (OSError, ValueError, EOFError) as error:
+        # NumPy's own text would advise to execute what the file holds.
+        said = "it is none, or holds objects" if "allow_pickle" in str(error) else str(error)
+        raise ConfigError(f"--z {file}: not a readable .npy file ({said})") from None
+    if not isinstance(z, np.ndarray) or z.dtype.kind not in "fiu" or not z.ndim:
+        what = "an .npz" if not isinstance(z, np.ndarray) else f"{z.dtype} {list(z.shape)}"
+        raise ConfigError(
+            f"--z {file}: {what}, expected one .npy array of numbers, one latent each"
+        )
+    if not np.isfinite(z).all():
+        raise ConfigError(f"--z {file}: latents are finite numbers, and some here are NaN or inf")
     if z.shape[1:] != want or len(z) not in (1, count):
         raise ConfigError(
             f"--z {file}: latents of shape {list(z.shape)}, expected {[count, *want]}, one a "
@@ -251,8 +305,12 @@ def opened(args: argparse.Namespace, changes: list[str]) -> api.System:
     """
     if args.workdir:
         how = {"after": args.after, "use_ema": not args.raw, "chunk": args.chunk}
-        moved = changes[-1].partition("=")[2] if changes else ""
-        return api.load(args.workdir, data_path=moved, **how)
+        place = args.data or (changes[-1].partition("=")[2] if changes else "")
+        found = api.load(args.workdir, step=args.step, **how)
+        moved.point(found.run.config, place, args.workdir)
+        if args.from_split:
+            moved.check(found.run.config, args.workdir)
+        return found
     if args.raw:
         raise ConfigError("--raw: converted weights are used as they are; leave it out")
     config = settings.configuration(args.config, changes)
@@ -299,5 +357,5 @@ def main(argv: Sequence[str]) -> None:
 if __name__ == "__main__":
     try:
         main(sys.argv[1:])
-    except (*runs.USER_ERRORS, OSError) as error:
-        log.fail(error)
+    except (*runs.USER_ERRORS, *trouble.ERRORS) as error:
+        log.fail(trouble.line(error))

@@ -12,7 +12,9 @@ import sys
 from pathlib import Path
 
 from absl import app, flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
+
+from jaxt2i.config import ConfigError
 
 FILE = "configs/stylegan_t.py"
 CONFIG = config_flags.DEFINE_config_file(
@@ -42,6 +44,9 @@ def parse(argv: list[str]) -> list[str]:
         return flags.FLAGS(argv)
     except (AttributeError, KeyError):
         sys.exit(f"error: {unknown(argv)}")
+    except SyntaxError as error:
+        file = config_file(argv)
+        sys.exit(f"error: --config={file}: no configuration, which is a Python file ({error})")
     except (flags.Error, ValueError, OSError) as error:
         # A configuration's own error arrives wrapped in a traceback; its last line is the message.
         sys.exit(f"error: {str(error).strip().splitlines()[-1]}")
@@ -64,12 +69,37 @@ def unknown(argv: list[str]) -> str:
     return f"{' '.join(argv[1:])}: one of these settings does not exist in {file}"
 
 
+def check_seeds(config: ConfigDict) -> None:
+    """Refuses seeds that do not exist.
+
+    Raises:
+      ConfigError: names the setting.
+    """
+    from jaxt2i.data.rows import MAX_SEED
+
+    for name, section in (("config", config), ("config.data", config.get("data", {}))):
+        seed = section.get("seed", 0)
+        if not 0 <= seed <= MAX_SEED:
+            raise ConfigError(f"{name}.seed={seed}: expected a whole number from 0 to {MAX_SEED}")
+
+
+def check_place(workdir: Path) -> None:
+    """Refuses a file where a work directory should be.
+
+    Raises:
+      ConfigError: names it.
+    """
+    above = next(p for p in (workdir, *workdir.absolute().parents) if p.exists())
+    if not above.is_dir():
+        raise ConfigError(f"--workdir {workdir}: {above} is a file; give a folder")
+
+
 def main(argv: list[str]) -> None:
     """Trains the configuration on the command line."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}; settings are --config.KEY=VALUE")
     from jaxt2i.planning import dry_run
-    from jaxt2i.run import describe, files, log, processes, settings, train
+    from jaxt2i.run import describe, files, log, processes, settings, train, trouble
     from jaxt2i.run import open as runs
 
     config = CONFIG.value
@@ -81,17 +111,23 @@ def main(argv: list[str]) -> None:
     file, _, preset = filename.partition(":")
     name = f"{Path(file).stem}-{preset or 'default'}"
     command = shlex.join(["python", "-m", "jaxt2i.train", *sys.argv[1:]])
-    with processes.together():
+    with processes.together(), trouble.told_once():
         try:
+            check_seeds(config)
             before = settings.preset(file, preset)
             workdir = WORKDIR.value and files.local(WORKDIR.value, "--workdir")
             workdir = workdir or settings.default_workdir(config, before, name)
+            check_place(workdir)
             if DRY_RUN.value:
                 log.say(dry_run.dry_run(config, before, workdir))
             else:
                 train.train(config, workdir, command)
-        except runs.USER_ERRORS as error:
-            log.fail(error)
+        except trouble.Unwritable as error:
+            if processes.expected():  # the others must hear of it
+                log.fail(error)
+            trouble.leave(error)
+        except (*runs.USER_ERRORS, *trouble.ERRORS) as error:
+            log.fail(trouble.line(error))
 
 
 if __name__ == "__main__":

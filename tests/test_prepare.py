@@ -201,3 +201,10 @@ def test_missing_files_are_all_named(tmp_path, capsys):
 
 def test_names_are_the_builders():
     assert prepare.known() == sorted(BUILDERS)
+
+
+@pytest.mark.parametrize("args", [("--seed", "-1"), ("--seed", "4294967296"), ("--show", "0")])
+def test_numbers_that_do_not_exist_are_refused(args, capsys):
+    with pytest.raises(SystemExit):
+        prepare.arguments(["cub", *args])
+    assert "expected" in capsys.readouterr().err

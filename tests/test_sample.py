@@ -190,12 +190,75 @@ def test_weights_that_do_not_fit_are_named(workdir, tmp_path):
         ("--workdir", "x", "--prompts", "a", "--interpolate-z", "-3", "5"),
         ("--workdir", "x", "--prompts", "a", "--set", "psi"),
         ("--workdir", "x", "--prompts", "a", "--psi", "0.7"),
+        ("--workdir", "x", "--prompts", "a\udcff"),
+        ("--workdir", "x", "--interpolate", "a", "b\udcff"),
+        ("--config", "c", "--weights", "w", "--prompts", "a", "--data", "d"),
+        ("--config", "c", "--weights", "w", "--prompts", "a", "--step", "3"),
     ],
 )
 def test_arguments_that_do_not_go_together_are_refused(args, capsys):
     with pytest.raises(SystemExit):
         sample.arguments(args)
     assert "error:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "one\ntwo\n".encode("utf-8-sig"),
+        b"one\r\n\r\n  two  \r\n",
+        "one\ntwo".encode("utf-16"),
+        b"one\rtwo",
+    ],
+)
+def test_prompts_of_any_editor_are_read(tmp_path, content):
+    (tmp_path / "p.txt").write_bytes(content)
+    args, _ = sample.arguments(["--workdir", "x", "--prompts-file", str(tmp_path / "p.txt")])
+    assert sample.read_prompts(args) == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("ein schöner Vogel".encode("latin-1"), "byte 7 is not UTF-8"),
+        ("a bird".encode("utf-16-le"), "zero bytes"),
+        (b" \n\n", "no captions in it"),
+        (None, "a folder; give a text file"),
+    ],
+)
+def test_prompts_that_cannot_be_read_are_named(tmp_path, content, said):
+    file = tmp_path / "p.txt"
+    file.mkdir() if content is None else file.write_bytes(content)
+    args, _ = sample.arguments(["--workdir", "x", "--prompts-file", str(file)])
+    with pytest.raises(ConfigError, match=rf"--prompts-file .*p\.txt: .*{said}"):
+        sample.read_prompts(args)
+
+
+def test_the_chosen_checkpoint_is_drawn_from(workdir, tmp_path):
+    with pytest.raises(ConfigError, match="holds no checkpoint '7'; there are 1"):
+        draw(workdir, tmp_path, "--prompts", "a", "--step", "7")
+    with pytest.raises(ConfigError, match="drawn on the spot"):
+        draw(workdir, tmp_path, "--prompts", "a", "--data", str(tmp_path))
+
+
+@pytest.mark.parametrize("kind", ["empty", "npz", "nan", "text", "scalar"])
+def test_latents_that_are_none_are_named(workdir, tmp_path, kind):
+    file, method = tmp_path / "z.npy", api.load(workdir).run.method
+    width = api.latent_shape(method.sampler)
+    if kind == "empty":
+        file.write_bytes(b"")
+    elif kind == "npz":
+        np.savez(tmp_path / "z.npz", z=np.zeros(2))
+        (tmp_path / "z.npz").rename(file)
+    else:
+        arrays = {
+            "nan": np.full((1, *width), np.nan),
+            "text": np.array(["a"]),
+            "scalar": np.ones(()),
+        }
+        np.save(file, arrays[kind])
+    with pytest.raises(ConfigError, match=r"--z .*z\.npy: "):
+        sample.given_latents(file, 1, method)
 
 
 def test_latents_of_another_shape_are_refused(workdir, tmp_path):

@@ -13,23 +13,25 @@ import importlib.util
 import json
 import pkgutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
-import numpy as np
+from flax.traverse_util import flatten_dict
 
 from jaxt2i import encoders, systems
-from jaxt2i.convert import files, rules, torch_files
+from jaxt2i.convert import choice, files, rules, torch_files
 from jaxt2i.encoders import pretrained
 from jaxt2i.run import export as exporting
+from jaxt2i.run import trouble
 
 ERRORS = (
     rules.ConversionError,
     torch_files.UnsafeFileError,
     torch_files.UnreadableFileError,
     pretrained.WeightsError,
+    OSError,
 )
 
 
@@ -44,11 +46,13 @@ class Converted(NamedTuple):
       variables: its tree.
       sizes: fields of its module.
       report: what became of the keys.
+      names: {name in the network: key} of what was taken.
     """
 
     variables: dict
     sizes: dict
     report: rules.Report
+    names: dict
 
 
 def methods() -> dict[str, ModuleType]:
@@ -64,15 +68,6 @@ def methods() -> dict[str, ModuleType]:
     return {name: module for name, module in modules.items() if hasattr(module, "TABLES")}
 
 
-def select(state: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
-    """The keys that start with `prefix`, without it."""
-    out = {k.removeprefix(prefix): x for k, x in state.items() if k.startswith(prefix)}
-    if not out:
-        shown = ", ".join(list(state)[:5])
-        raise rules.ConversionError(f"no key starts with --prefix {prefix!r}; keys: {shown}, ...")
-    return out
-
-
 def one(module: ModuleType, net: str, state: Mapping, config: Mapping | None) -> Converted | None:
     """Converts one network, None where the file holds nothing of it."""
     table = rules.pick(module.TABLES[net], state)
@@ -81,10 +76,18 @@ def one(module: ModuleType, net: str, state: Mapping, config: Mapping | None) ->
         return None
     sizes, shapes = {}, None
     if net in getattr(module, "NETWORKS", {}):
-        network, sizes = pretrained.build(module, net, state, config)
+        try:
+            network, sizes = pretrained.build(module, net, state, config)
+        except (LookupError, TypeError, ArithmeticError) as error:
+            raise rules.ConversionError(
+                f"{net}: {len(report.used)} arrays bear its names, but not all that tell its size "
+                f"({type(error).__name__}: {error}); is it another network, or part of one? --net "
+                "leaves it out"
+            ) from error
         shapes = pretrained.template(network) if hasattr(network, "example") else None
     variables, report = rules.to_flax(table, state, shapes)
-    return Converted(variables, sizes, report)
+    names = choice.network_names(table, state, report.used)
+    return Converted(variables, sizes, report, names)
 
 
 def write(folder: Path, done: Mapping[str, Converted], about: dict) -> None:
@@ -98,10 +101,64 @@ def write(folder: Path, done: Mapping[str, Converted], about: dict) -> None:
     (folder / "convert.json").write_text(json.dumps(about | {"nets": nets}, indent=1) + "\n")
 
 
-def unused(done: Mapping[str, Converted]) -> list[str]:
-    """Keys that served no network."""
-    left = [set(made.report.unused) for made in done.values()]
-    return sorted(set.intersection(*left)) if left else []
+def unused(done: Mapping[str, Converted], left: Sequence[str]) -> list[str]:
+    """Keys that served no network: of what was chosen, then of the rest of the file."""
+    each = [set(made.report.unused) for made in done.values()]
+    return [*sorted(set.intersection(*each)), *left]
+
+
+def config_beside(source: Path) -> dict | None:
+    """Content of Hugging Face's config.json beside a file; None where there is none.
+
+    Raises:
+      ConversionError: where it is not JSON.
+    """
+    file = source.parent / "config.json"
+    if not file.is_file():
+        return None
+    try:
+        found = json.loads(file.read_text(encoding="utf-8-sig"))
+    except ValueError as error:
+        raise rules.ConversionError(
+            f"{file}: beside the weights, but not readable JSON ({error}); mend it or move it away"
+        ) from error
+    return found if isinstance(found, dict) else None
+
+
+def told(
+    done: Mapping[str, Converted], chosen: choice.Chosen, found: torch_files.Found
+) -> list[str]:
+    """Prints what became of every key and which copy was taken; returns the unused keys."""
+    left = unused(done, chosen.left)
+    whole = [f"{chosen.prefix}{name}" for name in left[: len(left) - len(chosen.left)]]
+    for net, made in done.items():
+        made.report.unused = left
+        print(f"{net}: {made.sizes}\n{made.report}")
+        for line in choice.twins(made.names, chosen, [*whole, *chosen.left]):
+            print(line)
+        print()
+    if found.optimiser:
+        print(f"left aside: {len(found.optimiser)} arrays of optimisers' state")
+    return left
+
+
+def refused(args: argparse.Namespace, done: Mapping[str, Converted]) -> str:
+    """Why nothing may be written, in words; "" where all is well."""
+    if not args.allow_missing and any(made.report.missing for made in done.values()):
+        return "arrays are missing: nothing written (--allow-missing writes what there is)"
+    bad = {}
+    for net, made in done.items():
+        flat = flatten_dict(made.variables, sep="/")
+        bad |= {f"{net}: {name}": len(flat) for name in choice.not_finite(flat)}
+    if bad and not args.allow_nan:
+        return (
+            f"{len(bad)} arrays hold NaN or infinity, such as {next(iter(bad))}: the training had "
+            "come apart, so nothing was written; take an earlier checkpoint (--allow-nan writes it "
+            "all the same)"
+        )
+    if bad:
+        print(f"{len(bad)} arrays hold NaN or infinity, such as {next(iter(bad))}")
+    return ""
 
 
 def export(workdir: Path, folder: Path, half: bool) -> int:
@@ -110,16 +167,15 @@ def export(workdir: Path, folder: Path, half: bool) -> int:
 
     try:
         card = exporting.export(workdir, folder, half)
-    except runs.USER_ERRORS as error:
-        print(f"cannot convert: {error}", file=sys.stderr)
+    except (*runs.USER_ERRORS, OSError) as error:
+        print(f"cannot convert: {trouble.line(error)}", file=sys.stderr)
         return 1
     print(f"wrote step {card['step']} of {workdir} to {folder}")
     return 0
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The command line; returns the exit code."""
-    known = methods()
+def arguments(argv: Sequence[str] | None, known: Mapping[str, ModuleType]) -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(prog="python -m jaxt2i.convert", description=__doc__)
     parser.add_argument("method", choices=sorted(known))
     parser.add_argument(
@@ -137,47 +193,69 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--allow-missing", action="store_true", help="write networks of which the file lacks arrays"
     )
+    parser.add_argument(
+        "--allow-nan", action="store_true", help="write arrays that hold NaN or infinity"
+    )
     parser.add_argument("--half", action="store_true", help="of a work directory: store float16")
     args = parser.parse_args(argv)
+    if args.half and not args.source.is_dir():
+        parser.error("--half is for a work directory behind --from; files keep their precision")
+    if args.to.exists() and not args.to.is_dir():
+        parser.error(f"--to {args.to}: a file of that name is there; give a folder")
+    unknown = set(args.net or ()) - set(known[args.method].TABLES)
+    if unknown:
+        tables = ", ".join(known[args.method].TABLES)
+        parser.error(f"--net {', '.join(sorted(unknown))}: {args.method} has {tables}")
+    return args
+
+
+def converted(args: argparse.Namespace, module: ModuleType, state: Mapping) -> dict[str, Converted]:
+    """{net: what was made of it} of the networks that the file holds.
+
+    Raises:
+      ConversionError: where it holds none of them.
+    """
+    config = config_beside(args.source)
+    nets = args.net or list(module.TABLES)
+    tried = {net: one(module, net, state, config) for net in nets}
+    done = {net: made for net, made in tried.items() if made}
+    if not done:
+        raise rules.ConversionError(
+            f"{args.source}: none of its {len(state)} keys belongs to {', '.join(nets)}; the "
+            f"first are {', '.join(list(state)[:5])}, and keys start with "
+            f"{', '.join(choice.heads(state))}. Is there a prefix for --prefix?"
+        )
+    return done
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    known = methods()
+    args = arguments(argv, known)
     if args.source.is_dir():
         return export(args.source, args.to, args.half)
-    module = known[args.method]
-    unknown = set(args.net or ()) - set(module.TABLES)
-    if unknown:
-        parser.error(f"--net {', '.join(unknown)}: {args.method} has {', '.join(module.TABLES)}")
     try:
-        state = select(files.read(args.source), args.prefix)
-        file = args.source.parent / "config.json"
-        config = json.loads(file.read_text()) if file.is_file() else None
-        nets = args.net or list(module.TABLES)
-        tried = {net: one(module, net, state, config) for net in nets}
-        done = {net: made for net, made in tried.items() if made}
-        if not done:
-            raise rules.ConversionError(
-                f"{args.source}: none of its {len(state)} keys belongs to {', '.join(nets)}; the "
-                f"first are {', '.join(list(state)[:5])}. Is there a prefix for --prefix?"
-            )
+        found = files.read_all(args.source)
+        chosen = choice.select(found, args.prefix)
+        done = converted(args, known[args.method], chosen.state)
+        left = told(done, chosen, found)
+        if why := refused(args, done):
+            print(why)
+            return 1
+        # Of a checkpoint this is the index, which has a hash of every array.
+        source = files.find(args.source)
+        about = {
+            "method": args.method,
+            "source": source.name,
+            "sha256": pretrained.sha256(source),
+            "prefix": args.prefix,
+            "unused": left,
+            "optimiser": len(found.optimiser),
+        }
+        write(args.to, done, about)
     except ERRORS as error:
-        print(f"cannot convert: {error}", file=sys.stderr)
+        print(f"cannot convert: {trouble.line(error)}", file=sys.stderr)
         return 1
-    left = unused(done)
-    for net, made in done.items():
-        made.report.unused = left
-        print(f"{net}: {made.sizes}\n{made.report}\n")
-    missing = any(made.report.missing for made in done.values())
-    if missing and not args.allow_missing:
-        print("arrays are missing: nothing written (--allow-missing writes what there is)")
-        return 1
-    # Of a checkpoint this is the index, which has a hash of every array.
-    source = files.find(args.source)
-    about = {
-        "method": args.method,
-        "source": source.name,
-        "sha256": pretrained.sha256(source),
-        "prefix": args.prefix,
-        "unused": left,
-    }
-    write(args.to, done, about)
     print(f"wrote {', '.join(f'{net}.safetensors' for net in done)} to {args.to}")
     return 0
 

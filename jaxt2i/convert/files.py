@@ -3,7 +3,7 @@
 import numpy as np
 from etils import epath
 
-from jaxt2i.convert import tensorflow_files, torch_files
+from jaxt2i.convert import nature, tensorflow_files, torch_files
 
 
 def find(path: epath.PathLike) -> epath.Path | None:
@@ -13,14 +13,19 @@ def find(path: epath.PathLike) -> epath.Path | None:
 
 
 def read(path: epath.PathLike) -> dict[str, np.ndarray]:
-    """The arrays of a file.
+    """The weights of a file: `read_all` without what lies beside them."""
+    return read_all(path).tensors
+
+
+def read_all(path: epath.PathLike) -> torch_files.Found:
+    """Every array of a file.
 
     Args:
-      path: what `torch_files.read` takes, a TensorFlow checkpoint (model.ckpt, or any of its
+      path: what `torch_files.read_all` takes, a TensorFlow checkpoint (model.ckpt, or any of its
         files), or Keras' .h5.
 
     Returns:
-      {name: array}, names as in the file.
+      The arrays, names as in the file.
 
     Raises:
       UnsafeFileError: for a pickle that refers to anything but tensors; nothing of it was run.
@@ -28,8 +33,10 @@ def read(path: epath.PathLike) -> dict[str, np.ndarray]:
     """
     table = tensorflow_files.table_of(path)
     if table:
-        return tensorflow_files.read_checkpoint(table)
+        return torch_files.Found(tensorflow_files.read_checkpoint(table))
     path = epath.Path(path)
-    if path.suffix == ".h5" and path.is_file():
-        return tensorflow_files.read_keras(path)
-    return torch_files.read(path)
+    if path.is_file() and (path.suffix == ".h5" or nature.head_of(path).startswith(nature.HDF5)):
+        if what := nature.strange(path):
+            raise torch_files.UnreadableFileError(f"{path}: not a readable .h5, but {what}")
+        return torch_files.Found(tensorflow_files.read_keras(path))
+    return torch_files.read_all(path)

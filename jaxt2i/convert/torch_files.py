@@ -6,9 +6,11 @@ unpickler of our own that knows only tensors, so it does not even need torch.
 """
 
 import collections
+import dataclasses
 import io
 import pickletools
 import zipfile
+import zlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -17,7 +19,7 @@ import numpy as np
 from etils import epath
 from safetensors.numpy import load_file
 
-from jaxt2i.convert import unpickle
+from jaxt2i.convert import nature, stand_ins, unpickle
 from jaxt2i.convert.unpickle import UnreadableFileError, UnsafeFileError
 
 STORAGES = {
@@ -31,6 +33,8 @@ STORAGES = {
     "CharStorage": np.int8,
     "ByteStorage": np.uint8,
     "BoolStorage": np.bool_,
+    "ComplexFloatStorage": np.complex64,
+    "ComplexDoubleStorage": np.complex128,
 }
 # Where a training script's file keeps its weights.
 NESTED = ("state_dict", "model", "model_state_dict", "net")
@@ -41,42 +45,93 @@ EXPORT = (
 )
 
 
-def read(path: epath.PathLike) -> dict[str, np.ndarray]:
+@dataclasses.dataclass(frozen=True)
+class Found:
     """The tensors of a file.
+
+    Attributes:
+      tensors: {key: array} of the weights; half precision comes as float32.
+      wrapper: what was taken off the front of their keys: "model." where the file keeps them in a
+        dictionary of that name; "" where nothing was.
+      aside: {key: array} of what lies beside that dictionary, such as "ema.netG.weight".
+      optimiser: keys of the optimisers' state, which serves no network.
+    """
+
+    tensors: dict[str, np.ndarray]
+    wrapper: str = ""
+    aside: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    optimiser: tuple[str, ...] = ()
+
+
+def read(path: epath.PathLike) -> dict[str, np.ndarray]:
+    """The weights of a file: `read_all` without what lies beside them."""
+    return read_all(path).tensors
+
+
+def read_all(path: epath.PathLike) -> Found:
+    """Every tensor of a file.
 
     Args:
       path: .safetensors, .npz, or PyTorch's .pth, .pt, .bin, .ckpt.
 
     Returns:
-      {key: array}; half precision comes as float32. Keys of nested dictionaries are joined by
-      "."; what wraps the tensors ("state_dict", "model", "net") is taken off.
+      The tensors. Keys of nested dictionaries and lists are joined by "."; what wraps the weights
+      ("state_dict", "model", "net") is taken off.
 
     Raises:
       UnsafeFileError: for a pickle that refers to anything but tensors; nothing of it was run.
-      UnreadableFileError: for other formats and damaged files.
+      UnreadableFileError: for other formats and damaged files; says what the file is.
     """
     path = epath.Path(path)
+    if path.is_dir():
+        raise UnreadableFileError(f"{path}: a folder; give the file with the weights")
     if not path.is_file():
         raise UnreadableFileError(f"{path}: no such file")
-    if path.suffix == ".safetensors":
+    if what := nature.cut_off(path, _is_zip):
+        raise UnreadableFileError(f"{path}: {what}")
+    if what := nature.strange(path):
+        raise UnreadableFileError(
+            f"{path}: neither .safetensors, .npz nor a PyTorch file, but {what}"
+        )
+    found = _sorted_out(_content(path))
+    if not found.tensors:
+        raise UnreadableFileError(f"{path}: holds no tensors. {EXPORT}")
+    return found
+
+
+def _content(path: epath.Path) -> Any:
+    """What a file holds; of files whose name is wrong the content decides."""
+    if path.suffix == ".safetensors" or nature.safetensors_size(path):
         try:
-            found: Any = load_file(path)
+            return load_file(path)
         except Exception as error:  # safetensors has an exception type outside any family
             raise UnreadableFileError(f"{path}: not safetensors ({error})") from error
-    elif path.suffix == ".npz":
+    if path.suffix == ".npz" or _is_npz(path):
         try:
-            with path.open("rb") as stream, np.load(stream) as arrays:
-                found = dict(arrays)
-        except (ValueError, OSError, zipfile.BadZipFile) as error:
-            raise UnreadableFileError(f"{path}: not a readable .npz ({error})") from error
-    elif _is_zip(path):
-        found = _read_zip(path)
-    else:
-        found = _read_legacy(path)
-    out = {key: widen(x) for key, x in _tensors(found)}
-    if not out:
-        raise UnreadableFileError(f"{path}: holds no tensors. {EXPORT}")
-    return out
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+                return dict(arrays)
+        except (ValueError, OSError, EOFError, AttributeError, *BROKEN_ZIP) as error:
+            # NumPy's own text would advise to execute what the file holds.
+            said = "it holds pickled objects" if "allow_pickle" in str(error) else str(error)
+            raise UnreadableFileError(f"{path}: not a readable .npz ({said})") from error
+    if not _is_zip(path):
+        return _read_legacy(path)
+    try:
+        return _read_zip(path)
+    except BROKEN_ZIP as error:
+        raise UnreadableFileError(f"{path}: damaged, {error}; download it again") from error
+
+
+# What reading a damaged or encrypted zip may raise.
+BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, RuntimeError)
+
+
+def _is_npz(path: epath.Path) -> bool:
+    if not _is_zip(path):
+        return False
+    with path.open("rb") as stream, zipfile.ZipFile(stream) as archive:
+        names = archive.namelist()
+    return bool(names) and all(name.endswith(".npy") for name in names)
 
 
 def _is_zip(path: epath.Path) -> bool:
@@ -89,20 +144,50 @@ def widen(x: np.ndarray) -> np.ndarray:
     return x.astype(np.float32) if x.dtype in (np.float16, ml_dtypes.bfloat16) else x
 
 
-def _tensors(found: Any) -> Iterable[tuple[str, np.ndarray]]:
-    """Named arrays of a nested dictionary."""
+def _sorted_out(found: Any) -> Found:
+    """Weights, what lies beside them, and the state of optimisers."""
+    wrapper, aside, optimiser = "", {}, []
+
+    def named(value: Any, prefix: str) -> dict[str, np.ndarray]:
+        return {key: widen(x) for key, x in _tensors(value, prefix, optimiser)}
+
     while isinstance(found, Mapping):
-        inner = [found[k] for k in NESTED if isinstance(found.get(k), Mapping)]
-        if len(inner) != 1 or any(isinstance(x, np.ndarray | _Parameter) for x in found.values()):
+        inner = [k for k in NESTED if isinstance(found.get(k), Mapping) and not _optimises(found)]
+        beside = {k: x for k, x in found.items() if k not in inner}
+        if len(inner) != 1 or any(map(_weighs, beside.values())):
             break
-        found = inner[0]
-    if isinstance(found, Mapping):
-        for name, value in found.items():
-            value = value.data if isinstance(value, _Parameter) else value
-            if isinstance(value, np.ndarray):
-                yield str(name), value
-            else:
-                yield from ((f"{name}.{key}", x) for key, x in _tensors(value))
+        for key, value in beside.items():
+            aside |= named(value, f"{wrapper}{key}")
+        wrapper, found = f"{wrapper}{inner[0]}.", found[inner[0]]
+    return Found(named(found, ""), wrapper, aside, tuple(optimiser))
+
+
+def _bare(value: Any) -> Any:
+    return value.data if isinstance(value, (_Parameter, stand_ins.Array)) else value
+
+
+def _weighs(value: Any) -> bool:
+    """Whether it may be weights: a count of steps or the state of a random generator is not."""
+    value = _bare(value)
+    return isinstance(value, np.ndarray) and value.size > 1 and value.dtype.kind not in "iub"
+
+
+def _optimises(found: Mapping) -> bool:
+    """Whether this is what torch.optim's optimisers store."""
+    return {"state", "param_groups"} <= found.keys()
+
+
+def _tensors(found: Any, prefix: str, optimiser: list[str]) -> Iterable[tuple[str, np.ndarray]]:
+    """Named arrays of nested dictionaries and lists; keys of optimisers' state go to a list."""
+    found = _bare(found)
+    if isinstance(found, np.ndarray):
+        yield prefix, found
+    elif isinstance(found, Mapping) and _optimises(found):
+        optimiser += [key for key, _ in _tensors(dict(found).values(), prefix, [])]
+    elif isinstance(found, (Mapping, list, tuple, type({}.values()))):
+        pairs = found.items() if isinstance(found, Mapping) else enumerate(found)
+        for name, value in pairs:
+            yield from _tensors(value, f"{prefix}.{name}" if prefix else str(name), optimiser)
 
 
 # --- Pickles -----------------------------------------------------------------------------------
@@ -142,11 +227,6 @@ class _Parameter:
         self.data = state[0] if len(state) == 5 else self.data
 
 
-def _plain(*parts: Any) -> str:
-    """Stands in for settings (devices, dtypes, numpy scalars) that no weight depends on."""
-    return repr(parts)
-
-
 # What a pickle of tensors and plain settings refers to, and what is made of it here.
 KNOWN: dict[str, Any] = {
     "collections OrderedDict": collections.OrderedDict,
@@ -155,17 +235,15 @@ KNOWN: dict[str, Any] = {
     "torch._utils _rebuild_parameter": lambda data, *_: data,
     "torch.nn.parameter Parameter": _Parameter,
     "torch Size": tuple,
-    "torch device": _plain,
-    "torch.serialization _get_layout": _plain,
-    "numpy dtype": _plain,
-    "numpy.core.multiarray scalar": _plain,
-    "numpy._core.multiarray scalar": _plain,
-    "_codecs encode": _plain,
+    "torch device": stand_ins.Setting,
+    "torch.serialization _get_layout": stand_ins.Setting,
     **{f"torch {name}": kind for name, kind in STORAGES.items()},
-    **{f"torch {name}": _plain for name in ("float32", "float16", "bfloat16", "int64")},
+    **stand_ins.KNOWN,
 }
 # The same, making no tensor: to meet every storage that a pickle refers to.
-SCOUTS = {name: _plain if made is _rebuild_tensor else made for name, made in KNOWN.items()}
+SCOUTS = {
+    name: stand_ins.Setting if made is _rebuild_tensor else made for name, made in KNOWN.items()
+}
 
 
 def _stored(pid: tuple) -> tuple[str, type]:
@@ -200,7 +278,7 @@ def _read_zip(path: epath.Path) -> Any:
             return np.frombuffer(archive.read(f"{root}data/{key}"), np.dtype(dtype))
 
         try:
-            return unpickle.load(data, KNOWN, encoding="utf-8", persistent=storage)
+            return unpickle.load(data, KNOWN, persistent=storage)
         except (UnreadableFileError, zipfile.BadZipFile) as error:
             raise UnreadableFileError(f"{path}: damaged, {error}") from error
         except UnsafeFileError as error:
@@ -218,8 +296,8 @@ def _read_legacy(path: epath.Path) -> Any:
     data = path.read_bytes()
     if not data.startswith(b"\x80"):
         raise UnreadableFileError(
-            f"{path}: neither .safetensors, .npz nor a PyTorch file; is it a web page or a Git "
-            "LFS pointer that was saved in place of the file?"
+            f"{path}: neither .safetensors, .npz nor a PyTorch file (it begins with "
+            f"{data[:8]!r}); download the file itself again"
         )
     _refuse_code(path, data)
     try:
@@ -228,7 +306,8 @@ def _read_legacy(path: epath.Path) -> Any:
         raise UnsafeFileError(f"{path}: {error}. {EXPORT}") from None
     except unpickle.DAMAGED as error:
         raise UnreadableFileError(
-            f"{path}: damaged, or of a PyTorch from before 0.4 ({error}). {EXPORT}"
+            f"{path}: damaged (half a download?), or of a PyTorch from before 0.4 ({error}). "
+            f"{EXPORT}"
         ) from error
 
 
@@ -247,15 +326,12 @@ def _legacy(data: bytes) -> Any:
     unpickle.load(
         program,
         SCOUTS,
-        encoding="utf-8",
         persistent=lambda pid: kinds.setdefault(*_stored(pid)),
     )
     storages, at = {}, stream.tell()
-    for key in unpickle.load(names, {}, encoding="utf-8"):
+    for key in unpickle.load(names, {}):
         # A storage is its number of entries, then the entries.
         count, kind = int.from_bytes(data[at : at + 8], "little"), np.dtype(kinds[key])
         storages[key] = np.frombuffer(data, kind, count, at + 8)
         at += 8 + count * kind.itemsize
-    return unpickle.load(
-        program, KNOWN, encoding="utf-8", persistent=lambda pid: storages[_stored(pid)[0]]
-    )
+    return unpickle.load(program, KNOWN, persistent=lambda pid: storages[_stored(pid)[0]])

@@ -15,7 +15,7 @@ from jaxt2i.data.progress import Progress
 from jaxt2i.encoders import features
 from jaxt2i.evaluation.sets import Set, on_local_devices
 from jaxt2i.metrics.score import FeatureError, MetricError
-from jaxt2i.metrics.statistics import gather_rows
+from jaxt2i.metrics.statistics import fingerprint, gather_rows
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -111,6 +111,15 @@ class Reader:
             path = "" if given == "random" else given
             self._networks[name] = features.load(name, path, kind)
         return self._networks[name]
+
+    def weights_digest(self, name: str) -> str:
+        """A fingerprint of a network's weights."""
+        leaves = jax.tree_util.tree_leaves_with_path(self.network(name).variables)
+        parts = (
+            (jax.tree_util.keystr(path), str(x.dtype), np.ascontiguousarray(x).tobytes())
+            for path, x in leaves
+        )
+        return fingerprint(part for leaf in parts for part in leaf)
 
     def lend(
         self,

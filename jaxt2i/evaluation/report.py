@@ -104,6 +104,8 @@ def columns(result: Result, score: Score) -> list[str]:
     interval = score.interval
     between = f"{number(interval.low)} .. {number(interval.high)}" if interval else ""
     fed = [str(score.facts[key]) for key in ("network", "preprocessing") if key in score.facts]
+    if "reference_says" in score.facts:
+        fed.append(f"reference: {score.facts['reference_says']}")
     if "real_pictures" in score.facts:
         fed.append(f"real pictures: {number(score.facts['real_pictures'])}")
     counts = [score.facts[key] for key in ("generated", "real") if key in score.facts]

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from jaxt2i.evaluation.sets import Set
 from jaxt2i.metrics import confidence, frechet, kernel, manifold, nearest, retrieval
 from jaxt2i.metrics import inception_score as inception
 from jaxt2i.metrics import statistics as stats
-from jaxt2i.metrics.protocols import Protocol, settings
+from jaxt2i.metrics.protocols import Protocol
 from jaxt2i.metrics.score import Interval, MetricError, Score
 
 # What may be asked for, and the part of a protocol that says how.
@@ -84,6 +83,7 @@ class Evidence:
       reader: for captions.
       train: features of training pictures by the look of FID, for "memorised".
       intervals: whether to resample.
+      reference_says: what a file of moments does not tell, in words.
     """
 
     protocol: Protocol
@@ -96,6 +96,7 @@ class Evidence:
     reference: stats.Gaussian | None = None
     train: np.ndarray | None = None
     intervals: bool = True
+    reference_says: str = ""
 
     def of_fake(self, metric: str, name: str) -> np.ndarray:
         """Features of the judged set."""
@@ -119,11 +120,7 @@ class Evidence:
         Raises:
           MetricError: where there are none.
         """
-        if self.fake.captions is None:
-            raise MetricError(
-                f"{self.fake.name} has no captions, which clip_score and r_precision need: put "
-                "a.txt beside each a.png, or a metadata.jsonl into the folder"
-            )
+        check_captions(self.fake, ("clip_score", "r_precision"))
         return [self.fake.captions[r] for r in self.seen.rows]
 
     def labels(self) -> np.ndarray:
@@ -131,6 +128,21 @@ class Evidence:
         if self.fake.labels is None:
             return self.seen.rows
         return self.fake.labels[self.seen.rows]
+
+
+def check_captions(fake: Set, metrics: Sequence[str]) -> None:
+    """Refuses a set without captions where a metric reads them.
+
+    Raises:
+      MetricError: says which pictures have none.
+    """
+    reading = [m for m in metrics if m in NEEDS_TEXT]
+    if reading and fake.captions is None:
+        why = fake.lacking or f"{fake.name} has no captions"
+        raise MetricError(
+            f"{why}; {' and '.join(reading)} need them: put a.txt beside each a.png, or a "
+            "metadata.jsonl into the folder"
+        )
 
 
 def whole(x: np.ndarray, batch: int) -> np.ndarray:
@@ -330,6 +342,8 @@ def facts(metric: str, e: Evidence) -> dict[str, Any]:
         out |= {"network": look.network, "preprocessing": look.input}
     if metric in NEEDS_REAL:
         out["reference"] = e.real.name if e.real is not None else "statistics of a file"
+        if e.reference_says:
+            out["reference_says"] = e.reference_says
     return out
 
 
@@ -344,21 +358,3 @@ def by_class(e: Evidence, values: np.ndarray) -> dict[str, tuple[float, int]]:
         name = names[label] if label < len(names) else str(label)
         found[name] = (float(values[rows].mean()), int(rows.sum()))
     return dict(sorted(found.items(), key=lambda item: item[1][1]))
-
-
-def cached_reference(
-    real: Set, look: Look, cache: Path | None
-) -> tuple[Path | None, stats.Gaussian | None]:
-    """Where moments of a reference are kept, and those that are there already."""
-    if cache is None:
-        return None, None
-    name = stats.file_name(Path(real.name).name, "real", look.input, look.network, real.digest)
-    file = cache / name
-    if not file.is_file():
-        return file, None
-    return file, stats.load(file, digest=real.digest).gaussian
-
-
-def keep_reference(file: Path, of: stats.Gaussian, protocol: Protocol, real: Set) -> None:
-    """Keeps moments of a reference for the next time."""
-    stats.save(file, of, protocol=settings(protocol), digest=real.digest)

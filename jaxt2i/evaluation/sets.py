@@ -3,7 +3,7 @@
 import collections
 import dataclasses
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,7 @@ class Set:
       names: of the files, below their folder; none where there are no files.
       row: number -> what is in the picture, or was asked for, in words; None where only captions
         are known.
+      lacking: why there are no captions, in words, where some rows have one.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Set:
     skipped: Skips = dataclasses.field(default_factory=Skips)
     names: tuple[str, ...] = ()
     row: Callable[[int], Row] | None = None
+    lacking: str = ""
 
     def rows(self, numbers: Sequence[int]) -> list[Row]:
         """What is in these pictures, or was asked for, in words."""
@@ -105,7 +107,9 @@ def _stack(group: list) -> Batch:
     return np.array(rows), np.stack(pictures)
 
 
-def of_folder(path: str | Path, resolution: int = 0, resize: str = "lanczos") -> Set:
+def of_folder(
+    path: str | Path, resolution: int = 0, resize: str = "lanczos", strict: bool = True
+) -> Set:
     """All images below a folder, sorted by name, with their captions where there are any.
 
     Args:
@@ -113,6 +117,7 @@ def of_folder(path: str | Path, resolution: int = 0, resize: str = "lanczos") ->
         `config.data.source=folder` reads them.
       resolution: cut the centre square and resize it, pixels; 0 leaves pictures as they are.
       resize: how.
+      strict: captions for some pictures alone are an error; else the set has none, and says why.
 
     Raises:
       DataError: when there is no image.
@@ -126,14 +131,6 @@ def of_folder(path: str | Path, resolution: int = 0, resize: str = "lanczos") ->
     if not names:
         raise DataError(f"{path} holds {len(files)} files and no image")
     framing = Framing(resolution, "centre", resize) if resolution else None
-    has_metadata = any(name.rsplit("/", 1)[-1] in METADATA for name in files)
-    known = metadata_captions(root, files, skipped) if has_metadata else {}
-
-    def caption(name: str) -> str | None:
-        if name in known:
-            return known[name][0]
-        beside = root / (os.path.splitext(name)[0] + ".txt")
-        return read_sidecar(beside)[0] if beside.is_file() else None
 
     def read(name: str) -> np.ndarray | images.Unreadable:
         try:
@@ -145,24 +142,56 @@ def of_folder(path: str | Path, resolution: int = 0, resize: str = "lanczos") ->
     def batches(batch: int, rows: Sequence[int]) -> Iterator[Batch]:
         return by_size(_read_ahead([(r, names[r]) for r in rows], read, skipped), batch)
 
-    texts = [caption(name) for name in names]
-    described = all(text is not None for text in texts)
-    if not described and any(text is not None for text in texts):
-        lacking = [name for name, text in zip(names, texts, strict=True) if text is None]
-        raise DataError(
-            f"{path}: {len(lacking)} of {len(names)} images have no caption, such as "
-            f"{lacking[0]}; give all of them one, or none"
-        )
+    texts, lacking = None, ""
+    try:
+        texts = _captions(root, names, files, skipped)
+    except DataError as error:
+        if strict:
+            raise
+        lacking = str(error)
     digest = fingerprint(f"{name} {files[name]}" for name in names)
     return Set(
         str(path),
         len(names),
         batches,
-        tuple(texts) if described else None,
+        texts,
         digest=fingerprint([digest, f"{resolution} {resize}"]),
         skipped=skipped,
         names=tuple(names),
+        lacking=lacking,
     )
+
+
+def _captions(
+    root: Path, names: Sequence[str], files: Mapping[str, Any], skipped: Skips
+) -> tuple[str, ...] | None:
+    """One caption of every picture; None where there is none at all.
+
+    Raises:
+      DataError: where some have none.
+    """
+    has_metadata = any(name.rsplit("/", 1)[-1] in METADATA for name in files)
+    known = metadata_captions(root, files, skipped) if has_metadata else {}
+
+    def caption(name: str) -> str | None:
+        if name in known:
+            return known[name][0]
+        beside = root / (os.path.splitext(name)[0] + ".txt")
+        try:
+            return read_sidecar(beside)[0] if beside.is_file() else None
+        except images.Unreadable:  # an empty one
+            return None
+
+    texts = [caption(name) for name in names]
+    lacking = [name for name, text in zip(names, texts, strict=True) if text is None]
+    if len(lacking) == len(names):
+        return None
+    if lacking:
+        raise DataError(
+            f"{root}: {len(lacking)} of {len(names)} images have no caption, such as "
+            f"{lacking[0]}; give all of them one, or none"
+        )
+    return tuple(texts)
 
 
 def _read_ahead(wanted: Sequence, read: Callable, skipped: Skips) -> Iterator:
@@ -191,6 +220,7 @@ def of_source(
     numbers: Sequence[int],
     captions: Sequence[str] | None = None,
     row: Callable[[int], Row] | None = None,
+    content: Iterable[str] = (),
 ) -> Set:
     """Real pictures of a data source, as it shows held-out ones.
 
@@ -200,6 +230,7 @@ def of_source(
       numbers: the source's own of the pictures.
       captions: of each; None: none are needed.
       row: number of the set -> what is in the picture, in words.
+      content: what the pictures are made of, for caches.
     """
     skipped = Skips()
 
@@ -217,7 +248,7 @@ def of_source(
         len(numbers),
         batches,
         None if captions is None else tuple(captions),
-        digest=fingerprint([name, *map(str, numbers)]),
+        digest=fingerprint([name, *map(str, numbers), *content]),
         skipped=skipped,
         row=row,
     )

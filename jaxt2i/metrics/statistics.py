@@ -12,6 +12,7 @@ import os
 import re
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -339,22 +340,17 @@ def load(path: str | Path, *, spatial: bool = False, digest: str = "") -> Refere
       StatisticsError: where the file is missing, damaged, of another kind, or of other images.
     """
     mu, sigma = ("mu_s", "sigma_s") if spatial else ("mu", "sigma")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            found = {key: file[key] for key in (mu, sigma, "N", "protocol", "hash") if key in file}
-            keys = sorted(file)
-    except FileNotFoundError as error:
-        raise StatisticsError(f"{path}: no such file; compute the reference first") from error
-    except (OSError, EOFError, ValueError, AttributeError, zipfile.BadZipFile) as error:
-        # numpy's own text would advise to execute what the file holds.
-        raise StatisticsError(
-            f"{path}: not a readable .npz of arrays; copy it again, or give --reference a folder"
-        ) from error
+    found, keys = _arrays(path, (mu, sigma, "N", "protocol", "hash"))
     if mu not in found or sigma not in found:
         raise StatisticsError(
             f"{path}: has the arrays {', '.join(keys) or 'none'}, expected {mu!r} and {sigma!r}"
         )
-    mean, table = np.asarray(found[mu], np.float64), np.asarray(found[sigma], np.float64)
+    mean, table = found[mu], found[sigma]
+    if mean.dtype.kind not in "fiu" or table.dtype.kind not in "fiu":
+        raise StatisticsError(
+            f"{path}: {mu} is of {mean.dtype} and {sigma} of {table.dtype}, expected real numbers"
+        )
+    mean, table = np.asarray(mean, np.float64), np.asarray(table, np.float64)
     if mean.ndim != 1 or table.shape != (len(mean), len(mean)):
         raise StatisticsError(
             f"{path}: {mu} is {list(mean.shape)} and {sigma} {list(table.shape)}, expected [D] and "
@@ -362,12 +358,52 @@ def load(path: str | Path, *, spatial: bool = False, digest: str = "") -> Refere
         )
     if not (np.isfinite(mean).all() and np.isfinite(table).all()):
         raise StatisticsError(f"{path}: {mu} or {sigma} is not finite; compute the file again")
+    scale = np.abs(np.diagonal(table)).max(initial=0)
+    if (np.diagonal(table) < -1e-3 * scale).any() or np.abs(table - table.T).max(
+        initial=0
+    ) > 1e-3 * scale:
+        raise StatisticsError(
+            f"{path}: {sigma} is no covariance, which is symmetric with no negative diagonal; "
+            "compute the file again"
+        )
     own = str(found.get("hash", ""))
     if digest and own != digest:
         raise StatisticsError(
             f"{path}: made from images with the hash {own[:12] or '(none)'}, these have "
             f"{digest[:12]}; delete the file, or name the data set that it belongs to"
         )
-    count = int(found.get("N", -1))
-    protocol = json.loads(str(found.get("protocol", "{}")))
+    count = found.get("N", np.array(-1))
+    known = count.size == 1 and count.dtype.kind in "iuf" and np.isfinite(count).all()
+    count = int(count) if known else -1
+    protocol = _protocol(str(found.get("protocol", "{}")))
     return Reference(Gaussian(mean, table, count if count > 0 else None), protocol, own)
+
+
+def _arrays(path: str | Path, names: tuple[str, ...]) -> tuple[dict[str, np.ndarray], list[str]]:
+    """(arrays of a file under some of the names, all its names).
+
+    Raises:
+      StatisticsError: where it is missing, or no .npz.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {key: file[key] for key in names if key in file}, sorted(file)
+    except FileNotFoundError as error:
+        raise StatisticsError(f"{path}: no such file; compute the reference first") from error
+    except (
+        *(OSError, EOFError, ValueError, AttributeError, TypeError, RuntimeError),
+        *(zipfile.BadZipFile, zlib.error),
+    ) as error:
+        # numpy's own text would advise to execute what the file holds.
+        raise StatisticsError(
+            f"{path}: not a readable .npz of arrays; copy it again, or give --reference a folder"
+        ) from error
+
+
+def _protocol(text: str) -> dict[str, Any]:
+    """What `save` was given; {} where another program stored something else under that name."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

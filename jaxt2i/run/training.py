@@ -7,6 +7,7 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import json
+import shutil
 import signal
 import threading
 import time
@@ -25,7 +26,7 @@ from jaxt2i.engine.loop import Moment, NonFinite, Part
 from jaxt2i.engine.mesh import Layout
 from jaxt2i.engine.method import Batch, Method, Tree
 from jaxt2i.engine.state import State
-from jaxt2i.run import cache, checkpoint, chips, health, hlo, log, profile
+from jaxt2i.run import cache, checkpoint, chips, health, hlo, log, profile, trouble
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,7 +195,7 @@ def train(
     if settle_batches and method.sampler and method.sampler.settle:
         settle = draw.settler(method, rules.seed)
         settler = lambda state: settle(state, frozen, settle_batches())  # noqa: E731
-    source = batches(first)
+    source, lost = batches(first), None
     try:
         state = loop.play(
             programs.play,
@@ -213,10 +214,31 @@ def train(
         if int(state.step) < schedule.total_steps:
             progress.say(f"asked to stop: saved step {int(state.step)}; the same command resumes")
         return state
+    except Exception as error:
+        if not trouble.full_or_closed(error):
+            raise
+        lost = unwritable(error, workdir, keeper)
+        raise lost from None
     finally:
         for part in (source, progress, recording, records, preemption):
             getattr(part, "close", lambda: None)()
-        keeper.close()
+        if lost is None:  # else it would wait for what has failed, and tell of it again
+            keeper.close()
+
+
+def unwritable(
+    error: Exception, workdir: Path, keeper: checkpoint.Checkpoints
+) -> trouble.Unwritable:
+    """What to tell where a run cannot be written, once what is half written is gone."""
+    with contextlib.suppress(Exception):  # a save that still finds room may end well
+        keeper.wait()
+    reason = trouble.said(error, workdir)
+    if jax.process_index() == 0:
+        for unfinished in keeper.folder.glob("*.orbax-checkpoint-tmp"):
+            shutil.rmtree(unfinished, ignore_errors=True)
+    kept = sorted(int(path.name) for path in keeper.folder.iterdir() if path.name.isdigit())
+    stays = f"the checkpoint of step {kept[-1]} is whole" if kept else "there is no checkpoint yet"
+    return trouble.Unwritable(f"{reason}; {stays}, and the same command resumes")
 
 
 def start(

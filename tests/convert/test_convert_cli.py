@@ -78,3 +78,55 @@ def test_a_file_of_something_else_is_an_error(tmp_path, capsys):
     assert "no key starts with --prefix 'd.'" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
         main(["clip", "--from", str(path), "--to", str(tmp_path), "--net", "vision"])
+
+
+def renamed(file, tmp_path, **prefixes):
+    """The state dict several times over: {prefix: value of all its arrays; None: its own}."""
+    state = pretrained.torch_files.read(file)
+    state = {k.removeprefix("clip."): x for k, x in state.items() if "other" not in k}
+    path = tmp_path / "several.npz"
+    several = {
+        f"{prefix}.{k}": x if fill is None else np.full_like(x, fill)
+        for prefix, fill in prefixes.items()
+        for k, x in state.items()
+    }
+    np.savez(path, **several)
+    return path
+
+
+def test_averaged_and_raw_weights_are_told_apart(file, tmp_path, capsys):
+    path, to = renamed(file, tmp_path, net=None, net_ema=7), tmp_path / "out"
+    asked = ["clip", "--from", str(path), "--to", str(to)]
+    assert main([*asked, "--prefix", "net."]) == 0
+    printed = capsys.readouterr().out
+    assert "taken: the raw weights, under 'net.'" in printed
+    assert "under 'net_ema.', averaged, which --prefix net_ema. takes" in printed
+    assert json.loads((to / "convert.json").read_text())["unused"][0].startswith("net_ema.")
+    assert main([*asked, "--prefix", "net_ema."]) == 0
+    assert "taken: the averaged weights, under 'net_ema.'" in capsys.readouterr().out
+    leaves = jax.tree.leaves(pretrained.load_variables(to / "text.safetensors"))
+    assert all((x == 7).all() for x in leaves)
+    assert main(asked) == 1
+    assert "keys start with net., net_ema." in capsys.readouterr().err
+
+
+def test_weights_that_are_no_numbers_are_not_written(file, tmp_path, capsys):
+    path = renamed(file, tmp_path, net=np.nan)
+    asked = ["clip", "--from", str(path), "--to", str(tmp_path / "out"), "--prefix", "net."]
+    assert main(asked) == 1
+    assert "arrays hold NaN or infinity, such as text: params/" in capsys.readouterr().out
+    assert not (tmp_path / "out").exists()
+    assert main([*asked, "--allow-nan"]) == 0
+    assert "hold NaN" in capsys.readouterr().out
+
+
+def test_what_cannot_be_is_one_line(file, tmp_path, capsys):
+    asked = ["clip", "--from", str(file), "--prefix", "clip.", "--to"]
+    with pytest.raises(SystemExit, match="2"):
+        main([*asked, str(file)])
+    assert "a file of that name is there" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        main([*asked, str(tmp_path / "out"), "--half"])
+    (tmp_path / "config.json").write_text("{")
+    assert main([*asked, str(tmp_path / "out")]) == 1
+    assert "config.json: beside the weights, but not readable JSON" in capsys.readouterr().err

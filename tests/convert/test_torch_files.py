@@ -1,18 +1,21 @@
+import argparse
 import collections
 import copyreg
+import gzip
 import io
 import os
 import pickle
 import sys
 import types
 import zipfile
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from jaxt2i.convert import torch_files, unpickle
+from jaxt2i.convert import files, torch_files, unpickle
 from jaxt2i.convert.torch_files import UnreadableFileError, UnsafeFileError, read
 
 
@@ -255,3 +258,94 @@ def test_other_files_are_named(tmp_path, name, content, said):
         read(tmp_path / name)
     with pytest.raises(UnreadableFileError, match="no such file"):
         read(tmp_path / "absent.pth")
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_numbers_of_numpy_and_settings_do_no_harm(tmp_path, monkeypatch, protocol):
+    w = np.arange(4, dtype=np.float32)
+    content = {
+        "model": {"w": Tensor("0", "FloatStorage", w), "mean": np.float32([[1, 2], [3, 4]])},
+        "best_fid": np.float64(12.25),
+        "kind": np.dtype("float32"),
+        "big": np.array([1, 2], ">i4"),
+        "names": np.array(["a"], object),
+        "random": np.random.RandomState(0).get_state(),
+        "args": argparse.Namespace(lr=0.1, out=Path("x")),
+        "seen": {1, 2},
+        "counts": collections.defaultdict(int, a=1),
+        "iteration": Tensor("1", "LongStorage", np.int64(7)),
+    }
+    program = torch_pickle(content, monkeypatch, protocol)
+    storages = [("0", w), ("1", np.int64(7))]
+    found = torch_files.read_all(torch_zip(tmp_path / "net.pth", program, storages))
+    assert found.wrapper == "model."
+    np.testing.assert_array_equal(found.tensors["w"], w)
+    np.testing.assert_array_equal(found.tensors["mean"], [[1, 2], [3, 4]])
+    assert set(found.aside) == {"big", "random.1", "iteration"}
+    np.testing.assert_array_equal(found.aside["big"], [1, 2])
+    np.testing.assert_array_equal(found.aside["random.1"], content["random"][1])
+
+
+def test_nothing_of_a_file_is_lost(tmp_path, monkeypatch):
+    w = np.ones(2, np.float32)
+    tensor = Tensor("0", "FloatStorage", w)
+    content = {
+        "model": {"netG": {"w": tensor}},
+        "ema": {"shadow": [tensor, tensor]},
+        "optimizers": [{"state": {0: {"exp_avg": tensor}}, "param_groups": []}],
+    }
+    program = torch_pickle(content, monkeypatch)
+    found = torch_files.read_all(torch_zip(tmp_path / "net.pth", program, [("0", w)]))
+    assert set(found.tensors) == {"netG.w"}
+    assert set(found.aside) == {"ema.shadow.0", "ema.shadow.1"}
+    assert len(found.optimiser) == 1
+
+
+def test_the_content_decides_where_a_name_is_wrong(tmp_path):
+    save_file({"a": np.ones(2, np.float32)}, tmp_path / "x.pth")
+    assert set(read(tmp_path / "x.pth")) == {"a"}
+    np.savez(tmp_path / "x.npz", b=np.ones(2))
+    assert set(read((tmp_path / "x.npz").rename(tmp_path / "y.pt"))) == {"b"}
+
+
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 12\n"
+
+
+@pytest.mark.parametrize("name", ["x.pth", "x.safetensors", "x.npz", "x.h5"])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (LFS, "a Git LFS pointer"),
+        (b"\n<!DOCTYPE html><html>", "a web page"),
+        (b'{"error": "not found"}', "JSON"),
+        (gzip.compress(b"weights"), "compressed by gzip"),
+        (b"", "empty"),
+        (bytes(1000), "zeros"),
+    ],
+)
+def test_what_a_file_is_instead_is_said(tmp_path, name, content, said):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UnreadableFileError, match=rf"{name}: .*{said}"):
+        files.read(tmp_path / name)
+
+
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.999])
+@pytest.mark.parametrize("name", ["x.pth", "x.safetensors", "x.npz"])
+def test_half_a_download_is_called_that(tmp_path, monkeypatch, name, share):
+    w, path = np.arange(4096, dtype=np.float32), tmp_path / name
+    if path.suffix == ".pth":
+        program = torch_pickle({"w": Tensor("0", "FloatStorage", w)}, monkeypatch)
+        torch_zip(path, program, [("0", w)])
+    elif path.suffix == ".npz":
+        np.savez(path, w=w)
+    else:
+        save_file({"w": w}, path)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(UnreadableFileError, match=rf"{name}: half a download"):
+        read(path)
+
+
+def test_a_folder_is_no_file(tmp_path):
+    with pytest.raises(UnreadableFileError, match="a folder; give the file"):
+        read(tmp_path)
