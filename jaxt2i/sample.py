@@ -40,7 +40,8 @@ from jaxt2i import api
 from jaxt2i.config import ConfigError
 from jaxt2i.data import conditions
 from jaxt2i.data.conditions import Row
-from jaxt2i.data.rows import MARKS, MAX_SEED
+from jaxt2i.data.decoding import encoding_of
+from jaxt2i.data.rows import MAX_SEED
 from jaxt2i.run import folder, log, moved, settings, trouble
 from jaxt2i.run import open as runs
 
@@ -180,10 +181,9 @@ def read_text(file: Path, option: str) -> str:
         raise ConfigError(f"{option} {file}: a folder; give a text file")
     if not file.is_file():
         raise ConfigError(f"{option} {file}: no such file")
-    data = file.read_bytes()
-    encoding = next((name for mark, name in MARKS if data.startswith(mark)), "utf-8")
+    encoding, content = encoding_of(file.read_bytes())
     try:
-        text = data.decode(encoding)
+        text = content.decode(encoding)
     except UnicodeDecodeError as error:
         raise ConfigError(
             f"{option} {file}: byte {error.start} is not {encoding.upper()}; save it as UTF-8"
