@@ -152,7 +152,7 @@ class Watch:
         self._images = images
         for net, ratio in ratios.items():
             self._sign(
-                f"torn {net}", step, ratio > TORN, 1,
+                f"torn {net}", step, ratio > TORN, 1, early=True,
                 text=f"one step moved {net!r} by {ratio:.0%} of its size: the learning rate "
                 "(config.optim) is far too high",
             )  # fmt: skip
@@ -222,9 +222,20 @@ class Watch:
             )
 
     def _sign(
-        self, name: str, step: int, bad: bool, needed: int, text: str, deadly: bool = False
+        self,
+        name: str,
+        step: int,
+        bad: bool,
+        needed: int,
+        text: str,
+        *,
+        deadly: bool = False,
+        early: bool = False,
     ) -> None:
-        """Counts a sign; says it when it has been bad `needed` times in a row."""
+        """Counts a sign; says it when it has been bad `needed` times in a row.
+
+        Most signs mean nothing in a young run; those that are `early` do.
+        """
         if not bad:
             if name in self._said:
                 self._say(f"step {step}: well again since: {name} (bad at step {self._said[name]})")
@@ -232,7 +243,7 @@ class Watch:
             self._said.pop(name, None)
             self.dead.pop(name, None)
             return
-        if self._images < YOUNG:
+        if self._images < YOUNG and not early:
             return
         self._bad[name] += 1
         if deadly:

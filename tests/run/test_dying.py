@@ -1,0 +1,68 @@
+"""Runs made to die, and data that teaches nothing: each is told of in a sentence."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from configs import df_gan
+from jaxt2i.engine.loop import NonFinite
+from jaxt2i.run import health, train
+
+COLOURS = {"red": (200, 30, 30), "green": (30, 160, 60), "blue": (40, 60, 200)}
+pytestmark = pytest.mark.xdist_group("dying")
+
+
+def on_white(folder, count=48, *, caption="", still=False):
+    """Small dots on white, which saturate what draws them."""
+    rng = np.random.default_rng(0)
+    folder.mkdir()
+    for i in range(count):
+        name = list(COLOURS)[0 if still else i % 3]
+        x, y = (8, 8) if still else rng.integers(4, 14, 2)
+        image = Image.new("RGB", (20, 20), (255, 255, 255))
+        ImageDraw.Draw(image).ellipse((x, y, x + 4, y + 4), fill=COLOURS[name])
+        image.save(folder / f"{i:03d}.png")
+        (folder / f"{i:03d}.txt").write_text((caption or f"a {name} dot {i}") + "\n")
+    return folder
+
+
+def config(folder, steps):
+    c = df_gan.get_config("tiny")
+    c.data.update(source="folder", path=str(folder))
+    c.total_steps, c.score_images, c.grid.count = steps, 8, 2
+    c.log_every_steps = c.checkpoint_every_steps = 20
+    c.sample_every_steps = 60
+    return c
+
+
+@pytest.mark.slow
+def test_df_gan_dies_on_white_says_so_and_keeps_what_was_good(tmp_path, capsys):
+    workdir = tmp_path / "run"
+    with pytest.raises(health.Dead, match=r"nothing is learned any more since about step \d+"):
+        train.train(config(on_white(tmp_path / "in"), 900), workdir, "white")
+    said = capsys.readouterr().out
+    assert "of what it was: 'd' has won" in said
+    lines = [json.loads(x) for x in (workdir / "metrics.jsonl").read_text().splitlines()]
+    dead = [x["step"] for x in lines if x.get("health/gradient/g/g", 1) < health.VANISHED]
+    kept = [int(p.name) for p in (workdir / "checkpoints").iterdir() if p.name.isdigit()]
+    assert max(kept) < dead[0] + 20, "none from after its death pushed out one from before"
+    assert (workdir / "health.png").stat().st_size > 1000
+
+
+@pytest.mark.slow
+def test_a_learning_rate_a_hundred_times_too_high_is_told_at_once(tmp_path, capsys):
+    c = config(on_white(tmp_path / "in"), 240)
+    c.optim.g.lr, c.optim.d.lr = 100 * c.optim.g.lr, 100 * c.optim.d.lr
+    with pytest.raises((health.Dead, NonFinite)):
+        train.train(c, tmp_path / "run", "fast")
+    assert "step 1: one step moved 'g' by" in capsys.readouterr().out
+
+
+def test_one_caption_and_one_picture_are_told_of_before_the_first_step(tmp_path, capsys):
+    folder = on_white(tmp_path / "in", caption="a dot", still=True)
+    train.train(config(folder, 1), tmp_path / "run", "one")
+    said = capsys.readouterr().out
+    assert "held-out captions are 'a dot': nothing can be learned of what captions mean" in said
+    assert "held-out pictures are one and the same" in said
