@@ -216,15 +216,9 @@ class Method:
     matmul_precision: str = "default"
 
     def __post_init__(self):
-        if self.matmul_precision not in PRODUCTS:
-            raise ConfigError(
-                f"config.matmul_precision={self.matmul_precision!r}; expected one of "
-                f"{', '.join(PRODUCTS)}"
-            )
-        if self.param_dtype not in DTYPES:
-            raise ConfigError(
-                f"config.param_dtype={self.param_dtype!r}; expected one of {', '.join(DTYPES)}"
-            )
+        for name, known in (("matmul_precision", PRODUCTS), ("param_dtype", DTYPES)):
+            if (value := getattr(self, name)) not in known:
+                raise ConfigError(f"config.{name}={value!r}; expected one of {', '.join(known)}")
         for player in self.players:
             for net in player.nets:
                 if net not in self.nets or net in self.frozen:

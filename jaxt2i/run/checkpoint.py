@@ -178,7 +178,7 @@ class Checkpoints:
         first = (str(error).splitlines() or [""])[0][:200]
         warnings.warn(
             f"checkpoint {self.folder / str(step)} cannot be used "
-            f"({type(error).__name__}: {first}); the one before it is tried, if any may be",
+            f"({type(error).__name__}: {first}); trying the one before it, if any may be",
             stacklevel=3,
         )
 
