@@ -9,6 +9,7 @@ import collections
 import dataclasses
 import io
 import pickletools
+import re
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
@@ -36,6 +37,8 @@ STORAGES = {
     "ComplexFloatStorage": np.complex64,
     "ComplexDoubleStorage": np.complex128,
 }
+# Keys under which training scripts keep optimisers, whatever is in them.
+OPTIMISERS = re.compile(r"(?i)optim")
 # Where a training script's file keeps its weights.
 NESTED = ("state_dict", "model", "model_state_dict", "net")
 EXPORT = (
@@ -187,7 +190,11 @@ def _tensors(found: Any, prefix: str, optimiser: list[str]) -> Iterable[tuple[st
     elif isinstance(found, (Mapping, list, tuple, type({}.values()))):
         pairs = found.items() if isinstance(found, Mapping) else enumerate(found)
         for name, value in pairs:
-            yield from _tensors(value, f"{prefix}.{name}" if prefix else str(name), optimiser)
+            place = f"{prefix}.{name}" if prefix else str(name)
+            if OPTIMISERS.match(str(name)) and not isinstance(_bare(value), np.ndarray):
+                optimiser += [key for key, _ in _tensors(value, place, [])]
+            else:
+                yield from _tensors(value, place, optimiser)
 
 
 # --- Pickles -----------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ import json
 import jax
 import numpy as np
 import pytest
-from test_torch_files import Tensor, torch_pickle, torch_zip
 
 from jaxt2i.convert import rules, torch_files
 from jaxt2i.convert.__main__ import main
@@ -15,6 +14,7 @@ from jaxt2i.systems.df_gan import method as df_gan_method
 from jaxt2i.systems.df_gan import names as df_gan
 from jaxt2i.systems.galip import method as galip_method
 from jaxt2i.systems.galip import names as galip
+from tests.convert.test_torch_files import Tensor, torch_pickle, torch_zip
 
 SIZES = {"z_dim": 5, "sentence_dim": 6}
 NETS = {
