@@ -43,7 +43,8 @@ def test_df_gan_dies_on_white_says_so_and_keeps_what_was_good(tmp_path, capsys):
     with pytest.raises(health.Dead, match=r"nothing is learned any more since about step \d+"):
         train.train(config(on_white(tmp_path / "in"), 900), workdir, "white")
     said = capsys.readouterr().out
-    assert "of what it was: 'd' has won" in said
+    assert "the gradient of 'g' in player 'g' is" in said
+    assert "of what it was" in said
     lines = [json.loads(x) for x in (workdir / "metrics.jsonl").read_text().splitlines()]
     dead = [x["step"] for x in lines if x.get("health/gradient/g/g", 1) < health.VANISHED]
     kept = [int(p.name) for p in (workdir / "checkpoints").iterdir() if p.name.isdigit()]
@@ -52,12 +53,11 @@ def test_df_gan_dies_on_white_says_so_and_keeps_what_was_good(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_a_learning_rate_a_hundred_times_too_high_is_told_at_once(tmp_path, capsys):
-    c = config(on_white(tmp_path / "in"), 240)
+def test_a_learning_rate_a_hundred_times_too_high_ends_the_run(tmp_path):
+    c = config(on_white(tmp_path / "in"), 900)
     c.optim.g.lr, c.optim.d.lr = 100 * c.optim.g.lr, 100 * c.optim.d.lr
-    with pytest.raises((health.Dead, NonFinite)):
+    with pytest.raises((health.Dead, NonFinite), match=r"The last (good )?checkpoint is step \d+"):
         train.train(c, tmp_path / "run", "fast")
-    assert "step 1: one step moved 'g' by" in capsys.readouterr().out
 
 
 def test_one_caption_and_one_picture_are_told_of_before_the_first_step(tmp_path, capsys):
