@@ -109,7 +109,7 @@ def apart(function: Callable, *args: Any, out_shardings: Any) -> Any:
         values = [_drawn(given, chain)] if chain else _one(eqns[i], given)
         known.update(zip((chain or [eqns[i]])[-1].outvars, values, strict=True))
     left = [i for i in range(len(eqns)) if i not in first and i not in drawn]
-    parts = _before_products(eqns, left, known, results)
+    parts = _before_products(eqns, left, known)
     for part in parts:
         known.update(_computed([eqns[i] for i in part], known, readers, results, set(part)))
     done = {i for part in parts for i in part}
@@ -131,7 +131,7 @@ def apart(function: Callable, *args: Any, out_shardings: Any) -> Any:
     return jax.jit(finish, out_shardings=out_shardings)(values)
 
 
-def _before_products(eqns: list, left: list[int], known: dict, results: set) -> list[list[int]]:
+def _before_products(eqns: list, left: list[int], known: dict) -> list[list[int]]:
     """Numbers of operations that belong together: a draw, and what is made of it until matrices are
     multiplied with that.
 

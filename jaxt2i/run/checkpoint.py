@@ -4,7 +4,6 @@ Every save carries fingerprints of its arrays. A checkpoint that cannot be read,
 do not match their fingerprints, is passed over with a warning for the one before it.
 """
 
-import contextlib
 import dataclasses
 import json
 import warnings
@@ -21,6 +20,7 @@ from jaxt2i.config import ConfigError
 from jaxt2i.engine.method import Method, Tree, cast
 from jaxt2i.engine.state import State
 from jaxt2i.nn.optim import path_name
+from jaxt2i.run.files import json_lines
 
 FOLDER = "checkpoints"
 # File of a work directory with {score: "higher" | "lower"}.
@@ -320,12 +320,8 @@ def by_score(better: Mapping[str, str], score: str = "") -> tuple[str, bool]:
 
 
 def history(workdir: str | Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics.jsonl; half a line, as a killed run leaves it, is left out."""
-    path, lines = Path(workdir) / "metrics.jsonl", []
-    for text in path.read_text().splitlines() if path.is_file() else ():
-        with contextlib.suppress(json.JSONDecodeError):
-            lines.append(json.loads(text))
-    return lines
+    """The lines of a run's metrics.jsonl."""
+    return json_lines(Path(workdir) / "metrics.jsonl")
 
 
 def best_of(

@@ -1,7 +1,10 @@
 """Files of a work directory."""
 
+import contextlib
+import json
 import re
 from pathlib import Path
+from typing import Any
 
 from etils import epath
 
@@ -19,6 +22,18 @@ def write_whole(path: epath.PathLike, content: bytes | str) -> None:
     partial = path.with_name(f"{path.stem}.part{path.suffix}")
     partial.write_bytes(content.encode() if isinstance(content, str) else content)
     partial.replace(path)
+
+
+def json_lines(path: epath.PathLike) -> list[dict[str, Any]]:
+    """The lines of a file of JSON lines; none without the file.
+
+    Half a line, as a run that was killed leaves it, is left out.
+    """
+    path, lines = epath.Path(path), []
+    for text in path.read_text().splitlines() if path.exists() else ():
+        with contextlib.suppress(json.JSONDecodeError):
+            lines.append(json.loads(text))
+    return lines
 
 
 def local(path: str | Path, what: str) -> Path:

@@ -22,7 +22,7 @@ from etils import epath
 from jaxt2i.engine.method import Method, Tree
 from jaxt2i.engine.state import State, count
 from jaxt2i.run.curves import Curve, draw_curves
-from jaxt2i.run.files import write_whole
+from jaxt2i.run.files import json_lines, write_whole
 from jaxt2i.run.tensorboard import TensorBoard
 
 # How drawn pictures differ from real ones, told by no network.
@@ -152,15 +152,8 @@ def earlier_lines(path: epath.Path, last_step: int) -> list[dict[str, Any]]:
 
     A run that was killed may have logged beyond its last checkpoint, or half a line.
     """
-    lines = []
+    lines = [line for line in json_lines(path) if line["step"] <= last_step]
     if path.exists():
-        for text in path.read_text().splitlines():
-            try:
-                line = json.loads(text)
-            except json.JSONDecodeError:
-                continue
-            if line["step"] <= last_step:
-                lines.append(line)
         write_whole(path, "".join(json.dumps(line) + "\n" for line in lines))
     return lines
 
