@@ -56,6 +56,7 @@ def make(args: argparse.Namespace) -> str:
     target, data = Path(args.to), base().data
     if args.source:
         data.update(source=kind_of(args.source), path=str(args.source), cache_mb=0.0)
+        data.languages = tuple(filter(None, args.languages.split(",")))
     else:
         data.update(source="synthetic", corpus=args.corpus)
     is_words = target.suffix in words.PICKLES or target.name.endswith("words.json")
@@ -94,6 +95,7 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     )
     p.add_argument("--from", dest="source", metavar="DIR", help="folder, records or collection")
     p.add_argument("--corpus", default="mixed", help="procedural corpus, without --from")
+    p.add_argument("--languages", default="", help="of captions, such as en,de; default any")
     p.add_argument("--to", required=True, metavar="FILE", help="what to write")
     p.add_argument("--pieces", action="store_true", help="byte pairs instead of words")
     p.add_argument("--size", type=int, default=0, help="ids at most; default all words, 2048 pairs")
