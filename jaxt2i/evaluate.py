@@ -15,6 +15,7 @@ number stands there only where it was measured in the same way.
                                       damsm=RUN for R-precision by a DAMSM, clip=RUN for
                                       `independent`: a run of configs/clip.py, of another seed and
                                       shape than the one that guides the judged run
+  --compare A B, --study A B          several side by side, by networks or people: --compare --help
 
 Runs on the procedural corpora are judged by a recogniser that is trained on the spot
 (`recognised`), which needs no download. Edited pictures are held against their originals of the
@@ -44,7 +45,7 @@ from jaxt2i.data.schema import DataError
 from jaxt2i.encoders import features
 from jaxt2i.encoders.damsm import DamsmImage
 from jaxt2i.engine import state as states
-from jaxt2i.evaluation import independent, perceptual, reference, report, scores, sets
+from jaxt2i.evaluation import commands, independent, perceptual, reference, report, scores, sets
 from jaxt2i.evaluation.reading import Reader, share_of, together
 from jaxt2i.metrics import confidence, nearest, protocols
 from jaxt2i.metrics.score import MetricError, Score
@@ -677,10 +678,13 @@ def watch(args: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str]) -> None:
     """Runs the command line."""
-    args = arguments(argv)
+    other = commands.asked(argv)
+    args = None if other else arguments(argv)
     runs.prepare_jax()
     with processes.together():
         try:
+            if other:
+                return other(argv)
             if args.watch:
                 watch(args)
             else:

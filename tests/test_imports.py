@@ -32,7 +32,9 @@ MAY = {
     "run": {"config", "engine", "data", "encoders", "metrics", "nn"},
     "planning": {"config", "engine", "data", "run"},
     "verify": {"config", "nn", "losses", "encoders", "engine", "convert"},
-    "evaluation": {"config", "nn", "metrics", "encoders", "data", "engine", "run", "api"},
+    "evaluation": {
+        *("config", "nn", "metrics", "encoders", "data", "engine", "run", "api", "recognise"),
+    },
 }
 FLAX_FREE = ("data",)
 # Libraries that a function may import for itself: they are slow to import, large, optional, or

@@ -19,7 +19,7 @@ import numpy as np
 from jaxt2i.metrics.frechet import distance, square_root
 from jaxt2i.metrics.inception_score import bounds, log_softmax
 from jaxt2i.metrics.kernel import Kernel, polynomial
-from jaxt2i.metrics.score import CountError, Interval, check_features
+from jaxt2i.metrics.score import CountError, Interval, check_features, check_pairs
 from jaxt2i.metrics.statistics import Gaussian, Moments, covariance, gaussian, merge, of_rows
 
 LEVEL = 0.95
@@ -326,12 +326,56 @@ def of_fid(
     fake = np.asarray(fake)
     check_features(fake, "features of the generated images", 2, len(real.mean))
     rng = np.random.default_rng(seed)
-    dealt = _groups(len(fake), groups, rng)
-    by_rows = len(fake) <= len(real.mean)
-    value = (_fid_by_rows if by_rows else _fid_by_moments)(real, fake, dealt, ddof)
+    value = _fid_of(real, fake, _groups(len(fake), groups, rng), ddof)
     found = np.array([value(w) for w in _weights(groups, repeats, rng)])
     method = f"{repeats} resamples of {groups} groups of generated images, seed {seed}"
     return around(value(np.ones(groups, int)), found, level, method, _spread(groups), least=0)
+
+
+def of_fid_difference(
+    real: Gaussian,
+    first: np.ndarray,
+    second: np.ndarray,
+    *,
+    ddof: int = 1,
+    groups: int = 20,
+    repeats: int = 50,
+    level: float = LEVEL,
+    seed: int = 0,
+) -> Interval:
+    """The interval of the FID of one set less that of another, of the same captions row by row.
+
+    Both are dealt and resampled alike: what a caption does to both cancels.
+
+    Args:
+      real: the reference.
+      first: [N, D].
+      second: [N, D].
+      ddof: see `fid`.
+      groups: see `of_fid`.
+      repeats: resamples, of two eigenvalue problems each.
+      level: share of them inside.
+      seed: of the draws.
+
+    Raises:
+      CountError: for fewer than two images a group.
+    """
+    check_pairs(first, second, "two sets of pictures of the same captions")
+    rng = np.random.default_rng(seed)
+    dealt = _groups(len(first), groups, rng)
+    one, other = (_fid_of(real, np.asarray(x), dealt, ddof) for x in (first, second))
+    found = np.array([one(w) - other(w) for w in _weights(groups, repeats, rng)])
+    whole = np.ones(groups, int)
+    method = f"{repeats} resamples of {groups} groups of captions, in pairs, seed {seed}"
+    return around(one(whole) - other(whole), found, level, method, _spread(groups))
+
+
+def _fid_of(
+    real: Gaussian, fake: np.ndarray, dealt: list[np.ndarray], ddof: int
+) -> Callable[[np.ndarray], float]:
+    """Weights of the groups -> FID, by whichever way costs less."""
+    by_rows = len(fake) <= len(real.mean)
+    return (_fid_by_rows if by_rows else _fid_by_moments)(real, fake, dealt, ddof)
 
 
 def _fid_by_moments(
@@ -425,11 +469,71 @@ def of_kid(
     x, y = (
         [s[rows].astype(np.float64) for rows in _groups(len(s), groups, rng)] for s in (fake, real)
     )
+    mmd2 = _mmd2_of(x, y, kernel)
+    draws = zip(_weights(groups, repeats, rng), _weights(groups, repeats, rng), strict=True)
+    found = np.array([mmd2(a, b) for a, b in draws])
+    method = f"{repeats} resamples of {groups} groups of both sets, seed {seed}"
+    return around(value, found, level, method, scale * _spread(groups))
+
+
+def of_kid_difference(
+    first: np.ndarray,
+    second: np.ndarray,
+    real: np.ndarray,
+    value: float,
+    *,
+    kernel: Kernel = polynomial,
+    scale: float = 1.0,
+    groups: int = 20,
+    repeats: int = 1000,
+    level: float = LEVEL,
+    seed: int = 0,
+) -> Interval:
+    """The interval of the KID (CMMD) of one set less that of another, of the same captions.
+
+    Both are dealt and resampled alike, and see the same resample of the real images.
+
+    Args:
+      first: [N, D].
+      second: [N, D].
+      real: [M, D].
+      value: the difference that the interval is for.
+      kernel: see `of_kid`.
+      scale: see `of_kid`.
+      groups: see `of_kid`.
+      repeats: resamples.
+      level: share of them inside.
+      seed: of the draws.
+
+    Raises:
+      CountError: for fewer than two images a group.
+    """
+    check_pairs(first, second, "two sets of pictures of the same captions")
+    rng = np.random.default_rng(seed)
+    dealt, dealt_real = (_groups(len(s), groups, rng) for s in (first, real))
+    y = [np.asarray(real)[rows].astype(np.float64) for rows in dealt_real]
+    one, other = (
+        _mmd2_of([np.asarray(s)[rows].astype(np.float64) for rows in dealt], y, kernel)
+        for s in (first, second)
+    )
+    draws = zip(_weights(groups, repeats, rng), _weights(groups, repeats, rng), strict=True)
+    found = np.array([one(a, b) - other(a, b) for a, b in draws])
+    method = (
+        f"{repeats} resamples of {groups} groups of captions, in pairs, and of real images, seed "
+        f"{seed}"
+    )
+    return around(value, found, level, method, scale * _spread(groups))
+
+
+def _mmd2_of(
+    x: list[np.ndarray], y: list[np.ndarray], kernel: Kernel
+) -> Callable[[np.ndarray, np.ndarray], float]:
+    """(weights of the groups x, of the groups y) -> MMD^2, no row paired with itself."""
 
     def sums(a: list[np.ndarray], b: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Sums and numbers of pairs between groups; no row with itself."""
         same = a is b
-        total, number = np.zeros((2, groups, groups))
+        total, number = np.zeros((2, len(a), len(b)))
         for i, one in enumerate(a):
             for j, other in enumerate(b):
                 if same and j < i:
@@ -451,7 +555,4 @@ def of_kid(
         ]
         return means[0] + means[1] - 2 * means[2]
 
-    draws = zip(_weights(groups, repeats, rng), _weights(groups, repeats, rng), strict=True)
-    found = np.array([mmd2(a, b) for a, b in draws])
-    method = f"{repeats} resamples of {groups} groups of both sets, seed {seed}"
-    return around(value, found, level, method, scale * _spread(groups))
+    return mmd2

@@ -1,0 +1,218 @@
+"""What `python -m jaxt2i.evaluate` does besides judging one run or folder.
+
+  --study A B [C ...]                 a blind study of pairs for people: one page, without a server
+  --study-results FILES --key FILE    strengths of the systems by people, and metrics beside them
+  --compare A B [C ...]               scores of several, and their differences with intervals
+
+A, B, C are training runs (RUN, RUN@best, RUN@2000), folders of pictures with captions, or, beside a
+run, the word `real` for its held-out pictures. All are brought to the same captions, and runs draw
+them with the same seeds.
+"""
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from jaxt2i.evaluation import compare, pages, ratings, scores, sets, sides, study
+from jaxt2i.evaluation.reading import Reader
+from jaxt2i.metrics import protocols
+from jaxt2i.metrics.score import MetricError
+from jaxt2i.run import log
+
+# Pairs that one person judges in some ten minutes; checks among them.
+PAIRS, CHECKS = 60, 6
+# Captions of a comparison.
+COMPARED = 1000
+
+
+def parser(option: str) -> argparse.ArgumentParser:
+    """A command line of one of `COMMANDS`."""
+    return argparse.ArgumentParser(
+        prog=f"python -m jaxt2i.evaluate {option}",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def whole(least: int) -> Callable[[str], int]:
+    """A reader of whole numbers from `least` on."""
+
+    def read(text: str) -> int:
+        if not text.isascii() or not text.isdigit() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number, {least} or more")
+        return int(text)
+
+    return read
+
+
+def control(text: str) -> tuple[str, str]:
+    """A NAME=VALUE of --set."""
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected CONTROL=VALUE, such as psi=0.7")
+    return name, value
+
+
+def add_sides(p: argparse.ArgumentParser, option: str, num: int) -> None:
+    """Options of what is held side by side."""
+    p.add_argument(option, dest="places", nargs="+", required=True, metavar="RUN|DIR|real")
+    p.add_argument("--num", type=whole(1), default=num, help=f"captions at most; default {num}")
+    p.add_argument("--seed", type=whole(0), default=0, help="of captions, latents and order")
+    p.add_argument(
+        "--resolution", type=whole(0), default=0, help="cut and resize folders' pictures"
+    )
+    p.add_argument(
+        *("--set", "-s"),
+        action="extend",
+        nargs="+",
+        default=[],
+        type=control,
+        metavar="CONTROL=VALUE",
+        help="controls of all runs, such as psi=0.7",
+    )
+    p.add_argument("--raw", action="store_true", help="weights as trained, not averaged")
+    p.add_argument("--data", default="", metavar="DIR", help="where the runs' data lies now")
+    p.add_argument("--out", type=Path, default=Path(option.lstrip("-")), metavar="DIR")
+
+
+def wanted(args: argparse.Namespace, protocol: protocols.Protocol | None = None) -> sides.Wanted:
+    """How the sides of a command line are made."""
+    if protocol is None:
+        how = {}
+    else:
+        how = {"rule": protocol.samples.quantise, "choice": protocol.samples.captions}
+    return sides.Wanted(
+        places=tuple(args.places),
+        num=args.num,
+        seed=args.seed,
+        resolution=args.resolution,
+        controls=dict(args.set),
+        raw=args.raw,
+        data=args.data,
+        **how,
+    )
+
+
+def make_study(argv: Sequence[str]) -> None:
+    """Writes the page of a study and its key."""
+    p = parser("--study")
+    add_sides(p, "--study", PAIRS)
+    p.add_argument("--question", default=study.QUESTION, help="above every pair")
+    p.add_argument("--consent", default=study.CONSENT, help="what raters agree to")
+    p.add_argument("--checks", type=whole(0), default=CHECKS, help="pairs with one right answer")
+    p.add_argument("--ties", action="store_true", help="raters may say that neither is better")
+    args = p.parse_args(argv)
+    found = sides.of(wanted(args))
+    plan = study.plan(found.captions, len(found.sets), args.checks, args.seed)
+    asked = study.Asked(args.question, args.consent, args.ties)
+    page, key = study.write(args.out, found, plan, asked, args.seed)
+    for note in found.notes:
+        log.say(f"note: {note}")
+    log.say(
+        f"{page}: {len(found.captions)} pairs and {args.checks} checks in {study.FORMS} forms, "
+        f"{page.stat().st_size / 2**20:.1f} MiB; send it to raters, or {page.name}?form=0, 1, 2, "
+        "... to have each form used as often",
+        f"{key}: who is who; keep it, and do not send it",
+    )
+
+
+def read_study(argv: Sequence[str]) -> None:
+    """Evaluates the answers of a study."""
+    p = parser("--study-results")
+    p.add_argument(
+        *("--study-results", "--answers"), dest="files", type=Path, nargs="+", required=True
+    )
+    p.add_argument("--key", type=Path, required=True, help="key.json of the study, or its folder")
+    p.add_argument(
+        "--scores",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="JSON",
+        help="of evaluate for each system, in the study's order, or of --compare",
+    )
+    p.add_argument("--most-failed", type=float, default=ratings.MOST_FAILED, metavar="SHARE")
+    p.add_argument("--seed", type=whole(0), default=0, help="of resamples")
+    p.add_argument("--out", type=Path, metavar="DIR", help="default: beside the key")
+    args = p.parse_args(argv)
+    if not 0 <= args.most_failed <= 1:
+        p.error(f"--most-failed {args.most_failed}: expected a share from 0 to 1")
+    key = ratings.read_key(args.key)
+    raters, notes = ratings.read_all(args.files, key)
+    metrics = ratings.metrics_of(args.scores, key["systems"]) if args.scores else {}
+    found = ratings.evaluate(key, raters, metrics, most_failed=args.most_failed, seed=args.seed)
+    out = args.out or (args.key if args.key.is_dir() else args.key.parent)
+    title = f"Study {found.study}"
+    said = [*pages.ratings_facts(found), *found.notes, *notes]
+    pages.show(title, pages.ratings_tables(found), said)
+    pages.write_json(out / "results.json", found.as_dict())
+    pages.write_ratings(out / "results.html", found)
+    log.say(f"written: {out / 'results.json'}, {out / 'results.html'}")
+
+
+def make_comparison(argv: Sequence[str]) -> None:
+    """Compares runs and folders."""
+    p = parser("--compare")
+    add_sides(p, "--compare", COMPARED)
+    p.add_argument("--reference", type=Path, metavar="DIR", help="real pictures; default a run's")
+    p.add_argument("--protocol", default="tf2015", help="how to measure; default tf2015")
+    p.add_argument("--metrics", default="", help="by commas; default: those of the protocol")
+    p.add_argument("--batch", type=whole(1), default=32, help="pictures at once")
+    p.add_argument("--weights", nargs="*", default=[], metavar="NETWORK=FILE")
+    p.add_argument("--cache", type=Path, help="of recognisers")
+    args = p.parse_args(argv)
+    if bad := [w for w in args.weights if "=" not in w]:
+        p.error(f"--weights {bad[0]}: expected NETWORK=FILE")
+    protocol = protocols.get(args.protocol)
+    found = sides.of(wanted(args, protocol))
+    reference = sets.of_folder(args.reference, args.resolution) if args.reference else None
+    metrics = [m for m in args.metrics.split(",") if m]
+    metrics = metrics or default_metrics(protocol, found, reference is not None)
+    reader = Reader(dict(w.split("=", 1) for w in args.weights), args.batch)
+    facts = {"seed": args.seed, "captions": len(found.captions), "controls": dict(args.set)}
+    result = compare.compare(
+        *(found, protocol, metrics, reader),
+        reference=reference,
+        facts=facts,
+        cache=args.cache,
+    )
+    title = f"{len(result.captions)} captions, protocol {protocol.name}"
+    pages.show(title, pages.comparison_tables(result), result.notes)
+    pages.write_json(args.out / "compare.json", result.as_dict())
+    pages.write_comparison(args.out / "compare.html", result)
+    log.say(f"written: {args.out / 'compare.json'}, {args.out / 'compare.html'}")
+
+
+def default_metrics(protocol: protocols.Protocol, found: sides.Sides, reference: bool) -> list[str]:
+    """What is compared when nobody says: what the protocol measures, of what there is.
+
+    Raises:
+      MetricError: where that is nothing.
+    """
+    if found.corpus:
+        return [compare.RECOGNISED]
+    real = reference or found.real is not None
+    out = [
+        m
+        for m in compare.PAIRS
+        if getattr(protocol, scores.METRICS[m]) and (real or m not in scores.NEEDS_REAL)
+    ]
+    if not out:
+        raise MetricError(
+            f"the protocol {protocol.name} measures nothing without real pictures: give "
+            "--reference DIR, or --metrics"
+        )
+    return out
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
+    "--study": make_study,
+    "--study-results": read_study,
+    "--compare": make_comparison,
+}
+
+
+def asked(argv: Sequence[str]) -> Callable[[Sequence[str]], None] | None:
+    """The command that a command line asks for; None: to judge."""
+    return next((COMMANDS[a] for a in argv if a in COMMANDS), None)
