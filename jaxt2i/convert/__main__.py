@@ -185,7 +185,7 @@ def arguments(argv: Sequence[str] | None, known: Mapping[str, ModuleType]) -> ar
         required=True,
         metavar="FILE",
         help="a PyTorch state dict: .safetensors, .npz, .pth, .pt, .bin; a TensorFlow checkpoint: "
-        "model.ckpt; Keras' .h5; or a work directory",
+        "model.ckpt; Keras' .h5; darknet's .weights; or a work directory",
     )
     parser.add_argument("--to", type=Path, required=True, metavar="DIR")
     parser.add_argument("--net", action="append", help="only this network; may be repeated")
@@ -235,7 +235,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.source.is_dir():
         return export(args.source, args.to, args.half)
     try:
-        found = files.read_all(args.source)
+        found = getattr(known[args.method], "read_all", files.read_all)(args.source)
         chosen = choice.select(found, args.prefix)
         done = converted(args, known[args.method], chosen.state)
         left = told(done, chosen, found)

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxt2i.convert import rules
-from jaxt2i.encoders import clip, dino, inception, pretrained
+from jaxt2i.encoders import clip, dino, inception, pretrained, yolo
 from jaxt2i.encoders.lpips import Lpips
 from jaxt2i.encoders.trunks import VGG_INPUTS, Vgg16, vgg_input
 from jaxt2i.nn.precision import exact
@@ -142,6 +142,9 @@ NETWORKS: dict[str, Callable[[], dict[str, Net]]] = {
         "vit_g14", f"{LAION}-g-14-laion2B-s12B-b42K"
     ),
     "pickscore_v1": lambda: _clip("vit_h14", "yuvalkirstain/PickScore_v1"),
+    "yolov3": lambda: {
+        "detector": Net(yolo.YoloV3(), (Part("darknet/yolov3", "yolo", "detector"),), yolo.INPUTS)
+    },
 }
 
 
@@ -151,7 +154,7 @@ class Network:
 
     Attributes:
       name: key of `NETWORKS`.
-      nets: {"features"}, {"distance"} for LPIPS, {"text", "image"} for CLIP.
+      nets: {"features"}, {"distance"} for LPIPS, {"text", "image"} for CLIP, {"detector"}.
       variables: {net: tree}, on the host.
     """
 

@@ -27,6 +27,7 @@ from jaxt2i.encoders import (
     lpips_names,
     vgg16_names,
     xlm_r_names,
+    yolo_names,
 )
 
 HUB = "https://huggingface.co"
@@ -78,6 +79,11 @@ ADDRESSES: dict[str, tuple[tuple[str, ...], str, str]] = {
         f"{KERAS}/inception_v3/inception_v3_weights_tf_dim_ordering_tf_kernels.h5",
         "9a0d58056eeedaa3f26cb7ebd46da564",
     ),
+    "darknet/yolov3": (
+        ("yolo",),
+        "https://pjreddie.com/media/files/yolov3.weights",
+        "523e4e69e1d015393a1b0a441cef1d9c7659e3eb2d7e15f793f060a21b32f297",
+    ),
     **{
         f"lpips/{net}": (("lpips",), f"{LPIPS}/{net}.pth", digest)
         for net, digest in (
@@ -114,8 +120,12 @@ NAMES: dict[str, ModuleType] = {
     "lpips": lpips_names,
     "vgg16": vgg16_names,
     "xlm_r": xlm_r_names,
+    "yolo": yolo_names,
 }
-WEIGHT_FILES = ("*.safetensors", "*.bin", "*.pth", "*.pt", "*.npz", "*.h5", "*.ckpt", "*.index")
+WEIGHT_FILES = (
+    *("*.safetensors", "*.bin", "*.pth", "*.pt", "*.npz", "*.h5", "*.ckpt", "*.index"),
+    "*.weights",
+)
 
 
 class WeightsError(RuntimeError):
@@ -451,7 +461,7 @@ def load(name: str, kind: str, net: str, shapes: Mapping[str, Any] | None = None
       name: see `find`.
       kind: key of `NAMES`.
       net: "text" or "image" of a clip, "text" of a damsm or an xlm_r, "trunk" or "lin" of an
-        lpips, "features" of a dino, an inception or a vgg16.
+        lpips, "features" of a dino, an inception or a vgg16, "detector" of a yolo.
       shapes: tree of shapes that must be met; None takes those of the file's own sizes.
 
     Returns:
@@ -464,8 +474,9 @@ def load(name: str, kind: str, net: str, shapes: Mapping[str, Any] | None = None
     found = find(name, kind)
     if found.path.is_dir():
         return fitting(load_variables(found.path / f"{net}.safetensors"), shapes, found.path)
-    state = files.read(found.path)
     names = NAMES[kind]
+    # A format of its own has a reader of its own.
+    state = getattr(names, "read_all", files.read_all)(found.path).tensors
     table = rules.pick(names.TABLES[net], state)
     if not rules.to_flax(table, state, None)[1].used:
         keys = ", ".join(list(state)[:5])
