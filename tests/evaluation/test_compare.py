@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxt2i import evaluate
+from jaxt2i import api, evaluate
 from jaxt2i.evaluation import compare, sides
 from jaxt2i.metrics import confidence, frechet, kernel, statistics
+from jaxt2i.run import open as runs
+from jaxt2i.run import settings
 from tests.evaluation import small
 
 pytestmark = pytest.mark.xdist_group("evaluate")
@@ -104,10 +106,28 @@ def test_three_folders_are_compared_in_pairs(monkeypatch, three, tmp_path, capsy
     assert "better" in capsys.readouterr().out
 
 
-def test_a_run_draws_for_the_captions_of_a_folder_and_the_same_seeds_twice(monkeypatch, tmp_path):
-    runs = small.untrained(tmp_path / "run")
+@pytest.fixture
+def run_of_a_toy(monkeypatch, tmp_path):
+    """A run that is opened without weights: what it would be asked to draw is enough here."""
+    config = settings.preset("configs/df_gan.py", "tiny")
+    (tmp_path / "run").mkdir()
+    settings.write_config(tmp_path / "run", config, "a test")
+    opened = []
+
+    def load(path, *, step, use_ema):
+        opened.append((str(path), step))
+        run = runs.open_run(settings.read_config(path))
+        return api.System(run=run, state=None, frozen=None, use_ema=use_ema)
+
+    monkeypatch.setattr(api, "load", load)
+    return str(tmp_path / "run"), opened
+
+
+def test_runs_draw_for_the_captions_of_a_folder_with_the_same_seeds(run_of_a_toy, tmp_path):
+    place, opened = run_of_a_toy
     folder = small.pictures(tmp_path / "a", 6)
-    found = sides.of(sides.Wanted((f"{runs}@2", f"{runs}@4", str(folder)), num=5, seed=7))
+    found = sides.of(sides.Wanted((f"{place}@2", f"{place}@best", str(folder)), num=5, seed=7))
+    assert opened == [(place, "2"), (place, "best")]
     assert [s.count for s in found.sets] == [5, 5, 5]
     assert found.sets[2].captions == found.captions
     # A picture depends on its row alone, and the rows are the same.
@@ -115,9 +135,16 @@ def test_a_run_draws_for_the_captions_of_a_folder_and_the_same_seeds_twice(monke
     assert rows[0] == rows[1]
     assert [r["prompt"] for r in rows[0]] == list(found.captions)
     assert len({r["seed"] for r in rows[0]}) == 5
-    shown = sides.of(sides.Wanted((str(runs), "real"), num=3))
-    assert shown.sets[1].captions == shown.captions == shown.sets[0].captions
-    assert shown.real is not None
+
+
+def test_a_run_beside_real_pictures(run_of_a_toy):
+    place, _ = run_of_a_toy
+    found = sides.of(sides.Wanted((place, "real"), num=3))
+    assert found.sets[1].captions == found.captions == found.sets[0].captions
+    assert found.corpus == "blooms"
+    shown = found.sets[1].pictures(range(3))
+    assert len(shown) == 3
+    assert found.real.count == sides.ENDLESS
 
 
 def test_rows_without_a_readable_picture_are_left_out_on_every_side(monkeypatch, three, tmp_path):
