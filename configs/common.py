@@ -105,8 +105,11 @@ def base() -> ConfigDict:
             "seed": 0,
             # Height and width of pictures, pixels.
             "resolution": 32,
-            # "centre", "none", "random" or "random_stretched".
+            # "centre" cuts what is longer; "pad" shows all of a picture, on the background; "none"
+            # stretches it; "random" or "random_stretched".
             "crop": "centre",
+            # Behind transparent parts of pictures, and beside padded ones: "white", "#808080", ...
+            "background": "white",
             # How much larger than the crop the picture is made for the random ones.
             "margin": 76 / 64,
             # Filter of Pillow's: "lanczos", "bilinear", ...

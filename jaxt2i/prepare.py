@@ -307,6 +307,8 @@ def show_pipeline(args: argparse.Namespace, settings: list[str]) -> Path:
     run = runs.open_run(train.CONFIG.value)
     split = args.split or run.config.data.split
     source = run.source(split)
+    if said := getattr(source, "cut_away", str)():
+        print(said, file=sys.stderr)
     extra = [k for k in ("boxes", "box_label", "box_mask", "shape_masks") if k in source.gives]
     extra += ["segmentation"] if "segmentation" in source.gives else []
     needs = tuple(dict.fromkeys((*run.method.needs, "image", "tokens", "token_mask", *extra)))

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from jaxt2i.data import images, rows
-from jaxt2i.data.pictures import Framing, View
+from jaxt2i.data.pictures import BACKGROUND, Framing, View
 from jaxt2i.data.rows import Row, fault, laid_over, misfit, nearest, read_file
 from jaxt2i.data.schema import FIELDS, Sizes
 
@@ -54,6 +54,7 @@ class Conditions:
       root: where the files of a row lie that has not been read from a file.
       crop: config.data.crop: what is shown of a picture of another shape.
       resize: config.data.resize.
+      background: config.data.background.
       object_order: config.data.object_order: "area" puts the largest first, as the sources do;
         "annotation" keeps the order of the row.
       noted: how often each kind of thing was done that the row did not ask for.
@@ -65,6 +66,7 @@ class Conditions:
     root: Path = Path()
     crop: str = "centre"
     resize: str = "lanczos"
+    background: str = BACKGROUND
     object_order: str = "area"
     noted: collections.Counter = dataclasses.field(
         default_factory=collections.Counter, compare=False
@@ -79,7 +81,8 @@ class Conditions:
     @functools.cached_property
     def framing(self) -> Framing:
         """How pictures come to the size of what is drawn: as held-out ones do."""
-        return Framing((self.sizes.height, self.sizes.width), self.crop, self.resize)
+        size = self.sizes.height, self.sizes.width
+        return Framing(size, self.crop, self.resize, background=self.background)
 
     def arrays(self, row: Mapping[str, Any], needs: Sequence[str]) -> dict[str, np.ndarray]:
         """The `needs` of a row, without a batch axis.
@@ -271,7 +274,8 @@ class _Reading:
                     "uint8[height, width, 3]",
                 )
             return given, given.shape[1::-1]
-        return self.opened(given, word, images.open_rgb)
+        read = functools.partial(images.open_rgb, background=self.by.framing.background)
+        return self.opened(given, word, read)
 
     def opened(self, given: Any, word: str, read: Callable) -> Any:
         """What a function of `images` makes of a file that the row names."""

@@ -1,5 +1,6 @@
 """Image files of any kind to RGB, and the reasons why one cannot be used."""
 
+import contextlib
 import functools
 import io
 import os
@@ -14,11 +15,12 @@ from jaxt2i.data.schema import DataError
 # Pillow refuses more than this by itself.
 MAX_PIXELS = 178_956_970
 # What Pillow may decode; others, PostScript above all, can start other programs.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "HEIF")
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp"),
-    *(".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".avif"),
+    *(".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".avif", ".heic", ".heif", ".hif"),
 )
+WHITE = (255, 255, 255)
 JPEG = b"\xff\xd8\xff"
 # Its markers without a length, and those of the pixels and of what programs add.
 BARE, SCAN, ADDED = (0x01, *range(0xD0, 0xDA)), 0xDA, 0xE1
@@ -42,10 +44,10 @@ BOMB = "too many pixels"
 TINY = "too small"
 FORMAT = "unsupported pixel format"
 SYSTEM = "cannot be read"
-NO_HEIC = "HEIC, which is not read; convert it to JPEG"
+NO_HEIC = "HEIC, which needs pillow-heif (pip install pillow-heif); or convert it to JPEG"
 NO_AVIF = "AVIF, which this build of Pillow does not read; convert it to JPEG"
 # Endings of pictures that are not read.
-UNREAD = dict.fromkeys((".heic", ".heif", ".hif"), NO_HEIC) | {
+UNREAD = {
     suffix: f"{kind}, which is not read; convert it to JPEG"
     for suffix, kind in {
         ".jxl": "JPEG XL",
@@ -56,8 +58,8 @@ UNREAD = dict.fromkeys((".heic", ".heif", ".hif"), NO_HEIC) | {
     }.items()
 }
 # Brands of the container that both share: AVIF's own, and all that phones write for HEIC.
-BRANDS = {b"avif": NO_AVIF, b"avis": NO_AVIF} | dict.fromkeys(
-    (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"), NO_HEIC
+BRANDS = dict.fromkeys((b"avif", b"avis"), ("AVIF", NO_AVIF)) | dict.fromkeys(
+    (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"), ("HEIF", NO_HEIC)
 )
 
 
@@ -76,8 +78,9 @@ def read_rgb(
     min_side: int = 1,
     max_pixels: int = MAX_PIXELS,
     upright: bool = True,
+    background: tuple[int, int, int] = WHITE,
 ):
-    """Decodes an image as a viewer shows it: upright, on white, its first frame.
+    """Decodes an image as a viewer shows it: upright, its first frame.
 
     Args:
       file: a file of any of `FORMATS`, or what it holds. Colour profiles are ignored.
@@ -85,6 +88,7 @@ def read_rgb(
       min_side: least width and height, pixels.
       max_pixels: most width x height; checked against the header, before decoding.
       upright: turn it as its EXIF tag says; the data sets' own boxes ignore the tag.
+      background: red, green and blue behind transparent parts, 0..255.
 
     Returns:
       PIL image in mode RGB.
@@ -95,7 +99,7 @@ def read_rgb(
     from PIL import Image
 
     limits = {"min_side": min_side, "max_pixels": max_pixels, "upright": upright}
-    rgb, _ = open_rgb(file, name=name, **limits)
+    rgb, _ = open_rgb(file, name=name, background=background, **limits)
     return Image.fromarray(rgb) if isinstance(rgb, np.ndarray) else rgb
 
 
@@ -104,6 +108,7 @@ def open_rgb(
     need: Callable[[tuple[int, int]], tuple[int, int] | None] | None = None,
     *,
     name: str = "",
+    background: tuple[int, int, int] = WHITE,
     **limits,
 ):
     """`read_rgb` for one who may want less than all pixels.
@@ -115,6 +120,7 @@ def open_rgb(
         fraction of the time. None: every pixel is wanted. Where it returns None, a JPEG is wanted
         as it is.
       name: see `read_rgb`.
+      background: see `read_rgb`.
       limits: the other arguments of `read_rgb`.
 
     Returns:
@@ -129,7 +135,7 @@ def open_rgb(
     fast = _fast_jpeg(content, need, **limits)
     if fast is not None:
         return fast
-    rgb = _any_format(content, name, **limits)
+    rgb = _any_format(content, name, functools.partial(to_rgb, background=background), **limits)
     return rgb, rgb.size
 
 
@@ -147,7 +153,7 @@ def read_numbers(file: str | os.PathLike | bytes, *, name: str = "") -> np.ndarr
       Unreadable: when it cannot be used.
     """
     name = name or os.fspath(file)
-    found = _any_format(_content(file, name), name, convert=_numbered)
+    found = _any_format(_content(file, name), name, _numbered)
     return np.asarray(found).astype(np.int32)
 
 
@@ -222,7 +228,7 @@ def _may_be_turned(content: bytes) -> bool:
 
 
 def _any_format(
-    content: bytes, name: str, *, min_side=1, max_pixels=MAX_PIXELS, upright=True, convert=None
+    content: bytes, name: str, convert: Callable, *, min_side=1, max_pixels=MAX_PIXELS, upright=True
 ):
     """Decodes what Pillow can, to RGB or by another rule."""
     from PIL import Image, UnidentifiedImageError
@@ -235,7 +241,7 @@ def _any_format(
             if min(width, height) < min_side:
                 raise Unreadable(name, TINY)
             image.load()
-            rgb = (convert or to_rgb)(image)
+            rgb = convert(image)
             if rgb is None:
                 raise Unreadable(name, FORMAT)
             turn = UPRIGHT.get(orientation(image)) if upright else None
@@ -246,7 +252,8 @@ def _any_format(
         raise Unreadable(name, BOMB) from None
     except UnidentifiedImageError:
         brand = content[8:12] if content[4:8] == b"ftyp" else b""
-        raise Unreadable(name, BRANDS.get(brand, NOT_IMAGE)) from None
+        kind, reason = BRANDS.get(brand, ("", NOT_IMAGE))
+        raise Unreadable(name, CORRUPT if kind in formats() else reason) from None
     except OSError as error:  # without a number it comes from a decoder
         raise Unreadable(name, SYSTEM if error.errno else CORRUPT) from error
     except Exception as error:  # malformed bytes raise nearly anything in the decoders
@@ -259,6 +266,10 @@ def formats() -> tuple[str, ...]:
     from PIL import Image
 
     Image.init()
+    with contextlib.suppress(ImportError):
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
@@ -270,8 +281,8 @@ def orientation(image) -> int:
         return 1
 
 
-def to_rgb(image):
-    """PIL image in any mode to RGB; transparent parts become white; None: no rule for the mode."""
+def to_rgb(image, background: tuple[int, int, int] = WHITE):
+    """PIL image in any mode to RGB, on a background; None: no rule for the mode."""
     from PIL import Image
 
     if image.mode.startswith("I"):  # 16 bits a pixel, some of it in 32-bit words
@@ -283,5 +294,6 @@ def to_rgb(image):
         return None
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+        behind = Image.new("RGBA", rgba.size, background)
+        return Image.alpha_composite(behind, rgba).convert("RGB")
     return image.convert("RGB")

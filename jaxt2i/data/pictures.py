@@ -8,7 +8,7 @@ it: boxes, masks of objects, classes of pixels.
 import dataclasses
 import math
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 
 import numpy as np
 
@@ -22,12 +22,16 @@ RESIZE = {
     "bilinear": "BILINEAR",
     "bicubic": "BICUBIC",
 }
-CROPS = ("centre", "none", "random", "random_stretched")
+CROPS = ("centre", "none", "random", "random_stretched", "pad")
 # How JPEGs of the training split are decoded: every pixel; no larger than twice what they are
 # resized to; or by `jaxt2i.data.native`.
 DECODE = ("exact", "draft", "native")
 # StackGAN's margin around a random crop: the shorter side is 76 where the crop is 64.
 MARGIN = 76 / 64
+# What lies behind transparent parts, and beside a picture that is padded.
+BACKGROUND = "white"
+# Share of a picture's longer side, percent, that the centre crop may cut away without a word.
+LOSS_PERCENT = 25
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,10 +41,12 @@ class View:
     Attributes:
       cut: left, top, right, bottom of the part that is used, whole pixels of the picture.
       scaled: width and height that the part is resized to, pixels.
-      left: left border of the crop in the resized part, pixels.
+      left: left border of the crop in the resized part, pixels; negative where it lies outside,
+        and the crop shows a background there.
       top: its upper border.
       size: its width and height, pixels.
       mirrored: whether left and right are exchanged at the end.
+      background: red, green and blue, 0..255.
     """
 
     cut: tuple[int, int, int, int]
@@ -49,6 +55,7 @@ class View:
     top: int
     size: tuple[int, int]
     mirrored: bool = False
+    background: tuple[int, int, int] = (255, 255, 255)
 
     def scale(self, image, resize: str, size: tuple[int, int] | None = None):
         """The part that is used, resized: what a cache may keep, as it knows no chance.
@@ -90,19 +97,50 @@ class View:
     def crop(self, scaled) -> np.ndarray:
         """The crop of a picture that `scale` returned: uint8 [height, width, ...]."""
         width, height = self.size
-        rows = np.asarray(scaled)[self.top : self.top + height, self.left : self.left + width]
+        top, left = max(self.top, 0), max(self.left, 0)
+        rows = np.asarray(scaled)[top : self.top + height, left : self.left + width]
+        if self.is_padded:
+            inside, out = rows, np.empty((height, width, 3), np.uint8)
+            left, top, right, bottom = self.place
+            out[:] = self.background
+            out[top:bottom, left:right] = inside
+            rows = out
         return rows[:, ::-1] if self.mirrored else rows
+
+    @property
+    def place(self) -> tuple[int, int, int, int]:
+        """Left, top, right, bottom of what the crop has of the picture, pixels before a mirror."""
+        at, ends = (self.left, self.top), zip(self.scaled, self.size, strict=True)
+        right, bottom = (min(n - a, m) for a, (n, m) in zip(at, ends, strict=True))
+        return max(-self.left, 0), max(-self.top, 0), right, bottom
+
+    @property
+    def is_padded(self) -> bool:
+        """Whether some of the crop lies outside the picture."""
+        return self.place != (0, 0, *self.size)
 
     def show(self, image, resize: str) -> np.ndarray:
         """The crop of a PIL image: uint8 [height, width, 3]."""
         return self.crop(self.scale(image, resize))
 
     def shown(self) -> tuple[float, float, float, float]:
-        """Left, top, right, bottom of what the crop shows, pixels of the picture."""
+        """Left, top, right, bottom of what the crop shows, pixels of the picture.
+
+        Of a padded one they lie outside the picture.
+        """
         left, top, right, bottom = self.cut
         across, down = (right - left) / self.scaled[0], (bottom - top) / self.scaled[1]
         x, y = left + self.left * across, top + self.top * down
         return x, y, x + self.size[0] * across, y + self.size[1] * down
+
+    def clipped(self, boxes: np.ndarray) -> np.ndarray:
+        """The parts of boxes, as `boxes` gives them, that lie where the crop shows the picture."""
+        left, top, right, bottom = np.array(self.place) / [*self.size, *self.size]
+        if self.mirrored:
+            left, right = 1 - right, 1 - left
+        first = np.clip(boxes[:, :2], [left, top], [right, bottom])
+        last = np.clip(boxes[:, :2] + boxes[:, 2:], [left, top], [right, bottom])
+        return np.concatenate([first, last - first], 1)
 
     def boxes(self, boxes: np.ndarray) -> np.ndarray:
         """Where boxes lie in the crop, not cut at its border.
@@ -136,12 +174,15 @@ class View:
         image = Image.fromarray(np.asarray(mask, np.uint8) * 255)
         return self._resampled(image, (side, side), Image.Resampling.BOX)
 
-    def classes(self, classes: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
+    def classes(
+        self, classes: np.ndarray, size: tuple[int, int] | None = None, outside: int = 0
+    ) -> np.ndarray:
         """Classes of pixels as the crop shows them: the nearest pixel's.
 
         Args:
           classes: uint8 or int32 [H, W] of the picture.
           size: width and height of the result; None: those of the crop.
+          outside: the class of what lies outside the picture.
 
         Returns:
           [height, width], of the same type.
@@ -149,10 +190,19 @@ class View:
         from PIL import Image
 
         image = Image.fromarray(classes)
-        return self._resampled(image, size or self.size, Image.Resampling.NEAREST)
+        return self._resampled(image, size or self.size, Image.Resampling.NEAREST, outside)
 
-    def _resampled(self, image, size: tuple[int, int], method) -> np.ndarray:
-        out = np.asarray(image.resize(size, method, box=self.shown()))
+    def _resampled(self, image, size: tuple[int, int], method, outside: int = 0) -> np.ndarray:
+        from PIL import Image
+
+        left, top, right, bottom = shown = self.shown()
+        if self.is_padded:
+            # In the picture's own pixels first, so that areas are averaged as everywhere.
+            x, y = math.floor(left), math.floor(top)
+            whole = Image.new(image.mode, (math.ceil(right) - x, math.ceil(bottom) - y), outside)
+            whole.paste(image.crop(self.cut), (self.cut[0] - x, self.cut[1] - y))
+            image, shown = whole, (left - x, top - y, right - x, bottom - y)
+        out = np.asarray(image.resize(size, method, box=shown))
         return out[:, ::-1] if self.mirrored else out
 
 
@@ -208,6 +258,21 @@ def centre(cut: tuple[int, int, int, int], size: tuple[int, int]) -> View:
     return View((left, top, left + keep[0], top + keep[1]), size, 0, 0, size)
 
 
+def padded(
+    cut: tuple[int, int, int, int],
+    size: tuple[int, int],
+    background: tuple[int, int, int] = (255, 255, 255),
+) -> View:
+    """All of a cut, as large as it fits, in the middle of a background; its aspect is kept."""
+    across, down, (width, height) = cut[2] - cut[0], cut[3] - cut[1], size
+    if across * height > down * width:
+        scaled = width, max(round(down * width / across), 1)
+    else:
+        scaled = max(round(across * height / down), 1), height
+    left, top = ((n - m) // 2 for n, m in zip(scaled, size, strict=True))
+    return View(cut, scaled, left, top, size, background=background)
+
+
 def stretched(cut: tuple[int, int, int, int], size: tuple[int, int]) -> View:
     """All of a cut; its aspect is not kept."""
     return View(cut, size, 0, 0, size)
@@ -254,6 +319,7 @@ def choose(
     size: tuple[int, int],
     chance: tuple[float, float, float] | None = None,
     margin: float = MARGIN,
+    background: tuple[int, int, int] = (255, 255, 255),
 ) -> View:
     """The view that config.data.crop asks for; without `chance`, random crops are centred.
 
@@ -263,10 +329,54 @@ def choose(
       size: width and height of the crop, pixels.
       chance: see `random`; None in evaluation.
       margin: see `random`.
+      background: red, green and blue beside a padded picture, 0..255.
     """
+    if crop == "pad":
+        return padded(cut, size, background)
     if crop.startswith("random") and chance is not None:
         return random(cut, size, chance, margin, crop == "random_stretched")
     return stretched(cut, size) if crop in ("none", "random_stretched") else centre(cut, size)
+
+
+def colour(name: str) -> tuple[int, int, int]:
+    """Red, green and blue, 0..255, of config.data.background.
+
+    Raises:
+      DataError: for a name that is no colour.
+    """
+    from PIL import ImageColor
+
+    try:
+        found = ImageColor.getrgb(name)
+    except (ValueError, AttributeError):
+        found = ()
+    if len(found) != 3:
+        raise DataError(
+            f"config.data.background is {name!r}; expected a colour without transparency, by name "
+            'or as "#rrggbb": "white", "black", "#808080"'
+        )
+    return found
+
+
+def cut_away(aspects: Mapping[str, int], size: tuple[int, int]) -> str:
+    """A sentence on the pictures of which the centre crop cuts much away; "" where there are none.
+
+    Args:
+      aspects: {width / height of pictures, as text: how many there are}.
+      size: width and height of the crop.
+    """
+    shape = size[0] / size[1]
+    shares = {ratio: min(float(ratio) / shape, shape / float(ratio)) for ratio in aspects}
+    # Rounded aspects must not put a picture over the limit.
+    lost = {r: 1 - share for r, share in shares.items() if 1 - share > LOSS_PERCENT / 100 + 0.005}
+    count, total = sum(aspects[r] for r in lost), sum(aspects.values())
+    if not count:
+        return ""
+    return (
+        f"data: {count} of {total} pictures lose more than {LOSS_PERCENT} % of a side to the "
+        f"centre crop, up to {max(lost.values()):.0%}; --config.data.crop=pad shows them whole, on "
+        "--config.data.background"
+    )
 
 
 class Framing:
@@ -284,6 +394,7 @@ class Framing:
         margin: float = MARGIN,
         cache_mb: float = 0,
         decode: str = "exact",
+        background: str = BACKGROUND,
     ):
         """Checks the choices.
 
@@ -294,6 +405,8 @@ class Framing:
           margin: see `random`.
           cache_mb: memory for resized pictures, MiB.
           decode: one of `DECODE`; "exact" alone gives Pillow's pixels.
+          background: a colour by name or as "#rrggbb": behind transparent parts, and beside
+            pictures that are padded.
 
         Raises:
           DataError: names the config line and what is known.
@@ -312,7 +425,7 @@ class Framing:
             )
         self.size = width, height
         self.crop, self.resize, self.margin = crop, resize, margin
-        self.decode = decode
+        self.decode, self.background = decode, colour(background)
         self._room = cache_mb * 2**20
         self._kept: dict[Hashable, tuple[tuple[int, int], np.ndarray]] = {}
         self._lock = threading.Lock()
@@ -325,7 +438,7 @@ class Framing:
     def view(self, size, chance=None, box=None) -> View:
         """The view of a picture of that width and height; see `choose` and `around`."""
         cut = whole(size) if box is None else around(size, box)
-        return choose(self.crop, cut, self.size, chance, self.margin)
+        return choose(self.crop, cut, self.size, chance, self.margin, self.background)
 
     def show(self, key: Hashable, read: Callable, chance=None, box=None) -> tuple:
         """A picture's crop, and the view that it shows.

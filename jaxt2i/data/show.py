@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxt2i.data import fonts
+
 # Tableau's colours, which stay apart on photographs.
 COLOURS = (
     *("#4e79a7", "#f28e2b", "#e15759", "#76b7b2", "#59a14f"),
@@ -45,6 +47,7 @@ def draw(tiles: list[Tile], file: str | Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    tiles, families = _with_letters(tiles)
     pixels = any("segmentation" in tile.example for tile in tiles)
     columns = max(1, min(len(tiles), math.ceil(math.sqrt(len(tiles)))))
     rows = math.ceil(len(tiles) / columns)
@@ -55,11 +58,36 @@ def draw(tiles: list[Tile], file: str | Path) -> None:
         axis.axis("off")
     for i, tile in enumerate(tiles):
         row, column = divmod(i, columns)
-        _picture(axes[row, column * across], tile)
+        _picture(axes[row, column * across], tile, families)
         if "segmentation" in tile.example:
             _classes(axes[row, column * across + 1], tile)
     FigureCanvasAgg(figure)
     figure.savefig(file)
+
+
+def _with_letters(tiles: list[Tile]) -> tuple[list[Tile], list[str]]:
+    """The tiles, their texts as fonts here can draw them, and the names of those fonts."""
+    from matplotlib import font_manager
+
+    count = len(tiles)
+    names = list(dict.fromkeys(name for tile in tiles for name in tile.names))
+    said, needed = fonts.fitted(
+        [*(tile.caption for tile in tiles), *(tile.title for tile in tiles), *names]
+    )
+    for font in needed:
+        font_manager.fontManager.addfont(font)
+    families = [font_manager.FontProperties(fname=font).get_name() for font in needed]
+    shown = dict(zip(names, said[2 * count :], strict=True))
+    fitted = [
+        dataclasses.replace(
+            tile,
+            caption=said[i],
+            title=said[count + i],
+            names=tuple(shown[name] for name in tile.names),
+        )
+        for i, tile in enumerate(tiles)
+    ]
+    return fitted, families
 
 
 def _extent(tile: Tile) -> tuple[float, float, float, float]:
@@ -67,7 +95,7 @@ def _extent(tile: Tile) -> tuple[float, float, float, float]:
     return 0, width / max(tile.size), height / max(tile.size), 0
 
 
-def _picture(axis, tile: Tile) -> None:
+def _picture(axis, tile: Tile, families: list[str]) -> None:
     from matplotlib.patches import Rectangle
 
     example, (_, width, height, _) = tile.example, _extent(tile)
@@ -97,6 +125,7 @@ def _picture(axis, tile: Tile) -> None:
             y * height,
             name,
             fontsize=6,
+            family=families,
             color="white",
             va="top",
             bbox={"facecolor": colour, "edgecolor": "none", "pad": 0.8},
@@ -106,9 +135,10 @@ def _picture(axis, tile: Tile) -> None:
         x, y, w, h = tile.subject
         style = {"fill": False, "edgecolor": "white", "linestyle": "--"}
         axis.add_patch(Rectangle((x * width, y * height), w * width, h * height, **style))
-    axis.set_title(textwrap.shorten(tile.title, 44, placeholder="…"), fontsize=6)
-    below = "\n".join(textwrap.wrap(tile.caption, 42)[:5])
-    axis.text(0, height * 1.02, below, fontsize=6.5, va="top")
+    axis.set_title(textwrap.shorten(tile.title, 44, placeholder="…"), fontsize=6, family=families)
+    broad = 42 // (1 + fonts.is_wide(tile.caption))
+    below = "\n".join(textwrap.wrap(tile.caption, broad)[:5])
+    axis.text(0, height * 1.02, below, fontsize=6.5, va="top", family=families)
 
 
 def _classes(axis, tile: Tile) -> None:

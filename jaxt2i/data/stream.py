@@ -148,7 +148,8 @@ class Stream:
         tf, pipeline = tensorflow(), self.pipeline
         calls, failures = _Calls(), {}
         # Of no rows.
-        nothing = [np.zeros((0, 6) if kind == np.int32 else 0, kind) for kind in kinds]
+        shape = {np.dtype(np.int32): (0, native.PLAN)}
+        nothing = [np.zeros(shape.get(kind, 0), kind) for kind in kinds]
 
         def read(position: np.ndarray) -> list[np.ndarray]:
             step = int(position) // pipeline.sizes.batch

@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -20,7 +21,10 @@ from jaxt2i.data.order import mix, permuted
 from jaxt2i.data.pictures import Framing
 from jaxt2i.data.schema import DataError
 from jaxt2i.data.sources import records
-from jaxt2i.data.sources.folders import METADATA, Skips, list_files, metadata_captions, read_sidecar
+from jaxt2i.data.sources.base import NO_CAPTION, Skips
+from jaxt2i.data.sources.captions import sidecar
+from jaxt2i.data.sources.pairing import Pairs, pair
+from jaxt2i.data.sources.stored import Store
 from jaxt2i.metrics.statistics import fingerprint
 
 # (rows of the set, their pictures [n, H, W, 3]: uint8, or float32 0..255 where nothing is rounded).
@@ -112,9 +116,11 @@ def of_folder(
 ) -> Set:
     """All images below a folder, sorted by name, with their captions where there are any.
 
+    Captions without an image are told, by name; so are images without a caption, where others have
+    one.
+
     Args:
-      path: searched recursively; a.txt beside a.png, or metadata.jsonl / metadata.csv, as
-        `config.data.source=folder` reads them.
+      path: searched recursively; in any of the layouts that `config.data.source=folder` reads.
       resolution: cut the centre square and resize it, pixels; 0 leaves pictures as they are.
       resize: how.
       strict: captions for some pictures alone are an error; else the set has none, and says why.
@@ -125,16 +131,17 @@ def of_folder(
     root = Path(path)
     if not root.is_dir():
         raise DataError(f"{path} is no folder of images")
-    skipped = Skips()
-    files = list_files(root, skipped)
-    names = [name for name in files if name.lower().endswith(images.SUFFIXES)]
+    skipped, met = Skips(), Skips()
+    store = Store(root, skipped)
+    pairs = pair(store, "", met)
+    names = sorted([*pairs.images, *pairs.mute])
     if not names:
-        raise DataError(f"{path} holds {len(files)} files and no image")
+        raise DataError(f"{path} holds {len(store.files)} files and no image")
     framing = Framing(resolution, "centre", resize) if resolution else None
 
     def read(name: str) -> np.ndarray | images.Unreadable:
         try:
-            picture = images.read_rgb(root / name)
+            picture = images.read_rgb(store.read(name), name=str(root / name))
         except images.Unreadable as error:
             return error
         return framing.view(picture.size).show(picture, resize) if framing else np.asarray(picture)
@@ -142,14 +149,24 @@ def of_folder(
     def batches(batch: int, rows: Sequence[int]) -> Iterator[Batch]:
         return by_size(_read_ahead([(r, names[r]) for r in rows], read, skipped), batch)
 
+    captions = _captions(store, pairs, met)
     texts, lacking = None, ""
-    try:
-        texts = _captions(root, names, files, skipped)
-    except DataError as error:
-        if strict:
-            raise
-        lacking = str(error)
-    digest = fingerprint(f"{name} {files[name]}" for name in names)
+    if len(captions) == len(names):
+        texts = tuple(captions[name] for name in names)
+    elif captions:
+        without = next(name for name in names if name not in captions)
+        lacking = (
+            f"{root}: {len(names) - len(captions)} of {len(names)} images have no caption, such as "
+            f"{without}; give all of them one, or none"
+        )
+    if not captions:  # nobody meant to give any
+        met.counts.pop(NO_CAPTION, None)
+    if met.counts:
+        said = "; ".join([f"data: {root}: left out: {met}", *pairs.unmet[:1]])
+        print(said, file=sys.stderr, flush=True)
+    if lacking and strict:
+        raise DataError(lacking)
+    digest = fingerprint(f"{name} {about}" for name, about in store.files.items())
     return Set(
         str(path),
         len(names),
@@ -162,36 +179,18 @@ def of_folder(
     )
 
 
-def _captions(
-    root: Path, names: Sequence[str], files: Mapping[str, Any], skipped: Skips
-) -> tuple[str, ...] | None:
-    """One caption of every picture; None where there is none at all.
-
-    Raises:
-      DataError: where some have none.
-    """
-    has_metadata = any(name.rsplit("/", 1)[-1] in METADATA for name in files)
-    known = metadata_captions(root, files, skipped) if has_metadata else {}
-
-    def caption(name: str) -> str | None:
-        if name in known:
-            return known[name][0]
-        beside = root / (os.path.splitext(name)[0] + ".txt")
+def _captions(store: Store, pairs: Pairs, skips: Skips) -> dict[str, str]:
+    """The first caption of every image that has one that can be read."""
+    found = {}
+    for image, text in zip(pairs.images, pairs.texts, strict=True):
+        if isinstance(text, list):
+            found[image] = text[0]
+            continue
         try:
-            return read_sidecar(beside)[0] if beside.is_file() else None
-        except images.Unreadable:  # an empty one
-            return None
-
-    texts = [caption(name) for name in names]
-    lacking = [name for name, text in zip(names, texts, strict=True) if text is None]
-    if len(lacking) == len(names):
-        return None
-    if lacking:
-        raise DataError(
-            f"{root}: {len(lacking)} of {len(names)} images have no caption, such as "
-            f"{lacking[0]}; give all of them one, or none"
-        )
-    return tuple(texts)
+            found[image] = sidecar(store.read(text), str(store.root / text)).texts[0]
+        except images.Unreadable as error:
+            skips.add(os.path.relpath(error.name, store.root), error.reason)
+    return found
 
 
 def _read_ahead(wanted: Sequence, read: Callable, skipped: Skips) -> Iterator:

@@ -98,6 +98,7 @@ def data_lines(config: ConfigDict) -> tuple[int | None, list[str]]:
     if data.source in SOURCES and any(there(p) != THERE for p in folders):
         return None, lines
     source = run.source(data.split)
+    lines += filter(None, [getattr(source, "cut_away", str)()])
     epoch = run.pipeline(source, config.batch_size, run.method.needs).order.size
     lines.append(f"{data.split}: {f'{epoch:,} examples an epoch' if epoch else 'no end'}")
     return epoch, lines

@@ -19,6 +19,7 @@ import jax
 import numpy as np
 from etils import epath
 
+from jaxt2i.data import fonts
 from jaxt2i.engine.method import Method, Tree
 from jaxt2i.engine.state import State, count
 from jaxt2i.run.curves import Curve, draw_curves
@@ -175,20 +176,20 @@ def grid(images: np.ndarray, captions: Sequence[str], columns: int = 0):
       captions: N strings.
       columns: pictures a row; 0 chooses.
     """
-    from PIL import Image, ImageDraw, ImageFont
+    from PIL import Image, ImageDraw
 
     n, height, width, _ = images.shape
     columns = columns or min(n, max(1, round(math.sqrt(n * 1.3))))
     scale = max(1, -(-128 // width))
-    font = ImageFont.load_default(11)
+    captions, needed = fonts.fitted(captions)
     cell, pad = width * scale, 6
     text_width = max(10, int(cell / 5.6))
-    wrapped = [textwrap.wrap(c, text_width)[:4] or [""] for c in captions]
+    wrapped = [textwrap.wrap(c, text_width // (1 + fonts.is_wide(c)))[:4] or [""] for c in captions]
     text_height = 13 * max(map(len, wrapped)) + 4
     rows = -(-n // columns)
     size = (columns * (cell + pad) + pad, rows * (height * scale + text_height + pad) + pad)
     sheet = Image.new("RGB", size, (255, 255, 255))
-    draw = ImageDraw.Draw(sheet)
+    write = _writer(ImageDraw.Draw(sheet), needed)
     for i in range(n):
         x = pad + (i % columns) * (cell + pad)
         y = pad + (i // columns) * (height * scale + text_height + pad)
@@ -197,8 +198,25 @@ def grid(images: np.ndarray, captions: Sequence[str], columns: int = 0):
             tile = tile.resize((cell, height * scale), Image.Resampling.NEAREST)
         sheet.paste(tile, (x, y))
         for row, line in enumerate(wrapped[i]):
-            draw.text((x, y + height * scale + 2 + 13 * row), line, (40, 40, 40), font)
+            write(x, y + height * scale + 2 + 13 * row, line)
     return sheet
+
+
+def _writer(draw, needed: Sequence[Any]) -> Callable[[int, int, str], None]:
+    """Writes a line at a place of a sheet, with the plain font as far as it has the letters."""
+    from PIL import ImageFont
+
+    faces = [ImageFont.load_default(11), *(ImageFont.truetype(font, 11) for font in needed)]
+    # The plain one has Latin letters.
+    known = [frozenset(range(0x250)), *map(fonts.letters, needed)]
+
+    def write(x: int, y: int, line: str) -> None:
+        for face, piece in fonts.runs(line, known):
+            # By the baseline, which fonts share.
+            draw.text((x, y + 10), piece, (40, 40, 40), faces[face], anchor="ls")
+            x += faces[face].getlength(piece)
+
+    return write
 
 
 def save_curves(

@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 
 from jaxt2i.config import ConfigError
 from jaxt2i.data import conditions, pipeline, schema, sources, tokenize
+from jaxt2i.data.pictures import BACKGROUND
 from jaxt2i.data.readable import readable
 from jaxt2i.encoders import pretrained
 from jaxt2i.engine import draw, loop, mesh
@@ -149,6 +150,7 @@ class Run:
             root=root,
             crop=data.crop,
             resize=data.resize,
+            background=data.get("background", BACKGROUND),
             object_order=data.object_order,
         )
 

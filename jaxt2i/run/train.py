@@ -84,6 +84,8 @@ def train(config: ConfigDict, workdir: Path, command: str) -> None:
         )
     score_data = run.pipeline(held_out, score_rows, method.needs, caption="first")
     settings.note_changes(workdir, config)
+    if said := getattr(source, "cut_away", str)():
+        log.say(said)
     log.say(f"work directory: {workdir}", *method.notes, *own.strangers(config))
     settings.write_config(workdir, config, command)
     facts.write(workdir, told, config.data.tokenizer)

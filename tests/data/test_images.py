@@ -197,7 +197,16 @@ def test_the_quick_way_stays_quick(monkeypatch):
     assert images.open_rgb(plain[:2] + others + plain[2:], name="a")[1] == (40, 24)
 
 
-def test_heic_is_named(tmp_path):
-    for brand in (b"heic", b"mif1"):
-        with pytest.raises(images.Unreadable, match="HEIC, which is not read; convert it to JPEG"):
-            images.read_rgb(b"\0\0\0\x18ftyp" + brand + bytes(50), name="a.jpg")
+def test_heic_is_read_or_named(monkeypatch):
+    whole = io.BytesIO()
+    images.formats()
+    Image.new("RGB", (20, 18), "red").save(whole, "HEIF", quality=90)
+    assert images.read_rgb(whole.getvalue(), name="a.jpg").size == (20, 18)
+    damaged = [b"\0\0\0\x18ftyp" + brand + bytes(50) for brand in (b"heic", b"mif1")]
+    for content in damaged:
+        with pytest.raises(images.Unreadable, match=images.CORRUPT):
+            images.read_rgb(content, name="a.jpg")
+    monkeypatch.setattr(images, "formats", lambda: ("JPEG",))
+    for content in [*damaged, whole.getvalue()]:
+        with pytest.raises(images.Unreadable, match="HEIC, which needs pillow-heif"):
+            images.read_rgb(content, name="a.jpg")

@@ -1,5 +1,7 @@
 """Views: what happens to a picture happens to its boxes, masks and classes."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,7 +11,6 @@ from PIL import Image
 from jaxt2i.data import pictures
 from jaxt2i.data.pictures import Framing, View
 from jaxt2i.data.schema import DataError
-from jaxt2i.data.sources.records import clipped
 
 SIDES = st.integers(20, 90)
 OUT = st.integers(16, 64)
@@ -26,7 +27,8 @@ def views(draw):
         cut = pictures.around(size, box)
     crop = draw(st.sampled_from(pictures.CROPS))
     chance = draw(st.none() | CHANCE)
-    return size, pictures.choose(crop, cut, (draw(OUT), draw(OUT)), chance)
+    out = draw(OUT), draw(OUT)
+    return size, pictures.choose(crop, cut, out, chance, background=(0, 0, 0))
 
 
 def painted(size, box):
@@ -45,7 +47,7 @@ def test_boxes_masks_and_classes_follow_the_picture(given_view, data):
     w, h = (data.draw(st.integers(8, n - at)) for n, at in zip(size, (x, y), strict=True))
     image = painted(size, (x, y, w, h))
     shown = view.show(Image.fromarray(image), "bilinear")[..., 0] >= 128
-    box = clipped(view.boxes(np.array([[x, y, w, h]], float)))[0] * [*view.size, *view.size]
+    box = view.clipped(view.boxes(np.array([[x, y, w, h]], float)))[0] * [*view.size, *view.size]
     left, top = box[:2]
     right, bottom = box[:2] + box[2:]
     across, down = (np.arange(n) + 0.5 for n in view.size)
@@ -69,18 +71,26 @@ def test_boxes_masks_and_classes_follow_the_picture(given_view, data):
 def test_mirrored_boxes_are_mirror_images(given_view, boxes):
     _, view = given_view
     boxes = np.abs(np.array(boxes, float).reshape(-1, 4))
-    other = View(view.cut, view.scaled, view.left, view.top, view.size, not view.mirrored)
-    here, there = view.boxes(boxes), other.boxes(boxes)
+    other = dataclasses.replace(view, mirrored=not view.mirrored)
+    for of in (View.boxes, lambda v, b: v.clipped(v.boxes(b))):
+        mirrored(of(view, boxes), of(other, boxes))
+
+
+def mirrored(here, there):
     np.testing.assert_allclose(there[:, 0], 1 - here[:, 0] - here[:, 2], atol=1e-9)
-    np.testing.assert_allclose(there[:, 1:], here[:, 1:])
+    np.testing.assert_allclose(there[:, 1:], here[:, 1:], atol=1e-9)
 
 
 @given(views())
 def test_a_view_stays_inside_the_picture(given_view):
     size, view = given_view
-    left, top, right, bottom = view.shown()
+    left, top, right, bottom = view.cut if view.is_padded else view.shown()
     assert -1e-9 <= left < right <= size[0] + 1e-9
     assert -1e-9 <= top < bottom <= size[1] + 1e-9
+    if view.is_padded:  # and all of the picture inside the view
+        assert -view.size[0] < view.left <= 0 <= view.size[0] - view.scaled[0]
+        assert -view.size[1] < view.top <= 0 <= view.size[1] - view.scaled[1]
+        return
     assert 0 <= view.left <= view.scaled[0] - view.size[0]
     assert 0 <= view.top <= view.scaled[1] - view.size[1]
 

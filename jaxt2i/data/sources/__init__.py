@@ -57,6 +57,7 @@ def _folder(data_config, resolution: int, split: str, workdir):
         framing(data_config, resolution, split, data_config.cache_mb),
         report=Path(workdir) / name if workdir is not None else None,
         part=part,
+        languages=tuple(data_config.languages),
     )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxt2i.data.decoding import NOT_UTF8, decoded
-from jaxt2i.data.pictures import Framing
+from jaxt2i.data.pictures import BACKGROUND, Framing
 
 # Folder names that stand for a split, and the splits that may stand in for it, nearest first.
 SPLITS = {
@@ -111,7 +111,9 @@ def framing(data_config, resolution: int, split: str, cache_mb: float = 0) -> Fr
     """What part of a picture `config.data` shows; held-out pictures are always exact."""
     c = data_config
     decode = c.decode if split == "train" else "exact"
-    return Framing(resolution, c.crop, c.resize, c.margin, cache_mb, decode)
+    # Runs from before this setting have none.
+    behind = c.get("background", BACKGROUND)
+    return Framing(resolution, c.crop, c.resize, c.margin, cache_mb, decode, behind)
 
 
 def write_report(file: Path, report: dict[str, Any]) -> None:

@@ -1,206 +1,70 @@
 """A folder of captioned images as a source."""
 
 import collections
-import dataclasses
 import hashlib
-import itertools
 import json
 import os
-import posixpath
 import sys
 import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxt2i.data.decoding import NOT_UTF8
 from jaxt2i.data.images import MAX_PIXELS, SUFFIXES, SYSTEM, UNREAD, Unreadable, open_rgb
-from jaxt2i.data.pictures import Framing
+from jaxt2i.data.pictures import Framing, cut_away
 from jaxt2i.data.progress import Progress
 from jaxt2i.data.schema import DataError
-from jaxt2i.data.sources.base import (
-    NO_CAPTION,
-    NO_IMAGE,
-    NO_TEXT,
-    OUTSIDE,
-    SPLITS,
-    STAND_INS,
-    Skips,
-    clean_captions,
-    nearest,
-    write_report,
-)
-from jaxt2i.data.sources.captions import METADATA, read_metadata, sidecar
-from jaxt2i.data.sources.files import tree
-from jaxt2i.data.sources.meeting import ARCHIVES, Names, places
+from jaxt2i.data.sources import tables
+from jaxt2i.data.sources.base import NO_CAPTION, SPLITS, STAND_INS, Skips, nearest, write_report
+from jaxt2i.data.sources.captions import METADATA, sidecar
+from jaxt2i.data.sources.meeting import ARCHIVES
+from jaxt2i.data.sources.pairing import Pairs, ends_in, pair, table_part
+from jaxt2i.data.sources.stored import ZIP, Store
 
 # Of pairing and checking, so that a report of earlier ones is not taken for one of these.
-RULES = 2
-# Names that found no partner and are told, of each kind; and those of them in an error.
-TOLD, IN_ERROR = 5, 2
+RULES = 3
+# Files that a scan depends on.
+COUNTED = (*SUFFIXES, *UNREAD, *ARCHIVES, ZIP, *tables.SUFFIXES, ".txt", *METADATA)
+# Names that found no partner in an error; languages on the screen.
+IN_ERROR, IN_LINE = 2, 5
 LAYOUTS = (
     "expected images with captions in one of these layouts: a.jpg beside a.txt, one caption a "
-    "line; or metadata.jsonl or metadata.csv with file_name and text. "
-    "Set --config.data.path=DIR"
+    "line; metadata.jsonl, .csv or .parquet with file_name and text; or tables of pictures and "
+    "texts, as Hugging Face's datasets keep them. Set --config.data.path=DIR"
 )
-
-
-# --- The folder --------------------------------------------------------------------------------
 
 
 def read_sidecar(file: Path) -> list[str]:
     """Captions of a text file; says which lines are left out, and raises as `sidecar` does."""
-    texts, bad = sidecar(file)
-    for number in bad:
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise Unreadable(file, SYSTEM) from error
+    found = sidecar(content, str(file))
+    for number in found.bad:
         print(f"data: {file}:{number}: {NOT_UTF8}; left out", file=sys.stderr)
-    return texts
+    return found.texts
 
 
-def list_files(root: Path, skips: Skips) -> dict[str, tuple[int, int]]:
-    """{name relative to root, "/" between parts: (bytes, mtime in ns)}, as `files.tree` orders it.
-
-    What cannot be opened is counted.
-    """
-    found, refused = tree(root)
-    for name in refused:
-        skips.add(name, SYSTEM)
-    return {name: (state.st_size, state.st_mtime_ns) for name, state in found.items()}
-
-
-@dataclasses.dataclass
-class Pairs:
-    """Images and where their captions are: a text file's name, or the captions themselves.
+class Verdict(NamedTuple):
+    """What a usable pair holds.
 
     Attributes:
-      images: those with a caption.
-      texts: of each.
-      count: all images, those among them that are not read here.
-      unused: images without a pair, by reason.
-      unmet: sentences on the first names that found no partner.
+      size: width and height of its picture, pixels.
+      captions: how many there are.
+      bad: lines of its text file that are none.
+      spoken: see `captions.Captions`.
     """
 
-    images: list[str] = dataclasses.field(default_factory=list)
-    texts: list[str | list[str]] = dataclasses.field(default_factory=list)
-    count: int = 0
-    unused: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
-    unmet: list[str] = dataclasses.field(default_factory=list)
-
-
-def metadata_captions(
-    root: Path, names: Iterable[str], skips: Skips, astray: dict[str, str] | None = None
-) -> dict[str, list[str]]:
-    """The captions of every metadata file below root.
-
-    Names in it count from its folder or from root, and may be spelled as Windows or macOS do.
-
-    Args:
-      root: the folder.
-      names: relative names of its files, sorted.
-      skips: takes the lines that cannot be used.
-      astray: takes {place where an image should be and is not: "FILE:LINE"}.
-
-    Returns:
-      {image's relative name: captions}.
-    """
-    names = list(names)
-    known, captions = Names(n for n in names if _ends_in(n, (*SUFFIXES, *UNREAD))), {}
-    for name in names:
-        if posixpath.basename(name) not in METADATA:
-            continue
-        for line, reason, file_name, texts in read_metadata(root / name):
-            where = f"{name}:{line}"
-            if reason:
-                skips.add(where, reason)
-                continue
-            candidates = places(file_name, posixpath.dirname(name))
-            found = next(filter(None, map(known.find, candidates)), None)
-            if not candidates:
-                skips.add(f"{where}: {file_name}", OUTSIDE)
-            elif not (clean := clean_captions(texts)):
-                skips.add(f"{where}: {file_name}", NO_TEXT)
-            elif found is not None:
-                captions.setdefault(found, []).extend(clean)
-            elif astray is not None:
-                astray.setdefault(candidates[0], where)
-    return captions
-
-
-def _ends_in(name: str, suffixes: Iterable[str]) -> bool:
-    return name.lower().endswith(tuple(suffixes))
-
-
-def _stem(name: str) -> str:
-    return posixpath.splitext(name)[0]
-
-
-def pair(root: Path, names: Iterable[str], part: str, skips: Skips) -> Pairs:
-    """Pairs images with captions by name, without opening either.
-
-    Args:
-      root: the folder.
-      names: relative names of its files, sorted.
-      part: only what lies below this folder of root; "" for everything.
-      skips: takes what finds no partner.
-    """
-    names = list(names)
-    inside = [n for n in names if n.startswith(part + "/")] if part else names
-    images = [name for name in inside if _ends_in(name, SUFFIXES)]
-    strange = [name for name in inside if _ends_in(name, UNREAD)]
-    sidecars = {_stem(name): name for name in inside if _ends_in(name, (".txt",))}
-    astray: dict[str, str] = {}
-    captions = metadata_captions(root, names, skips, astray)
-    if part:
-        astray = {n: where for n, where in astray.items() if n.startswith(part + "/")}
-    pairs, beside = Pairs(count=len(images) + len(strange)), Names(sidecars)
-    mute = []
-    for image in images:
-        stem = beside.find(_stem(image))
-        text = captions.get(image) or sidecars.get(stem)
-        if text is None:
-            mute.append(image)
-            continue
-        pairs.images.append(image)
-        pairs.texts.append(text)
-    for image in strange:
-        reason = UNREAD[posixpath.splitext(image)[1].lower()]
-        skips.add(image, reason)
-        pairs.unused[reason] += 1
-    for image in mute:
-        skips.add(image, NO_CAPTION)
-        pairs.unused[NO_CAPTION] += 1
-    stems = Names(map(_stem, images + strange))
-    strays = [name for stem, name in sidecars.items() if stems.find(stem) is None]
-    for name in strays + list(astray):
-        skips.add(name, NO_IMAGE)
-    if astray or strays or not images:
-        pairs.unmet += [
-            f"{name} is not unpacked: unpack it here" for name in inside if _ends_in(name, ARCHIVES)
-        ][:TOLD]
-    pairs.unmet += _unmet(images + strange, mute, strays, astray, list(sidecars.values()))
-    return pairs
-
-
-def _unmet(images, mute, strays, astray, texts) -> list[str]:
-    """Sentences on the first captions without an image and images without a caption."""
-    known, beside = Names(images), Names(texts)
-    lines = [
-        f"{where} names an image {name!r}, which is not there: {known.nearest(name)}"
-        for name, where in itertools.islice(astray.items(), TOLD)
-    ]
-    lines += [
-        f"{name} has no image of that name beside it: {known.nearest(name, False)}"
-        for name in strays[:TOLD]
-    ]
-    if texts:
-        lines += [
-            f"{name} has no text file of that name: {beside.nearest(name, False)}"
-            for name in mute[:TOLD]
-        ]
-    return lines
+    size: tuple[int, int]
+    captions: int
+    bad: tuple[int, ...]
+    spoken: Mapping[str, int]
 
 
 class Folder:
@@ -228,6 +92,7 @@ class Folder:
         max_pixels: int = MAX_PIXELS,
         report: str | Path | None = None,
         part: str = "",
+        languages: Sequence[str] = (),
     ):
         """Finds, pairs and checks the files.
 
@@ -237,7 +102,8 @@ class Folder:
           min_side: smaller images are skipped, pixels.
           max_pixels: larger images are skipped, by their header; Pillow's own limit holds too.
           report: JSON file of what was skipped and why; also the cache of the scan.
-          part: use only the images below this folder of `path`.
+          part: use only the images below this folder of `path`, or of tables of this name.
+          languages: see `captions.sidecar`.
 
         Raises:
           DataError: when nothing can be used: names the path, what was seen, what was expected.
@@ -248,13 +114,17 @@ class Folder:
             raise DataError(f"config.data.path is {str(path)!r}, which does not exist; {LAYOUTS}")
         if not self.root.is_dir():
             raise DataError(f"{path} is a file, not a directory; {LAYOUTS}")
+        self.languages = tuple(languages)
         skips = Skips()
-        files = list_files(self.root, skips)
-        pairs = pair(self.root, files, part, skips)
+        self._store = Store(self.root, skips)
+        files = self._store.files
+        pairs = pair(self._store, part, skips)
         digest = self._digest(files, part)
         kept = _cached(report, digest)
         self.report = kept or self._scan(pairs, digest, skips, report)
         if kept and (said := self._summary(report)):
+            print(said, file=sys.stderr)
+        if said := self._languages():
             print(said, file=sys.stderr)
         rejected = set(self.report["rejected"])
         usable = [i for i in range(len(pairs.images)) if i not in rejected]
@@ -295,50 +165,56 @@ class Folder:
         return "; ".join(said) + (f": {file}" if file is not None else "")
 
     def _digest(self, files: dict[str, tuple[int, int]], part: str) -> str:
-        how = [RULES, part, self.min_side, self.max_pixels]
+        how = [RULES, part, self.min_side, self.max_pixels, self.languages]
         digest = hashlib.sha256(json.dumps(how).encode())
         for name, (size, mtime) in files.items():
             # Others, our own report among them, may change without a new scan.
-            if _ends_in(name, (*SUFFIXES, *UNREAD, *ARCHIVES, ".txt", *METADATA)):
+            if ends_in(name, COUNTED):
                 digest.update(os.fsencode(f"{name}\0{size}\0{mtime}\n"))
         return digest.hexdigest()
 
-    def _check(self, image: str, text: str | list[str]) -> tuple[str, str] | tuple[int, list[int]]:
-        """(file, reason) for a pair that cannot be used.
-
-        Else (number of its captions, lines of its text file that are none).
-        """
+    def _check(self, image: str, text: str | list[str]) -> Verdict | tuple[str, str]:
+        """What a pair holds, or (file, reason) where it cannot be used."""
         try:
-            self._open(image)
+            _, size = self._open(image)
         except Unreadable as error:
-            return image, error.reason
+            return self._relative(error.name), error.reason
         if isinstance(text, list):
-            return len(text), []
+            return Verdict(size, len(text), (), {"": len(text)})
         try:
-            texts, bad = sidecar(self.root / text)
-            return len(texts), bad
+            found = self._sidecar(text)
         except Unreadable as error:
-            return os.path.relpath(error.name, self.root), error.reason
+            return self._relative(error.name), error.reason
+        return Verdict(size, len(found.texts), tuple(found.bad), found.spoken)
+
+    def _relative(self, name: str) -> str:
+        return os.path.relpath(name, self.root)
 
     def _scan(self, pairs: Pairs, digest: str, skips: Skips, file) -> dict[str, Any]:
         start = time.monotonic()
-        rejected, per_image, unused = [], collections.Counter(), pairs.unused.copy()
+        rejected, unused = [], pairs.unused.copy()
+        per_image, aspects, spoken = (collections.Counter() for _ in range(3))
         progress = Progress(f"checking the images of {self.root}", len(pairs.images))
-        for i, (first, second) in enumerate(self._verdicts(pairs, progress)):
-            if isinstance(first, int):
-                per_image[first] += 1
-                for line in second:
+        for i, verdict in enumerate(self._verdicts(pairs, progress)):
+            if isinstance(verdict, Verdict):
+                per_image[verdict.captions] += 1
+                aspects[f"{verdict.size[0] / verdict.size[1]:.2f}"] += 1
+                spoken.update(verdict.spoken)
+                for line in verdict.bad:
                     skips.add(f"{pairs.texts[i]}:{line}", NOT_UTF8)
             else:
                 rejected.append(i)
-                unused[second] += 1
-                skips.add(first, second)
+                unused[verdict[1]] += 1
+                skips.add(*verdict)
         self.report = {
             "path": str(self.root),
             "images": pairs.count,
             "usable": len(pairs.images) - len(rejected),
             "unused_images": dict(unused.most_common()),
             "captions_per_image": {str(n): per_image[n] for n in sorted(per_image)},
+            "languages": dict(spoken.most_common()),
+            "aspects": dict(sorted(aspects.items())),
+            "archives": self._store.archives,
             "skipped": dict(skips.counts.most_common()),
             "skipped_files": skips.listed,
             "unmet": pairs.unmet,
@@ -361,15 +237,45 @@ class Folder:
             for first in range(0, total, chunk):
                 now = slice(first, first + chunk)
                 for verdict in pool.map(self._check, pairs.images[now], pairs.texts[now]):
-                    progress.step(not isinstance(verdict[0], int))
+                    progress.step(not isinstance(verdict, Verdict))
                     yield verdict
 
     def _open(self, image: str, need=None):
         limits = {"min_side": self.min_side, "max_pixels": self.max_pixels}
-        return open_rgb(self.root / image, need, **limits)
+        how = {"name": str(self.root / image), "background": self.framing.background}
+        return open_rgb(self._store.read(image), need, **how, **limits)
+
+    def _sidecar(self, text: str):
+        return sidecar(self._store.read(text), str(self.root / text), self.languages)
 
     def _captions(self, text: str | list[str]) -> list[str]:
-        return text if isinstance(text, list) else sidecar(self.root / text)[0]
+        return text if isinstance(text, list) else self._sidecar(text).texts
+
+    def _languages(self) -> str:
+        """What languages the captions are in, where their files say so; else ""."""
+        spoken = collections.Counter(self.report["languages"])
+        mute = spoken.pop("", 0)
+        if self.languages:
+            if not mute:
+                return ""
+            return (
+                f"data: {self.root}: {mute} captions do not say their language and are used, "
+                f"whatever config.data.languages asks for"
+            )
+        if len(spoken) < 2:
+            return ""
+        most = ", ".join(f"{n} {name}" for name, n in spoken.most_common(IN_LINE))
+        return (
+            f"data: {self.root}: captions in {len(spoken)} languages are used ({most}"
+            f"{', ...' if len(spoken) > IN_LINE else ''}); --config.data.languages='(\"en\",)' "
+            "takes those of one"
+        )
+
+    def cut_away(self) -> str:
+        """A sentence on pictures of which the crop shows much less than all; "" where none are."""
+        if self.framing.crop != "centre":
+            return ""
+        return cut_away(self.report["aspects"], self.framing.size)
 
     def name(self, index: int) -> str:
         """The image's name, relative to the folder."""
@@ -423,20 +329,25 @@ def _cached(file: str | Path | None, digest: str) -> dict[str, Any] | None:
 
 
 def split_folder(root: Path, split: str) -> str:
-    """The folder of root that holds a split; "" where root is not divided into splits.
+    """The part of root that holds a split; "" where root is not divided into splits.
 
-    Root is divided when each of its folders is named after a split, such as train/ and val/.
+    Root is divided when each of its folders is named after a split, such as train/ and val/, or
+    each table in it or in its folder data/, such as data/train-00000-of-00002.parquet.
 
     Raises:
       DataError: when root is divided and holds nothing for the split.
     """
     split_of = {name: key for key, names in SPLITS.items() for name in names}
-    folders = {e.name for e in os.scandir(root) if e.is_dir() and not e.name.startswith(".")}
-    if not folders or not folders <= set(split_of):
+    there = [e for e in os.scandir(root) if not e.name.startswith(".")]
+    parts = {e.name for e in there if e.is_dir()}
+    if not parts or not parts <= set(split_of):
+        there += os.scandir(root / "data") if (root / "data").is_dir() else []
+        parts = {table_part(e.name) for e in there if tables.is_table(e.name)}
+    if not parts or not parts <= set(split_of):
         return ""
-    if split in STAND_INS and (name := nearest(split, folders, str(root))):
+    if split in STAND_INS and (name := nearest(split, parts, str(root))):
         return name
     raise DataError(
-        f"{root} holds {', '.join(sorted(f + '/' for f in folders))} and nothing for the split "
+        f"{root} holds {', '.join(sorted(parts))} and nothing for the split "
         f"{split!r}; known splits: {', '.join(SPLITS)}. Set --config.data.split or .eval_split"
     )

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 
 # Names among which a similar one is looked for.
 LOOKED_AT = 10_000
-ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar")
+# Those that are not looked into.
+ARCHIVES = (".tar", ".tar.gz", ".tgz", ".7z", ".rar")
 _DRIVE = re.compile(r"[A-Za-z]:/")
 
 

@@ -469,12 +469,13 @@ class Records:
         return out
 
     def _opener(self, row: tfrecords.Example) -> Callable:
+        how = {"upright": False, "background": self.framing.background}
         content, name = row.byte_strings("image")[0], row.texts("id")[0]
-        return lambda need: images.open_rgb(content, need, name=name, upright=False)
+        return lambda need: images.open_rgb(content, need, name=name, **how)
 
     def _objects(self, row: tfrecords.Example, size, view: View, keys) -> dict[str, np.ndarray]:
         boxes = view.boxes(_pixels(row.floats("objects/bbox"), size))
-        shown = clipped(boxes)
+        shown = view.clipped(boxes)
         seen = (shown[:, 2:] * view.size >= 1).all(1) & (row.integers("objects/is_crowd") == 0)
         chosen = np.flatnonzero(seen)
         if self.wanted.object_order == "area":
@@ -508,12 +509,6 @@ def _pixels(stored: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.where(np.abs(boxes - np.round(boxes)) < 1e-3, np.round(boxes), boxes)
 
 
-def clipped(boxes: np.ndarray) -> np.ndarray:
-    """The parts of boxes (x, y, w, h) that lie in the unit square."""
-    first, last = np.clip(boxes[:, :2], 0, 1), np.clip(boxes[:, :2] + boxes[:, 2:], 0, 1)
-    return np.concatenate([first, last - first], 1)
-
-
 def mask_of(runs: np.ndarray, size: tuple[int, int]) -> np.ndarray | None:
     """The mask behind run lengths down the columns: uint8 0/1 [H, W]; None where there are none."""
     width, height = size
@@ -529,5 +524,5 @@ def _segmentation(row: tfrecords.Example, size: tuple[int, int], view: View) -> 
     with Image.open(io.BytesIO(row.byte_strings("segmentation")[0])) as image:
         if image.size != size:
             return np.zeros(view.size[::-1], np.int32)
-        classes = view.classes(np.asarray(image)).astype(np.int32)
+        classes = view.classes(np.asarray(image), outside=VOID).astype(np.int32)
     return np.where(classes == VOID, 0, classes + 1)

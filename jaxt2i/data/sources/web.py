@@ -27,7 +27,7 @@ from jaxt2i.data.images import CORRUPT, Unreadable
 from jaxt2i.data.pictures import Framing
 from jaxt2i.data.progress import Progress
 from jaxt2i.data.schema import DataError
-from jaxt2i.data.sources import files, tfrecords
+from jaxt2i.data.sources import files, tables, tfrecords
 from jaxt2i.data.sources.base import (
     LISTED,
     NO_IMAGE,
@@ -39,7 +39,9 @@ from jaxt2i.data.sources.base import (
 )
 from jaxt2i.data.sources.files import Kept, Shelf
 
-PICTURES = ("jpg", "jpeg", "png", "webp")
+PICTURES = tuple(suffix.removeprefix(".") for suffix in images.SUFFIXES)
+# What the kind of a picture with a name of its own begins with, in a tar file.
+FIELD = "image:"
 LANGUAGE_COLUMNS = ("LANGUAGE", "language")
 # Metadata columns that filters may ask for besides those of scores.
 COLUMNS = ("key", "status", "caption", "width", "height", *LANGUAGE_COLUMNS)
@@ -62,6 +64,7 @@ TWICE = "key for the second time"
 CUT_OFF = "file cut off or damaged"
 ABSENT = "listed and not there"
 NO_KEY = "key that is no text"
+SEVERAL = "several pictures in one example"
 # Of these the examples are listed, as a person can mend them one by one.
 MENDED = (NOT_UTF8, NOT_TEXT, NO_KEY)
 
@@ -216,7 +219,11 @@ def list_tar(shelf: Shelf, file: int) -> tuple[dict[str, dict], collections.Coun
                 if not member.isfile() or name.startswith("."):
                     continue
                 stem, _, suffix = name.partition(".")
-                kind = "image" if suffix.lower() in PICTURES else suffix.lower()
+                kind = suffix.lower()
+                # A field of its own name, "input.jpg", which may be the only picture.
+                field, _, ending = kind.rpartition(".")
+                if ending in PICTURES:
+                    kind = f"{FIELD}{field}" if field else "image"
                 places = found.setdefault(posixpath.join(folder, stem), {})
                 if kind in places:
                     skipped[TWICE] += kind == "image"
@@ -231,10 +238,13 @@ def list_tar(shelf: Shelf, file: int) -> tuple[dict[str, dict], collections.Coun
         for places in found.values():
             for kind in [k for k, (first, length) in places.items() if first + length > size]:
                 del places[kind]
-    without = [key for key, places in found.items() if "image" not in places]
-    skipped[NO_IMAGE] += len(without)
-    for key in without:
-        del found[key]
+    for key, places in list(found.items()):
+        fields = [kind for kind in places if kind.startswith(FIELD)]
+        if "image" not in places and len(fields) == 1:
+            places["image"] = places[fields[0]]
+        if "image" not in places:
+            skipped[SEVERAL if fields else NO_IMAGE] += 1
+            del found[key]
     return found, +skipped
 
 
@@ -356,7 +366,7 @@ class Collection:
             table = pyarrow.parquet.ParquetFile(io.BytesIO(files.read_bytes(where)))
             names = [n for n in self.filters.columns() if n in table.schema_arrow.names]
             read = table.read(columns=names)
-            rows = {n: _column(read[n]) for n in names}
+            rows = {n: _objects(tables.values(read[n])) for n in names}
         except (pyarrow.ArrowException, OSError) as error:
             raise Unreadable(where, CORRUPT) from error
         for needed in ("key", "caption"):
@@ -459,19 +469,6 @@ def _objects(values: list) -> np.ndarray:
     column = np.empty(len(values), object)
     column[:] = values
     return column
-
-
-def _column(read) -> np.ndarray:
-    """A column of a parquet file; texts that are not UTF-8 stay bytes."""
-    import pyarrow
-
-    try:
-        return _objects(read.to_pylist())
-    except UnicodeDecodeError:
-        kind = read.type.value_type if pyarrow.types.is_dictionary(read.type) else read.type
-        cells = read.cast(kind).cast(pyarrow.large_binary()).to_pylist()
-        texts = [None if cell is None else decoded(cell) for cell in cells]
-        return _objects([c if t is None else t for t, c in zip(texts, cells, strict=True)])
 
 
 def _single(example: tfrecords.Example, name: str) -> Any:
@@ -625,8 +622,9 @@ class Web:
             key, places = part.at(file, row)
             name = f"{part.shelf.paths[file]}:{key}"
             content = part.picture(file, places)
+            how = {"name": name, "background": self.framing.background}
             out["image"], _ = self.framing.show(
-                index, lambda need: images.open_rgb(content, need, name=name), chance
+                index, lambda need: images.open_rgb(content, need, **how), chance
             )
         if "id" in keys:
             out["id"] = np.int64(index)

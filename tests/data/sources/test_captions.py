@@ -21,7 +21,7 @@ from jaxt2i.data.sources.folders import Folder
 def rows(tmp_path, content, kind="csv"):
     file = tmp_path / f"metadata.{kind}"
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return list(read_metadata(file))
+    return list(read_metadata(file.read_bytes(), str(file)))
 
 
 def opened(path, captions=(), **names):

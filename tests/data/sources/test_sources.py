@@ -385,7 +385,7 @@ def fail_file(path):
 
 def fail_no_images(path):
     put(path, "a.zip", b"PK", caption=None)
-    return "1 files and no image .skipped: none"
+    return "1 files and no image .skipped: 1 truncated or corrupt"
 
 
 def fail_no_captions(path):
@@ -457,7 +457,7 @@ def test_split_folders(tmp_path, layout, capfd):
     assert sizes == {"train": 3, "val": 1, "test": 1}
     assert "has no test; validation is used" in capfd.readouterr().err
     assert (tmp_path / "data_report_validation.json").is_file()
-    with pytest.raises(DataError, match=r"train/, validation/.*'tset'"):
+    with pytest.raises(DataError, match=r"train, validation and nothing.*'tset'"):
         make_source(config(data), 16, "tset")
 
 
