@@ -53,7 +53,8 @@ HEAVY = {
         "huggingface_hub",
         "jax",
     ),
-    *("instant_clip_tokenizer", "matplotlib", "pooch", "pyarrow", "pycocotools", "rich", "scipy"),
+    *("instant_clip_tokenizer", "matplotlib", "pillow_heif", "pooch", "pyarrow", "pycocotools"),
+    *("rich", "scipy"),
     *("tensorflow", "tensorflow_datasets", "tokenizers", "tqdm", "transformers"),
 }
 # Of the standard library, what configurations need.

@@ -39,10 +39,9 @@ def letters(font: Path) -> frozenset[int]:
     from fontTools.ttLib import TTFont
 
     try:
-        found = TTFont(font, fontNumber=0, lazy=True)
-        if not any(table in found for table in OUTLINES):
-            return frozenset()
-        return frozenset(found.getBestCmap() or ())
+        with TTFont(font, fontNumber=0, lazy=True) as found:
+            drawn = any(table in found for table in OUTLINES)
+            return frozenset(found.getBestCmap() or ()) if drawn else frozenset()
     except Exception:  # malformed fonts raise nearly anything
         return frozenset()
 

@@ -207,8 +207,8 @@ def _writer(draw, needed: Sequence[Any]) -> Callable[[int, int, str], None]:
     from PIL import ImageFont
 
     faces = [ImageFont.load_default(11), *(ImageFont.truetype(font, 11) for font in needed)]
-    # The plain one has Latin letters.
-    known = [frozenset(range(0x250)), *map(fonts.letters, needed)]
+    # The plain one has few letters besides those of ASCII.
+    known = [frozenset(range(32, 127)), *map(fonts.letters, needed)]
 
     def write(x: int, y: int, line: str) -> None:
         for face, piece in fonts.runs(line, known):

@@ -1,6 +1,8 @@
 """Views: what happens to a picture happens to its boxes, masks and classes."""
 
 import dataclasses
+import functools
+import io
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from jaxt2i.data import pictures
+from jaxt2i.data import images, pictures
 from jaxt2i.data.pictures import Framing, View
 from jaxt2i.data.schema import DataError
 
@@ -170,3 +172,75 @@ def test_memory_is_bounded():
 def test_margins_below_one_are_refused():
     with pytest.raises(DataError, match=r"config\.data\.margin is 0\.9"):
         Framing(16, "random", margin=0.9)
+
+
+# --- Padding -----------------------------------------------------------------------------------
+
+
+def striped(width, height):
+    """Red at the left end, blue at the right, as the ends of a wide picture."""
+    rows = np.zeros((height, width, 3), np.uint8)
+    rows[:, : width // 4] = 255, 0, 0
+    rows[:, -(width // 4) :] = 0, 0, 255
+    return rows
+
+
+@pytest.mark.parametrize("size", [(160, 80), (80, 160)])
+@pytest.mark.parametrize("decode", ["exact", "draft", "native"])
+def test_padded_pictures_are_whole_however_they_are_decoded(size, decode):
+    rows = striped(max(size), min(size))
+    image = Image.fromarray(rows if size[0] > size[1] else rows.transpose(1, 0, 2))
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=95, subsampling=0)
+    framing = Framing(32, "pad", decode=decode, background="#00ff00")
+    read = functools.partial(images.open_rgb, out.getvalue(), name="a")
+    shown, view = framing.show(0, read)
+    shown = np.asarray(shown)
+    shown = shown if size[0] > size[1] else shown.transpose(1, 0, 2)
+    assert (shown[:8] == [0, 255, 0]).all()
+    assert (shown[24:] == [0, 255, 0]).all()
+    near = {4: (255, 0, 0), 16: (0, 0, 0), 28: (0, 0, 255)}
+    for column, colour in near.items():
+        assert np.abs(shown[8:24, column].astype(int) - colour).max() < 12
+    assert view.boxes(np.array([[0, 0, *size]], float))[0].tolist() == (
+        [0, 0.25, 1, 0.5] if size[0] > size[1] else [0.25, 0, 0.5, 1]
+    )
+
+
+def test_transparent_parts_show_the_background():
+    out = io.BytesIO()
+    Image.new("RGBA", (20, 20), (255, 0, 0, 0)).save(out, "PNG")
+    for name, colour in {"white": (255, 255, 255), "#102030": (16, 32, 48)}.items():
+        framing = Framing(16, background=name)
+        how = {"name": "a", "background": framing.background}
+        shown, _ = framing.show(0, lambda need, how=how: images.open_rgb(out.getvalue(), **how))
+        assert (shown == colour).all()
+    for odd in ("whitee", "#12", "rgba(1,2,3,4)", ""):
+        with pytest.raises(DataError, match=r"config\.data\.background is .*expected a colour"):
+            Framing(16, background=odd)
+
+
+def test_what_is_beside_a_padded_picture_is_no_class_and_in_no_box():
+    """The surroundings of a box at the border: what lies outside them is not shown."""
+    cut = pictures.around((60, 60), (0, 20, 20, 20))
+    view = pictures.padded(cut, (16, 16))
+    assert view.place == (2, 0, 15, 16)
+    whole = np.array([[0.0, 0.0, 60.0, 60.0]])
+    shown = view.clipped(view.boxes(whole))[0]
+    np.testing.assert_allclose(shown, [2 / 16, 0, 13 / 16, 1])
+    classes = view.classes(np.full((60, 60), 7, np.uint8), outside=255)
+    assert (classes[:, 2:15] == 7).all()
+    assert (classes[:, :2] == 255).all()
+    assert (classes[:, 15:] == 255).all()
+    mask = view.mask(np.ones((60, 60), bool), 16)
+    assert (mask[:, 3:14] == 255).all()
+    assert (mask[:, :2] == 0).all()
+
+
+def test_what_the_centre_crop_cuts_away_is_told():
+    aspects = {"1.00": 50, "1.33": 20, "2.00": 7, "0.50": 3}
+    said = pictures.cut_away(aspects, (64, 64))
+    assert said.startswith("data: 10 of 80 pictures lose more than 25 % of a side")
+    assert "up to 50%; --config.data.crop=pad" in said
+    assert pictures.cut_away({"1.00": 50, "1.33": 20}, (64, 64)) == ""
+    assert "50 of 50" in pictures.cut_away({"1.00": 50}, (128, 64))
