@@ -29,6 +29,7 @@ from jaxt2i.data.drawn import meaning, rarity
 from jaxt2i.data.drawn.synthetic import Synthetic
 from jaxt2i.data.schema import unit_range
 from jaxt2i.encoders import pretrained
+from jaxt2i.evaluation.detection import Detection, Detector
 from jaxt2i.metrics import confidence, recognised
 from jaxt2i.metrics import statistics as stats
 from jaxt2i.metrics.frechet import fid
@@ -273,3 +274,41 @@ def ceiling(
     seen, captions = real(reader, split, REAL)
     halves = (gaussian(seen["features"][first::2]) for first in (0, 1))
     return held_against(reader, seen, captions) | {"frechet": fid(*halves).value}
+
+
+def detector(
+    corpus: str = "scenes", *, resolution: int = 32, cache: Path | None = None, preset: str = ""
+) -> Detector:
+    """The recogniser of a corpus where a detector is asked for; classes are the corpus' own.
+
+    Args:
+      corpus: as in `judge`.
+      resolution: as in `judge`.
+      cache: as in `judge`.
+      preset: as in `judge`.
+    """
+    reader, classes = eye(corpus, resolution, cache, preset), meaning.CLASSES[corpus]
+
+    def detect(images: np.ndarray) -> list[list[Detection]]:
+        seen = readings(reader, images)
+        keys = ("box_label", "boxes", "sure")
+        return [
+            [
+                Detection(int(label), tuple(map(float, box)), float(sure))
+                for label, box, sure in zip(*(seen[key][n][there] for key in keys), strict=True)
+            ]
+            for n, there in enumerate(seen["box_mask"].astype(bool))
+        ]
+
+    def named(caption: str) -> list[int]:
+        things = meaning.read(caption, corpus).things
+        return list(dict.fromkeys(classes.index(t.name) for t in things if t.name))
+
+    return Detector(
+        name=f"recogniser of {corpus}",
+        classes=tuple(classes),
+        detect=detect,
+        named=named,
+        batch=CHUNK,
+        rarest=tuple(classes.index(name) for name in rarity.classes_by_rarity(corpus)),
+    )

@@ -33,7 +33,8 @@ MAY = {
     "planning": {"config", "engine", "data", "run"},
     "verify": {"config", "nn", "losses", "encoders", "engine", "convert"},
     "evaluation": {
-        *("config", "nn", "metrics", "encoders", "data", "engine", "run", "api", "recognise"),
+        *("config", "nn", "metrics", "encoders", "convert", "data", "engine", "run", "api"),
+        "recognise",
     },
 }
 FLAX_FREE = ("data",)

@@ -16,10 +16,12 @@ from PIL import Image
 
 from jaxt2i import api, sample
 from jaxt2i.config import ConfigError
+from jaxt2i.data.drawn import meaning
 from jaxt2i.data.schema import DataError
 from jaxt2i.engine import draw
 from jaxt2i.engine import state as states
-from jaxt2i.evaluation import sets
+from jaxt2i.evaluation import object_plan, objects, sets
+from jaxt2i.evaluation.detection import Detection, Detector
 from jaxt2i.run import borrow, checkpoint, facts, folder
 from jaxt2i.run.open import open_run
 from jaxt2i.run.train import train
@@ -314,3 +316,39 @@ def test_pictures_stream_in_constant_memory(runs, labels, tmp_path, pictures):
     # No more at the end than after the first thousand.
     assert max(sizes) < sizes[0] + 2**20, sizes
     assert max(sizes) < 8 * 2**20, sizes
+
+
+def test_objects_are_counted_in_what_is_drawn_from_layouts(systems):
+    """Real pictures, which the detector knows by heart, are the ceiling; their boxes are given."""
+    system = systems["box_gan"]
+    source = system.run.source("val")
+    names = source.class_names
+    known = {source.example(n)["image"].tobytes(): source.facts(n)["objects"] for n in range(40)}
+
+    def detect(images):
+        seen = [known.get(x.tobytes(), []) for x in images]
+        return [[Detection(t["label"], tuple(t["box"]), 1.0) for t in things] for things in seen]
+
+    def named(text):
+        things = meaning.read(text, "scenes").things
+        return [names.index(t.name) for t in things if t.name]
+
+    detector = Detector("by heart", names, detect, named, rarest=tuple(range(len(names))))
+    captions = object_plan.of_source(source, 40, named, every=False)
+    plan = object_plan.in_turn(captions, 24, detector.rarest)
+    how = {"name": "x", "seed": 0, "rule": "", "controls": {}}
+    judged, pictures = objects.of_run(system, source, plan, detector, **how)
+    assert len(pictures) == 24 == judged.pictures
+    # What it was given is what the source has, of every picture.
+    image = plan.captions[plan.caption[3]].image
+    boxes = [tuple(map(float, t["box"])) for t in source.facts(image)["objects"]][:5]
+    assert [label for label, _ in pictures[3].given] == [
+        t["label"] for t in source.facts(image)["objects"]
+    ][:5]
+    np.testing.assert_allclose([box for _, box in pictures[3].given], boxes, atol=1e-4)
+    found = {s.metric: s for s in objects.scores(judged)}
+    assert found["soa_c"].value == found["soa_i"].value == 0
+    assert found["soa_c"].facts["real_pictures"] == 100
+    assert found["soa_c_iou"].facts["real_pictures"] > 95
+    half = f"soa_c_bot{len(judged.order) // 2}_iou"
+    assert found[half].value == 0

@@ -3,6 +3,7 @@
   --study A B [C ...]                 a blind study of pairs for people: one page, without a server
   --study-results FILES --key FILE    strengths of the systems by people, and metrics beside them
   --compare A B [C ...]               scores of several, and their differences with intervals
+  --detections DIR                    Semantic Object Accuracy of published detections
 
 A, B, C are training runs (RUN, RUN@best, RUN@2000), folders of pictures with captions, or, beside a
 run, the word `real` for its held-out pictures. All are brought to the same captions, and runs draw
@@ -13,7 +14,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from jaxt2i.evaluation import compare, pages, ratings, scores, sets, sides, study
+from jaxt2i.evaluation import compare, pages, ratings, scores, sets, sides, soa, study
 from jaxt2i.evaluation.reading import Reader
 from jaxt2i.metrics import protocols
 from jaxt2i.metrics.score import MetricError
@@ -210,6 +211,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "--study": make_study,
     "--study-results": read_study,
     "--compare": make_comparison,
+    "--detections": soa.read_detections,
 }
 
 

@@ -53,6 +53,7 @@ class Detector:
       classes: names of the classes.
       detect: uint8 [N, H, W, 3] -> the objects of each picture, in the detector's own order.
       named: a caption -> numbers of the classes that it names.
+      batch: pictures that it takes at once; more are looked at in turn.
       rarest: the classes, rarest first; none where that is not known.
       crowds: {class in very many captions: captions that are drawn at random for it, one picture
         each}.
@@ -64,6 +65,7 @@ class Detector:
     classes: tuple[str, ...]
     detect: Callable[[np.ndarray], list[list[Detection]]]
     named: Callable[[str], Sequence[int]]
+    batch: int = 32
     rarest: tuple[int, ...] = ()
     crowds: dict[int, int] = dataclasses.field(default_factory=dict)
     files: tuple[str, ...] = ()
@@ -98,12 +100,20 @@ def yolo(made: features.Network, batch: int = 32) -> Detector:
             out += [detections(network.suppress(x)) for x in rows[: len(part)]]
         return out
 
+    return of_coco("yolov3", detect, size)
+
+
+def of_coco(
+    name: str, detect: Callable[[np.ndarray], list[list[Detection]]], batch: int = 32
+) -> Detector:
+    """A detector of COCO's 80 classes in darknet's order."""
     counts = [rule.captions for rule in object_captions.RULES]
     return Detector(
-        name="yolov3",
+        name=name,
         classes=network.CLASSES,
         detect=detect,
         named=object_captions.labels,
+        batch=batch,
         rarest=tuple(sorted(range(len(counts)), key=counts.__getitem__)),
         crowds={object_captions.PERSON: object_captions.PERSON_CAPTIONS},
         files=tuple(rule.name for rule in object_captions.RULES),

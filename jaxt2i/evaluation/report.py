@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxt2i.evaluation import bars
 from jaxt2i.metrics import published
 from jaxt2i.metrics.protocols import PARTS, Protocol, settings
 from jaxt2i.metrics.score import MetricError, Score
@@ -39,6 +40,7 @@ class Result:
       scores: in the order they were asked for.
       measured: how, the samples as they were.
       breakdowns: {title: {row: {column: value}}}.
+      bars: {title of a breakdown: what `bars.svg` draws of it}.
       facts: images a second, what could not be read, ...
       notes: what else to know about all scores.
       grid: pictures, uint8 [H, W, 3] of any size.
@@ -53,6 +55,7 @@ class Result:
     scores: list[Score]
     measured: Protocol
     breakdowns: dict[str, dict[str, dict[str, Any]]] = dataclasses.field(default_factory=dict)
+    bars: dict[str, dict[str, tuple[float, float | None]]] = dataclasses.field(default_factory=dict)
     facts: dict[str, Any] = dataclasses.field(default_factory=dict)
     notes: list[str] = dataclasses.field(default_factory=list)
     grid: Sequence[np.ndarray] = ()
@@ -275,7 +278,12 @@ def write_html(file: Path, result: Result, curves: Path | None = None) -> None:
             continue
         heads = list(dict.fromkeys(key for row in table.values() for key in row))
         rows = [[row, *(values.get(h) for h in heads)] for row, values in table.items()]
-        parts += [f"<h2>{html.escape(name)}</h2>", rows_tag(["", *heads], rows)]
+        parts += [f"<h2>{html.escape(name)}</h2>"]
+        if name in result.bars:
+            parts += [bars.svg(result.bars[name])]
+            if any(best is not None for _, best in result.bars[name].values()):
+                parts += ["<p>A mark: real pictures with the same captions.</p>"]
+        parts += [rows_tag(["", *heads], rows)]
     if result.neighbours:
         parts += [
             "<h2>Nearest training pictures</h2>",

@@ -27,7 +27,7 @@ FULL = {
     *("damsm/pretrain_step", "stylegan_t/loss_text_encoder", "souza_single_stage/g_step"),
     # One loss of two, at 224 and 256 pixels; forward passes and smaller networks are with the rest.
     *("df_gan/train_step", "df_gan/loss_G", "galip/loss_G"),
-    # The detector at its published width, and pictures of 64 pixels, whose layers those of 256 show.
+    # The detector at its published width, and pictures of 64 pixels; those of 256 show the layers.
     *("yolov3/full_forward64", "yolov3/forward64"),
     # Networks that the two attentional GANs share, with another's numbers.
     *("dm_gan/netG_train_b4", "dm_gan/netG_coco_eval_b2", "attngan/netD256", "attngan/netD128"),

@@ -349,7 +349,8 @@ def readings(out: dict[str, jax.Array], model: Model) -> dict[str, jax.Array]:
 
     Returns:
       box_label, box_mask [B, N], boxes [B, N, 4], box_attributes [B, N, K], setting [B, 2], the
-      surest objects first, N twice the most that are seen; and features [B, F].
+      surest objects first, N twice the most that are seen; and sure [B, N], 0 to 1, features
+      [B, F].
     """
     heat = jax.nn.sigmoid(out["heat"])
     b, g = heat.shape[:2]
@@ -375,7 +376,11 @@ def readings(out: dict[str, jax.Array], model: Model) -> dict[str, jax.Array]:
         "box_attributes": jnp.stack([*attributes, rank], -1).astype(jnp.int32),
     }
     setting = jnp.stack([out["place"].argmax(-1), out["backdrop"].argmax(-1)], -1)
-    return seen | {"setting": setting.astype(jnp.int32), "features": out["features"]}
+    return seen | {
+        "sure": sure,
+        "setting": setting.astype(jnp.int32),
+        "features": out["features"],
+    }
 
 
 def kept(boxes: jax.Array, sure: jax.Array) -> jax.Array:
