@@ -11,6 +11,9 @@ What is drawn; several of these are laid over each other, the later wins:
   --conditions FILE.jsonl                   rows: {"prompt", "objects", "image", "seed", ...}; also
                                             a metadata.jsonl, whose pictures are drawn again
   --prompts A B, --prompts-file FILE        captions
+  --suite geneval                           a prompt suite: geneval, parti, t2i_compbench, dpg, or a
+                                            file of prompts, with as many pictures of each as its
+                                            authors draw; `evaluate --suite` scores them by skill
 How:
   --set psi=0.7                             the method's controls; --describe lists them
   --after RUN [RUN ...]                     earlier systems fill what a row lacks: its layout
@@ -42,6 +45,7 @@ from jaxt2i.data import conditions
 from jaxt2i.data.conditions import Row
 from jaxt2i.data.decoding import encoding_of
 from jaxt2i.data.rows import MAX_SEED
+from jaxt2i.evaluation import suites
 from jaxt2i.run import folder, log, moved, settings, trouble
 from jaxt2i.run import open as runs
 
@@ -98,6 +102,7 @@ def arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     text = what.add_mutually_exclusive_group()
     text.add_argument("--prompts", nargs="+", type=text_of, metavar="TEXT", help="captions")
     text.add_argument("--prompts-file", type=Path, help="a text file, one caption a line")
+    text.add_argument("--suite", metavar="NAME|FILE|DIR", help="the prompts of a suite")
     text.add_argument(
         "--interpolate",
         nargs=2,
@@ -154,9 +159,11 @@ def check(p: argparse.ArgumentParser, args: argparse.Namespace, rest: list[str])
         p.error("--data is for --workdir RUN; with --config it is --config.data.path=DIR")
     if args.step != "newest" and not args.workdir:
         p.error("--step chooses a checkpoint of --workdir RUN; converted weights have none")
-    texts = args.prompts or args.prompts_file or args.interpolate
+    texts = args.prompts or args.prompts_file or args.suite or args.interpolate
     if not (texts or args.conditions or args.from_split or args.describe):
-        p.error("give --prompts, --prompts-file, --interpolate, --conditions or --from-split")
+        p.error(
+            "give --prompts, --prompts-file, --suite, --interpolate, --conditions or --from-split"
+        )
     if args.interpolate and (args.conditions or args.from_split):
         p.error("--interpolate walks between captions: leave --conditions and --from-split out")
     if args.num < 0 or args.chunk < 0:
@@ -197,11 +204,13 @@ def read_text(file: Path, option: str) -> str:
 
 
 def read_prompts(args: argparse.Namespace) -> list[str]:
-    """The captions of --prompts or --prompts-file.
+    """The captions of --prompts, --prompts-file or --suite.
 
     Raises:
       ConfigError: for a file that cannot be read or is empty.
     """
+    if args.suite:
+        return suites.load(args.suite).prompts
     if not args.prompts_file:
         return args.prompts
     text = read_text(args.prompts_file, "--prompts-file")
@@ -218,12 +227,12 @@ def plain_rows(args: argparse.Namespace, run: runs.Run) -> Iterator[Row] | list[
     layers: list[Any] = []
     if args.from_split:
         rows = api.from_split(run, args.from_split)
-        if not (args.prompts or args.prompts_file or args.conditions):
+        if not (args.prompts or args.prompts_file or args.suite or args.conditions):
             return rows  # as many as there are, one by one
         layers.append(list(rows))
     if args.conditions:
         layers.append(conditions.read_file(args.conditions))
-    if args.prompts or args.prompts_file:
+    if args.prompts or args.prompts_file or args.suite:
         layers.append([{"prompt": text} for text in read_prompts(args)])
     return conditions.laid_over(*layers)
 
@@ -319,7 +328,8 @@ def opened(args: argparse.Namespace, changes: list[str]) -> api.System:
 
 def asked_for(args: argparse.Namespace) -> dict[str, Any]:
     """What a folder of pictures belongs to, beside the weights: the same command continues it."""
-    names = ("from_split", "prompts", "interpolate", "interpolate_z", "seed", "num", "grid", *VIEWS)
+    names = ("from_split", "prompts", "suite", "interpolate", "interpolate_z", "seed", "num")
+    names = (*names, "grid", *VIEWS)
     said = {name: value for name in names if (value := getattr(args, name))}
     for name in ("conditions", "prompts_file", "z"):
         if file := getattr(args, name):
@@ -331,6 +341,8 @@ def asked_for(args: argparse.Namespace) -> dict[str, Any]:
 def main(argv: Sequence[str]) -> None:
     """Draws what the command line asks for."""
     args, changes = arguments(argv)
+    if args.suite and not args.num:
+        args.num = suites.load(args.suite).pictures
     runs.prepare_jax()
     drawn_by = opened(args, changes)
     if args.describe:

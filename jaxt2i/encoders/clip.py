@@ -1,5 +1,6 @@
 """CLIP's two towers (Radford et al. 2021, arXiv 2103.00020; code openai/CLIP, MIT)."""
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -81,6 +82,17 @@ def _crop_resize(levels: jax.Array, size: int) -> jax.Array:
     return resize_bytes(pixels, (size, size), "bicubic") / np.float32(255)
 
 
+def _longest(levels: jax.Array, size: int, antialias: bool) -> jax.Array:
+    # Not rounded, and black where a picture is not square.
+    height, width = levels.shape[1:3]
+    scale = size / max(height, width)
+    tall, wide = round(height * scale), round(width * scale)
+    kernel = "bicubic_antialias" if antialias else "bicubic"
+    x = resize(levels / np.float32(255), (tall, wide), kernel)
+    top, left = (size - tall) // 2, (size - wide) // 2
+    return jnp.pad(x, ((0, 0), (top, size - tall - top), (left, size - wide - left), (0, 0)))
+
+
 def _galip(levels: jax.Array, size: int) -> jax.Array:
     # The picture in [0, 1] is taken for one in [-1, 1].
     return (resize(levels / np.float32(255), (size, size), "nearest") + 1) / 2
@@ -95,6 +107,10 @@ INPUTS: dict[str, Callable[[jax.Array, int], jax.Array]] = {
     "pillow_crop_bicubic": _crop_resize,
     # StyleGAN-T's: PyTorch's bicubic without antialiasing, overshoot and all
     "torch_bicubic": lambda levels, size: resize(levels / np.float32(255), (size, size), "bicubic"),
+    # HPSv2's: PyTorch's bicubic on the longer side, without antialiasing as in the torchvision of
+    # its time, or with it, as in 0.17 and later
+    "hpsv2": functools.partial(_longest, antialias=False),
+    "hpsv2_antialias": functools.partial(_longest, antialias=True),
     # GALIP's
     "galip": _galip,
 }

@@ -142,6 +142,7 @@ NETWORKS: dict[str, Callable[[], dict[str, Net]]] = {
         "vit_g14", f"{LAION}-g-14-laion2B-s12B-b42K"
     ),
     "pickscore_v1": lambda: _clip("vit_h14", "yuvalkirstain/PickScore_v1"),
+    "hps_v21": lambda: _clip("vit_h14", "xswu/HPSv2"),
     "yolov3": lambda: {
         "detector": Net(yolo.YoloV3(), (Part("darknet/yolov3", "yolo", "detector"),), yolo.INPUTS)
     },

@@ -49,6 +49,8 @@ KNOWN: dict[str, tuple[str, tuple[str, ...]]] = {
         )
     },
     "yuvalkirstain/PickScore_v1": ("clip", FILES),
+    # HPSv2.1; the file of version 2.0 lies beside it.
+    "xswu/HPSv2": ("clip", ("HPS_v2.1_compressed.pt",)),
     "timm/vit_small_patch16_224.dino": ("dino", FILES),
     **{f"facebook/dinov2-{size}": ("dino", FILES) for size in ("small", "base", "large")},
     **{f"M-CLIP/XLM-Roberta-Large-Vit-{size}": ("xlm_r", FILES) for size in ("B-32", "L-14")},

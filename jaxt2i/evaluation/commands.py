@@ -4,17 +4,32 @@
   --study-results FILES --key FILE    strengths of the systems by people, and metrics beside them
   --compare A B [C ...]               scores of several, and their differences with intervals
   --detections DIR                    Semantic Object Accuracy of published detections
+  --suite NAME --images DIR           pictures of a prompt suite (`sample --suite NAME` draws them),
+                                      scored by skill; folders as other scorers read them, and
+                                      those scorers' results beside ours
 
-A, B, C are training runs (RUN, RUN@best, RUN@2000), folders of pictures with captions, or, beside a
-run, the word `real` for its held-out pictures. All are brought to the same captions, and runs draw
-them with the same seeds.
+NAME is parti, geneval, t2i_compbench or dpg, which are here, or a file of prompts: DrawBench's,
+GenEval 2's, a folder of HPSv2's styles. A, B, C are training runs (RUN, RUN@best, RUN@2000),
+folders of pictures with captions, or, beside a run, the word `real` for its held-out pictures. All
+are brought to the same captions, and runs draw them with the same seeds.
 """
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from jaxt2i.evaluation import compare, pages, ratings, scores, sets, sides, soa, study
+from jaxt2i.evaluation import (
+    compare,
+    judges,
+    pages,
+    ratings,
+    scores,
+    sets,
+    sides,
+    soa,
+    study,
+    suites,
+)
 from jaxt2i.evaluation.reading import Reader
 from jaxt2i.metrics import protocols
 from jaxt2i.metrics.score import MetricError
@@ -163,14 +178,13 @@ def make_comparison(argv: Sequence[str]) -> None:
     p.add_argument("--weights", nargs="*", default=[], metavar="NETWORK=FILE")
     p.add_argument("--cache", type=Path, help="of recognisers")
     args = p.parse_args(argv)
-    if bad := [w for w in args.weights if "=" not in w]:
-        p.error(f"--weights {bad[0]}: expected NETWORK=FILE")
+    weights = weights_of(p, args.weights)
     protocol = protocols.get(args.protocol)
     found = sides.of(wanted(args, protocol))
     reference = sets.of_folder(args.reference, args.resolution) if args.reference else None
     metrics = [m for m in args.metrics.split(",") if m]
     metrics = metrics or default_metrics(protocol, found, reference is not None)
-    reader = Reader(dict(w.split("=", 1) for w in args.weights), args.batch)
+    reader = Reader(weights, args.batch)
     facts = {"seed": args.seed, "captions": len(found.captions), "controls": dict(args.set)}
     result = compare.compare(
         *(found, protocol, metrics, reader),
@@ -207,11 +221,116 @@ def default_metrics(protocol: protocols.Protocol, found: sides.Sides, reference:
     return out
 
 
+def make_suite(argv: Sequence[str]) -> None:
+    """Scores the pictures of a prompt suite by skill."""
+    p = parser("--suite")
+    p.add_argument("--suite", required=True, metavar="NAME|FILE|DIR")
+    p.add_argument("--images", type=Path, required=True, metavar="DIR", help="with captions")
+    p.add_argument(
+        *("--metrics",),
+        default="clip_similarity",
+        help=f"by commas, of {', '.join(judges.JUDGES)}; default clip_similarity; none: none",
+    )
+    p.add_argument("--weights", nargs="*", default=[], metavar="NETWORK=FILE")
+    p.add_argument("--batch", type=whole(1), default=32, help="pictures at once")
+    p.add_argument(
+        *("--layout",),
+        nargs="+",
+        default=[],
+        choices=list(suites.LAYOUTS),
+        help="also write the pictures as these scorers read them, into OUT/LAYOUT",
+    )
+    p.add_argument(
+        *("--results",),
+        nargs="+",
+        default=[],
+        metavar="[NAME=]FILE",
+        help="what other scorers found; NAME is the category, where a file is of one alone",
+    )
+    p.add_argument("--out", type=Path, metavar="DIR", help="default DIR-suite")
+    args = p.parse_args(argv)
+    suite = suites.load(args.suite)
+    pictures = sets.of_folder(args.images)
+    if pictures.captions is None:
+        raise MetricError(f"{args.images}: its pictures have no captions, which name the prompts")
+    of = suites.places(suite, pictures.captions)
+    notes = suites.missing(suite, of)
+    if lost := int((of < 0).sum()):
+        pictures = sides.only(pictures, [i for i, n in enumerate(of) if n >= 0])
+        of = of[of >= 0]
+        log.say(f"{lost} pictures are of no prompt of {suite.name}")
+    out = args.out or args.images.with_name(f"{args.images.name}-suite")
+    files = [args.images / name for name in pictures.names]
+    drawn = suites.pictures_of(files, of)
+    for layout in args.layout:
+        where = suites.write_layout(layout, suite, drawn, out / layout)
+        log.say(f"written for {layout}: {where}")
+    asked = [m for m in args.metrics.split(",") if m and m != "none"]
+    reader = Reader(weights_of(p, args.weights), args.batch)
+    found = judges.verdicts(asked, pictures, reader) if asked else {}
+    means = {m: suites.by_skill(suite, of[v.rows], v.values) for m, v in found.items()}
+    theirs = {place: suites.read_results(place) for place in args.results}
+    write_suite(out, suite, means, theirs, notes)
+
+
+def write_suite(
+    out: Path,
+    suite: suites.Suite,
+    means: Mapping[str, Mapping[str, Mapping[str, suites.Mean]]],
+    theirs: Mapping[str, Mapping[str, float]],
+    notes: Sequence[str],
+) -> None:
+    """Prints and writes what was found of a suite.
+
+    Args:
+      out: a folder.
+      suite: the prompts.
+      means: {metric: of `suites.by_skill`}.
+      theirs: {file: of `suites.read_results`}.
+      notes: what else to know.
+    """
+    tables = pages.suite_tables(means, theirs)
+    title = f"{suite.name}: {len(suite.rows):,} prompts"
+    pages.show(title, tables, notes)
+    told = {
+        "suite": suite.name,
+        "prompts": len(suite.rows),
+        "judges": {m: judges.about(m) for m in means},
+        "scores": {
+            m: {
+                column or "all prompts": {
+                    skill: {
+                        "value": mean.value,
+                        "interval": mean.interval and mean.interval._asdict(),
+                        "prompts": mean.prompts,
+                    }
+                    for skill, mean in table.items()
+                }
+                for column, table in found.items()
+            }
+            for m, found in means.items()
+        },
+        "results_of_other_scorers": theirs,
+        "notes": list(notes),
+    }
+    pages.write_json(out / "suite.json", told)
+    pages.page(out / "suite.html", title, pages.tables_tag(tables, notes))
+    log.say(f"written: {out / 'suite.json'}, {out / 'suite.html'}")
+
+
+def weights_of(p: argparse.ArgumentParser, given: Sequence[str]) -> dict[str, str]:
+    """{network: file} of --weights."""
+    if bad := [w for w in given if "=" not in w]:
+        p.error(f"--weights {bad[0]}: expected NETWORK=FILE")
+    return dict(w.split("=", 1) for w in given)
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "--study": make_study,
     "--study-results": read_study,
     "--compare": make_comparison,
     "--detections": soa.read_detections,
+    "--suite": make_suite,
 }
 
 

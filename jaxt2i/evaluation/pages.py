@@ -3,12 +3,13 @@
 import html
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jaxt2i.evaluation.compare import Comparison
 from jaxt2i.evaluation.ratings import Ratings, about
 from jaxt2i.evaluation.report import LOWER_IS_BETTER, STYLE, number, picture_tag, rows_tag
+from jaxt2i.evaluation.suites import Mean
 from jaxt2i.metrics.score import Interval
 
 Table = tuple[str, list[str], list[list[str]]]
@@ -115,6 +116,37 @@ def ratings_facts(of: Ratings) -> list[str]:
     failed = len(of.excluded)
     out.append(f"{failed} of {failed + len(of.raters)} raters excluded for failed checks")
     return out
+
+
+def suite_tables(
+    means: Mapping[str, Mapping[str, Mapping[str, Mean]]],
+    theirs: Mapping[str, Mapping[str, float]],
+) -> list[Table]:
+    """A table for each column of skills, and one for each file of another scorer.
+
+    Args:
+      means: {metric: of `suites.by_skill`}.
+      theirs: {file: of `suites.read_results`}.
+    """
+    tables: list[Table] = []
+    for column in dict.fromkeys(c for found in means.values() for c in found):
+        tables_of = {m: found[column] for m, found in means.items()}
+        rows = []
+        for skill in next(iter(tables_of.values())):
+            cells = []
+            for table in tables_of.values():
+                mean = table[skill]
+                inside = mean.interval
+                span_of = f" ({number(inside.low)} .. {number(inside.high)})" if inside else ""
+                cells.append(f"{number(mean.value)}{span_of}")
+            prompts = next(iter(tables_of.values()))[skill].prompts
+            rows.append([skill, str(prompts), *cells])
+        name = f"By {column}" if column else "All prompts"
+        tables.append((f"{name}, by our metrics", [column, "prompts", *tables_of], rows))
+    for place, found in theirs.items():
+        rows = [[skill, number(value)] for skill, value in found.items()]
+        tables.append((f"What another scorer found: {place}", ["skill", "value"], rows))
+    return tables
 
 
 def show(title: str, tables: Sequence[Table], said: Sequence[str]) -> None:
