@@ -211,11 +211,11 @@ class System:
         }
 
     def changed(self, controls: Mapping[str, Any]) -> str:
-        """Controls that are not the defaults, in words: "psi=0.7 steps=20", or "none"."""
+        """What latents and controls are, where not plain: "psi=0.7 steps=20", or "none"."""
         known = self.controls
         read = {name: known[name].read(value) for name, value in controls.items()}
         other = [f"{n}={v}" for n, v in sorted(read.items()) if v != known[n].default]
-        return " ".join(other) or "none"
+        return " ".join([*filter(None, [self.sampler.latents]), *other]) or "none"
 
     # --- drawing ----------------------------------------------------------------------------------
 

@@ -22,7 +22,8 @@ RESIZE = {
     "bilinear": "BILINEAR",
     "bicubic": "BICUBIC",
 }
-CROPS = ("centre", "none", "random", "random_stretched", "pad")
+# The zoomed ones are the middle of the random ones.
+CROPS = ("centre", "none", "random", "random_stretched", "zoomed", "zoomed_stretched", "pad")
 # How JPEGs of the training split are decoded: every pixel; no larger than twice what they are
 # resized to; or by `jaxt2i.data.native`.
 DECODE = ("exact", "draft", "native")
@@ -32,6 +33,8 @@ MARGIN = 76 / 64
 BACKGROUND = "white"
 # Share of a picture's longer side, percent, that the centre crop may cut away without a word.
 LOSS_PERCENT = 25
+# The chance that puts a crop into the middle and mirrors nothing.
+MIDDLE = (0.5, 0.5, 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -333,6 +336,8 @@ def choose(
     """
     if crop == "pad":
         return padded(cut, size, background)
+    if crop.startswith("zoomed"):
+        return random(cut, size, MIDDLE, margin, crop == "zoomed_stretched")
     if crop.startswith("random") and chance is not None:
         return random(cut, size, chance, margin, crop == "random_stretched")
     return stretched(cut, size) if crop in ("none", "random_stretched") else centre(cut, size)

@@ -341,6 +341,24 @@ def sha256(path: epath.Path) -> str:
     return _hash(path, "sha256")
 
 
+def digest_of(name: str) -> str | None:
+    """The published hash of weights, or its first digits; None where nobody has published one."""
+    return ADDRESSES[name][2] if name in ADDRESSES else None
+
+
+def hash_of(place: str, like: str = "") -> str:
+    """The hash of a file of weights; of a folder that of the file in it that is read.
+
+    Args:
+      place: the file or folder.
+      like: a hash of the same kind; md5 where it has 32 digits, else sha256.
+    """
+    path = epath.Path(place).expanduser()
+    path = _in_folder(path) if path.is_dir() else path
+    path = path if path.is_file() else path / "convert.json"
+    return _hash(path, "md5" if len(like) == 32 else "sha256")
+
+
 def _hash(path: epath.Path, kind: str) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, kind).hexdigest()

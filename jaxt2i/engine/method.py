@@ -128,6 +128,7 @@ class Sampler:
       latent: key -> floats of any tree, without a row axis; what can be walked through.
       controls: the further keywords of `draw`.
       pixels: how [-1, 1] becomes bytes, a rule of `nn.pixels`.
+      latents: what latents are drawn from, in words, where they are not plain normal.
       settle: (Ctx, rows) -> None on batches of training captions before pictures are drawn:
         running statistics in `ctx.extra` then belong to the averaged weights.
       settle_batches: how many of them.
@@ -139,6 +140,7 @@ class Sampler:
     latent: Callable[[jax.Array], Any] | None = None
     controls: tuple[Control, ...] = ()
     pixels: str = "stylegan"
+    latents: str = ""
     settle: Callable[["Ctx", Batch], None] | None = None
     settle_batches: int = 100
 

@@ -97,7 +97,9 @@ def wanted(args: argparse.Namespace, protocol: protocols.Protocol | None = None)
     if protocol is None:
         how = {}
     else:
-        how = {"rule": protocol.samples.quantise, "choice": protocol.samples.captions}
+        rule = protocol.samples.quantise
+        how = {"rule": "" if rule == protocols.ANY else rule}
+        how["choice"] = protocol.samples.captions
     return sides.Wanted(
         places=tuple(args.places),
         num=args.num,

@@ -140,7 +140,7 @@ def compare(
     by_networks = [m for m in metrics if m != RECOGNISED]
     looks = scores.looks_of(protocol, by_networks)
     real = reference or sides.real
-    compared = [looks[m] for m in by_networks if m in scores.NEEDS_REAL]
+    compared = list(scores.of_reference(protocol, looks).values())
     seen_real = reader.read(real, compared) if compared else None
     seen = [reader.read(s, looks.values()) for s in sides.sets] if looks else []
     sides, seen, rows, notes = of_common_rows(sides, seen)
@@ -366,7 +366,7 @@ def _balls(e: Sequence[Evidence]) -> list[Paired]:
 
 def _clip(e: Sequence[Evidence]) -> list[Paired]:
     how, captions = e[0].protocol.clip, e[0].captions()
-    text = e[0].reader.texts(how.network, captions)
+    text = e[0].reader.texts(how.network, [how.prompt + caption for caption in captions])
     values = [
         retrieval.scaled(retrieval.cosines(x.of_fake("clip_score", "embedding"), text), how.scale)
         for x in e

@@ -10,12 +10,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxt2i.data import schema, tokenize
+from jaxt2i.data import pictures, schema, tokenize
 from jaxt2i.data.progress import Progress
-from jaxt2i.encoders import features
+from jaxt2i.encoders import features, pretrained
 from jaxt2i.evaluation.sets import Set, on_local_devices
+from jaxt2i.metrics.protocols import PUBLISHED
 from jaxt2i.metrics.score import FeatureError, MetricError
 from jaxt2i.metrics.statistics import fingerprint, gather_rows
+from jaxt2i.nn.precision import exact
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -25,10 +27,12 @@ class Look:
     Attributes:
       network: key of `jaxt2i.encoders.features.NETWORKS`.
       input: how pictures are fed to it.
+      size: before that, the centre square is brought to so many pixels by Lanczos; 0: not.
     """
 
     network: str
     input: str
+    size: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +43,9 @@ class Seen:
       rows: [N], the rows of the set that could be read, in order.
       features: {look: {name: float32 [N, D]}}.
       images_per_s: pictures a second, everything included.
+      made_per_s: pictures a second of drawing them, or of reading files, alone.
+      seen_per_s: pictures a second of the networks alone, resizing included.
+      first: {row: uint8 [H, W, 3]} of the first few.
       skipped: {reason: how many could not be read}.
       sizes: {"width x height": pictures}.
     """
@@ -46,6 +53,9 @@ class Seen:
     rows: np.ndarray
     features: dict[Look, dict[str, np.ndarray]]
     images_per_s: float
+    made_per_s: float = 0.0
+    seen_per_s: float = 0.0
+    first: dict[int, np.ndarray] = dataclasses.field(default_factory=dict)
     skipped: dict[str, int] = dataclasses.field(default_factory=dict)
     sizes: dict[str, int] = dataclasses.field(default_factory=dict)
 
@@ -67,6 +77,23 @@ def counts_together(counts: Mapping[str, int]) -> dict[str, int]:
     return dict(sum((collections.Counter(json.loads(x)) for x in lines), collections.Counter()))
 
 
+def sized(pixels: np.ndarray, size: int) -> np.ndarray:
+    """Pictures [N, H, W, 3] as their centre squares of `size` pixels, by Pillow's Lanczos.
+
+    uint8 stays uint8; what is not rounded is resized channel by channel and not rounded either.
+    """
+    from PIL import Image
+
+    if not size or pixels.shape[1:3] == (size, size):
+        return pixels
+    view = pictures.centre((0, 0, *pixels.shape[2:0:-1]), (size, size))
+    if pixels.dtype == np.uint8:
+        return np.stack([view.show(Image.fromarray(x), "lanczos") for x in pixels])
+    planes = ((Image.fromarray(x[..., c], "F") for c in range(3)) for x in pixels)
+    shown = [[view.show(plane, "lanczos") for plane in three] for three in planes]
+    return np.clip(np.stack([np.stack(three, -1) for three in shown]), 0, 255)
+
+
 # What each kind of network gives, by the name of its only net.
 def _outputs(network: str, out) -> dict[str, jax.Array]:
     """The named vectors among what a network returns."""
@@ -75,6 +102,53 @@ def _outputs(network: str, out) -> dict[str, jax.Array]:
     if isinstance(out, tuple):  # CLIP: (embedding, blocks)
         return {"embedding": out[0]}
     return {"embedding": out}
+
+
+PRECISION = "float32, products HIGHEST"
+# How far features of a known picture may be apart, in parts of their peak.
+AGREE = 1e-3
+
+
+def picture(height: int, width: int) -> np.ndarray:
+    """A known picture: waves of three colours, uint8 [H, W, 3]."""
+    y, x = np.mgrid[:height, :width].astype(np.float64)
+    across, down = x / width, y / height
+    waves = (np.sin(9 * across), np.cos(7 * down), np.sin(12 * (across + down)))
+    return np.uint8(np.round(127.5 * (1 + np.stack(waves, -1))))
+
+
+def inexact_products(text: str) -> int:
+    """How many products and convolutions of a lowered program are not of float32, exactly."""
+    lines = [x for x in text.splitlines() if "dot_general" in x or "stablehlo.convolution" in x]
+    return sum("HIGHEST" not in x or "bf16" in x or "f16>" in x for x in lines)
+
+
+class _Store:
+    """What was seen in a share of a set, in arrays that are made once and filled."""
+
+    def __init__(self, count: int, kept: Mapping[Look, Sequence[str]]):
+        self._kept, self._at = kept, 0
+        self._numbers = np.zeros(count, np.int64)
+        self.found: dict[Look, dict[str, np.ndarray]] = {look: {} for look in kept}
+
+    def add(self, numbers: np.ndarray, seen: Mapping[Look, Mapping[str, np.ndarray]]) -> None:
+        """Keeps what was seen in these rows."""
+        here = slice(self._at, self._at + len(numbers))
+        self._numbers[here] = numbers
+        for look, found in seen.items():
+            for name, x in found.items():
+                if not self._kept[look] or name in self._kept[look]:
+                    if name not in self.found[look]:
+                        shape = (len(self._numbers), *x.shape[1:])
+                        self.found[look][name] = np.empty(shape, x.dtype)
+                    self.found[look][name][here] = x
+        self._at = here.stop
+
+    def rows(self) -> tuple[np.ndarray, np.ndarray]:
+        """(the rows that were read, in order; where each of them stands)."""
+        mine = self._numbers[: self._at]
+        order = np.argsort(mine, kind="stable")
+        return mine[order], order
 
 
 class Reader:
@@ -98,6 +172,8 @@ class Reader:
         self._networks: dict[str, features.Network] = {}
         self._looks: dict[Look, tuple] = {}
         self._texts: dict[str, tuple] = {}
+        self._lent: dict[str, str] = {}
+        self._checks: dict[Look, str] = {}
 
     def network(self, name: str) -> features.Network:
         """A network, loaded once.
@@ -111,6 +187,82 @@ class Reader:
             path = "" if given == "random" else given
             self._networks[name] = features.load(name, path, kind)
         return self._networks[name]
+
+    def provenance(self, name: str) -> str:
+        """Whose weights a network has: `PUBLISHED`, where they were fetched or their file has the
+        published hash; else "random", what `lend` was told, or the file's own hash.
+
+        Where no hash was published, a file is taken for what it is called; its tensors have been
+        checked by name and shape.
+        """
+        if name in self._lent:
+            return self._lent[name]
+        given = self._weights.get(name, "")
+        if given in ("", "random"):
+            return given or PUBLISHED
+        parts = [part for net in features.make(name).values() for part in net.parts]
+        wanted = {pretrained.digest_of(part.source) for part in parts}
+        if wanted == {None}:
+            return PUBLISHED
+        places = given.split(",")
+        same = all(
+            y and any(pretrained.hash_of(x, y).startswith(y) for x in places) for y in wanted
+        )
+        return PUBLISHED if same else f"file {'+'.join(pretrained.hash_of(x)[:12] for x in places)}"
+
+    def told(self, name: str) -> dict[str, dict[str, str]]:
+        """{network: whose weights it has, where and how exactly it computes}, for a result."""
+        checks = {said for look, said in self._checks.items() if look.network == name}
+        out = {
+            "weights": self.provenance(name),
+            "digest": "" if name in self._lent else self.weights_digest(name)[:16],
+            "backend": jax.default_backend(),
+            "precision": PRECISION,
+        }
+        return {name: out | ({"self_check": "; ".join(sorted(checks))} if checks else {})}
+
+    def _check(self, look: Look, program: Callable, variables: Any, like: jax.Array) -> str:
+        """Looks at a known picture before anything is scored, and says what was found.
+
+        Its features must be finite, the same in the first and in the last row of a batch, others
+        than those of a grey picture, and, on an accelerator, those of the CPU.
+
+        Raises:
+          FeatureError: where they are not, or where products are not exact.
+        """
+        inexact = inexact_products(program.lower(variables, like).as_text())
+        if inexact:
+            raise FeatureError(
+                f"{look.network}: {inexact} of its products are not of float32 with the precision "
+                "HIGHEST; scores would differ from published ones, please report this"
+            )
+        known = np.full(like.shape, 128, like.dtype)
+        known[[0, -1]] = picture(*like.shape[1:3])
+        found = jax.device_get(program(variables, jax.device_put(known, self._split)))
+        name, x = next(iter(found.items()))
+        peak = np.abs(x).max()
+        if not np.isfinite(x).all() or not peak:
+            raise FeatureError(f"{look.network}: a known picture gives {name} that is 0 or NaN")
+        apart = np.abs(x[0] - x[-1]).max() / peak
+        if len(x) > 2 and not np.abs(x[0] - x[1]).max() > 10 * apart * peak:
+            raise FeatureError(
+                f"{look.network}: a known picture and a grey one give the same {name}"
+            )
+        said = f"rows of a batch agree to {apart:.0e}"
+        if jax.default_backend() != "cpu":
+            cpu = jax.local_devices(backend="cpu")[0]
+            its, one = jax.device_put((jax.device_get(variables), known[:1]), cpu)
+            there = np.asarray(jax.jit(program.__wrapped__)(its, one)[name])
+            away = float(np.abs(there[0] - x[0]).max() / peak)
+            said += f", with the CPU to {away:.0e}"
+            apart = max(apart, away)
+        if apart > AGREE:
+            raise FeatureError(
+                f"{look.network}: a known picture gives other {name} here ({said}, expected "
+                f"{AGREE:g}); this backend computes wrongly: judge on another, such as "
+                "JAX_PLATFORMS=cpu"
+            )
+        return said
 
     def weights_digest(self, name: str) -> str:
         """A fingerprint of a network's weights."""
@@ -128,6 +280,7 @@ class Reader:
         text: Callable[[Any, jax.Array, jax.Array], jax.Array],
         variables: Any,
         tokenizer: Callable,
+        provenance: str = "trained here",
     ) -> None:
         """Makes encoders that a run trained a way to look, under Look(name, "unit_range").
 
@@ -137,13 +290,15 @@ class Reader:
           text: (variables, tokens, mask) -> [B, S].
           variables: of both.
           tokenizer: of the run.
+          provenance: whose weights they are, for the record.
         """
         placed = jax.device_put(variables, self._whole)
+        self._lent[name] = provenance
 
         def see(variables, pixels):
             return {"embedding": image(variables, schema.unit_range(pixels))}
 
-        see, read = (jax.jit(f, out_shardings=self._whole) for f in (see, text))
+        see, read = (jax.jit(exact(f), out_shardings=self._whole) for f in (see, text))
         self._looks[Look(name, "unit_range")] = see, placed
         self._texts[name] = read, placed, tokenizer
 
@@ -188,58 +343,87 @@ class Reader:
             self._looks[look] = jax.jit(named, out_shardings=self._whole), placed
         return self._looks[look]
 
-    def read(self, pictures: Set, looks: Iterable[Look], what: str = "") -> Seen:
+    def read(
+        self,
+        of: Set,
+        looks: Mapping[Look, Sequence[str]] | Iterable[Look],
+        what: str = "",
+        first: int = 0,
+    ) -> Seen:
         """Looks at every picture of a set; each process at its share, and all know all of it.
 
+        Pictures pass by and are gone; what networks give is kept.
+
         Args:
-          pictures: the set.
-          looks: how.
+          of: the set.
+          looks: how, each with the names of what is kept of it; without names, all of it.
           what: for the progress line.
+          first: keep the pictures of so many first rows.
 
         Raises:
           MetricError: where nothing of the set can be read.
         """
-        looks = tuple(dict.fromkeys(looks))
-        programs = {look: self._look(look) for look in looks}
-        share = share_of(pictures.count)
-        progress = Progress(what or f"looking at {pictures.name}", len(share))
-        start, before = time.monotonic(), collections.Counter(pictures.skipped.counts)
-        rows, parts, sizes = [], {look: [] for look in looks}, collections.Counter()
-        for numbers, pixels in pictures.batches(self.batch, share.tolist()):
-            padding = np.repeat(pixels[-1:], self.batch - len(pixels), 0)
-            placed = jax.device_put(np.concatenate([pixels, padding]), self._split)
-            seen = {look: program(v, placed) for look, (program, v) in programs.items()}
-            for look, found in jax.device_get(seen).items():
-                parts[look].append({name: x[: len(numbers)] for name, x in found.items()})
-            rows.append(numbers)
+        kept = dict(looks) if isinstance(looks, Mapping) else dict.fromkeys(looks, ())
+        programs = {look: self._look(look) for look in kept}
+        share = share_of(of.count)
+        progress = Progress(what or f"looking at {of.name}", len(share))
+        start, before = time.monotonic(), collections.Counter(of.skipped.counts)
+        store = _Store(len(share), kept)
+        sizes, shown, waited = collections.Counter(), {}, 0.0
+        batches = iter(of.batches(self.batch, share.tolist()))
+        while True:
+            asked = time.monotonic()
+            numbers, pixels = next(batches, (None, None))
+            waited += time.monotonic() - asked
+            if numbers is None:
+                break
+            store.add(numbers, self._seen(programs, pixels))
+            for row, x in zip(numbers.tolist(), pixels, strict=True):
+                if row < first:
+                    shown[row] = np.asarray(np.clip(np.round(x), 0, 255), np.uint8)
             sizes[f"{pixels.shape[2]} x {pixels.shape[1]}"] += len(numbers)
             for _ in numbers:
                 progress.step(False)
         progress.close()
-        mine = np.concatenate([np.zeros(0, np.int64), *rows])
-        order = np.argsort(mine, kind="stable")
-        numbers = together(mine[order])
-        skipped = counts_together(pictures.skipped.counts - before)
+        spent = time.monotonic() - start
+        mine, order = store.rows()
+        numbers = together(mine)
+        skipped = counts_together(of.skipped.counts - before)
         if not len(numbers):
             reasons = ", ".join(f"{n} {reason}" for reason, n in skipped.items())
             raise MetricError(
-                f"none of the {pictures.count} pictures of {pictures.name} can be read ({reasons})"
+                f"none of the {of.count} pictures of {of.name} can be read ({reasons})"
             )
         joined = {}
-        for look, found in parts.items():
-            found = found or [self._nothing(*programs[look])]
-            joined[look] = {
-                name: together(np.concatenate([part[name] for part in found])[order])
-                for name in found[0]
-            }
-        rate = len(numbers) / max(time.monotonic() - start, 1e-9)
-        return Seen(numbers, joined, rate, skipped, counts_together(sizes))
+        for look in kept:
+            found = store.found.pop(look) or self._nothing(*programs[look], kept[look])
+            kept_rows = slice(len(order)) if (np.diff(order) == 1).all() else order
+            joined[look] = {n: together(x[kept_rows]) for n, x in found.items()}
+        rates = (len(numbers) / max(t, 1e-9) for t in (spent, waited, spent - waited))
+        return Seen(numbers, joined, *rates, shown, skipped, counts_together(sizes))
 
-    def _nothing(self, program: Callable, variables: Any) -> dict[str, np.ndarray]:
+    def _seen(self, programs: Mapping[Look, tuple], pixels: np.ndarray) -> dict:
+        """What the networks give of a batch, of its real rows alone, on the host."""
+        placed, seen = {}, {}
+        for look, (program, variables) in programs.items():
+            if look.size not in placed:
+                x = sized(pixels, look.size)
+                padding = np.repeat(x[-1:], self.batch - len(x), 0)
+                placed[look.size] = jax.device_put(np.concatenate([x, padding]), self._split)
+            if look not in self._checks:
+                self._checks[look] = self._check(look, program, variables, placed[look.size])
+            seen[look] = program(variables, placed[look.size])
+        found = jax.device_get(seen)
+        return jax.tree.map(lambda x: x[: len(pixels)], found)
+
+    def _nothing(
+        self, program: Callable, variables: Any, names: Sequence[str]
+    ) -> dict[str, np.ndarray]:
         """What a process without a picture of its own has seen."""
         pixels = jax.ShapeDtypeStruct((self.batch, 64, 64, 3), np.uint8)
         seen = jax.eval_shape(program, variables, pixels)
-        return {name: np.zeros((0, *x.shape[1:]), x.dtype) for name, x in seen.items()}
+        wanted = names or seen
+        return {n: np.zeros((0, *x.shape[1:]), x.dtype) for n, x in seen.items() if n in wanted}
 
     def texts(self, network: str, captions: Sequence[str]) -> np.ndarray:
         """Sentence vectors [N, S], of a CLIP's text tower or of encoders that were lent."""

@@ -12,10 +12,10 @@ import numpy as np
 
 from jaxt2i.data import images
 from jaxt2i.data.sources import files
-from jaxt2i.evaluation import scores, sets
+from jaxt2i.evaluation import sets
 from jaxt2i.evaluation.reading import Look, Reader, Seen
 from jaxt2i.metrics import statistics as stats
-from jaxt2i.metrics.protocols import Protocol, settings
+from jaxt2i.metrics.protocols import Protocol, Reference, settings
 from jaxt2i.metrics.score import MetricError, StatisticsError
 from jaxt2i.run import log
 
@@ -30,22 +30,50 @@ FIELDS = {
     "ddof": ("fid.ddof", "ddof"),
 }
 UNKNOWN = "network and preprocessing unknown"
+BY_NAME = "by its name the published one"
 
 
 @dataclasses.dataclass(frozen=True)
 class Statistics:
-    """Moments of a file, and whether they belong beside a protocol's.
+    """Moments of a file, and what it says of them.
 
     Attributes:
       gaussian: mean and covariance.
+      name: of the file, without its folder.
       says: what has to be known of them, in words; "" where the file says all of it.
-      protocol: the one under which a score by them is measured: no published number's, unless the
-        file says that it is of the same pictures.
+      said: fields of `protocols.Reference`, of files that say of which pictures they are.
     """
 
     gaussian: stats.Gaussian
+    name: str
     says: str
-    protocol: Protocol
+    said: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Compared:
+    """What generated pictures are compared with.
+
+    Attributes:
+      real: pictures; None: statistics of a file.
+      given: statistics of a file; None: pictures.
+      seen: what was seen in the pictures; None where moments of them were kept.
+      moments: kept ones; None where there are none.
+      file: where moments are to be kept; None: nowhere.
+      digest: of what the moments depend on.
+    """
+
+    real: sets.Set | None = None
+    given: Statistics | None = None
+    seen: Seen | None = None
+    moments: stats.Gaussian | None = None
+    file: Path | None = None
+    digest: str = ""
+
+    @property
+    def gaussian(self) -> stats.Gaussian | None:
+        """Moments that need not be computed."""
+        return self.given.gaussian if self.given else self.moments
 
 
 def of_file(file: Path, protocol: Protocol, metrics: Sequence[str]) -> Statistics:
@@ -88,21 +116,19 @@ def of_file(file: Path, protocol: Protocol, metrics: Sequence[str]) -> Statistic
     says = ""
     if lacking:
         says = UNKNOWN if len(lacking) == 2 else f"{lacking[0]} unknown"
-    ours = settings(protocol)
-    same = all(
-        found.protocol.get(key) == ours[key]
-        for key in ("fid.reference", "samples.dataset", "samples.split", "samples.resolution")
-    )
-    if not same or lacking:
-        fid = dataclasses.replace(how, reference=f"statistics of {file.name}")
-        protocol = dataclasses.replace(protocol, fid=fid)
-    return Statistics(found.gaussian, says, protocol)
+        says = BY_NAME if file.name == protocol.reference.file else says
+    fields = [f.name for f in dataclasses.fields(Reference)]
+    keys = {name: f"reference.{name}" for name in fields}
+    said = {name: found.protocol[key] for name, key in keys.items() if key in found.protocol}
+    return Statistics(found.gaussian, file.name, says, said if len(said) == len(fields) else {})
 
 
 def note_of(file: Path, says: str) -> list[str]:
     """What to know about a score that was made with statistics that do not say all."""
     if not says:
         return []
+    if says == BY_NAME:
+        return [f"{file}: {says}; it does not say how it was made, and was not checked any further"]
     return [
         f"{file}: {says}; the file does not say how it was made, so its numbers can be compared "
         "only with others by the same file, if it was made with the network and preprocessing of "
@@ -153,9 +179,7 @@ def cached(
     """
     if cache is None:
         return None, "", None
-    digest = stats.fingerprint(
-        [real.digest, look.network, look.input, reader.weights_digest(look.network)]
-    )
+    digest = stats.fingerprint([real.digest, str(look), reader.weights_digest(look.network)])
     name = stats.file_name(Path(real.name).name, "real", look.input, look.network, digest)
     file = cache / name
     if not file.is_file():
@@ -171,45 +195,6 @@ def cached(
 def keep(file: Path, of: stats.Gaussian, measured: Protocol, digest: str) -> None:
     """Keeps moments of a reference for the next time."""
     stats.save(file, of, protocol=settings(measured), digest=digest)
-
-
-# --- Folders -----------------------------------------------------------------------------------
-
-
-def of_path(
-    place: Path | None, resolution: int, protocol: Protocol, metrics: Sequence[str]
-) -> tuple[sets.Set | None, Statistics | None]:
-    """(pictures of --reference, or statistics of it), where a metric compares with it.
-
-    Args:
-      place: folder or .npz.
-      resolution: of the folder's pictures, see `sets.of_folder`.
-      protocol: how is measured.
-      metrics: what is measured.
-
-    Raises:
-      MetricError: where there is none, or one of the other kind.
-    """
-    asked = [m for m in metrics if m in (*scores.NEEDS_REAL, "lpips")]
-    if not asked:
-        return None, None
-    if place is None:
-        raise MetricError(
-            f"{', '.join(asked)} compare with real pictures: give --reference DIR or FILE.npz"
-        )
-    if place.suffix.lower() != ".npz":
-        if place.is_file():
-            raise MetricError(
-                f"--reference {place}: a file; give a folder of pictures, or statistics as .npz "
-                "with the arrays mu and sigma"
-            )
-        return sets.of_folder(place, resolution, strict=False), None
-    if "lpips" in metrics:
-        raise MetricError(
-            f"lpips compares pictures with pictures, and {place} holds none: give "
-            "--reference DIR with the originals, under the same names"
-        )
-    return None, of_file(place, protocol, asked)
 
 
 def odd(judged: Seen, real: Seen | None, names: tuple[str, str]) -> list[str]:

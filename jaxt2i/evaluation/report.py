@@ -16,6 +16,7 @@ from jaxt2i.evaluation import bars
 from jaxt2i.metrics import published
 from jaxt2i.metrics.protocols import PARTS, Protocol, settings
 from jaxt2i.metrics.score import MetricError, Score
+from jaxt2i.run import log
 from jaxt2i.run.curves import Curve, draw_curves
 
 LOWER_IS_BETTER = (
@@ -38,15 +39,18 @@ class Result:
       name: of what was judged.
       step: of the run; None for folders.
       scores: in the order they were asked for.
-      measured: how, the samples as they were.
+      measured: how, as it was done, under the first protocol.
+      records: {protocol: how, as it was done}.
       breakdowns: {title: {row: {column: value}}}.
       bars: {title of a breakdown: what `bars.svg` draws of it}.
       facts: images a second, what could not be read, ...
       notes: what else to know about all scores.
       grid: pictures, uint8 [H, W, 3] of any size.
-      captions: of the grid; none where there are none.
+      sheet: the first hundred pictures, the grid among them.
+      captions: of the sheet; none where there are none.
       rows: of the grid, in words: each picture can be drawn again.
       drawn: with what; see `api.System.about`.
+      listed: what every picture was drawn for.
       neighbours: (a picture, its nearest training picture, their distance) of a few.
     """
 
@@ -54,14 +58,17 @@ class Result:
     step: int | None
     scores: list[Score]
     measured: Protocol
+    records: dict[str, Protocol] = dataclasses.field(default_factory=dict)
     breakdowns: dict[str, dict[str, dict[str, Any]]] = dataclasses.field(default_factory=dict)
     bars: dict[str, dict[str, tuple[float, float | None]]] = dataclasses.field(default_factory=dict)
     facts: dict[str, Any] = dataclasses.field(default_factory=dict)
     notes: list[str] = dataclasses.field(default_factory=list)
     grid: Sequence[np.ndarray] = ()
+    sheet: Sequence[np.ndarray] = ()
     captions: Sequence[str] = ()
     rows: Sequence[dict[str, Any]] = ()
     drawn: dict[str, Any] = dataclasses.field(default_factory=dict)
+    listed: Sequence[dict[str, Any]] = ()
     neighbours: Sequence[tuple[np.ndarray, np.ndarray, float]] = ()
 
     def as_dict(self) -> dict[str, Any]:
@@ -72,6 +79,7 @@ class Result:
             "scores": [score.as_dict() for score in self.scores],
             "published": [dataclasses.asdict(x) for s in self.scores for x in beside(self, s)],
             "protocol": settings(self.measured),
+            "protocols": {name: settings(how) for name, how in self.records.items()},
             "breakdowns": self.breakdowns,
             "facts": self.facts,
             "notes": self.said(),
@@ -89,7 +97,8 @@ class Result:
 
 def beside(result: Result, score: Score) -> tuple[published.Published, ...]:
     """Published numbers that were measured in the same way, and no others."""
-    return published.beside(result.measured, score.metric) if score.metric in PARTS else ()
+    how = result.records.get(str(score.facts.get("protocol")), result.measured)
+    return published.beside(how, score.metric) if score.metric in PARTS else ()
 
 
 def number(value: float | None) -> str:
@@ -115,7 +124,10 @@ def columns(result: Result, score: Score) -> list[str]:
     pictures = " / ".join(f"{n:,}" if isinstance(n, int) else str(n) for n in counts)
     known = "; ".join(map(quoted, beside(result, score)))
     spread = number(score.spread)
-    row = [score.metric, number(score.value), spread, between, pictures, " / ".join(fed)]
+    name = score.metric
+    if len(result.records) > 1:
+        name += f" ({score.facts.get('protocol', 'no protocol')})"
+    row = [name, number(score.value), spread, between, pictures, " / ".join(fed)]
     return [*row, known]
 
 
@@ -150,7 +162,8 @@ def show(result: Result) -> None:
     from rich.table import Table
 
     where = "" if result.step is None else f" at step {result.step:,}"
-    table = Table(title=f"{result.name}{where}, protocol {result.measured.name}")
+    names = ", ".join(result.records) or result.measured.name
+    table = Table(title=f"{result.name}{where}, protocol {names}")
     heads, rows = scores_table(result)
     for head in heads:
         table.add_column(head)
@@ -160,6 +173,37 @@ def show(result: Result) -> None:
     console.print(table)
     for note in result.said():
         console.print(f"note: {note}")
+
+
+def write(out: Path, stem: str, result: Result) -> list[Path]:
+    """Writes everything about a result to a folder.
+
+    Args:
+      out: the folder.
+      stem: of the files' names.
+      result: what was measured.
+
+    Returns:
+      The files: JSON, page, contact sheet, list of captions.
+    """
+    files = [out / f"{stem}.json", out / f"{stem}.html"]
+    write_json(files[0], result)
+    curves = None
+    if result.step is not None:
+        lines = history(out)
+        if len(lines) > 1:
+            curves = out / "curves.png"
+            write_curves(curves, lines)
+    write_html(files[1], result, curves)
+    if result.sheet and len({x.shape for x in result.sheet}) == 1:
+        files.append(out / f"{stem}.png")
+        said = list(result.captions) or [""] * len(result.sheet)
+        log.save_grid(files[-1], np.stack(result.sheet), said, 0)
+    if result.listed:
+        files.append(out / f"{stem}_captions.jsonl")
+        lines = (json.dumps(line, ensure_ascii=False) + "\n" for line in result.listed)
+        files[-1].write_text("".join(lines), encoding="utf-8")
+    return files
 
 
 def write_json(file: Path, result: Result) -> None:
@@ -179,13 +223,20 @@ def history(folder: Path) -> list[dict[str, Any]]:
         try:
             found = json.loads(file.read_text())
             line = {"step": found["step"]}
-            line |= {score["metric"]: score["value"] for score in found["scores"]}
-            known = {s["metric"]: s.get("interval") for s in found["scores"]}
+            line |= {named(found, s): s["value"] for s in found["scores"]}
+            known = {named(found, s): s.get("interval") for s in found["scores"]}
             line["intervals"] = {k: [x["low"], x["high"]] for k, x in known.items() if x}
         except (ValueError, KeyError, TypeError) as error:
             raise MetricError(f"{file} is no evaluation ({error!r}); move it away") from error
         out.append(line)
     return sorted(out, key=lambda line: line["step"])
+
+
+def named(found: Mapping[str, Any], score: Mapping[str, Any]) -> str:
+    """A metric's name in the history; with its protocol, where that is not the first of several."""
+    first = found.get("protocol", {}).get("name")
+    own = score.get("facts", {}).get("protocol", first)
+    return score["metric"] if own == first else f"{score['metric']} ({own})"
 
 
 def write_curves(file: Path, lines: Sequence[Mapping[str, Any]]) -> None:
@@ -256,9 +307,10 @@ def write_html(file: Path, result: Result, curves: Path | None = None) -> None:
     """
     step = "" if result.step is None else f" at step {result.step:,}"
     title = f"{result.name}{step}"
+    names = ", ".join(result.records) or result.measured.name
     parts = [f"<h1>{html.escape(title)}</h1>"]
     parts += [
-        f"<p>Protocol <b>{html.escape(result.measured.name)}</b>. Numbers of papers stand "
+        f"<p>Protocol <b>{html.escape(names)}</b>. Numbers of papers stand "
         "beside a score only where they were measured in the same way.</p>"
     ]
     parts += [rows_tag(*scores_table(result))]
@@ -271,7 +323,7 @@ def write_html(file: Path, result: Result, curves: Path | None = None) -> None:
         ]
     if result.grid:
         parts += ["<h2>Pictures</h2>"]
-        said = list(result.captions) or [""] * len(result.grid)
+        said = list(result.captions)[: len(result.grid)] or [""] * len(result.grid)
         parts += [figure_tag(x, text) for x, text in zip(result.grid, said, strict=True)]
     for name, table in result.breakdowns.items():
         if not table:
@@ -292,7 +344,8 @@ def write_html(file: Path, result: Result, curves: Path | None = None) -> None:
         for drawn, near, far in result.neighbours:
             pair = figure_tag(drawn, "") + figure_tag(near, f"distance {number(far)}")
             parts += [f'<span class="pair">{pair}</span>']
-    described = json.dumps({"facts": result.facts, "protocol": settings(result.measured)}, indent=1)
+    how = [settings(x) for x in result.records.values()] or [settings(result.measured)]
+    described = json.dumps({"facts": result.facts, "protocols": how}, indent=1, default=str)
     every = [{"metric": s.metric, **s.facts} for s in result.scores]
     parts += [
         "<h2>How it was measured</h2>",

@@ -1,7 +1,7 @@
 """From what networks saw to scores, under a protocol."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,10 +39,13 @@ GROUPED = 40
 def looks_of(protocol: Protocol, metrics: Sequence[str]) -> dict[str, Look]:
     """{metric: how its pictures are looked at}.
 
+    Where the protocol brings what was drawn to another size, so does each look.
+
     Raises:
       MetricError: where the protocol does not say how a metric is measured.
     """
-    out = {}
+    out, how = {}, protocol.samples
+    size = how.resolution if how.resize == "lanczos" else 0
     for metric in metrics:
         if metric not in METRICS:
             raise MetricError(f"no metric {metric!r}; known: {', '.join(METRICS)}")
@@ -56,16 +59,36 @@ def looks_of(protocol: Protocol, metrics: Sequence[str]) -> dict[str, Look]:
         if metric in PAIRED:
             continue
         if metric == "fid_inf":
-            out["fid"] = Look(part.network, part.input)
+            out["fid"] = Look(part.network, part.input, size)
         if metric == "r_precision" and part.network == "damsm":
-            out[metric] = Look("damsm", "unit_range")
+            out[metric] = Look("damsm", "unit_range", size)
         elif metric == "r_precision":
-            out[metric] = Look(
-                f"openai_{part.network.removeprefix('clip_')}", "pillow_bicubic_crop"
-            )
+            network = f"openai_{part.network.removeprefix('clip_')}"
+            out[metric] = Look(network, "pillow_bicubic_crop", size)
         else:
-            out[metric] = Look(part.network, part.input)
+            out[metric] = Look(part.network, part.input, size)
     return out
+
+
+def of_reference(protocol: Protocol, looks: Mapping[str, Look]) -> dict[str, Look]:
+    """{metric: how the real pictures are looked at}, of the metrics that compare with them."""
+    size = protocol.reference.then
+    return {m: dataclasses.replace(x, size=size) for m, x in looks.items() if m in NEEDS_REAL}
+
+
+def outputs(protocol: Protocol, looks: Mapping[str, Look]) -> dict[Look, tuple[str, ...]]:
+    """{look: what is kept of what its network gives}."""
+    out: dict[Look, tuple[str, ...]] = {}
+    for metric, look in looks.items():
+        score = metric == "inception_score"
+        name = protocol.inception.output if score else feature_name(look)
+        out[look] = tuple(dict.fromkeys((*out.get(look, ()), name)))
+    return out
+
+
+def feature_name(look: Look) -> str:
+    """The name of the features that metrics compare."""
+    return "2048" if look.network.startswith("inception") else "embedding"
 
 
 @dataclasses.dataclass
@@ -84,6 +107,7 @@ class Evidence:
       train: features of training pictures by the look of FID, for "memorised".
       intervals: whether to resample.
       reference_says: what a file of moments does not tell, in words.
+      done: {part of a protocol: its fields as they were measured}, filled by what measures.
     """
 
     protocol: Protocol
@@ -97,6 +121,17 @@ class Evidence:
     train: np.ndarray | None = None
     intervals: bool = True
     reference_says: str = ""
+    done: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def note(self, metric: str, **used: Any) -> None:
+        """Records how a metric was measured: what it looked at, and the numbers that it used."""
+        part = METRICS[metric]
+        look = self.looks[metric]
+        known = {"weights": self.reader.provenance(look.network), **used}
+        if part != "retrieval":
+            known |= {"network": look.network, "input": look.input}
+        before = self.done.get(part, getattr(self.protocol, part))
+        self.done[part] = dataclasses.replace(before, **known)
 
     def of_fake(self, metric: str, name: str) -> np.ndarray:
         """Features of the judged set."""
@@ -112,7 +147,8 @@ class Evidence:
             raise MetricError(
                 f"{metric} compares with the reference's pictures themselves: give --reference DIR"
             )
-        return self.seen_real.features[self.looks[metric]][name]
+        look = of_reference(self.protocol, {metric: self.looks[metric]})[metric]
+        return self.seen_real.features[look][name]
 
     def captions(self) -> list[str]:
         """Captions of the judged pictures that could be read.
@@ -160,7 +196,7 @@ def gaussian_of(e: Evidence, metric: str) -> stats.Gaussian:
 
 def feature_of(e: Evidence, metric: str) -> str:
     """The name of the features that a metric compares."""
-    return "2048" if e.looks[metric].network.startswith("inception") else "embedding"
+    return feature_name(e.looks[metric])
 
 
 def _fid(e: Evidence) -> list[Score]:
@@ -169,6 +205,7 @@ def _fid(e: Evidence) -> list[Score]:
     real = gaussian_of(e, "fid")
     moments = stats.gaussian(stats.of_rows(fake), "pictures to judge")
     score = frechet.fid(real, moments, ddof=how.ddof)
+    e.note("fid", ddof=how.ddof, whole_batches=how.whole_batches)
     if not e.intervals:
         return [score]
     if len(fake) < GROUPED:
@@ -212,6 +249,7 @@ def _inception(e: Evidence) -> list[Score]:
     names = ("order", "first", "splits", "whole_batches")
     options: dict[str, Any] = {name: getattr(how, name) for name in names}
     score = inception.inception_score(logits, **options)
+    e.note("inception_score", output=how.output, **options)
     if e.intervals and len(logits) >= 2 * how.splits:
         score = score.with_interval(confidence.of_inception_score(logits, **options))
     return [score]
@@ -222,6 +260,7 @@ def _kid(e: Evidence) -> list[Score]:
     fake, real = e.of_fake("kid", name), e.of_real("kid", name)
     size = min(how.size, len(fake), len(real))
     score = kernel.kid(fake, real, subsets=how.subsets, size=size)
+    e.note("kid", subsets=how.subsets, size=size)
     if size < how.size:
         note = f"KID in subsets of {size}, as there are no more images; published: {how.size}"
         score = warned(score, note)
@@ -245,6 +284,9 @@ def _balls(e: Evidence) -> list[Score]:
     fake = e.of_fake("precision_recall", name)[: how.count]
     real = e.of_real("precision_recall", name)[: how.real]
     found = manifold.manifold(fake, real, k=how.k, closed=how.closed, half=how.half)
+    # `real` is the most that may be compared with: it holds where there were fewer.
+    used = {"k": how.k, "closed": how.closed, "half": how.half, "real": how.real}
+    e.note("precision_recall", count=len(fake), **used)
     out = manifold.scores(found, how.k)
     if e.intervals:
         intervals = {k: confidence.of_share(getattr(found, k)) for k in SHARES}
@@ -257,8 +299,9 @@ def _balls(e: Evidence) -> list[Score]:
 def _clip(e: Evidence) -> list[Score]:
     how, captions = e.protocol.clip, e.captions()
     image = e.of_fake("clip_score", "embedding")
-    text = e.reader.texts(how.network, captions)
+    text = e.reader.texts(how.network, [how.prompt + caption for caption in captions])
     score = retrieval.clip_score(image, text, scale=how.scale)
+    e.note("clip_score", scale=how.scale, prompt=how.prompt)
     if e.intervals and len(image) > 1:
         values = retrieval.scaled(retrieval.cosines(image, text), how.scale)
         score = score.with_interval(confidence.of_mean(values))
@@ -271,6 +314,7 @@ def _retrieval(e: Evidence) -> list[Score]:
     text = e.reader.texts(e.looks["r_precision"].network, captions)
     if how.rule == "pool":
         score = retrieval.pool_precision(image, text, pool=how.candidates)
+        e.note("r_precision", rule=how.rule, candidates=how.candidates)
         if e.intervals:
             values = 100 * retrieval.pool_hits(image, text, how.candidates)
             score = score.with_interval(confidence.of_mean(values))
@@ -283,6 +327,8 @@ def _retrieval(e: Evidence) -> list[Score]:
     others = retrieval.negatives(label, how.candidates - 1)
     found = retrieval.hits(image, text, others)
     score = retrieval.retrieval_precision(found, count=how.folds, dropped=how.dropped)
+    used = {"candidates": how.candidates, "negatives": how.negatives, "folds": how.folds}
+    e.note("r_precision", rule=how.rule, dropped=how.dropped, **used)
     if e.intervals:
         score = score.with_interval(confidence.of_share(found, scale=100))
     return [score]
@@ -295,6 +341,7 @@ def _cmmd(e: Evidence) -> list[Score]:
     )
     sigma = e.protocol.cmmd.sigma
     score = kernel.cmmd(fake, real, sigma=sigma)
+    e.note("cmmd", sigma=sigma)
     return [grouped(e, score, fake, real, kernel=kernel.gaussian_rbf(sigma), scale=1000)]
 
 

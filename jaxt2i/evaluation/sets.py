@@ -20,7 +20,6 @@ from jaxt2i.data.conditions import Row
 from jaxt2i.data.order import mix, permuted
 from jaxt2i.data.pictures import Framing
 from jaxt2i.data.schema import DataError
-from jaxt2i.data.sources import records
 from jaxt2i.data.sources.base import NO_CAPTION, Skips
 from jaxt2i.data.sources.captions import sidecar
 from jaxt2i.data.sources.pairing import Pairs, pair
@@ -52,6 +51,8 @@ class Set:
       row: number -> what is in the picture, or was asked for, in words; None where only captions
         are known.
       lacking: why there are no captions, in words, where some rows have one.
+      made: how the pictures were made, for the record: fields of `protocols.Samples`, or of
+        `protocols.Reference`, filled by what made them.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Set:
     names: tuple[str, ...] = ()
     row: Callable[[int], Row] | None = None
     lacking: str = ""
+    made: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def rows(self, numbers: Sequence[int]) -> list[Row]:
         """What is in these pictures, or was asked for, in words."""
@@ -112,7 +114,11 @@ def _stack(group: list) -> Batch:
 
 
 def of_folder(
-    path: str | Path, resolution: int = 0, resize: str = "lanczos", strict: bool = True
+    path: str | Path,
+    resolution: int = 0,
+    resize: str = "lanczos",
+    strict: bool = True,
+    crop: str = "centre",
 ) -> Set:
     """All images below a folder, sorted by name, with their captions where there are any.
 
@@ -124,6 +130,7 @@ def of_folder(
       resolution: cut the centre square and resize it, pixels; 0 leaves pictures as they are.
       resize: how.
       strict: captions for some pictures alone are an error; else the set has none, and says why.
+      crop: another part of the picture, see `jaxt2i.data.pictures.CROPS`.
 
     Raises:
       DataError: when there is no image.
@@ -137,7 +144,7 @@ def of_folder(
     names = sorted([*pairs.images, *pairs.mute])
     if not names:
         raise DataError(f"{path} holds {len(store.files)} files and no image")
-    framing = Framing(resolution, "centre", resize) if resolution else None
+    framing = Framing(resolution, crop, resize) if resolution else None
 
     def read(name: str) -> np.ndarray | images.Unreadable:
         try:
@@ -172,10 +179,11 @@ def of_folder(
         len(names),
         batches,
         texts,
-        digest=fingerprint([digest, f"{resolution} {resize}"]),
+        digest=fingerprint([digest, f"{resolution} {resize} {crop}"]),
         skipped=skipped,
         names=tuple(names),
         lacking=lacking,
+        made={"crop": crop, "resize": resize, "resolution": resolution} if resolution else {},
     )
 
 
@@ -316,7 +324,7 @@ def of_system(
       captions: what to draw.
       name: for reports.
       seed: of all seeds; a row that names none gets one of its own.
-      rule: of `nn.pixels`, from floats to pixels.
+      rule: of `nn.pixels`, from floats to pixels; "": the method's own.
       conditions: number of a caption -> its other conditions, read when they are needed.
       samples: of each caption.
       labels: classes of the captions.
@@ -342,25 +350,33 @@ def of_system(
         tuple(system.run.facts.names.get("label", ())),
         fingerprint([name, str(seed), rule, str(how), str(system.chunk), *said]),
         row=row,
+        made={
+            "controls": system.changed(how),
+            "quantise": rule or system.sampler.pixels,
+            "weights": system.about["weights"],
+            "drawn": system.gives["image"][0],
+        },
     )
 
 
-def dataset_of(config: Any) -> str:
-    """The name that protocols give to what a configuration trains on; else the source's own."""
-    data = config.data
-    if data.source == "synthetic":
-        return data.corpus
-    if data.source == "records":
-        name = records.find_dataset(data.path).replace(os.sep, "/")
-        for ours, theirs in PUBLISHED_NAMES.items():
-            if ours in name:
-                return theirs
-    return f"{data.source}:{data.path}"
+def of_files(drawn: Set, root: Path, names: Mapping[int, str], **made: Any) -> Set:
+    """A set whose pictures were written to a folder: read back, not drawn again.
 
+    Args:
+      drawn: the set.
+      root: the folder.
+      names: {row: name of its file}.
+      made: what writing changed, for the record.
+    """
 
-PUBLISHED_NAMES = {
-    "jaxt2i_coco/2014": "coco2014",
-    "jaxt2i_coco/2017": "coco2017",
-    "jaxt2i_cub": "cub",
-    "jaxt2i_oxford102": "oxford102",
-}
+    def read(name: str) -> np.ndarray | images.Unreadable:
+        try:
+            return np.asarray(images.read_rgb(root / name))
+        except images.Unreadable as error:
+            return error
+
+    def batches(batch: int, rows: Sequence[int]) -> Iterator[Batch]:
+        there = [(int(r), names[int(r)]) for r in rows if int(r) in names]
+        return by_size(_read_ahead(there, read, drawn.skipped), batch)
+
+    return dataclasses.replace(drawn, batches=batches, made={**drawn.made, **made})

@@ -11,7 +11,7 @@ import numpy as np
 from jaxt2i import api
 from jaxt2i.data.order import mix, permuted
 from jaxt2i.data.readable import readable
-from jaxt2i.evaluation import reference, sets
+from jaxt2i.evaluation import corpora, reference, sets
 from jaxt2i.metrics.score import MetricError
 from jaxt2i.run import log, moved, settings
 
@@ -295,7 +295,7 @@ class Split:
     def all_of_it(self) -> sets.Set:
         """All held-out pictures, as a reference."""
         run = self.system.run
-        name = f"{sets.dataset_of(run.config)}-{run.config.data.eval_split}"
+        name = f"{corpora.dataset_of(run.config.data)}-{run.config.data.eval_split}"
         data = settings.plain(run.config)["data"]
         content = reference.content_of(self.source, data, range(self.size))
         return sets.of_source(self.source, name, range(self.size), content=content)

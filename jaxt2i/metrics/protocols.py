@@ -22,6 +22,12 @@ CAPTIONS = {
 }
 
 
+# What a protocol leaves open: it agrees with everything. A record of what was measured has it where
+# nothing can be known, as of the pictures behind a file of statistics. Of numbers it is 0.
+ANY = "any"
+PUBLISHED, CONVERTED = "published", "converted"
+
+
 @dataclasses.dataclass(frozen=True)
 class Samples:
     """The generated images.
@@ -31,9 +37,15 @@ class Samples:
       split: whose captions are drawn.
       resolution: pixels at which images are compared.
       count: of generated images.
-      captions: key of `CAPTIONS`.
+      captions: key of `CAPTIONS`, or the name of a file of captions.
       controls: of drawing, where they are not the defaults: "psi=0.7", or what a paper did.
       quantise: a rule of `jaxt2i.nn.pixels`.
+      weights: "averaged" or "as trained".
+      cap: how long captions may be, longer ones being cut: "18 words", "77 tokens".
+      drawn: pixels at which images are drawn; 0: any.
+      resize: from `drawn` to `resolution`: "none", or "lanczos" of the centre square.
+      trained: whether the judged system trained on this data set: "yes", "no" or "unknown".
+      listed: the file of a fixed list of pictures; "": the whole split.
     """
 
     dataset: str = "coco2014"
@@ -43,6 +55,37 @@ class Samples:
     captions: str = "distinct"
     controls: str = "none"
     quantise: str = "stylegan"
+    weights: str = ANY
+    cap: str = ANY
+    drawn: int = 0
+    resize: str = "none"
+    trained: str = ANY
+    listed: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """The real images that generated ones are compared with.
+
+    Attributes:
+      file: statistics by the name of their file; "": the pictures themselves.
+      dataset: whose pictures.
+      split: of it.
+      count: of pictures; 0: all.
+      crop: what part of them is shown, see `jaxt2i.data.pictures.CROPS`.
+      resize: by which filter of Pillow's.
+      resolution: to how many pixels a side; 0: to that of the data's configuration.
+      then: afterwards once more to so many pixels, by Lanczos; 0: not.
+    """
+
+    file: str = ""
+    dataset: str = "coco2014"
+    split: str = "val"
+    count: int = 0
+    crop: str = ANY
+    resize: str = ANY
+    resolution: int = 0
+    then: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,16 +96,16 @@ class Fid:
       network: "inception_2015" (the graph that FID is defined by), "inception_torchvision" or
         "inception_keras" (ImageNet weights), "dinov2_l14".
       input: how images reach it: resize and range.
-      reference: whose moments.
       ddof: covariances are divided by N - ddof.
       whole_batches: a last batch smaller than this is left out; 1 leaves none out.
+      weights: of the network: `PUBLISHED`; of a DAMSM `CONVERTED`. Others go by their digest.
     """
 
     network: str = "inception_2015"
     input: str = "tf1"
-    reference: str = "all images of the split"
     ddof: int = 1
     whole_batches: int = 1
+    weights: str = PUBLISHED
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +121,7 @@ class Inception:
       splits: how many.
       order: "file" or "shuffled".
       whole_batches: see `Fid`; the images are put into their order first.
+      weights: see `Fid`.
     """
 
     network: str = "inception_2015"
@@ -87,6 +131,7 @@ class Inception:
     splits: int = 10
     order: str = "shuffled"
     whole_batches: int = 1
+    weights: str = PUBLISHED
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,12 +143,14 @@ class Kid:
       input: see `Fid`.
       subsets: how many.
       size: of each.
+      weights: see `Fid`.
     """
 
     network: str = "inception_2015"
     input: str = "tf1"
     subsets: int = 100
     size: int = 1000
+    weights: str = PUBLISHED
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,6 +166,7 @@ class Retrieval:
       negatives: "other_class": captions of images of another class; "other_image".
       folds: how many; of pools, one each.
       dropped: entries that every fold leaves out.
+      weights: see `Fid`.
     """
 
     network: str = "clip_vit_b32"
@@ -127,6 +175,7 @@ class Retrieval:
     negatives: str = "other_image"
     folds: int = 10
     dropped: int = 0
+    weights: str = PUBLISHED
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,11 +186,15 @@ class Clip:
       network: which CLIP, weights included.
       input: how images reach it.
       scale: see `jaxt2i.metrics.retrieval.SCALES`.
+      prompt: what is put before each caption.
+      weights: see `Fid`.
     """
 
     network: str = "openai_vit_b32"
     input: str = "pillow_bicubic_crop"
     scale: str = "cosine"
+    prompt: str = ""
+    weights: str = PUBLISHED
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,6 +209,7 @@ class Balls:
       half: features and radii in float16.
       count: of generated images.
       real: of real images, at most.
+      weights: see `Fid`.
     """
 
     network: str = "vgg16_fc2"
@@ -165,6 +219,7 @@ class Balls:
     half: bool = False
     count: int = 30_000
     real: int = 40_504
+    weights: str = PUBLISHED
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,10 +229,12 @@ class Perceptual:
     Attributes:
       network: "alex", "vgg" or "squeeze", of version 0.1.
       between: what is compared.
+      weights: see `Fid`.
     """
 
     network: str = "alex"
     between: str = "pairs of samples of one caption"
+    weights: str = PUBLISHED
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,11 +245,13 @@ class Cmmd:
       network: which CLIP.
       input: how images reach it.
       sigma: of the kernel.
+      weights: see `Fid`.
     """
 
     network: str = "openai_vit_l14_336"
     input: str = "pillow_crop_bicubic"
     sigma: float = 10.0
+    weights: str = PUBLISHED
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,6 +261,7 @@ class Protocol:
     Attributes:
       name: key of `PROTOCOLS`.
       samples: the generated images.
+      reference: the real ones, for metrics that compare with them.
       fid, inception, kid, retrieval, clip, balls, perceptual, cmmd: settings of a metric; None
         where the paper does not report it.
       note: what else has to be known, in words; not compared.
@@ -209,6 +269,7 @@ class Protocol:
 
     name: str
     samples: Samples = Samples()
+    reference: Reference = Reference()
     fid: Fid | None = None
     inception: Inception | None = None
     kid: Kid | None = None
@@ -249,14 +310,32 @@ def part(metric: str) -> str:
     return PARTS[metric]
 
 
+# Metrics that compare with real images.
+COMPARING = ("fid", "kid", "precision", "recall", "density", "coverage", "cmmd")
+# Numbers that a protocol leaves open by 0.
+OPEN = ("samples.drawn", "reference.count", "reference.resolution")
+
+
+def parts(metric: str = "") -> tuple[str, ...]:
+    """The fields of a protocol that a metric depends on; "": all of them."""
+    if not metric:
+        return ("samples", "reference", *dict.fromkeys(PARTS.values()))
+    return ("samples", *(("reference",) if metric in COMPARING else ()), part(metric))
+
+
 def settings(protocol: Protocol) -> dict[str, Any]:
     """{"samples.count": 30000, ...}: all fields but the note, as plain values for a record."""
     out = {"name": protocol.name}
-    for name in ("samples", *dict.fromkeys(PARTS.values())):
+    for name in parts():
         fields = getattr(protocol, name)
         if fields is not None:
             out |= {f"{name}.{k}": v for k, v in dataclasses.asdict(fields).items()}
     return out
+
+
+def agree(field: str, x: Any, y: Any) -> bool:
+    """Whether two values of "part.field" are the same, or one of them is left open."""
+    return x == y or ANY in (x, y) or (field in OPEN and 0 in (x, y))
 
 
 def differences(a: Protocol, b: Protocol, metric: str = "") -> dict[str, tuple[Any, Any]]:
@@ -272,11 +351,15 @@ def differences(a: Protocol, b: Protocol, metric: str = "") -> dict[str, tuple[A
       MetricError: for an unknown metric.
     """
     out = {}
-    for name in ("samples", part(metric)) if metric else ("samples", *PARTS.values()):
+    both = any(getattr(a, part(m)) and getattr(b, part(m)) for m in COMPARING)
+    for name in parts(metric):
+        if name == "reference" and not (metric or both):
+            continue
         x, y = getattr(a, name), getattr(b, name)
         if x is not None and y is not None:
             x, y = dataclasses.asdict(x), dataclasses.asdict(y)
-            out |= {f"{name}.{k}": (x[k], y[k]) for k in x if x[k] != y[k]}
+            keys = (k for k in x if not agree(f"{name}.{k}", x[k], y[k]))
+            out |= {f"{name}.{k}": (x[k], y[k]) for k in keys}
         elif metric and x is not y:
             out[name] = ("not measured", "measured") if x is None else ("measured", "not measured")
     return out
@@ -314,44 +397,62 @@ def get(name: str) -> Protocol:
 
 # --- The table ---------------------------------------------------------------------------------
 
-CUB = Samples("cub", "test", captions="passes", quantise="floor")
-COCO = Samples("coco2014", "val", captions="passes", quantise="floor")
+# AttnGAN's family draws with averaged weights at 256 px; captions are cut to 25 words on CUB and to
+# 20 on COCO (in training to 18 and 12).
+CUB = Samples(
+    *("cub", "test", 256, 30_000, "passes", "none", "floor", "averaged", "25 words", 256),
+    trained="yes",
+)
+COCO = dataclasses.replace(CUB, dataset="coco2014", split="val", cap="20 words")
 COCO30K = Samples()
+ZERO_SHOT = dataclasses.replace(COCO30K, trained="no")
+# As that family shows held-out images: resized to 76/64 of the size, of which a part is cut out.
+ZOOMED = Reference(crop="zoomed", resize="bilinear", resolution=256)
+# As StyleGAN-T prepares a data set.
+PREPARED = Reference(crop="centre", resize="lanczos", resolution=256)
 SLIM_BIRDS = Inception(
     "inception_slim_cub", "pillow_bilinear_127.5", "logits", 1, 10, "shuffled", 64
 )
 SLIM_FLOWERS = dataclasses.replace(SLIM_BIRDS, network="inception_slim_oxford102")
 COCO_IS = Inception(input="pillow_bilinear", order="file")
-ATTNGAN_R = Retrieval("damsm", negatives="other_class")
+ATTNGAN_R = Retrieval("damsm", negatives="other_class", weights=CONVERTED)
 DMGAN_R = dataclasses.replace(ATTNGAN_R, dropped=1)
 TRUNCATED = "normal within 2, times 0.88"
 
 
-def dmgan(dataset: str, samples: Samples, reference: str, score: Inception) -> tuple[Protocol, ...]:
+def zoomed(file: str, samples: Samples) -> Reference:
+    """Images of the family's loader, or statistics of them."""
+    return dataclasses.replace(ZOOMED, file=file, dataset=samples.dataset, split=samples.split)
+
+
+def dmgan(dataset: str, samples: Samples, file: str, score: Inception) -> tuple[Protocol, ...]:
     """DM-GAN's two FIDs of the same images."""
-    own = Fid("inception_torchvision", "dmgan", reference, whole_batches=64)
-    usual = Fid(reference=reference)
+    own = Fid("inception_torchvision", "dmgan", whole_batches=64)
+    reference = zoomed(file, samples)
+    note = "the second FID of DM-GAN's README"
     return (
-        Protocol(f"dmgan_{dataset}", samples, own, score, retrieval=DMGAN_R),
-        Protocol(f"dmgan_{dataset}_tf", samples, usual, note="the second FID of DM-GAN's README"),
+        Protocol(f"dmgan_{dataset}", samples, reference, own, score, retrieval=DMGAN_R),
+        Protocol(f"dmgan_{dataset}_tf", samples, reference, Fid(), note=note),
     )
 
 
 def loop(name: str, samples: Samples, reference: str, batch: int, **parts: Any) -> Protocol:
     """The FID that DF-GAN and GALIP measure while they train: pictures are never rounded."""
-    samples = dataclasses.replace(samples, quantise="none")
-    fid = Fid("inception_torchvision", "galip", f"{reference}_val256_FIDK0.npz", 1, batch)
-    return Protocol(name, samples, fid, **parts)
+    samples = dataclasses.replace(samples, quantise="none", weights="as trained")
+    fid = Fid("inception_torchvision", "galip", 1, batch)
+    return Protocol(name, samples, zoomed(f"{reference}_val256_FIDK0.npz", samples), fid, **parts)
 
 
 def stylegan_t(resolution: int) -> Protocol:
     """StyleGAN-T's fid30k_coco, cs10k_coco (30,000 in its code) and pr50k3_full."""
-    smaller = "" if resolution == 256 else f", Lanczos again to {resolution}"
-    reference = f"all 40,504 images of val2014, centre crop, Lanczos to 256{smaller}"
+    samples = dataclasses.replace(
+        ZERO_SHOT, resolution=resolution, captions="stored", weights="averaged", cap="77 tokens"
+    )
     return Protocol(
         f"stylegan_t_coco{resolution}",
-        Samples(resolution=resolution, captions="stored", controls="none"),
-        Fid(input="stylegan", reference=reference, ddof=0),
+        dataclasses.replace(samples, drawn=resolution),
+        dataclasses.replace(PREPARED, then=0 if resolution == 256 else resolution),
+        Fid(input="stylegan", ddof=0),
         clip=Clip("open_clip_vit_g14_laion2b_s12b_b42k", "torch_bicubic", "cosine"),
         balls=Balls("vgg16_nvidia", "stylegan_224", half=True, count=50_000, real=200_000),
         note="precision and recall: what NVIDIA's VGG16 does to pictures was read in a port of it",
@@ -360,17 +461,21 @@ def stylegan_t(resolution: int) -> Protocol:
 
 def souza(dataset: str, training: int, test: int, score: Inception) -> tuple[Protocol, Protocol]:
     """Souza et al.: FID on training captions, Inception Score on those of the test split."""
-    train = Samples(dataset, "train", 256, training, "first", quantise="floor")
-    every = Samples(dataset, "test", 256, test, "all", quantise="floor")
+    every = dataclasses.replace(CUB, dataset=dataset, count=test, captions="all", cap=ANY)
+    train = dataclasses.replace(every, split="train", count=training, captions="first")
+    file = {"cub": "CUB_stats.npz", "oxford102": "Oxford_stats.npz"}[dataset]
+    reference = dataclasses.replace(zoomed(file, train), crop="zoomed_stretched")
     name = f"souza_{dataset}"
-    fid = Fid(reference="all images of the training split")
     note = "running statistics estimated anew by 100 forward passes before the images are drawn"
     return (
-        Protocol(name, train, fid, note=f"{note}; not comparable with FIDs on test images"),
+        Protocol(name, train, reference, Fid(), note=f"{note}; not comparable with test images"),
         Protocol(f"{name}_is", every, inception=score, note=note),
     )
 
 
+DFGAN_COCO = dataclasses.replace(COCO, count=40_470, captions="one_pass", cap="18 words")
+GALIP = {"resolution": 224, "drawn": 224, "cap": "77 tokens"}
+GALIP_COCO = dataclasses.replace(COCO, count=40_470, captions="one_pass", **GALIP)
 GALIP_CLIP = Clip("openai_vit_b32", "galip", "cosine")
 
 _ALL = (
@@ -378,6 +483,7 @@ _ALL = (
     Protocol(
         "tf2015",
         COCO30K,
+        Reference(),
         Fid(),
         Inception(),
         Kid(),
@@ -387,33 +493,36 @@ _ALL = (
         Perceptual(),
         Cmmd(),
     ),
-    Protocol("pytorch_fid", COCO30K, Fid(input="pytorch_fid")),
-    Protocol("clean", COCO30K, Fid(input="clean"), kid=Kid(input="clean")),
-    Protocol("stylegan", COCO30K, Fid(input="stylegan", ddof=0)),
-    Protocol("torchvision_dmgan", COCO30K, Fid("inception_torchvision", "dmgan", whole_batches=64)),
+    Protocol("pytorch_fid", COCO30K, fid=Fid(input="pytorch_fid")),
+    Protocol("clean", COCO30K, fid=Fid(input="clean"), kid=Kid(input="clean")),
+    Protocol("stylegan", COCO30K, fid=Fid(input="stylegan", ddof=0)),
+    Protocol(
+        "torchvision_dmgan", COCO30K, fid=Fid("inception_torchvision", "dmgan", whole_batches=64)
+    ),
     Protocol(
         "adm",
         COCO30K,
+        Reference(),
         Fid(),
         Inception(splits=6, order="file"),
         note="the Inception Score in splits of 5,000, whatever the number of images",
     ),
-    Protocol("fdd", COCO30K, Fid("dinov2_l14", "pillow_bicubic_imagenet")),
+    Protocol("fdd", COCO30K, fid=Fid("dinov2_l14", "pillow_bicubic_imagenet")),
     Protocol(
         "coco30k",
-        COCO30K,
-        Fid(),
+        ZERO_SHOT,
+        fid=Fid(),
         note="zero-shot FID of the diffusion era: codes and references vary, and the choice of "
         "captions alone moves it by 2 to 5 points",
     ),
     # AttnGAN's family.
     Protocol("attngan_cub", CUB, inception=SLIM_BIRDS, retrieval=ATTNGAN_R),
     Protocol("attngan_coco", COCO, inception=COCO_IS, retrieval=ATTNGAN_R),
-    *dmgan("cub", CUB, "bird_val.npz: all test images", SLIM_BIRDS),
-    *dmgan("coco", COCO, "coco_val.npz: all test images", COCO_IS),
+    *dmgan("cub", CUB, "bird_val.npz", SLIM_BIRDS),
+    *dmgan("coco", COCO, "coco_val.npz", COCO_IS),
     loop(
         "dfgan_cub",
-        dataclasses.replace(CUB, count=29_330, controls=TRUNCATED),
+        dataclasses.replace(CUB, count=29_330, controls=TRUNCATED, cap="18 words"),
         "bird",
         32,
         inception=SLIM_BIRDS,
@@ -421,21 +530,22 @@ _ALL = (
     ),
     loop(
         "dfgan_coco",
-        dataclasses.replace(COCO, count=40_470, captions="one_pass", controls=TRUNCATED),
+        dataclasses.replace(DFGAN_COCO, controls=TRUNCATED),
         "coco",
         32,
     ),
     loop(
         "galip_cub",
-        dataclasses.replace(CUB, count=35_196, resolution=224),
+        dataclasses.replace(CUB, count=35_196, **GALIP),
         "bird",
         64,
         clip=GALIP_CLIP,
         note="twelve passes",
     ),
+    loop("galip_coco", GALIP_COCO, "coco", 64, clip=GALIP_CLIP),
     loop(
-        "galip_coco",
-        dataclasses.replace(COCO, count=40_470, captions="one_pass", resolution=224),
+        "galip_coco_zero_shot",
+        dataclasses.replace(GALIP_COCO, trained="no"),
         "coco",
         64,
         clip=GALIP_CLIP,
@@ -446,15 +556,17 @@ _ALL = (
     *souza("oxford102", 7_034, 11_550, SLIM_FLOWERS),
     Protocol(
         "objgan_coco",
-        dataclasses.replace(COCO, count=40_470, captions="one_pass"),
-        Fid(reference="the same images of val2014"),
+        dataclasses.replace(COCO, count=40_470, captions="one_pass", cap="12 words"),
+        ZOOMED,
+        Fid(),
         Inception(order="file"),
         retrieval=Retrieval("damsm", "pool", 100, "other_image", 1),
     ),
     Protocol(
         "opgan_coco",
         COCO,
-        Fid(reference="images of val2014, 256 pixels"),
+        Reference(resolution=256),
+        Fid(),
         COCO_IS,
         retrieval=ATTNGAN_R,
         note="no evaluation code was published; FID by TTUR's",
@@ -462,8 +574,17 @@ _ALL = (
     Protocol(
         "xmcgan_coco128",
         dataclasses.replace(COCO30K, resolution=128, captions="stored", quantise="none"),
-        Fid("inception_keras", "jax_bilinear_antialias", "30,000 random images of val2014"),
+        Reference(count=30_000),
+        Fid("inception_keras", "jax_bilinear_antialias"),
         note="mean of three runs",
+    ),
+    Protocol(
+        "gigagan_coco256",
+        dataclasses.replace(ZERO_SHOT, quantise=ANY, resize="lanczos"),
+        PREPARED,
+        Fid(input="clean"),
+        clip=Clip(prompt="A photo depicts "),
+        note="which 30,000 captions is not said; generated and real images go the same way",
     ),
     Protocol(
         "iir_net_coco",

@@ -31,6 +31,7 @@ RECALLED = "from memory, not read again"
 CODE = "the paper's own evaluation code was not read"
 DMGAN, GALIP, DFGAN = "README of DM-GAN", "README of GALIP", "README of DF-GAN"
 OBJGAN, STYLEGAN_T = "README of Obj-GAN", "StyleGAN-T, arXiv 2301.09515, tables 2 and 3"
+GIGAGAN = "README of GigaGAN's evaluation"
 OPGAN = "Hinz et al., arXiv 1910.13321"
 
 
@@ -114,9 +115,9 @@ def _single_stage() -> list[Published]:
             {
                 "GALIP, paper": {"fid": 5.85, "clip_score": 0.3338},
                 "GALIP, released": {"fid": 5.01, "clip_score": 0.3379},
-                "GALIP on CC12M, zero-shot": {"fid": 12.54},
             },
         ),
+        *_table("galip_coco_zero_shot", GALIP, {"GALIP on CC12M": {"fid": 12.54}}),
         *_table(
             "galip_cub",
             "Papers with Code, and an independent README",
@@ -139,9 +140,12 @@ def _zero_shot() -> list[Published]:
         "DALL-E 2": 10.39,
         "Make-A-Scene": 11.84,
     }
+    released = {"fid": 9.06, "clip_score": 0.33}
     return [
         *_table("stylegan_t_coco64", STYLEGAN_T, {"StyleGAN-T": {"fid": 7.30}}),
         *_table("stylegan_t_coco256", STYLEGAN_T, {"StyleGAN-T": {"fid": 13.90}}),
+        *_table("gigagan_coco256", GIGAGAN, {"GigaGAN, paper": {"fid": 9.09}}),
+        *_table("gigagan_coco256", GIGAGAN, {"GigaGAN, released images": released}),
         *_table("stylegan_t_coco64", STYLEGAN_T, {m: {"fid": v} for m, v in small.items()}, quoted),
         *_table("coco30k", STYLEGAN_T, {m: {"fid": v} for m, v in large.items()}, quoted),
     ]

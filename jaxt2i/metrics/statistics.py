@@ -6,6 +6,7 @@ of float32 pairs that goes through `jit`, and becomes `Moments` at the end.
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -23,6 +24,9 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from jaxt2i.metrics.score import CountError, FeatureError, StatisticsError, check_features
+
+# Rows that are in memory as float64 at once.
+BLOCK = 8192
 
 # --- On the host, float64 ----------------------------------------------------------------------
 
@@ -81,6 +85,9 @@ def of_rows(x: np.ndarray, mask: np.ndarray | None = None) -> Moments:
                 "entry a row (batch['mask'])"
             )
         x = x[mask]
+    if len(x) > BLOCK:
+        blocks = (of_rows(x[at : at + BLOCK]) for at in range(0, len(x), BLOCK))
+        return functools.reduce(merge, blocks)
     check_features(x, "features", least=0)
     if not len(x):
         return nothing(x.shape[1])

@@ -5,10 +5,10 @@ import itertools
 
 import pytest
 
-from jaxt2i import evaluate
 from jaxt2i.data.images import SYSTEM, Unreadable
 from jaxt2i.data.readable import readable
 from jaxt2i.data.schema import DataError
+from jaxt2i.evaluation import corpora
 from jaxt2i.metrics import protocols
 from jaxt2i.run import open as runs
 from jaxt2i.run import settings
@@ -92,7 +92,8 @@ def test_prompts_are_shown_however_few_rows_there_are(tmp_path):
 def test_evaluation_draws_for_what_is_there(tmp_path, name, capfd):
     run, source = opened(collection(tmp_path, (0, 3, 4)))
     args = argparse.Namespace(num=20, seed=0)
-    pairs = evaluate.captions_of(args, run, protocols.get(name), source, source.size)
+    data = corpora.Data("", run.config.data, "val", (16, 16), source, "yes")
+    pairs = corpora.captions_of(args, run, data, protocols.get(name).samples)
     assert {i for i, _ in pairs} <= set(range(12)) - {0, 3, 4}
     assert len(pairs) >= 9
     err = capfd.readouterr().err

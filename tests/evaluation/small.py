@@ -41,9 +41,9 @@ def use(monkeypatch):
     small = protocols.Protocol(
         "small",
         samples,
-        protocols.Fid(name, "plain"),
-        protocols.Inception(name, "plain", splits=4),
-        protocols.Kid(name, "plain", subsets=10, size=20),
+        fid=protocols.Fid(name, "plain"),
+        inception=protocols.Inception(name, "plain", splits=4),
+        kid=protocols.Kid(name, "plain", subsets=10, size=20),
         balls=protocols.Balls(name, "plain"),
     )
     monkeypatch.setitem(protocols.PROTOCOLS, "small", small)

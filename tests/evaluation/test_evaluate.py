@@ -16,7 +16,8 @@ from PIL import Image
 from jaxt2i import evaluate
 from jaxt2i.data import schema
 from jaxt2i.engine import state as states
-from jaxt2i.evaluation import scores, sets
+from jaxt2i.evaluation import judge, scores, sets, subjects
+from jaxt2i.evaluation.reading import Reader
 from jaxt2i.metrics import published, retrieval, statistics
 from jaxt2i.metrics.score import Interval
 from tests.data.builders.pictures import cut
@@ -98,8 +99,6 @@ def test_batches_and_padding_change_nothing(monkeypatch, two):
 
 def test_published_statistics_serve_as_a_reference(monkeypatch, two):
     whole = folders(monkeypatch, two, "--metrics", "fid", "--no-intervals")
-    from jaxt2i.evaluation.reading import Reader
-
     protocol = small.use(monkeypatch)
     look = scores.looks_of(protocol, ["fid"])["fid"]
     reader = Reader({"inception_small": "random"})
@@ -132,7 +131,7 @@ def test_pictures_of_other_sizes_are_judged_and_said(monkeypatch, two):
 def test_the_page_stands_alone(monkeypatch, two):
     folders(monkeypatch, two, *ALL)
     page = (two / "a-evaluation" / "scores.html").read_text()
-    assert page.count("data:image/png;base64,") == evaluate.GRID
+    assert page.count("data:image/png;base64,") == judge.GRID
     assert not re.search(r'(src|href)="(?!data:)', page)
     assert "95 % interval" in page
     caption = (two / "a" / "000.txt").read_text().strip()
@@ -150,7 +149,7 @@ def test_the_page_stands_alone(monkeypatch, two):
         (("--images", "A", "--metrics", "clip_score"), "does not say how clip_score is measured"),
         (("--images", "NONE"), "is no folder of images"),
         (("--workdir", "NONE"), "holds no run"),
-        (("--images", "A", "--weights", "x"), "expected NETWORK=FILE"),
+        (("--images", "A", "--weights", "x"), "NETWORK=FILE, or DIR with --config"),
         (("--images", "A", "--weights", "inception=random"), "inception=...: no such network"),
         (("--images", "A", "--out", "NPY"), "a file of that name is there"),
         (("--images", "A", "--batch", "0"), "--batch is 1 or more"),
@@ -230,13 +229,13 @@ def test_edits_are_held_against_their_originals(monkeypatch, tmp_path, capsys):
     assert score["facts"]["network"] == "lpips_alex"
     assert score["facts"]["generated"] == 6
     assert 0 <= score["interval"]["low"] < score["value"] < score["interval"]["high"]
-    reader = evaluate.Reader({"lpips_alex": "random"})
+    reader = Reader({"lpips_alex": "random"})
     pixels = [[np.asarray(Image.open(p)) for p in sorted(x.iterdir())] for x in place[1::2]]
     each = reader.distance("alex", 8)(*map(np.stack, pixels))
     assert each[:2] == pytest.approx(0, abs=1e-6)
     assert score["value"] == pytest.approx(each.mean(), rel=1e-5)
     other = evaluate.arguments(["--images", "x", "--lpips-net", "vgg"])
-    assert evaluate.protocol_of(other, ["lpips"]).perceptual.network == "vgg"
+    assert judge.protocol_of(other, "tf2015", ["lpips"]).perceptual.network == "vgg"
     # A pair of which one cannot be read is left out, and said to be.
     cut(tmp_path / "original" / "005.png")
     score, found = judged()
@@ -293,7 +292,7 @@ def test_a_damsm_judges_the_run_that_borrowed_it_and_others(monkeypatch, tmp_pat
     run(monkeypatch, *place, *asked, "--batch", 16)
     score = json.loads((tmp_path / "out" / "scores.json").read_text())["scores"][0]
     # The same by hand, from the encoders as the other run borrowed them.
-    of, pictures = evaluate.opened(gan), sets.of_folder(folder)
+    of, pictures = subjects.opened(gan), sets.of_folder(folder)
     ctx = states.context(of.run.method, of.state, of.frozen, key=jax.random.key(0))
     pixels = schema.unit_range(np.stack(list(pictures.pictures(range(40)).values())))
     _, code = ctx("image", pixels, train=False)

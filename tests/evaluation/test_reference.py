@@ -9,9 +9,9 @@ from PIL import Image
 
 from jaxt2i import evaluate
 from jaxt2i.data.schema import DataError
-from jaxt2i.evaluation import reference, report, scores, sets
+from jaxt2i.evaluation import record, reference, report, scores, sets
 from jaxt2i.evaluation.reading import Look, Reader
-from jaxt2i.metrics import protocols
+from jaxt2i.metrics import protocols, published
 from jaxt2i.metrics import statistics as stats
 from jaxt2i.metrics.score import MetricError, Score, StatisticsError
 from tests.evaluation import small
@@ -49,24 +49,30 @@ def test_statistics_that_say_nothing_are_called_unknown(tmp_path):
     theirs = protocols.get("galip_coco")
     found = reference.of_file(statistics(tmp_path / "s.npz"), theirs, ["fid"])
     assert found.says == "network and preprocessing unknown"
-    assert found.protocol.fid.reference == "statistics of s.npz"
     score = Score("fid", 6.0, facts={"reference_says": found.says})
     known = report.Result("x", None, [score], theirs)
     assert report.beside(known, score), "under this protocol numbers were published"
-    judged = report.Result("x", None, [score], found.protocol)
+    compared = record.reference_of(reference.Compared(given=found), 0)
+    assert compared.file == "s.npz"
+    judged = report.Result("x", None, [score], dataclasses.replace(theirs, reference=compared))
     assert report.beside(judged, score) == ()
     assert "network and preprocessing unknown" in " ".join(report.columns(judged, score))
     half = statistics(tmp_path / "h.npz", {"network": "inception_torchvision"})
     assert reference.of_file(half, theirs, ["fid"]).says == "input unknown"
+    # The published file is known by its name, and nothing else is known of it.
+    named = statistics(tmp_path / theirs.reference.file)
+    found = reference.of_file(named, theirs, ["fid"])
+    assert found.says == "by its name the published one"
+    compared = record.reference_of(reference.Compared(given=found), 0)
+    same = dataclasses.replace(theirs, reference=compared)
+    assert {x.model for x in published.beside(same, "fid")} == {"GALIP, paper", "GALIP, released"}
 
 
 def test_statistics_that_say_all_are_taken(tmp_path):
     file = statistics(tmp_path / "s.npz", protocols.settings(PROTOCOL))
     found = reference.of_file(file, PROTOCOL, ["fid", "fid_inf"])
-    assert (found.says, found.protocol) == ("", PROTOCOL)
-    samples = dataclasses.replace(PROTOCOL.samples, dataset="cub")
-    other = dataclasses.replace(PROTOCOL, samples=samples)
-    assert reference.of_file(file, other, ["fid"]).protocol.fid.reference == "statistics of s.npz"
+    assert found.says == ""
+    assert record.reference_of(reference.Compared(given=found), 0) == PROTOCOL.reference
     with pytest.raises(MetricError, match=r"kid compare with the reference's pictures themselves"):
         reference.of_file(file, PROTOCOL, ["fid", "kid"])
 
@@ -219,16 +225,23 @@ def test_data_that_moved_is_pointed_to(monkeypatch, run, tmp_path):
         judged(monkeypatch, run, "--data", tmp_path / "nowhere")
     with pytest.raises(SystemExit, match=r"--data .*0\.png: a file"):
         judged(monkeypatch, run, "--data", there / "0.png")
-    change(run, source="synthetic")
-    with pytest.raises(SystemExit, match="drawn on the spot"):
-        judged(monkeypatch, run, "--data", there)
 
 
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (("--images", "a", "--data", "d"), "--data says where"),
-        (("--workdir", "a", "--reference", "d"), "with --reference FILE.npz alone"),
+        (("--images", "a", "--data", "d", "--reference", "r"), "compared with one of them"),
+        (("--images", "a", "--num", "3"), "--num says how pictures are drawn here"),
+        (("--images", "a", "--split", "val"), "--split is of --data"),
+        (("--images", "a", "--config.data.path=d"), "--images DIR has none"),
+        (("--workdir", "a", "--config.model.width=3"), "only --config.data.path=DIR"),
+        (("--workdir", "a", "--resolution", "8"), "--resolution cuts and resizes"),
+        (("--workdir", "a", "--protocol", "x", "--protocols", "a,b"), "give one of them"),
+        (("--workdir", "a", "--config", "c", "--weights", "w"), "give --workdir RUN, or"),
+        (("--config", "c"), "give --workdir RUN, or --images DIR"),
+        (("--config", "c", "--weights", "w", "--raw"), "converted weights are used as they are"),
+        (("--config", "c", "--weights", "w", "--step", "3"), "--step chooses a checkpoint"),
+        (("--config", "c", "--weights", "w", "--watch"), "--watch needs --workdir"),
     ],
 )
 def test_arguments_without_an_effect_are_refused(args, said, capsys):

@@ -277,7 +277,14 @@ class Losses:
     @property
     def sampler(self) -> Sampler:
         """How pictures are drawn."""
-        return Sampler(draw=self.draw, text=self.text, latent=self.latent, pixels="floor")
+        scale = self.model.truncation
+        return Sampler(
+            draw=self.draw,
+            text=self.text,
+            latent=self.latent,
+            pixels="floor",
+            latents=f"normal within 2, times {scale:g}" if scale else "",
+        )
 
     def draw(self, ctx, rows, keys, *, z, text) -> dict[str, jax.Array]:
         """One picture a key and caption."""

@@ -1,0 +1,64 @@
+"""Metrics beside those of feature networks: a table, to be added to.
+
+`METRICS` holds what is asked for by `--metrics NAME`: a function of the whole `Case`. What the
+command line does instead of judging stands in `commands`.
+"""
+
+import argparse
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from jaxt2i import api
+from jaxt2i.evaluation import corpora, own, report, sets
+from jaxt2i.evaluation.reading import Reader
+from jaxt2i.evaluation.subjects import Subject
+from jaxt2i.metrics.score import Score
+
+
+@dataclasses.dataclass
+class Case:
+    """One set of pictures that is judged, and everything at hand to judge it by.
+
+    Attributes:
+      args: the command line.
+      subject: what is judged.
+      data: on which data; None: a folder of pictures alone.
+      chosen: what is drawn for; None: a folder.
+      fake: the judged pictures, with captions, labels and rows in words.
+      real: pictures to compare with; None where there are none, or statistics alone.
+      reader: of feature networks, for `reader.network(name)` and `reader.texts`.
+      result: takes notes, facts and breakdowns besides the scores that are returned.
+    """
+
+    args: argparse.Namespace
+    subject: Subject
+    data: corpora.Data | None
+    chosen: corpora.Chosen | None
+    fake: sets.Set
+    real: sets.Set | None
+    reader: Reader
+    result: report.Result
+
+    @property
+    def system(self) -> api.System | None:
+        """What draws; None: pictures of a folder."""
+        return self.subject.system
+
+
+class Extra(NamedTuple):
+    """A metric.
+
+    Attributes:
+      compute: the case -> scores.
+      needs: "system" (pictures are drawn here), "captions", "real".
+    """
+
+    compute: Callable[[Case], Sequence[Score]]
+    needs: tuple[str, ...] = ()
+
+
+METRICS: dict[str, Extra] = {
+    "recognised": Extra(own.by_recogniser, ("system", "captions")),
+    "independent": Extra(own.by_independent, ("system", "captions")),
+}
