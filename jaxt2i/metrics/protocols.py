@@ -351,9 +351,10 @@ def differences(a: Protocol, b: Protocol, metric: str = "") -> dict[str, tuple[A
       MetricError: for an unknown metric.
     """
     out = {}
-    both = any(getattr(a, part(m)) and getattr(b, part(m)) for m in COMPARING)
+    compared = (metric,) if metric else COMPARING
+    both = any(getattr(a, part(m)) and getattr(b, part(m)) for m in compared)
     for name in parts(metric):
-        if name == "reference" and not (metric or both):
+        if name == "reference" and not both:
             continue
         x, y = getattr(a, name), getattr(b, name)
         if x is not None and y is not None:
