@@ -50,8 +50,8 @@ def samples_of(
       seen: what was read of them; None: nothing.
       size: to which networks saw them resized; 0: as they were.
     """
-    drawn = fake.made.get("drawn") or size_of(seen)
-    side = size or size_of(seen) or drawn
+    drawn = size_of(seen)
+    side = size or drawn
     return protocols.Samples(
         dataset=data.name if data else f"folder {fake.name}",
         split=data.split if data else UNKNOWN,

@@ -354,7 +354,6 @@ def of_system(
             "controls": system.changed(how),
             "quantise": rule or system.sampler.pixels,
             "weights": system.about["weights"],
-            "drawn": system.gives["image"][0],
         },
     )
 
