@@ -432,7 +432,8 @@ def keep(compared: Compared, evidence: scores.Evidence, plan: Plan, done: dict[s
     """Keeps moments of the reference for the next time."""
     ours = record.reference_of(compared, plan.protocol.reference.then)
     made = record.measured(plan.protocol, protocols.Samples(), ours, done)
-    found = scores.gaussian_of(evidence, next(iter(plan.looks)))
+    first = next(m for m in plan.looks if m in scores.NEEDS_REAL)
+    found = scores.gaussian_of(evidence, first)
     reference.keep(compared.file, found, made, compared.digest)
 
 

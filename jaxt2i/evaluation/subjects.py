@@ -50,7 +50,6 @@ class Subject:
       of: the run, or the converted weights; None: a folder.
       system: what draws; None: a folder.
       pictures: of the folder; None: they are drawn.
-      out: where the report goes, unless it is said.
     """
 
     name: str
@@ -58,7 +57,6 @@ class Subject:
     of: Opened | None
     system: api.System | None
     pictures: sets.Set | None
-    out: Path
 
     @property
     def config(self) -> ConfigDict | None:
@@ -134,18 +132,16 @@ def subject_of(args: argparse.Namespace, protocol: protocols.Protocol) -> Subjec
         pictures = sets.of_folder(args.images, args.resolution, strict=False)
         made = {**pictures.made, **drawn_by(args.images)}
         pictures = dataclasses.replace(pictures, made=made)
-        out = args.images.with_name(args.images.name + "-evaluation")
-        return Subject(str(args.images), None, None, None, pictures, out)
+        return Subject(str(args.images), None, None, None, pictures)
     words = args.words or words_of(protocol.samples.cap)
     if args.workdir:
         of = opened(args.workdir, args.step, words=words)
-        place, out = args.workdir, args.workdir / "evaluation"
+        place = args.workdir
     else:
         config = settings.configuration(args.config, [])
         run = open_with(config, facts.Facts(), words)
         state, frozen = restore.from_weights(run, args.converted, api.here())
         of, place = Opened(run, state, frozen, None), args.converted
-        out = place.with_name(place.name + "-evaluation")
     method = of.run.method
     if method.sampler is None:
         raise MetricError(f"{place}: {of.run.config.method} draws nothing that could be judged")
@@ -167,7 +163,7 @@ def subject_of(args: argparse.Namespace, protocol: protocols.Protocol) -> Subjec
     if "image" not in system.gives:
         raise MetricError(f"{place}: {of.run.config.method} draws {', '.join(system.gives)} alone")
     system.check(dict(args.set))
-    return Subject(str(place), of.step, of, system, None, out)
+    return Subject(str(place), of.step, of, system, None)
 
 
 def drawn_by(place: Path) -> dict[str, Any]:

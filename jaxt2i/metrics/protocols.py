@@ -561,7 +561,7 @@ _ALL = (
         ZOOMED,
         Fid(),
         Inception(order="file"),
-        retrieval=Retrieval("damsm", "pool", 100, "other_image", 1),
+        retrieval=Retrieval("damsm", "pool", 100, "other_image", 1, weights=CONVERTED),
     ),
     Protocol(
         "opgan_coco",
