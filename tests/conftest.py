@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 
 import hypothesis
+import pytest
 
 from jaxt2i.run import flags
 
@@ -14,16 +15,19 @@ hypothesis.settings.load_profile("jaxt2i")
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+    "--xla_force_host_platform_device_count=8"
     # Tests compile far more than they compute: with little optimisation they take half the time.
-    # Level 0 also rounds otherwise, which gradients of the goldens magnify.
-    " --xla_backend_optimization_level=1"
+    " --xla_backend_optimization_level=1 " + os.environ.get("XLA_FLAGS", "")
 )
+# Less still, for the processes that tests start too; see `pytest_runtest_setup`.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 flags.apply()
 os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR", str(Path(tempfile.gettempdir()) / "jaxt2i-test-cache")
 )
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+
+import jax  # noqa: E402 (it reads the environment)
 
 
 def pytest_addoption(parser):
@@ -33,3 +37,13 @@ def pytest_addoption(parser):
         help="run the contract tests for this dotted module (its config is "
         "configs/NAME.py:tiny, or give MODULE=FILE[:preset]); default: all of jaxt2i.systems",
     )
+
+
+# Without optimisation XLA rounds otherwise, which the gradients of goldens magnify.
+OPTIMISED = ("tests/verify/", "tests/encoders/", "tests/metrics/")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    plain = not item.nodeid.startswith(OPTIMISED)
+    jax.config.update("jax_disable_most_optimizations", plain)
