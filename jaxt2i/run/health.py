@@ -32,7 +32,7 @@ SATURATED, BEYOND = 0.97, 0.02
 # Pictures that differ by less than this share of what real ones do are one picture.
 SAME = 0.02
 # Updates larger than this share of a network tear it, smaller ones leave it.
-TORN, STILL = 0.3, 1e-9
+TORN, STILL = 0.1, 1e-9
 # Pictures that a run must have seen before its signs count.
 YOUNG = 2000
 # Lines of metrics, or grids, in a row that make a bad sign certain.
@@ -271,12 +271,13 @@ class Updates(Part):
     Args:
       due: step number -> whether it is measured.
       tell: (step, {network: ratio}).
+      state: before the first step of all.
     """
 
-    def __init__(self, due: Callable[[int], bool], tell: Callable[[int, dict], None]):
+    def __init__(self, due: Callable[[int], bool], tell: Callable[[int, dict], None], state: Any):
         self._due, self._tell = due, tell
         self._before: dict[str, Tree] | None = None
-        self.state: Any = None
+        self.state = state if due(int(state.step) + 1) else None
         self._copy = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))
         self._ratios = jax.jit(
             lambda old, new: {

@@ -189,7 +189,7 @@ def train(
     preemption, recording = Preemption(), Recording(desk, workdir, first)
     painting.desk = desk
     meta = {"config": dict(config), "seed": rules.seed}
-    moved = health.Updates(painting.due, desk.updates)
+    moved = health.Updates(painting.due, desk.updates, state)
     parts = (recording, moved, Logging(desk), painting, Saving(desk, meta))
     settler = None
     if settle_batches and method.sampler and method.sampler.settle:

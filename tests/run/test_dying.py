@@ -53,11 +53,14 @@ def test_df_gan_dies_on_white_says_so_and_keeps_what_was_good(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_a_learning_rate_a_hundred_times_too_high_ends_the_run(tmp_path):
+def test_a_learning_rate_a_hundred_times_too_high_ends_the_run(tmp_path, capsys):
     c = config(on_white(tmp_path / "in"), 900)
     c.optim.g.lr, c.optim.d.lr = 100 * c.optim.g.lr, 100 * c.optim.d.lr
     with pytest.raises((health.Dead, NonFinite), match=r"The last (good )?checkpoint is step \d+"):
         train.train(c, tmp_path / "run", "fast")
+    said = capsys.readouterr().out
+    assert "step 1: one step moved 'd' by" in said
+    assert "the learning rate (config.optim) is far too high" in said
 
 
 def test_one_caption_and_one_picture_are_told_of_before_the_first_step(tmp_path, capsys):
