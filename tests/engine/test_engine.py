@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import functools
 import gc
 import io
 import itertools
@@ -207,36 +208,58 @@ def shown_by_tensorboard(folder: Path):
         yield {(v.tag, e.step): make_ndarray(v.tensor) for e in events for v in e.summary.value}
 
 
-def test_loop_leaves_its_records_and_resumes_bit_for_bit(tmp_path):
-    straight = jax.device_get(train(tmp_path / "a"))
-    lines = [json.loads(x) for x in (tmp_path / "a" / "metrics.jsonl").read_text().splitlines()]
-    assert {"step", "images", "images_per_second", "d/loss", "g/loss"} <= set(lines[0])
-    assert [x["step"] for x in lines if "d/loss" in x] == list(range(1, 13))
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory):
+    """The work directory and the state of a run of so many steps; trained once, to be copied."""
+    folder = tmp_path_factory.mktemp("ended")
+
+    @functools.cache
+    def run(steps):
+        return folder / str(steps), jax.device_get(train(folder / str(steps), total=steps))
+
+    return run
+
+
+def copied(ended, steps, folder):
+    return Path(shutil.copytree(ended(steps)[0], folder, dirs_exist_ok=True))
+
+
+CHECKPOINTS = pytest.mark.xdist_group("checkpoints")
+
+
+@CHECKPOINTS
+def test_loop_leaves_its_records_and_resumes_bit_for_bit(ended, tmp_path):
+    where, straight = ended(12)
+    lines = [json.loads(x) for x in (where / "metrics.jsonl").read_text().splitlines()]
+    losses = [x for x in lines if "d/loss" in x]
+    assert {"step", "images", "images_per_second", "d/loss", "g/loss"} <= set(losses[0])
+    assert [x["step"] for x in losses] == list(range(1, 13))
     assert [x["step"] for x in lines if "score/gap" in x] == [1, 6, 12]
-    assert sorted(p.name for p in (tmp_path / "a" / "samples").iterdir()) == [
+    assert sorted(p.name for p in (where / "samples").iterdir()) == [
         "00000001.png",
         "00000006.png",
         "00000012.png",
     ]
-    assert (tmp_path / "a" / "curves.png").stat().st_size > 1000
-    (shown,) = shown_by_tensorboard(tmp_path / "a" / "tensorboard")
-    assert shown["g/loss", 12] == pytest.approx(lines[-2]["g/loss"])
+    assert (where / "curves.png").stat().st_size > 1000
+    (shown,) = shown_by_tensorboard(where / "tensorboard")
+    assert shown["g/loss", 12] == pytest.approx(losses[-1]["g/loss"])
     width, height, *pictures = shown["samples", 12]
     assert (width, height, len(pictures)) == (b"16", b"16", 2)
     assert Image.open(io.BytesIO(pictures[1])).size == (16, 16)
 
-    train(tmp_path / "b", total=8)
+    copied(ended, 8, tmp_path / "b")
     continued = jax.device_get(train(tmp_path / "b"))
     equal(straight, continued)
     again = [json.loads(x) for x in (tmp_path / "b" / "metrics.jsonl").read_text().splitlines()]
     assert [x["step"] for x in again if "d/loss" in x] == list(range(1, 13))
 
 
-def test_resumes_on_another_mesh_with_equal_arrays(tmp_path):
-    saved = jax.device_get(train(tmp_path, total=4))
+@CHECKPOINTS
+def test_resumes_on_another_mesh_with_equal_arrays(ended):
+    where, saved = ended(4)
     layout = placement.layout(mesh.make(2, 4, 1), ((".", "fsdp"),), 0.0)
     shapes = states.shapes(load(config()), schema.spec(SIZES, ("image", "tokens", "token_mask")))[0]
-    keeper = checkpoint.Checkpoints(tmp_path)
+    keeper = checkpoint.Checkpoints(where)
     restored, meta = keeper.restore(layout.abstract(shapes))
     keeper.close()
     equal(saved, jax.device_get(restored))
@@ -245,8 +268,9 @@ def test_resumes_on_another_mesh_with_equal_arrays(tmp_path):
     assert any(x.sharding.spec != jax.sharding.PartitionSpec() for x in leaves)
 
 
-def test_what_settles_belongs_to_the_average_and_is_kept(tmp_path):
-    state = jax.device_get(train(tmp_path, total=4))
+@CHECKPOINTS
+def test_what_settles_belongs_to_the_average_and_is_kept(ended):
+    where, state = ended(4)
     method = load(config())
     layout = mesh.Layout(mesh.make(1, 1, 1, jax.devices()[:1]))
     spec = schema.spec(SIZES, method.needs)
@@ -255,7 +279,7 @@ def test_what_settles_belongs_to_the_average_and_is_kept(tmp_path):
     again = draw.settler(method, 3)(state, frozen, (host_batch(n) for n in range(200, 203)))
     for a, b in zip(jax.tree.leaves(again.settled), jax.tree.leaves(state.settled), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
-    restored, _ = checkpoint.latest(tmp_path)
+    restored, _ = checkpoint.latest(where)
     equal(restored["settled"], state.settled)
 
 
@@ -280,19 +304,21 @@ DAMAGE = {
 
 # The abandoned read of a damaged file is reported when it is collected; it is what we caused.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@CHECKPOINTS
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_damaged_newest_checkpoint_falls_back_to_the_one_before(tmp_path, damage):
-    train(tmp_path, total=8)
+def test_damaged_newest_checkpoint_falls_back_to_the_one_before(ended, tmp_path, damage):
+    copied(ended, 8, tmp_path)
     DAMAGE[damage](tmp_path / "checkpoints" / "8")
     with pytest.warns(UserWarning, match=r"checkpoints/8.*trying the one before"):
         again = jax.device_get(train(tmp_path, total=12))
     assert again.step == 12
-    equal(again, jax.device_get(train(tmp_path / "straight", total=12)))
+    equal(again, ended(12)[1])
     gc.collect()
 
 
-def test_half_written_checkpoint_is_ignored(tmp_path):
-    train(tmp_path, total=8)
+@CHECKPOINTS
+def test_half_written_checkpoint_is_ignored(ended, tmp_path):
+    copied(ended, 8, tmp_path)
     folder = tmp_path / "checkpoints"
     shutil.copytree(folder / "8", folder / "9.orbax-checkpoint-tmp-123")
     assert jax.device_get(train(tmp_path, total=12)).step == 12
@@ -306,15 +332,17 @@ def test_nonfinite_loss_names_the_player_and_keeps_the_last_good_checkpoint(tmp_
     keeper.close()
 
 
-def test_checkpoint_of_other_networks_is_refused(tmp_path):
-    train(tmp_path, total=4)
+@CHECKPOINTS
+def test_checkpoint_of_other_networks_is_refused(ended, tmp_path):
+    copied(ended, 4, tmp_path)
     with pytest.raises(checkpoint.Mismatch, match=r"params/d/.*is \[4, 4, 3, 8\] there"):
         train(tmp_path, config(width=9), total=8)
 
 
-def test_init_from_copies_what_fits_and_says_what_does_not(tmp_path):
-    earlier = jax.device_get(train(tmp_path, total=4))
-    source, where = checkpoint.latest(tmp_path)
+@CHECKPOINTS
+def test_init_from_copies_what_fits_and_says_what_does_not(ended, tmp_path):
+    earlier = ended(4)[1]
+    source, where = checkpoint.latest(copied(ended, 4, tmp_path))
     method = load(config())
     spec = schema.spec(SIZES, method.needs)
     layout = placement.layout(mesh.make(8, 1, 1))
