@@ -110,7 +110,8 @@ def plan_of(args: Any, data: Any, detector: detection.Detector) -> object_plan.P
         }
     if count:
         return object_plan.in_turn(captions, count, detector.rarest, args.seed)
-    note = object_captions.difference(lengths) if detector.classes == CLASSES else ""
+    published = data.name.startswith("coco") or args.soa_captions
+    note = object_captions.difference(lengths) if published else ""
     return object_plan.whole(captions, detector.crowds, args.seed, note)
 
 

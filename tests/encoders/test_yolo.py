@@ -15,7 +15,8 @@ from jaxt2i.convert import darknet_files
 from jaxt2i.convert.unpickle import UnreadableFileError
 from jaxt2i.encoders import features, pretrained, yolo, yolo_names
 from jaxt2i.evaluation import detection
-from jaxt2i.verify.golden import Golden
+from jaxt2i.verify.arrays import nhwc
+from jaxt2i.verify.golden import Golden, compare, subsample
 from tests.verify.test_goldens import GOLDENS
 
 GOLDEN = Golden(GOLDENS / "yolov3")
@@ -135,3 +136,16 @@ def test_boxes_of_no_sense_end_the_merging():
     rows = np.full((3, 7), np.inf, np.float32)
     rows[:, 4:] = [[0.9, 0.9, 1], [0.8, 0.9, 1], [0.4, 0.9, 1]]
     assert len(yolo.suppress(rows)) == 2
+
+
+@pytest.mark.full
+def test_a_file_of_the_published_size_predicts_what_the_official_code_does(tmp_path):
+    file = written(tmp_path / "yolov3.weights", tensors=GOLDEN.weights("darknet_full"))
+    assert file.stat().st_size == 248_007_048
+    network, case = features.load("yolov3", str(file)), GOLDEN.case("full_forward64")
+    found = jax.jit(network.reader("detector"))(
+        network.variables["detector"], nhwc(case.inputs["in_image"])
+    )
+    want = case.outputs["out_pred"]
+    result = compare(want, subsample(found, want.shape), case.tolerance["out_pred"])
+    assert result.passed, result

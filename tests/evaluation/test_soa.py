@@ -1,5 +1,6 @@
 """Semantic Object Accuracy: plans, folders, files, what is told; no network is compiled."""
 
+import dataclasses
 import json
 import pickle
 import re
@@ -75,6 +76,30 @@ def test_published_lists_find_their_pictures_by_the_words():
         object_plan.Caption("a car stops", (2, 8), 1, 0),
         object_plan.Caption("a ship sails", (8,), None, 0),
     ]
+
+
+def test_captions_come_from_the_data_or_from_the_published_lists(tmp_path):
+    said = [["a car stops", "a lake"], ["a bike and a car stop"], ["a bus."]]
+    source = types.SimpleNamespace(captions=said.__getitem__, size=3)
+    data = types.SimpleNamespace(source=source, name="coco2014")
+    args = types.SimpleNamespace(num=0, seed=0, soa_captions=None)
+    plan = soa.plan_of(args, data, COCO)
+    assert [c.text for c in plan.captions] == ["a car stops", "a bike and a car stop"]
+    assert {label: len(rows) for label, rows in plan.counted.items()} == {1: 3, 2: 6}
+    assert "80 of 80 classes are not as long" in plan.note
+    assert "label_01_bicycle 1 for 1,920" in plan.note
+    args.num = 1
+    assert soa.plan_of(args, data, COCO).caption.tolist() == [0]
+
+    entry = {"image_id": 7, "id": 1, "idx": [0, 0], "caption": "a bike and a car stop"}
+    object_captions.write(tmp_path, {9: [entry]})
+    args.num, args.soa_captions = 0, tmp_path
+    plan = soa.plan_of(args, data, COCO)
+    # A list is taken as it is.
+    assert plan.captions == (object_plan.Caption(entry["caption"], (9,), 1, 0),)
+    other = dataclasses.replace(COCO, classes=("ball",), name="recogniser of scenes")
+    with pytest.raises(MetricError, match="not those of the recogniser of scenes"):
+        soa.plan_of(args, data, other)
 
 
 # --- Folders and files -------------------------------------------------------------------------
