@@ -55,49 +55,11 @@ KNOCKS=20 # tries to reach a machine that has just started
 
 # --- the command line -----------------------------------------------------------------------------
 
-command=${1-}
-shift || true
 name=${TPU_NAME-} zone=${TPU_ZONE-} project=${TPU_PROJECT-} machine=${TPU_MACHINE-}
 topology=${TPU_TOPOLOGY-} image=${TPU_IMAGE-} subnet=${TPU_SUBNET-} mount=${TPU_MOUNT-}
-flex='' spot='' every='' dry='' worker=0 given=()
-while (($#)); do
-  case $1 in
-    --name | --zone | --project | --machine | --topology | --image | --subnet | --mount | --flex | \
-      --every | --worker)
-      [[ ${2-} && $2 != --* ]] || usage "$1 needs a value"
-      declare "${1#--}=$2"
-      [[ $1 == --every ]] || given+=("$1" "$2")
-      shift
-      ;;
-    --help)
-      help
-      exit
-      ;;
-    --spot) spot=1 given+=("$1") ;;
-    --dry-run) dry=1 given+=("$1") ;;
-    --) shift && break ;;
-    *) usage "unknown option '$1'; what jaxt2i.train is given stands behind --" ;;
-  esac
-  shift
-done
-arguments=("$@")
-
-case $command in
-  --help)
-    help
-    exit
-    ;;
-  create | install | logs | status | delete) ;;
-  run | resume)
-    ((${#arguments[@]})) || usage "$command needs what jaxt2i.train is given, behind --"
-    ;;
-  *) usage "'$command' is no command" ;;
-esac
-[[ $name ]] || usage "no name of a slice: give --name or TPU_NAME"
-[[ $zone ]] || usage "no zone: give --zone or TPU_ZONE"
+flex='' spot=''
+read_line 'name zone project machine topology image subnet mount flex' spot "$@"
 [[ $project ]] || usage "no project: give --project or TPU_PROJECT"
-[[ $every =~ ^[0-9]*$ ]] || usage "--every is '$every', not a number of seconds"
-[[ $worker =~ ^[0-9]+$ ]] || usage "--worker is '$worker', not the number of a worker"
 [[ ! $flex || ! $spot ]] || usage "--flex and --spot exclude each other"
 [[ ! $flex || $flex =~ ^([0-9]+[dhms])+$ ]] || usage "--flex is '$flex', not a duration such as 12h or 2d"
 

@@ -31,52 +31,31 @@
 #     --max-restarts 100 --command "launch/preemptible.sh python -m jaxt2i.train ARGUMENTS"
 set -euo pipefail
 
-help() {
-  sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0"
-}
+# shellcheck source-path=SCRIPTDIR source=options.sh
+. "$(dirname "${BASH_SOURCE[0]}")/options.sh"
 
-usage() {
-  help >&2
-  echo "error: $1" >&2
-  exit 2
-}
-
-declare -A value=([CHIPS]=4 [RESTARTS]=100)
-dry=''
-while (($#)); do
-  case $1 in
-    --name | --image | --accelerator | --topology | --chips | --claim | --restarts)
-      key=${1#--}
-      # Only what cannot change the meaning of the YAML around it.
-      [[ ${2-} =~ ^[A-Za-z0-9][A-Za-z0-9._/:@-]*$ ]] || usage "$1 is '${2-}', which is no such name"
-      value[${key^^}]=$2
-      shift
-      ;;
-    --help)
-      help
-      exit
-      ;;
-    --dry-run) dry=1 ;;
-    --) shift && break ;;
-    *) usage "unknown option '$1'; what jaxt2i.train is given stands behind --" ;;
-  esac
-  shift
+# shellcheck disable=SC2034 # read through ${!key}
+name='' image='' accelerator='' topology='' claim='' chips=4 restarts=100
+read_options 'name image accelerator topology chips claim restarts' dry-run "$@"
+declare -A value
+for key in name image accelerator topology chips claim restarts; do
+  [[ ${!key-} ]] || usage "--$key is missing"
+  # Only what cannot change the meaning of the YAML around it.
+  [[ ${!key} =~ ^[A-Za-z0-9][A-Za-z0-9._/:@-]*$ ]] || usage "--$key is '${!key}', which is no such name"
+  value[${key^^}]=${!key}
 done
-for key in NAME IMAGE ACCELERATOR TOPOLOGY CLAIM; do
-  [[ ${value[$key]-} ]] || usage "--${key,,} is missing"
-done
-(($#)) || usage "nothing behind --; what jaxt2i.train is given stands there"
+((${#arguments[@]})) || usage "nothing behind --; what jaxt2i.train is given stands there"
 [[ ${value[TOPOLOGY]} =~ ^[0-9]+(x[0-9]+){1,2}$ ]] ||
   usage "--topology is '${value[TOPOLOGY]}', not of the form 4x4 or 2x2x4"
 [[ ${value[CHIPS]} =~ ^[1-9][0-9]*$ ]] || usage "--chips is '${value[CHIPS]}', not a number"
-slice=$((${value[TOPOLOGY]//x/*})) chips=${value[CHIPS]}
+slice=$((${topology//x/*}))
 ((slice % chips == 0)) ||
   usage "--topology ${value[TOPOLOGY]} has $slice chips, which --chips $chips does not divide"
 value[HOSTS]=$((slice / chips))
 
 # The arguments as a JSON list, which is YAML too.
 list=''
-for argument in "$@"; do
+for argument in "${arguments[@]}"; do
   [[ $argument != *[[:cntrl:]]* ]] || usage "an argument holds a control character: ${argument@Q}"
   argument=${argument//\\/\\\\}
   list+=${list:+, }\"${argument//\"/\\\"}\"

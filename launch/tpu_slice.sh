@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # What launch/tpu_vm.sh and launch/compute_engine.sh have in common; they source it.
 #
-# Either one sets name, zone, mount, arguments, given, every and dry from its command line, and has
-# these functions, which the ones below call:
+# Either one sets name, zone and mount from the environment, reads its command line with read_line, and
+# has these functions, which the ones below call:
 #   refresh      sets node to READY, ABSENT or what else there is, workers to their number
 #   make_slice   leaves a ready slice, whatever refresh found
 #   copy FILE    brings a file into the home directory of every worker
@@ -15,25 +15,37 @@ set -euo pipefail
   exit 2
 }
 
+# shellcheck source-path=SCRIPTDIR source=options.sh
+. "$(dirname "${BASH_SOURCE[0]}")/options.sh"
+
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 POLL=${TPU_POLL:-30} # seconds between two looks at a slice that is being made
 RUNNING=75 RESTARTED=76
 TRIES=3 # restarts in a row on one slice before --every gives up
 
-die() {
-  echo "error: $1" >&2
-  exit 1
-}
-
-# The comment at the head of the script.
-help() {
-  sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0"
-}
-
-usage() {
-  help >&2
-  echo "error: $1" >&2
-  exit 2
+# read_line VALUED SWITCHES COMMAND WORD...: sets command, and what `read_options` sets; refuses what
+# is no command, and options that every command needs.
+read_line() {
+  command=${3-}
+  every='' worker=0
+  case $command in
+    --help)
+      help
+      exit
+      ;;
+    *) read_options "$1 every worker" "$2 dry-run" "${@:4}" ;;
+  esac
+  case $command in
+    create | install | logs | status | delete) ;;
+    run | resume)
+      ((${#arguments[@]})) || usage "$command needs what jaxt2i.train is given, behind --"
+      ;;
+    *) usage "'$command' is no command" ;;
+  esac
+  [[ $name ]] || usage "no name of a slice: give --name or TPU_NAME"
+  [[ $zone ]] || usage "no zone: give --zone or TPU_ZONE"
+  [[ $every =~ ^[0-9]*$ ]] || usage "--every is '$every', not a number of seconds"
+  [[ $worker =~ ^[0-9]+$ ]] || usage "--worker is '$worker', not the number of a worker"
 }
 
 scratch=$(mktemp -d)

@@ -43,47 +43,9 @@ set -euo pipefail
 
 # --- the command line -----------------------------------------------------------------------------
 
-command=${1-}
-shift || true
 name=${TPU_NAME-} zone=${TPU_ZONE-} type=${TPU_TYPE-} project=${TPU_PROJECT-}
-version=${TPU_VERSION-} mount=${TPU_MOUNT-}
-queued='' spot='' every='' dry='' worker=0 given=()
-while (($#)); do
-  case $1 in
-    --name | --zone | --type | --project | --version | --mount | --every | --worker)
-      [[ ${2-} && $2 != --* ]] || usage "$1 needs a value"
-      declare "${1#--}=$2"
-      [[ $1 == --every ]] || given+=("$1" "$2")
-      shift
-      ;;
-    --help)
-      help
-      exit
-      ;;
-    --queued) queued=1 given+=("$1") ;;
-    --spot) spot=1 given+=("$1") ;;
-    --dry-run) dry=1 given+=("$1") ;;
-    --) shift && break ;;
-    *) usage "unknown option '$1'; what jaxt2i.train is given stands behind --" ;;
-  esac
-  shift
-done
-arguments=("$@")
-
-case $command in
-  --help)
-    help
-    exit
-    ;;
-  create | install | logs | status | delete) ;;
-  run | resume)
-    ((${#arguments[@]})) || usage "$command needs what jaxt2i.train is given, behind --"
-    ;;
-  *) usage "'$command' is no command" ;;
-esac
-[[ $name ]] || usage "no name of a slice: give --name or TPU_NAME"
-[[ $zone ]] || usage "no zone: give --zone or TPU_ZONE"
-[[ $every =~ ^[0-9]*$ ]] || usage "--every is '$every', not a number of seconds"
+version=${TPU_VERSION-} mount=${TPU_MOUNT-} queued='' spot=''
+read_line 'name zone type project version mount' 'queued spot' "$@"
 if [[ $command == create || $command == resume ]]; then
   [[ $type ]] || usage "no type of slice: give --type or TPU_TYPE, such as v5litepod-16"
   [[ ! $type =~ ^(tpu|v[7-9]|v[1-9][0-9]) ]] ||

@@ -39,6 +39,15 @@ def test_scripts_can_be_started_and_stop_at_errors(script):
     assert re.search(r"^set -(euo pipefail|u)$", text, re.M)
 
 
+def test_command_lines_of_the_slices_are_read_in_one_place():
+    """And that place does nothing where it is started by itself."""
+    readers = [f.name for f in SCRIPTS if "unknown option" in f.read_text()]
+    assert [name for name in readers if name != "local_processes.sh"] == ["options.sh"]
+    alone = subprocess.run([LAUNCH / "options.sh"], capture_output=True, text=True, check=False)
+    assert alone.returncode == 2
+    assert "is part of the launchers, and does nothing by itself" in alone.stderr
+
+
 @pytest.mark.parametrize("file", FILES, ids=name_of)
 def test_every_setting_and_preset_exists(file):
     text = file.read_text()
