@@ -126,7 +126,10 @@ def config_beside(source: Path) -> dict | None:
 
 
 def told(
-    done: Mapping[str, Converted], chosen: choice.Chosen, found: torch_files.Found
+    done: Mapping[str, Converted],
+    chosen: choice.Chosen,
+    found: torch_files.Found,
+    notes: Mapping[str, str],
 ) -> list[str]:
     """Prints what became of every key and which copy was taken; returns the unused keys."""
     left = unused(done, chosen.left)
@@ -137,6 +140,9 @@ def told(
         for line in choice.twins(made.names, chosen, [*whole, *chosen.left]):
             print(line)
         print()
+    for net in done:
+        if net in notes:
+            print(notes[net])
     if found.optimiser:
         print(f"left aside: {len(found.optimiser)} arrays of optimisers' state")
     return left
@@ -238,7 +244,7 @@ def main(argv: list[str] | None = None) -> int:
         found = getattr(known[args.method], "read_all", files.read_all)(args.source)
         chosen = choice.select(found, args.prefix)
         done = converted(args, known[args.method], chosen.state)
-        left = told(done, chosen, found)
+        left = told(done, chosen, found, getattr(known[args.method], "NOTES", {}))
         if why := refused(args, done):
             print(why)
             return 1

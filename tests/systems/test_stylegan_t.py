@@ -6,8 +6,13 @@ import jax
 import numpy as np
 import pytest
 
+from jaxt2i import api
+from jaxt2i.convert import __main__ as converter
 from jaxt2i.convert import rules
 from jaxt2i.encoders.pretrained import template
+from jaxt2i.engine import state as states
+from jaxt2i.run import open as runs
+from jaxt2i.run import restore, settings
 from jaxt2i.systems.stylegan_t import names as tables
 from jaxt2i.systems.stylegan_t import networks as nets
 from jaxt2i.verify.golden import Golden
@@ -51,3 +56,37 @@ def test_every_array_of_the_networks_has_a_name():
         shapes = template(module)
         zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
         assert len(rules.to_torch(tables.TABLES[net][0], zeros)) == len(jax.tree.leaves(shapes))
+
+
+def test_the_tower_inside_a_checkpoint_is_what_reads(tmp_path, capsys):
+    """Converted and opened with config.model.tuned_text, as it was trained; D keeps OpenAI's."""
+    config = settings.preset("configs/stylegan_t.py", "tiny")
+    config.model.tuned_text = True
+    run = runs.open_run(config)
+    state, frozen = states.shapes(run.method, run.batch_spec())
+    draw = np.random.RandomState(0)
+
+    def random(tree):
+        return jax.tree.map(lambda x: np.asarray(draw.standard_normal(x.shape), x.dtype), tree)
+
+    trees = {n: {"params": random(state.params[n]), **random(state.extra[n])} for n in ("g", "d")}
+    trees["text"] = random(frozen["text"])
+    named = {n: rules.to_torch(tables.TABLES[n][0], tree) for n, tree in trees.items()}
+    assert sum(k.startswith("mapping.clip.model.transformer.") for k in named["text"]) > 10
+    for name, nets_ in (("G.npz", ("g", "text")), ("D.npz", ("d",))):
+        np.savez(tmp_path / name, **{k: x for n in nets_ for k, x in named[n].items()})
+    assert (
+        converter.main(["stylegan_t", "--from", f"{tmp_path}/G.npz", "--to", f"{tmp_path}/w"]) == 0
+    )
+    assert "text is the tower inside the generator" in capsys.readouterr().out
+    assert {p.stem for p in (tmp_path / "w").glob("*.safetensors")} == {"g", "text"}
+
+    _, weights = restore.from_weights(run, tmp_path / "w", api.here())
+    for mine, its in ((weights["text"], trees["text"]), (weights["text_reference"], None)):
+        for ours, given in zip(*map(jax.tree.leaves, (mine, its or trees["text"])), strict=True):
+            assert np.array_equal(ours, given) == (its is not None)
+    # A file of the other network holds no tower.
+    assert (
+        converter.main(["stylegan_t", "--from", f"{tmp_path}/D.npz", "--to", f"{tmp_path}/d"]) == 0
+    )
+    assert {p.stem for p in (tmp_path / "d").glob("*.safetensors")} == {"d"}

@@ -1,7 +1,8 @@
 """Names of the official StyleGAN-T state dicts and where their tensors live here.
 
-No checkpoint was ever published; these are the names that official training writes. The text
-tower (`mapping.clip.*`) and the image encoder (`dino.*`) have tables of their own.
+No checkpoint was ever published; these are the names that official training writes. The text tower
+lies inside the generator (`mapping.clip.*`): the text-encoder phase trained it, and from then on it
+is another than OpenAI's. The image encoder (`dino.*`) is never trained and has a table of its own.
 """
 
 import fnmatch
@@ -10,6 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from jaxt2i.convert.rules import Rule, Table
+from jaxt2i.encoders import clip_names
 
 
 def dense(source: str, target: str) -> list[Rule]:
@@ -100,19 +102,39 @@ def discriminator() -> list[Rule]:
 GENERATOR = Table(tuple(generator()), ("*.resample_filter", "mapping.clip.*"), ("module.",))
 DISCRIMINATOR = Table(tuple(discriminator()), ("dino.*",), ("module.",))
 
-TABLES: dict[str, tuple[Table, ...]] = {"g": (GENERATOR,), "d": (DISCRIMINATOR,)}
+TOWER = "mapping.clip.model."
+TEXT = Table(
+    tuple(r._replace(source=TOWER + r.source) for r in clip_names.OPENAI_TEXT.rules),
+    tuple(TOWER + name for name in clip_names.OPENAI_BUFFERS),
+    ("module.",),
+)
+
+TABLES: dict[str, tuple[Table, ...]] = {
+    "g": (GENERATOR,),
+    "d": (DISCRIMINATOR,),
+    "text": (TEXT,),
+}
+# What is said of a network that a file held.
+NOTES = {
+    "text": "text is the tower inside the generator. config.model.tuned_text=True reads with it; "
+    "before the text-encoder phase it is OpenAI's own: leave it out with --net g --net d"
+}
 NETWORKS = {
+    "text": "jaxt2i.encoders.clip:ClipText",
     "g": "jaxt2i.systems.stylegan_t.networks:Generator",
     "d": "jaxt2i.systems.stylegan_t.networks:DiscriminatorHeads",
 }
 
 
-def infer(net: str, state_dict: Mapping[str, np.ndarray]) -> dict[str, int]:
-    """Fields of `Generator` ("g") or `DiscriminatorHeads` ("d") that a state dict was made with.
+def infer(net: str, state_dict: Mapping[str, np.ndarray]) -> dict:
+    """Fields of `Generator` ("g"), `DiscriminatorHeads` ("d") or `ClipText` ("text").
 
     Raises:
       KeyError: when the keys are not that network's.
     """
+    if net == "text":
+        inside = {k.partition(TOWER)[2]: x for k, x in state_dict.items() if TOWER in k}
+        return clip_names.infer(net, inside)
     if net == "d":
         heads = fnmatch.filter(state_dict, "heads.*.cls.weight_orig")
         text = state_dict.get("heads.0.cmapper.weight", np.zeros((1, 0)))
