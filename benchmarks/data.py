@@ -24,9 +24,9 @@ from pathlib import Path
 import jax
 import numpy as np
 import readers
+from jaxt2i.configs.common import base
 from machine import report, show
 
-from configs.common import base
 from jaxt2i.data import schema
 from jaxt2i.data.pipeline import Pipeline, prefetch_to_device
 from jaxt2i.data.sources import make_source

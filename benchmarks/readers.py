@@ -24,10 +24,10 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+from jaxt2i.configs.common import base
 from machine import show
 from tqdm import tqdm
 
-from configs.common import base
 from jaxt2i.data import schema
 from jaxt2i.data.builders.base import Builder, Item
 from jaxt2i.data.builders.record import Caption, Record

@@ -16,6 +16,7 @@ import numpy as np
 from machine import report, show
 from ml_collections import ConfigDict
 
+from jaxt2i.config import micro_batches
 from jaxt2i.engine import state as states
 from jaxt2i.engine import step as steps
 from jaxt2i.run import open as runs
@@ -74,7 +75,7 @@ def measure(args, preset: str, batch_size: int, precision: str, remat: str) -> l
 def train(run: runs.Run, args) -> tuple[dict, states.State, dict, dict]:
     """What a step takes, then (the last state, frozen weights, the batch on the host)."""
     batch_size, layout, spec = run.config.batch_size, run.layout(), run.batch_spec()
-    rules = steps.Rules(0, batch_size, 1000, run.config.accumulate)
+    rules = steps.Rules(0, batch_size, 1000, micro_batches(run.config))
     programs = training.compile_step(run.method, rules, layout, spec)
     shapes = states.shapes(run.method, spec)
     state, frozen = states.create(run.method, spec, 0, tuple(map(layout.shardings, shapes)))

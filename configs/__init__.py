@@ -1,1 +1,1 @@
-"""One configuration file per method; presets by suffix, as in configs/stylegan_t.py:lite64."""
+"""One configuration file per method; presets by suffix, as in stylegan_t:lite64."""

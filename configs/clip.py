@@ -11,7 +11,7 @@ with jaxt2i: both procedural corpora at 32 px, 2 CPU cores, about 20 minutes. Ho
 
 from ml_collections import ConfigDict
 
-from configs import common
+from jaxt2i.configs import common
 from jaxt2i.nn.optim import Adam
 from jaxt2i.systems.clip.method import Model
 
@@ -110,10 +110,19 @@ def tiny() -> ConfigDict:
     return c
 
 
+@common.card(
+    data="400 M pairs of the web, as img2dataset writes them; OpenAI's own were not published",
+    weights="none",
+    millions=12800.0,
+    tflop=0.044,
+    rate="bfloat16",
+    expected="63.2 % zero-shot on ImageNet with OpenAI's pairs; with others not yet seen",
+)
 def vit_b32() -> ConfigDict:
-    """OpenAI's ViT-B/32 sizes, 151 M parameters; batch 32,768 and 32 epochs of 400 M pairs."""
+    """OpenAI's ViT-B/32 sizes, 151 M parameters, 32 epochs at batch 32,768."""
     c = embedded()
     c.batch_size = 32_768
+    c.accumulate = "auto"
     c.total_steps = 390_000
     c.data.update(source="webdataset", tokenizer="clip", tokens=77, resolution=224)
     c.data.update(crop="random", margin=1.0)
@@ -134,4 +143,27 @@ def vit_b32() -> ConfigDict:
     return c
 
 
+def on(name: str, them: common.Collection) -> ConfigDict:
+    """A perception of one data set's own pictures and captions, 128 px, a tokenizer of its own."""
+    c = embedded()
+    c.batch_size = 1024
+    c.accumulate = "auto"
+    c.total_steps = 0
+    c.data.update(tokenizer="own_pieces", tokens=2 * them.words, resolution=128, margin=1.1)
+    c.optim.update(lr=5e-4, weight_decay=0.2, warmup_steps=200)
+    c.optim.decay_steps = int(9_700 * them.share)
+    c.model.update(joint=256, vocab=8192, text_width=256, text_layers=6, text_heads=4)
+    c.model.update(width=384, heads=6, layers=8, patch=16)
+    return c
+
+
 PRESETS = {f.__name__: f for f in (embedded, emoji, emoji_other, emoji64, tiny, vit_b32)}
+# ADE20K's captions are lists of its objects: nothing to learn a language from.
+PRESETS |= common.others(
+    on,
+    weights=lambda name, them: "none",
+    millions=10.0,
+    tflop=0.007,
+    rate="bfloat16",
+    names=tuple(name for name in common.COLLECTIONS if name != "ade20k"),
+)

@@ -9,7 +9,68 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FieldReference
+
+# TFLOP/s of one A100 at 30 % of its datasheet's peak, an assumption, by what its products are of.
+RATES = {"bfloat16": 94.0, "tensorfloat32": 47.0, "float32": 5.9}
+
+
+@dataclasses.dataclass(frozen=True)
+class Collection:
+    """A data set of the survey that none of these systems has published numbers of.
+
+    Attributes:
+      about: what it holds.
+      prepare: its name for python -m jaxt2i.prepare.
+      share: of the length that a system trains on COCO.
+      crop: of training's pictures.
+      language: of the captions, where it has several.
+      words: of a caption, for encoders that read words.
+    """
+
+    about: str
+    prepare: str
+    share: float = 1.0
+    crop: str = "random"
+    language: str = ""
+    words: int = 18
+
+
+COLLECTIONS = {
+    "coco_stuff": Collection(
+        "COCO-Stuff, 118,287 pictures of COCO 2017 with its captions; boxes and masks stay unused",
+        "coco_stuff",
+        words=15,
+    ),
+    "visual_genome": Collection(
+        "Visual Genome, 108,077 pictures, each with dozens of phrases about parts of it",
+        "visual_genome",
+        words=12,
+    ),
+    "ade20k": Collection(
+        "ADE20K, 20,210 pictures; captions are yours, else composed of scene and objects",
+        "ade20k",
+        share=0.2,
+    ),
+    "fashiongen": Collection(
+        "FashionGen, 260,490 pictures of clothes on white, seen whole, with their descriptions",
+        "fashiongen",
+        crop="centre",
+        words=40,
+    ),
+    "multi30k": Collection(
+        "Multi30K, 29,000 pictures with five English captions each",
+        "multi30k/task2",
+        share=0.2,
+        language="en",
+    ),
+    "multi30k_de": Collection(
+        "Multi30K, 29,000 pictures with five German captions each",
+        "multi30k/task2",
+        share=0.2,
+        language="de",
+    ),
+}
 
 
 def base() -> ConfigDict:
@@ -53,8 +114,9 @@ def base() -> ConfigDict:
     # A run of configs/clip.py or configs/damsm.py on the same kind of data: its networks become the
     # text tower and the guide, its tokenizer this run's. They are copied into the work directory.
     c.perception_from = ""
-    # Micro-batches whose gradients are averaged before an update.
-    c.accumulate = 1
+    # Micro-batches whose gradients are averaged before an update. "auto": the fewest that fit the
+    # devices' memory by an estimate, said when the run starts and kept with it.
+    c.accumulate = FieldReference(1, field_type=object)
     # Leave out updates that are not finite, and count them; False: the run stops there.
     c.skip_nonfinite = False
     # End a run that learns nothing any more (health/* in its metrics) and keep its checkpoints
@@ -243,6 +305,92 @@ def emoji(c: ConfigDict, resolution: int, perception: str) -> ConfigDict:
     preset = "emoji" if resolution == 32 else f"emoji{resolution}"
     c.perception_from = perception and f"runs/{perception}-{preset}"
     return c
+
+
+def card(
+    *,
+    data: str,
+    weights: str,
+    expected: str,
+    hours: str = "",
+    millions: float = 0.0,
+    tflop: float = 0.0,
+    rate: str = "float32",
+) -> Callable:
+    """Adds to a preset's docstring what it needs, costs and gives.
+
+    Args:
+      data: the data set and how it comes.
+      weights: what has to be there before.
+      expected: the published score, "unknown" or "not yet seen".
+      hours: the published cost in words; "": what one A100 takes, from the next three.
+      millions: of pictures that it trains for.
+      tflop: of one picture in a step, all players together.
+      rate: a key of `RATES`.
+
+    Returns:
+      preset -> preset.
+    """
+    if not hours:
+        count = millions * 1e6 * tflop / RATES[rate] / 3600
+        hours = (
+            f"about {count:,.0f} on an A100 ({millions:g} M pictures x {tflop:g} TFLOP, at "
+            f"{RATES[rate]:g} TFLOP/s)"
+        )
+
+    def add(preset: Callable[[], ConfigDict]) -> Callable[[], ConfigDict]:
+        about = (preset.__doc__ or "").strip()
+        preset.__doc__ = (
+            f"{about}\n\nData: {data}.\nWeights: {weights}.\nHours: {hours}.\nExpected: {expected}."
+        )
+        preset.published = True
+        return preset
+
+    return add
+
+
+def others(
+    make: Callable[[str, Collection], ConfigDict],
+    *,
+    weights: Callable[[str, Collection], str],
+    millions: float,
+    tflop: float,
+    rate: str = "float32",
+    names: tuple[str, ...] = tuple(COLLECTIONS),
+) -> dict[str, Callable[[], ConfigDict]]:
+    """{name: preset} of a system on `COLLECTIONS`, with its settings of COCO.
+
+    Args:
+      make: (name, collection) -> the configuration, whose length and data are set here.
+      weights: (name, collection) -> what has to be there before.
+      millions: of pictures that the system trains for on COCO.
+      tflop: as for `card`.
+      rate: as for `card`.
+      names: of the collections.
+    """
+
+    def on(name: str, them: Collection) -> Callable[[], ConfigDict]:
+        length = round(millions * them.share, 1)
+
+        def preset() -> ConfigDict:
+            c = make(name, them)
+            c.total_epochs, c.total_images = 0, int(length * 1e6)
+            c.data.update(source="records", crop=them.crop)
+            c.data.languages = (them.language,) if them.language else ()
+            return c
+
+        preset.__name__ = name
+        preset.__doc__ = "Not published: COCO's settings, and a length that is ours."
+        records = f"{them.about}; python -m jaxt2i.prepare {them.prepare}"
+        told = {"data": records, "weights": weights(name, them), "expected": "unknown"}
+        return card(**told, millions=length, tflop=tflop, rate=rate)(preset)
+
+    return {name: on(name, COLLECTIONS[name]) for name in names}
+
+
+def after_damsm(name: str, them: Collection) -> str:
+    """What a preset that reads through the DAMSM of its data needs."""
+    return f"runs/damsm-{name}, which configs/damsm.py:{name} trains first"
 
 
 def choose(presets: dict[str, Callable[[], ConfigDict]], name: str | None) -> ConfigDict:

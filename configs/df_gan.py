@@ -15,17 +15,19 @@ M-CLIP/XLM-Roberta-Large-Vit-B-32.
 | cub | CUB-200-2011, 256 px | 32 | 1,300, checkpoint at 1,220 | 12.10 (paper 14.81, IS 5.10) |
 | coco | COCO 2014, 256 px | 32 | 300, checkpoint at 290 | 15.41 (paper 19.32) |
 | oxford102 | Oxford-102, 256 px | 32 | 1,000 | not published |
+| six more, as in common.COLLECTIONS | 256 px | 32 | COCO's, or a fifth of it | unknown |
 
 The repository's FID uses torchvision's Inception and 30,000 pictures of test captions; it cannot be
 compared with clean-fid or the TensorFlow original.
 
-Records of the data sets (cub, coco and oxford102) come from python -m jaxt2i.prepare cub --from DIR
---to data; then --config.data.path=data/jaxt2i_cub. A folder of yours: --config.data.source=folder.
+Records of the data sets come from python -m jaxt2i.prepare cub --from DIR --to data; then
+--config.data.path=data/jaxt2i_cub. Each preset's own docstring has its data, weights, hours and
+expected score. A folder of yours: --config.data.source=folder.
 """
 
 from ml_collections import ConfigDict
 
-from configs import common
+from jaxt2i.configs import common
 from jaxt2i.nn.optim import Adam
 from jaxt2i.systems.df_gan.method import Model
 
@@ -108,26 +110,60 @@ def tiny() -> ConfigDict:
     return c
 
 
+@common.card(
+    data="CUB-200-2011, 8,855 pictures; python -m jaxt2i.prepare cub",
+    weights="AttnGAN's DAMSM text encoder of the data and its vocabulary, or CLIP's (see above)",
+    hours="about 3 days on one RTX 3090, by the authors, for 11.5 M pictures of 0.131 TFLOP",
+    expected="FID 12.10, by the repository's protocol (paper 14.81, IS 5.10)",
+)
 def cub() -> ConfigDict:
-    """CUB-200-2011: 8,855 birds; bird crops; 1,300 epochs, about 3 days on one RTX 3090."""
+    """CUB-200-2011, crops of birds; the published checkpoint is that of epoch 1,220."""
     c = published(1300)
     c.keep_at_epochs = (1220,)
     return c
 
 
+@common.card(
+    data="COCO 2014, 82,783 pictures; python -m jaxt2i.prepare coco",
+    weights="AttnGAN's DAMSM text encoder of the data and its vocabulary, or CLIP's (see above)",
+    millions=24.8,
+    tflop=0.131,
+    rate="tensorfloat32",
+    expected="FID 15.41, by the repository's protocol (paper 19.32)",
+)
 def coco() -> ConfigDict:
-    """COCO 2014: 82,783 pictures, 300 epochs."""
+    """COCO 2014; the published checkpoint is that of epoch 290."""
     c = published(300)
     c.keep_at_epochs = (290,)
     c.model.text_vocab = 27297
     return c
 
 
+@common.card(
+    data="Oxford-102, 7,034 pictures; python -m jaxt2i.prepare oxford102",
+    weights="runs/damsm-oxford102, which configs/damsm.py:oxford102 trains first",
+    millions=7.0,
+    tflop=0.131,
+    rate="tensorfloat32",
+    expected="unknown",
+)
 def oxford102() -> ConfigDict:
-    """Oxford-102: 7,034 flowers, 1,000 epochs, after configs/damsm.py:oxford102; not published."""
+    """Oxford-102 with CUB's settings; not published."""
     c = published(1000)
     c.perception_from = "runs/damsm-oxford102"
     return c
 
 
+def on(name: str, them: common.Collection) -> ConfigDict:
+    """A data set without published numbers, through the DAMSM of its own captions."""
+    c = published(0)
+    c.perception_from = f"runs/damsm-{name}"
+    c.data.tokens = them.words
+    c.model.text_vocab = 27297
+    return c
+
+
 PRESETS = {f.__name__: f for f in (embedded, emoji, emoji64, tiny, cub, coco, oxford102)}
+PRESETS |= common.others(
+    on, weights=common.after_damsm, millions=24.8, tflop=0.131, rate="tensorfloat32"
+)

@@ -15,11 +15,7 @@ Captions in German or in several languages: --config.model.perception=mclip_b32 
 | coco | COCO 2014 | 512 | about 1,000 epochs on 8 GPUs | 5.85, released checkpoint 5.01 |
 | cc3m | CC3M | 512 | about 100 epochs (not published) | not published |
 | cc12m | CC12M | 512 | about 30 epochs | 12.54 on COCO, zero-shot |
-| coco_stuff | COCO-Stuff (COCO 2017) | 512 | 100 M pictures | unknown |
-| visual_genome | Visual Genome | 512 | 100 M pictures | unknown |
-| ade20k | ADE20K | 512 | 20 M pictures | unknown |
-| fashiongen | FashionGen | 512 | 100 M pictures | unknown |
-| multi30k, multi30k_de | Multi30K | 512 | 20 M pictures | unknown |
+| six more, as in common.COLLECTIONS | theirs | 512 | 100 or 20 M pictures | unknown |
 | coco_b16, coco_l14 | COCO 2014 | 512 | as coco | not published: another trunk |
 | coco_256, coco_512 | COCO 2014 | 512 | as coco | not published: another size |
 
@@ -36,7 +32,7 @@ CC3M and CC12M are read as img2dataset wrote them: --config.data.path=DIR.
 
 from ml_collections import ConfigDict
 
-from configs import common
+from jaxt2i.configs import common
 from jaxt2i.nn.optim import Adam
 from jaxt2i.systems.galip.method import Model
 
@@ -55,6 +51,7 @@ def published(epochs: int) -> ConfigDict:
     c = common.base()
     c.method = "jaxt2i.systems.galip"
     c.batch_size = 512
+    c.accumulate = "auto"
     c.total_epochs = epochs
     c.seed = 100
     c.data.update(source="records", tokenizer="clip", tokens=77, resolution=256, crop="random")
@@ -75,7 +72,7 @@ def embedded() -> ConfigDict:
     c = published(0)
     c.model.mismatch_group = 0
     c.total_steps = 3000
-    c.batch_size = 16
+    c.batch_size, c.accumulate = 16, 1
     c.log_every_steps = 50
     c.checkpoint_every_steps = 500
     c.sample_every_steps = 500
@@ -129,81 +126,43 @@ def tiny() -> ConfigDict:
     return c
 
 
+@common.card(
+    data="CUB-200-2011, 8,855 pictures; python -m jaxt2i.prepare cub",
+    weights="CLIP ViT-B/32, fetched once",
+    millions=13.3,
+    tflop=0.234,
+    rate="bfloat16",
+    expected="FID 10.08, CLIP score 0.3164",
+)
 def cub() -> ConfigDict:
-    """CUB-200-2011: 8,855 birds; the official upper bound is 1,501 epochs. FID 10.08."""
+    """CUB-200-2011; the official upper bound is 1,501 epochs."""
     return published(1501)
 
 
+@common.card(
+    data="Oxford-102, 7,034 pictures; python -m jaxt2i.prepare oxford102",
+    weights="CLIP ViT-B/32, fetched once",
+    millions=10.6,
+    tflop=0.234,
+    rate="bfloat16",
+    expected="unknown",
+)
 def oxford102() -> ConfigDict:
-    """Oxford-102: 7,034 flowers, with CUB's settings; not published."""
+    """Oxford-102 with CUB's settings; not published."""
     return published(1501)
 
 
+@common.card(
+    data="COCO 2014, 82,783 pictures; python -m jaxt2i.prepare coco",
+    weights="CLIP ViT-B/32, fetched once",
+    millions=82.8,
+    tflop=0.234,
+    rate="bfloat16",
+    expected="FID 5.85, released checkpoint 5.01",
+)
 def coco() -> ConfigDict:
-    """COCO 2014: 82,783 pictures, about 1,000 epochs on 8 GPUs of 24 GB. FID 5.85."""
+    """COCO 2014, on 8 GPUs of 24 GB in the paper."""
     return published(1000)
-
-
-def unpublished(millions: int, crop: str = "random") -> ConfigDict:
-    """A data set that nobody has published numbers of, for so many million pictures."""
-    c = published(0)
-    c.total_images = millions * 1_000_000
-    c.data.crop = crop
-    return c
-
-
-def coco_stuff() -> ConfigDict:
-    """COCO-Stuff: COCO 2017's 118,287 pictures and captions; boxes and masks stay unused here.
-
-    100 M pictures are 845 epochs. Data: prepare coco_stuff. Weights: CLIP ViT-B/32. FID unknown.
-    """
-    return unpublished(100)
-
-
-def visual_genome() -> ConfigDict:
-    """Visual Genome: 108,077 pictures, each with dozens of phrases about parts of it.
-
-    100 M pictures are 925 epochs. Data: prepare visual_genome. Weights: CLIP ViT-B/32. FID unknown.
-    """
-    return unpublished(100)
-
-
-def ade20k() -> ConfigDict:
-    """ADE20K: 20,210 pictures; captions are yours, else composed of scene and objects.
-
-    20 M pictures are 990 epochs. Data: prepare ade20k. Weights: CLIP ViT-B/32. FID unknown.
-    """
-    return unpublished(20)
-
-
-def fashiongen() -> ConfigDict:
-    """FashionGen: 260,490 pictures of clothes on white with their descriptions, seen whole.
-
-    100 M pictures are 384 epochs. Data: prepare fashiongen. Weights: CLIP ViT-B/32. FID unknown.
-    """
-    return unpublished(100, "centre")
-
-
-def multi30k() -> ConfigDict:
-    """Multi30K, English: 29,000 pictures with five captions each (its task 2).
-
-    20 M pictures are 690 epochs. Data: prepare multi30k/task2. Weights: CLIP ViT-B/32. FID unknown.
-    """
-    c = unpublished(20)
-    c.data.languages = ("en",)
-    return c
-
-
-def multi30k_de() -> ConfigDict:
-    """Multi30K, German: the same pictures, read by M-CLIP's tower in CLIP ViT-B/32's space.
-
-    Weights: M-CLIP/XLM-Roberta-Large-Vit-B-32, whose tokenizer.json lies in the folder
-    --config.data.tokenizer. FID unknown.
-    """
-    c = multi30k()
-    c.data.update(languages=("de",), tokenizer="mclip")
-    c.model.perception = "mclip_b32"
-    return c
 
 
 def web(epochs: int) -> ConfigDict:
@@ -213,16 +172,40 @@ def web(epochs: int) -> ConfigDict:
     return c
 
 
+@common.card(
+    data="CC3M as img2dataset writes it, up to 3.3 M pictures",
+    weights="CLIP ViT-B/32, fetched once",
+    millions=330.0,
+    tflop=0.234,
+    rate="bfloat16",
+    expected="unknown",
+)
 def cc3m() -> ConfigDict:
-    """CC3M: the official loader reads it, settings are COCO's; no published FID."""
+    """CC3M: the official loader reads it, settings are COCO's, about 100 epochs."""
     return web(100)
 
 
+@common.card(
+    data="CC12M as img2dataset writes it, up to 12.4 M pictures",
+    weights="CLIP ViT-B/32, fetched once",
+    millions=372.0,
+    tflop=0.234,
+    rate="bfloat16",
+    expected="FID 12.54 on COCO, zero-shot",
+)
 def cc12m() -> ConfigDict:
-    """CC12M: about 30 epochs; zero-shot FID on COCO 12.54."""
+    """CC12M, about 30 epochs."""
     return web(30)
 
 
+@common.card(
+    data="COCO 2014, 82,783 pictures; python -m jaxt2i.prepare coco",
+    weights="CLIP ViT-B/16, fetched once",
+    millions=82.8,
+    tflop=0.47,
+    rate="bfloat16",
+    expected="unknown",
+)
 def coco_b16() -> ConfigDict:
     """COCO around CLIP ViT-B/16: a grid of 14 x 14 patches."""
     c = coco()
@@ -230,6 +213,14 @@ def coco_b16() -> ConfigDict:
     return c
 
 
+@common.card(
+    data="COCO 2014, 82,783 pictures; python -m jaxt2i.prepare coco",
+    weights="CLIP ViT-L/14, fetched once",
+    millions=82.8,
+    tflop=1.26,
+    rate="bfloat16",
+    expected="unknown",
+)
 def coco_l14() -> ConfigDict:
     """COCO around CLIP ViT-L/14: 24 blocks, so taps and prompts lie twice as deep."""
     c = coco()
@@ -237,6 +228,14 @@ def coco_l14() -> ConfigDict:
     return c
 
 
+@common.card(
+    data="COCO 2014, 82,783 pictures; python -m jaxt2i.prepare coco",
+    weights="CLIP ViT-B/32, fetched once",
+    millions=82.8,
+    tflop=0.25,
+    rate="bfloat16",
+    expected="unknown",
+)
 def coco_256() -> ConfigDict:
     """COCO at 256 px, CLIP's input range corrected."""
     c = coco()
@@ -244,6 +243,14 @@ def coco_256() -> ConfigDict:
     return c
 
 
+@common.card(
+    data="COCO 2014, 82,783 pictures; python -m jaxt2i.prepare coco",
+    weights="CLIP ViT-B/32, fetched once",
+    millions=82.8,
+    tflop=0.77,
+    rate="bfloat16",
+    expected="unknown",
+)
 def coco_512() -> ConfigDict:
     """COCO at 512 px: one block more."""
     c = coco_256()
@@ -252,27 +259,30 @@ def coco_512() -> ConfigDict:
     return c
 
 
+def on(name: str, them: common.Collection) -> ConfigDict:
+    """A data set without published numbers; M-CLIP's tower reads German in the same space."""
+    c = published(0)
+    if them.language == "de":
+        c.data.tokenizer = "mclip"
+        c.model.perception = "mclip_b32"
+    return c
+
+
+def weights(name: str, them: common.Collection) -> str:
+    """What a preset of `on` sees through."""
+    if them.language != "de":
+        return "CLIP ViT-B/32, fetched once"
+    return (
+        "M-CLIP/XLM-Roberta-Large-Vit-B-32, whose tokenizer.json lies in the folder "
+        "config.data.tokenizer"
+    )
+
+
 PRESETS = {
     f.__name__: f
     for f in (
-        embedded,
-        emoji,
-        emoji64,
-        tiny,
-        cub,
-        oxford102,
-        coco_stuff,
-        visual_genome,
-        ade20k,
-        fashiongen,
-        multi30k,
-        multi30k_de,
-        coco,
-        cc3m,
-        cc12m,
-        coco_b16,
-        coco_l14,
-        coco_256,
-        coco_512,
+        *(embedded, emoji, emoji64, tiny, cub, oxford102, coco, cc3m, cc12m),
+        *(coco_b16, coco_l14, coco_256, coco_512),
     )
 }
+PRESETS |= common.others(on, weights=weights, millions=100.0, tflop=0.234, rate="bfloat16")

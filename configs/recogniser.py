@@ -19,7 +19,7 @@ second, and the texture itself not at all (0.29).
 
 from ml_collections import ConfigDict
 
-from configs import common
+from jaxt2i.configs import common
 from jaxt2i.systems.recogniser.method import Model, Optim
 
 

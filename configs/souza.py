@@ -15,17 +15,19 @@ trained with a mixture of up to --config.data.captions of its captions.
 | cub | CUB-200-2011, 256 px | 24 | 600, checkpoint at 440 | 11.17, 4.23 |
 | oxford102 | Oxford-102, 256 px | 24 | 600 | 16.47, 3.71 |
 | coco | COCO 2014, 256 px | 24 | 120 | not published: our own extension |
+| six more, as in common.COLLECTIONS | 256 px | 24 | COCO's, or a fifth of it | unknown |
 
 The published FID compares pictures of training captions with the training pictures, which is lower
 than the usual one against test pictures: say which one you report.
 
-Records of the data sets (cub, oxford102 and coco) come from python -m jaxt2i.prepare cub --from DIR
---to data; then --config.data.path=data/jaxt2i_cub. A folder of yours: --config.data.source=folder.
+Records of the data sets come from python -m jaxt2i.prepare cub --from DIR --to data; then
+--config.data.path=data/jaxt2i_cub. Each preset's own docstring has its data, weights, hours and
+expected score. A folder of yours: --config.data.source=folder.
 """
 
 from ml_collections import ConfigDict
 
-from configs import common
+from jaxt2i.configs import common
 from jaxt2i.nn.optim import Adam
 from jaxt2i.systems.souza.method import Model
 
@@ -115,23 +117,41 @@ def tiny() -> ConfigDict:
     return c
 
 
+@common.card(
+    data="CUB-200-2011, 8,855 pictures with ten captions each; python -m jaxt2i.prepare cub",
+    weights="AttnGAN's DAMSM text encoder of the data and its vocabulary, or CLIP's (see above)",
+    millions=5.3,
+    tflop=0.41,
+    expected="FID 11.17 against training pictures, IS 4.23",
+)
 def cub() -> ConfigDict:
-    """CUB-200-2011: 8,855 birds, 600 epochs; FID 11.17 (training pictures), IS 4.23."""
+    """CUB-200-2011, 600 epochs; the published checkpoint is that of epoch 440."""
     c = published(600)
     c.keep_at_epochs = (440,)
     return c
 
 
+@common.card(
+    data="Oxford-102, 7,034 pictures; python -m jaxt2i.prepare oxford102",
+    weights="runs/damsm-oxford102, which configs/damsm.py:oxford102 trains first",
+    millions=4.2,
+    tflop=0.41,
+    expected="FID 16.47 against training pictures, IS 3.71",
+)
 def oxford102() -> ConfigDict:
-    """Oxford-102: 7,034 flowers, 600 epochs; FID 16.47 (training pictures), IS 3.71.
-
-    No encoder of its captions was published: configs/damsm.py:oxford102 trains one first.
-    """
+    """Oxford-102, 600 epochs. No encoder of its captions was published."""
     c = published(600)
     c.perception_from = "runs/damsm-oxford102"
     return c
 
 
+@common.card(
+    data="COCO 2014, 82,783 pictures; python -m jaxt2i.prepare coco",
+    weights="AttnGAN's DAMSM text encoder of the data and its vocabulary, or CLIP's (see above)",
+    millions=9.9,
+    tflop=0.41,
+    expected="unknown",
+)
 def coco() -> ConfigDict:
     """COCO 2014, 5 captions a picture; not published, settings are CUB's."""
     c = published(120)
@@ -140,4 +160,14 @@ def coco() -> ConfigDict:
     return c
 
 
+def on(name: str, them: common.Collection) -> ConfigDict:
+    """A data set without published numbers, through the DAMSM of its own captions."""
+    c = published(0)
+    c.perception_from = f"runs/damsm-{name}"
+    c.data.tokens = them.words
+    c.model.text_vocab = 27297
+    return c
+
+
 PRESETS = {f.__name__: f for f in (embedded, emoji, emoji64, tiny, cub, oxford102, coco)}
+PRESETS |= common.others(on, weights=common.after_damsm, millions=9.9, tflop=0.41)

@@ -34,7 +34,7 @@ stopped when it is started again:
 
 from ml_collections import ConfigDict
 
-from configs import common
+from jaxt2i.configs import common
 from jaxt2i.nn.optim import Adam
 from jaxt2i.systems.stylegan_t.method import Model
 
@@ -44,6 +44,10 @@ MIX = (
     *(("cc3m", 2.7), ("cc12m", 11.0), ("yfcc", 30.3), ("redcaps", 11.6)),
     ("laion_aesthetic", 194.4),
 )
+
+# What every published preset sees through, and what the full ones are trained on.
+SEES = "CLIP ViT-L/14 and DINO ViT-S/16, fetched once"
+WEB = "250 M pairs of the web, the five collections of MIX as img2dataset writes them"
 
 
 def get_config(preset: str | None = None) -> ConfigDict:
@@ -64,7 +68,7 @@ def embedded() -> ConfigDict:
     """
     c = published(32, 30_000)
     c.matmul_precision, c.perception_precision = "default", ""
-    c.batch_size = 8
+    c.batch_size, c.accumulate = 8, 1
     c.log_every_steps = 50
     c.checkpoint_every_steps = 250
     c.sample_every_steps = 500
@@ -126,6 +130,7 @@ def published(resolution: int, images: float) -> ConfigDict:
     c = common.base()
     c.method = "jaxt2i.systems.stylegan_t"
     c.batch_size = 2048
+    c.accumulate = "auto"
     c.total_images = int(images)
     c.log_every_steps = 50
     c.checkpoint_every_steps = 500
@@ -150,40 +155,73 @@ def full(resolution: int, iterations: int, before: int = 0) -> ConfigDict:
     return c
 
 
+@common.card(
+    data="CC12M as img2dataset writes it",
+    weights=SEES,
+    millions=25.0,
+    tflop=1.154,
+    rate="bfloat16",
+    expected="FID-30k 20.5 on COCO, zero-shot, with everything on",
+)
 def lite64() -> ConfigDict:
-    """Ablation generator at 64 px from scratch on CC12M: FID-30k 20.5 with everything on.
-
-    CLIP ViT-L/14 and DINO ViT-S/16; length and batch are not published, 25 M images is the
-    official command line's default. About 40 hours on one A100 (estimated from 170 images/s).
-    """
+    """The ablation's generator, 75 M, at 64 px from scratch; length and batch are not published."""
     return published(64, 25e6)
 
 
+@common.card(
+    data="CC12M as img2dataset writes it",
+    weights=SEES,
+    millions=25.0,
+    tflop=3.0,
+    rate="bfloat16",
+    expected="unknown",
+)
 def lite256() -> ConfigDict:
-    """Ablation generator at 256 px from scratch; not published, a size to measure speed with."""
+    """The same generator at 256 px from scratch; a size to measure speed with."""
     return published(256, 25e6)
 
 
+@common.card(
+    data=WEB,
+    weights=SEES,
+    hours="10,800 A100-hours, the paper's 450 A100-days",
+    expected="FID-30k 7.30 on COCO at 64 px after full64_text",
+)
 def full16() -> ConfigDict:
-    """Phase 1 of 7, 16 px: 118k iterations of 2048, 450 A100-days, 250 M web pairs."""
+    """Phase 1 of 7, 16 px: 118k iterations of 2048."""
     return full(16, 118_000)
 
 
+@common.card(
+    data=WEB,
+    weights=f"{SEES}; init_from full16",
+    hours="10,800 A100-hours, the paper's 450 A100-days",
+    expected="FID-30k 7.30 on COCO at 64 px after full64_text",
+)
 def full32() -> ConfigDict:
-    """Phase 2 of 7, 32 px: 78k iterations, 450 A100-days; init_from full16."""
+    """Phase 2 of 7, 32 px: 78k iterations."""
     return full(32, 78_000, 118_000)
 
 
+@common.card(
+    data=WEB,
+    weights=f"{SEES}; init_from full32",
+    hours="10,800 A100-hours, the paper's 450 A100-days",
+    expected="FID-30k 7.30 on COCO at 64 px after full64_text",
+)
 def full64() -> ConfigDict:
-    """Phase 3 of 7, 64 px: 57k iterations, 450 A100-days; init_from full32."""
+    """Phase 3 of 7, 64 px: 57k iterations."""
     return full(64, 57_000, 196_000)
 
 
+@common.card(
+    data=WEB,
+    weights=f"{SEES}; init_from full64",
+    hours="4,560 A100-hours, the paper's 190 A100-days",
+    expected="FID-30k 7.30 on COCO at 64 px, zero-shot",
+)
 def full64_text() -> ConfigDict:
-    """Phase 4 of 7, text encoder at 64 px: 20k iterations, 190 A100-days; init_from full64.
-
-    Trains CLIP's text tower alone at lr 3e-6 and guidance weight 50. FID-30k 7.30 at 64 px.
-    """
+    """Phase 4 of 7, 64 px, CLIP's text tower alone: 20k iterations, lr 3e-6, guidance weight 50."""
     c = full(64, 20_000, 253_000)
     c.model.update(train_mode="text_encoder", clip_weight=50.0)
     c.optim.g.lr = 3e-6
@@ -197,18 +235,36 @@ def tuned(resolution: int, iterations: int, before: int) -> ConfigDict:
     return c
 
 
+@common.card(
+    data=WEB,
+    weights=f"{SEES}; init_from full64_text",
+    hours="2,304 A100-hours, the paper's 96 A100-days",
+    expected="FID-30k 13.90 on COCO at 256 px after full256",
+)
 def full128() -> ConfigDict:
-    """Phase 5 of 7, 128 px: 10k iterations, 96 A100-days; init_from full64_text."""
+    """Phase 5 of 7, 128 px: 10k iterations."""
     return tuned(128, 10_000, 273_000)
 
 
+@common.card(
+    data=WEB,
+    weights=f"{SEES}; init_from full128",
+    hours="1,680 A100-hours, the paper's 70 A100-days",
+    expected="FID-30k 13.90 on COCO at 256 px, zero-shot",
+)
 def full256() -> ConfigDict:
-    """Phase 6 of 7, 256 px: 6k iterations, 70 A100-days; init_from full128."""
+    """Phase 6 of 7, 256 px: 6k iterations."""
     return tuned(256, 6_000, 283_000)
 
 
+@common.card(
+    data=WEB,
+    weights=f"{SEES}; init_from full256",
+    hours="720 A100-hours, the paper's 30 A100-days",
+    expected="FID-30k 13.90 on COCO, its pictures at 256 px",
+)
 def full512() -> ConfigDict:
-    """Phase 7 of 7, 512 px: 3k iterations, 30 A100-days; FID-30k 13.90 at 256 px."""
+    """Phase 7 of 7, 512 px: 3k iterations."""
     return tuned(512, 3_000, 289_000)
 
 
@@ -220,18 +276,42 @@ def freeze64(resolution: int, phases: int) -> ConfigDict:
     return c
 
 
+@common.card(
+    data="CC12M as img2dataset writes it",
+    weights=f"{SEES}; init_from lite64",
+    millions=25.0,
+    tflop=1.5,
+    rate="bfloat16",
+    expected="unknown",
+)
 def lite128_freeze64() -> ConfigDict:
-    """Lite generator at 128 px on top of a trained lite64; init_from lite64."""
+    """Lite generator at 128 px on top of a trained lite64."""
     return freeze64(128, 1)
 
 
+@common.card(
+    data="CC12M as img2dataset writes it",
+    weights=f"{SEES}; init_from lite128_freeze64",
+    millions=25.0,
+    tflop=2.5,
+    rate="bfloat16",
+    expected="unknown",
+)
 def lite256_freeze64() -> ConfigDict:
-    """Lite generator at 256 px; init_from lite128_freeze64."""
+    """Lite generator at 256 px on top of a trained lite128_freeze64."""
     return freeze64(256, 2)
 
 
+@common.card(
+    data="CC12M as img2dataset writes it",
+    weights=f"{SEES}; init_from lite256_freeze64",
+    millions=25.0,
+    tflop=6.0,
+    rate="bfloat16",
+    expected="unknown",
+)
 def lite512_freeze64() -> ConfigDict:
-    """Lite generator at 512 px; init_from lite256_freeze64."""
+    """Lite generator at 512 px on top of a trained lite256_freeze64."""
     return freeze64(512, 3)
 
 

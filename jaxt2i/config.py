@@ -3,7 +3,13 @@
 import dataclasses
 import difflib
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
+
+from jaxt2i import configs
+
+# config.accumulate, where the number of micro-batches is still to be chosen.
+AUTO = "auto"
 
 
 class ConfigError(ValueError):
@@ -21,6 +27,49 @@ def nearest(name: str, known: Iterable[str], form: str = "{}") -> str:
     known = [form.format(k) for k in known]
     near = difflib.get_close_matches(form.format(name), known, n=1)
     return f"did you mean {near[0]}?" if near else f"known: {', '.join(known) or 'none'}"
+
+
+def micro_batches(config: Mapping[str, Any]) -> int:
+    """config.accumulate as a number; 1 where it is "auto" and not yet chosen.
+
+    Raises:
+      ConfigError: for anything else.
+    """
+    value = config.get("accumulate", 1)
+    if value == AUTO:
+        return 1
+    if type(value) is not int or value < 1:
+        raise ConfigError(
+            f"config.accumulate={value!r}; expected a number of micro-batches from 1 on, or "
+            f"{AUTO!r}: as many as the devices' memory asks for"
+        )
+    return value
+
+
+def preset_files() -> dict[str, Path]:
+    """{name: file} of the configurations that come with the package."""
+    found = sorted(Path(configs.__path__[0]).glob("[a-z]*.py"))
+    return {path.stem: path for path in found if path.stem != "common"}
+
+
+def preset_file(name: str) -> str:
+    """The file behind a --config FILE or NAME.
+
+    Args:
+      name: a file that is there is itself; else `NAME`, `NAME.py` and `configs/NAME.py` are the
+        configuration of that name that comes with the package.
+
+    Raises:
+      ConfigError: where there is neither.
+    """
+    path, known = Path(name), preset_files()
+    if path.is_file():
+        return name
+    if path.suffix in ("", ".py") and str(path.parent) in (".", "configs") and path.stem in known:
+        return str(known[path.stem])
+    raise ConfigError(
+        f"--config {name}: no such file, and no presets of that name; {nearest(path.stem, known)}"
+    )
 
 
 def fields(cls: type, mapping: Mapping[str, Any], where: str) -> Any:

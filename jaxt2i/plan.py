@@ -55,6 +55,33 @@ def mesh_sizes(text: str) -> dict[str, int]:
     return out
 
 
+def fitting(asked, config, target):
+    """(plan, its programs) of a configuration; with config.accumulate="auto" of one that fits.
+
+    Args:
+      asked: the configuration as a person gave it.
+      config: the same, prepared.
+      target: the machine.
+    """
+    from jaxt2i.config import AUTO
+    from jaxt2i.planning import compiled, fit, memory, report
+
+    while True:
+        plan = compiled.open_plan(config, target)
+        print(report.opening(plan), flush=True)  # compiling takes minutes
+        programs = compiled.training(plan, UNTIL.value)
+        found = memory.memory(plan.held(), programs, target.chip)
+        rows = config.batch_size // fit.shards(plan)
+        more = memory.parts_of(found, rows // config.accumulate)
+        if asked.get("accumulate", 1) != AUTO or found.fits or not more:
+            return plan, programs
+        config = fit.with_parts(config, config.accumulate * more)
+        said = (
+            f"config.accumulate={AUTO!r}: {found.verdict()}; now {config.accumulate} micro-batches"
+        )
+        print(said, *fit.changes(plan.method, config.accumulate), sep="\n", flush=True)
+
+
 def main(argv: list[str]) -> None:
     """Plans for what the command line asks."""
     if len(argv) > 1:
@@ -82,9 +109,7 @@ def main(argv: list[str]) -> None:
             print(report.search_text(search.ranked(trials)))
             keep(JSON.value, report.search_data(search.ranked(trials)))
             return
-        plan = compiled.open_plan(config, target)
-        print(report.opening(plan), flush=True)  # compiling takes minutes
-        programs = compiled.training(plan, UNTIL.value)
+        plan, programs = fitting(train.CONFIG.value, config, target)
         possible = SAMPLE.value and not any(p.shortfall for p in programs)
         sample = compiled.sampling(plan, UNTIL.value) if possible else None
     except (*runs.USER_ERRORS, ValueError) as error:

@@ -23,8 +23,8 @@ import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image
 
-from configs import recogniser as presets
 from jaxt2i.config import fields
+from jaxt2i.configs import recogniser as presets
 from jaxt2i.data.drawn import meaning, rarity
 from jaxt2i.data.drawn.synthetic import Synthetic
 from jaxt2i.data.schema import unit_range

@@ -1,5 +1,8 @@
 """python -m jaxt2i.train --config FILE[:preset] [--workdir DIR] [--dry-run] [--config.KEY=VALUE]
 
+FILE is a Python file with a function get_config, or the name of one that comes with the package:
+stylegan_t:lite64 is configs/stylegan_t.py:lite64, wherever it is installed.
+
 Trains, or continues a run that was stopped: the same command resumes. --dry-run says what the run
 would be (its settings, data, weights, networks, a step's work and memory) and stops. --help-config
 lists every setting with its value and its meaning.
@@ -14,7 +17,7 @@ from pathlib import Path
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
-from jaxt2i.config import ConfigError
+from jaxt2i.config import ConfigError, preset_file
 
 FILE = "configs/stylegan_t.py"
 CONFIG = config_flags.DEFINE_config_file(
@@ -23,6 +26,21 @@ CONFIG = config_flags.DEFINE_config_file(
 WORKDIR = flags.DEFINE_string("workdir", None, "where the run is written; default runs/NAME")
 DRY_RUN = flags.DEFINE_boolean("dry-run", False, "say what the run would be, and stop")
 HELP_CONFIG = flags.DEFINE_boolean("help-config", False, "list every setting, and stop")
+
+
+def with_files(argv: list[str]) -> list[str]:
+    """The command line with the files of configurations that are given by their names.
+
+    Raises:
+      ConfigError: for one that does not exist.
+    """
+    out = list(argv)
+    for i, argument in enumerate(argv[1:], 1):
+        alone = argv[i - 1] in ("--config", "-config")
+        if named := re.fullmatch("()(.*)" if alone else "(--?config=)(.*)", argument):
+            file, colon, preset = named[2].partition(":")
+            out[i] = f"{named[1]}{preset_file(file)}{colon}{preset}"
+    return out
 
 
 def config_file(argv: list[str]) -> str | None:
@@ -41,6 +59,7 @@ def parse(argv: list[str]) -> list[str]:
     if config_file(argv) is None:
         argv = [argv[0], f"--config={FILE}", *argv[1:]]
     try:
+        argv = with_files(argv)
         return flags.FLAGS(argv)
     except (AttributeError, KeyError):
         sys.exit(f"error: {unknown(argv)}")
@@ -98,7 +117,7 @@ def main(argv: list[str]) -> None:
     """Trains the configuration on the command line."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}; settings are --config.KEY=VALUE")
-    from jaxt2i.planning import dry_run
+    from jaxt2i.planning import dry_run, fit
     from jaxt2i.run import describe, files, log, processes, settings, train, trouble
     from jaxt2i.run import open as runs
 
@@ -121,6 +140,9 @@ def main(argv: list[str]) -> None:
             if DRY_RUN.value:
                 log.say(dry_run.dry_run(config, before, workdir))
             else:
+                config, chosen = fit.settled(config, workdir)
+                if chosen:
+                    log.say(*chosen)
                 train.train(config, workdir, command)
         except trouble.Unwritable as error:
             if processes.expected():  # the others must hear of it
@@ -128,6 +150,10 @@ def main(argv: list[str]) -> None:
             trouble.leave(error)
         except (*runs.USER_ERRORS, *trouble.ERRORS) as error:
             log.fail(trouble.line(error))
+        except RuntimeError as error:
+            if not (said := fit.exhausted(error, config)):
+                raise
+            log.fail(ConfigError(said))
 
 
 if __name__ == "__main__":

@@ -2,12 +2,19 @@
 
 import functools
 import importlib
+import os
+import re
+import shutil
+import subprocess
+import sys
 import tempfile
+import tomllib
 from pathlib import Path
 
 import jax
 import pytest
 
+from jaxt2i.configs import common
 from jaxt2i.engine import state as states
 from jaxt2i.engine import step as steps
 from jaxt2i.run import open as runs
@@ -20,9 +27,14 @@ FILES = [p for p in sorted((ROOT / "configs").glob("*.py")) if p.stem not in ("_
 PRESETS = [
     f"{p.stem}:{name}"
     for p in FILES
-    for name in importlib.import_module(f"configs.{p.stem}").PRESETS
+    for name in importlib.import_module(f"jaxt2i.configs.{p.stem}").PRESETS
 ]
-
+# Data sets that share one recipe: one of them is built, the others are the same but for their data.
+SHARED = set(common.COLLECTIONS) - {"multi30k_de"}
+BUILT = [name for name in PRESETS if name.partition(":")[2] not in SHARED]
+# What is no recipe of a paper, with a length of minutes.
+SMALL = {"embedded", "emoji", "emoji64", "emoji_other", "tiny", "blooms"}
+TRAIN = {"CUB-200-2011": 8_855, "COCO 2014": 82_783, "Oxford-102": 7_034}
 
 WORDS = ROOT / "tests" / "goldens" / "words.json"
 
@@ -43,7 +55,12 @@ def opened(name, **changes):
     return runs.open_run(config)
 
 
-@pytest.mark.parametrize("name", PRESETS)
+def made(name):
+    file, _, preset = name.partition(":")
+    return settings.preset(str(ROOT / "configs" / f"{file}.py"), preset)
+
+
+@pytest.mark.parametrize("name", BUILT)
 def test_presets_build_and_say_what_they_are(name):
     run = opened(name)
     size = run.config.batch_size
@@ -51,8 +68,89 @@ def test_presets_build_and_say_what_they_are(name):
     state, frozen = states.shapes(run.method, run.batch_spec())
     assert set(state.params) == set(run.method.trained)
     assert set(frozen) == set(run.method.frozen)
-    module = importlib.import_module(f"configs.{name.partition(':')[0]}")
+    module = importlib.import_module(f"jaxt2i.configs.{name.partition(':')[0]}")
     assert module.PRESETS[name.partition(":")[2]].__doc__
+
+
+@pytest.mark.parametrize("name", [n for n in PRESETS if n.partition(":")[2] not in SMALL])
+def test_published_presets_say_what_they_need_cost_and_give(name):
+    """Data, weights, hours with what they are counted from, and the expected score."""
+    file, _, preset = name.partition(":")
+    text = importlib.import_module(f"jaxt2i.configs.{file}").PRESETS[preset].__doc__
+    found = dict(re.findall(r"^(Data|Weights|Hours|Expected): (.+)\.$", text, re.M))
+    assert set(found) == {"Data", "Weights", "Hours", "Expected"}
+    assert re.search(r"\d", found["Hours"])
+    assert found["Expected"] == "unknown" or re.search(r"\d|not yet seen|not published", text)
+    counted = re.search(r"about ([\d,]+) .*\(([\d.e+]+) M pictures x ([\d.e-]+) TFLOP", text)
+    if not counted:
+        return
+    config = made(name)
+    images = config.total_images or config.total_steps * config.batch_size
+    epoch = next((n for data, n in TRAIN.items() if found["Data"].startswith(data)), None)
+    images = images or (epoch and config.total_epochs * epoch)
+    if images:
+        assert float(counted[2]) * 1e6 == pytest.approx(images, rel=0.03)
+    # A GAN at 256 pixels in float32 multiplies at another rate than one in bfloat16.
+    rate = config.matmul_precision if config.precision == "float32" else "bfloat16"
+    assert f"at {common.RATES[rate]:g} TFLOP/s" in text
+    hours = images and images * float(counted[3]) / common.RATES[rate] / 3600
+    assert not hours or float(counted[1].replace(",", "")) == pytest.approx(hours, rel=0.05, abs=1)
+
+
+@pytest.mark.parametrize(
+    "system", ["attngan", "clip", "damsm", "df_gan", "dm_gan", "galip", "souza"]
+)
+def test_the_surveys_other_data_sets_have_presets(system):
+    presets = importlib.import_module(f"jaxt2i.configs.{system}").PRESETS
+    missing = set(common.COLLECTIONS) - set(presets)
+    assert missing == ({"ade20k"} if system == "clip" else set())
+    german, long = presets["multi30k_de"](), presets["fashiongen"]()
+    assert german.data.languages == ("de",)
+    assert presets["multi30k"]().data.languages == ("en",)
+    assert german.total_images * 5 == pytest.approx(long.total_images, rel=0.03)
+    assert german.data.source == long.data.source == "records"
+    assert long.data.crop == "centre"
+    if system in ("attngan", "df_gan", "dm_gan", "souza"):
+        # Their DAMSM is a preset too, whose tokens and words become theirs.
+        assert german.perception_from == "runs/damsm-multi30k_de"
+        assert german.data.tokens == made("damsm:multi30k_de").data.tokens
+
+
+def installed(folder):
+    """The package as a wheel lays it out."""
+    without = shutil.ignore_patterns("__pycache__", "configs")
+    shutil.copytree(ROOT / "jaxt2i", folder / "jaxt2i", ignore=without)
+    shutil.copytree(ROOT / "configs", folder / "jaxt2i" / "configs", ignore=without)
+
+
+def test_presets_are_found_by_name_without_a_checkout(tmp_path):
+    packaging = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    assert packaging["packages"]["find"]["include"] == ["jaxt2i*"]
+    assert packaging["package-dir"] == {"jaxt2i.configs": "configs"}
+    installed(tmp_path / "site")
+    (tmp_path / "empty").mkdir()
+    code = (
+        "import sys; from jaxt2i import train; from jaxt2i.run import settings\n"
+        "for name in ('df_gan:tiny', 'configs/df_gan.py:tiny', 'df_gan.py:tiny'):\n"
+        "    argv = train.with_files(['train', f'--config={name}'])\n"
+        "    file, _, preset = argv[1].partition('=')[2].partition(':')\n"
+        "    print(file, settings.preset(file, preset).model.g_base)\n"
+        "print([m for m in sys.modules if m.startswith('configs')])\n"
+        "train.parse(['train', '--config=nowhere:tiny'])\n"
+    )
+    env = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
+    out = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path / "empty",
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    file = tmp_path / "site" / "jaxt2i" / "configs" / "df_gan.py"
+    assert out.stdout.splitlines() == [f"{file} 4"] * 3 + ["[]"]
+    assert "error: --config nowhere: no such file, and no presets of that name" in out.stderr
+    assert "df_gan, dm_gan" in out.stderr
 
 
 def test_full_has_the_published_number_of_parameters():

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from configs import recogniser as presets
 from jaxt2i import recognise
+from jaxt2i.configs import recogniser as presets
 from jaxt2i.data.drawn import meaning
 from jaxt2i.data.drawn.synthetic import Synthetic
 

@@ -12,7 +12,7 @@ import posixpath
 from collections.abc import Sequence
 from pathlib import Path
 
-from configs.common import base
+from jaxt2i.configs.common import base
 from jaxt2i.data import sources, words
 from jaxt2i.data.readable import readable
 from jaxt2i.data.schema import DataError

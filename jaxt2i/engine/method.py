@@ -189,6 +189,8 @@ class Method:
       better: {score name: "higher" | "lower"}, the direction of improvement.
       guided_by: frozen networks that both the losses and `score` show drawn pictures to: scores of
         a network that trains the run flatter it.
+      mixes: what of its losses or networks looks across the examples of a batch, in words: only
+        that is another thing in micro-batches.
       notes: lines printed when a run starts (which perception, what a real run needs).
       param_dtype: "float32", or "bfloat16": losses then get trained parameters that are rounded to
         it, and their gradients have it; networks compute with them as ever.
@@ -212,6 +214,7 @@ class Method:
     score: Callable[["Ctx", Batch], dict[str, jax.Array]] | None = None
     better: Mapping[str, str] = dataclasses.field(default_factory=dict)
     guided_by: tuple[str, ...] = ()
+    mixes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     param_dtype: str = "float32"
     masters: bool = True

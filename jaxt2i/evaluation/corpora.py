@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from configs import common
 from jaxt2i.config import ConfigError
+from jaxt2i.configs import common
 from jaxt2i.data import conditions, images, schema, sources
 from jaxt2i.data.conditions import Row
 from jaxt2i.data.decoding import decoded

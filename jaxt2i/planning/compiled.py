@@ -12,7 +12,7 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from jaxt2i.config import ConfigError
+from jaxt2i.config import ConfigError, micro_batches
 from jaxt2i.data import schema
 from jaxt2i.engine import draw, loop, mesh
 from jaxt2i.engine import state as states
@@ -163,6 +163,8 @@ def prepared(config: ConfigDict, batch_size: int, shape: dict[str, int]) -> Conf
       shape: sizes of mesh axes that replace the configuration's.
     """
     c = config.copy_and_resolve_references()
+    with c.ignore_type():
+        c.accumulate = micro_batches(c)
     c.batch_size = batch_size or c.batch_size
     if c.precision == "auto":  # settled by the machine that plans otherwise
         c.precision = "bfloat16"
@@ -206,7 +208,7 @@ def laid_out(config: ConfigDict, target: Target | None, chips: Sequence[jax.Devi
       ConfigError: where batch, mesh and devices do not go together.
     """
     on = mesh.make(config.mesh.data, config.mesh.fsdp, config.mesh.tensor, chips)
-    placement.check_batch(config.batch_size, config.accumulate, on)
+    placement.check_batch(config.batch_size, micro_batches(config), on)
     method = load_method(config)
     data = config.data
     sizes = schema.sizes_of(data, batch=config.batch_size, tokens=data.tokens)
@@ -259,7 +261,7 @@ def label(every: int) -> str:
 def lower_step(plan: Plan) -> Iterator[tuple[int, jax.stages.Lowered]]:
     """Every program of a training step, traced: (steps between two runs, program)."""
     c = plan.config
-    rules = steps.Rules(c.seed, c.batch_size, TOTAL_STEPS, c.accumulate, c.skip_nonfinite)
+    rules = steps.Rules(c.seed, c.batch_size, TOTAL_STEPS, micro_batches(c), c.skip_nonfinite)
     return loop.lower_step(plan.method, rules, plan.layout, plan.batch)
 
 

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from jaxt2i.data import schema
 from jaxt2i.data.sources import SOURCES, files
 from jaxt2i.engine.method import ConfigError
-from jaxt2i.planning import compiled
+from jaxt2i.planning import compiled, fit
 from jaxt2i.planning.compiled import Plan
 from jaxt2i.run import chips, hlo, log, profile, settings
 from jaxt2i.run import open as runs
@@ -44,6 +44,7 @@ def dry_run(config: ConfigDict, preset: ConfigDict, workdir: Path) -> str:
       DataError: for data that is there and cannot be used.
       WeightsError: for weights that nobody knows.
     """
+    config, chosen = fit.settled(config, workdir)
     plan = compiled.laid_out(config, None, jax.devices())
     epoch, data = data_lines(config)
     parts = (
@@ -52,7 +53,7 @@ def dry_run(config: ConfigDict, preset: ConfigDict, workdir: Path) -> str:
         ("data", data),
         ("weights", weight_lines(plan)),
         ("networks", log.parameter_table(plan.method, plan.state, plan.frozen).splitlines()),
-        ("batch", batch_lines(plan)),
+        ("batch", [*batch_lines(plan), *chosen]),
         ("length", [length_line(config, epoch)]),
         ("a step", step_lines(plan)),
         ("memory", memory_lines(plan)),

@@ -98,8 +98,7 @@ def advice(found: Memory, plan: Plan) -> list[str]:
             f"{found.temporary / GIB:.2f} GiB of activations and scratch; costs another forward "
             'pass ("products" in place of "full" keeps more and costs less)'
         )
-    if found.temporary and rows > 1:
-        parts = smallest_divisor(rows, found.temporary / max(found.temporary + found.spare, 1.0))
+    if parts := parts_of(found, rows):
         lines.append(
             f"--config.accumulate={c.accumulate * parts}: {rows // parts} images a chip at once "
             f"instead of {rows}; statistics over the batch then see one part at a time"
@@ -113,6 +112,18 @@ def advice(found: Memory, plan: Plan) -> list[str]:
     elif not lines:
         lines.append("a chip with more memory: v5p has 95.7 GiB, h200 has 131 GiB")
     return lines
+
+
+def parts_of(found: Memory, rows: int) -> int:
+    """In how many parts the rows of a chip would fit, by the bytes that were found; 0: in none.
+
+    Args:
+      found: of a program that does not fit.
+      rows: that it has on a chip at once.
+    """
+    if not found.temporary or rows < 2:
+        return 0
+    return smallest_divisor(rows, found.temporary / max(found.temporary + found.spare, 1.0))
 
 
 def smallest_split(state: float, now: int, count: int, missing: float) -> int:

@@ -1,7 +1,7 @@
 """Every setting of a configuration, with its value and what it means.
 
 The texts stand where the defaults stand: in the "Attributes:" of the settings classes, and for the
-settings of every run in the comments of `configs.common`. They are read, not repeated.
+settings of every run in the comments of `jaxt2i.configs.common`. They are read, not repeated.
 """
 
 import ast
@@ -17,7 +17,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-COMMON = "configs.common"
+COMMON = "jaxt2i.configs.common"
 WIDTH = 100
 ENTRY = re.compile(r"  (\w+(?:, \w+)*): (.*)")
 

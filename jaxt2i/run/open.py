@@ -18,7 +18,7 @@ import jax
 from absl import logging
 from ml_collections import ConfigDict
 
-from jaxt2i.config import ConfigError
+from jaxt2i.config import ConfigError, micro_batches
 from jaxt2i.data import conditions, pipeline, schema, sources, tokenize
 from jaxt2i.data.pictures import BACKGROUND
 from jaxt2i.data.readable import readable
@@ -110,7 +110,7 @@ class Run:
         """The mesh and the rules on it."""
         c = self.config
         on = mesh.make(c.mesh.data, c.mesh.fsdp, c.mesh.tensor)
-        placement.check_batch(c.batch_size, c.accumulate, on)
+        placement.check_batch(c.batch_size, micro_batches(c), on)
         return placement.layout(on, tuple(map(tuple, c.sharding)), c.mesh.fsdp_min_mb)
 
     def source(self, split: str, workdir: Path | None = None):

@@ -11,7 +11,7 @@ import jax
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from jaxt2i.config import ConfigError
+from jaxt2i.config import ConfigError, preset_file
 from jaxt2i.run import log
 
 # Folder of a work directory with the networks of config.perception_from.
@@ -90,7 +90,8 @@ def note_changes(workdir: Path, config: ConfigDict) -> None:
 
 
 def preset(file: str, name: str) -> ConfigDict:
-    """The configuration of FILE:NAME as it stands in the file."""
+    """The configuration of FILE:NAME as it stands in the file; see `jaxt2i.config.preset_file`."""
+    file = preset_file(file)
     spec = importlib.util.spec_from_file_location(Path(file).stem, file)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -103,6 +104,8 @@ def configuration(file: str, changes: Sequence[str]) -> ConfigDict:
     Raises:
       ConfigError: when the file or a setting does not exist.
     """
+    name, colon, preset = file.partition(":")
+    file = f"{preset_file(name)}{colon}{preset}"
     values = flags.FlagValues()
     found = config_flags.DEFINE_config_file("config", None, flag_values=values, lock_config=True)
     try:

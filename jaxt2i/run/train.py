@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxt2i.config import ConfigError
+from jaxt2i.config import ConfigError, micro_batches
 from jaxt2i.data import conditions, pipeline, schema, show, stream
 from jaxt2i.data.readable import readable
 from jaxt2i.engine import draw, step
@@ -72,7 +72,7 @@ def train(config: ConfigDict, workdir: Path, command: str) -> None:
         profile.Window(**config.profile),
     )
     rules = step.Rules(
-        config.seed, config.batch_size, total, config.accumulate, config.skip_nonfinite
+        config.seed, config.batch_size, total, micro_batches(config), config.skip_nonfinite
     )
     begin = borrow.fresh_start(config, method, later=checkpoint.exist(workdir))
     devices = layout.mesh.size

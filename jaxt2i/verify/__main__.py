@@ -7,6 +7,7 @@ Exit code: 0 if everything that ran passed or was a kink, 1 if anything failed, 
 """
 
 import argparse
+import dataclasses
 import fnmatch
 import json
 import math
@@ -19,8 +20,8 @@ import rich.box
 from rich.console import Console
 from rich.table import Table
 
-from jaxt2i.verify.check import PRECISIONS, STATUSES, Line, check
-from jaxt2i.verify.find import runner
+from jaxt2i.verify.check import PRECISIONS, STATUSES, TRAINING, Line, check
+from jaxt2i.verify.find import runner, training_products
 from jaxt2i.verify.golden import Golden, GoldenError
 
 GOLDENS = Path(__file__).parents[2] / "tests" / "goldens"
@@ -47,7 +48,7 @@ def wanted(name: str, patterns: Iterable[str]) -> bool:
 
 
 def lines(
-    root: Path, patterns: list[str], precision: str = "default", wide: bool = False
+    root: Path, patterns: list[str], precision: str = TRAINING, wide: bool = False
 ) -> Iterator[Line]:
     """Everything that is asked for, case by case; a folder that cannot be read is a failure."""
     for folder, path in folders(root).items():
@@ -64,7 +65,9 @@ def lines(
             if run is None:
                 yield Line(label, "", "no runner")
             else:
-                yield from check(golden, label, name, run, precision, wide)
+                how = training_products(folder, name) if precision == TRAINING else precision
+                for line in check(golden, label, name, run, how, wide):
+                    yield dataclasses.replace(line, products=how)
 
 
 def number(x: float) -> str:
@@ -129,8 +132,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--precision",
         choices=PRECISIONS,
-        default="default",
-        help="of float32 products; default: the platform's, which training uses",
+        default=TRAINING,
+        help="of float32 products: as a system's published presets train (the default), as the "
+        "platform multiplies, or exact",
     )
     parser.add_argument(
         "--float64",
@@ -148,7 +152,8 @@ def main(argv: list[str] | None = None) -> int:
         console.print(f"cannot read the goldens: {error}", markup=False, soft_wrap=True)
         return 1
     show(found, console, args.all)
-    about = environment(args.precision, args.float64)
+    products = ", ".join(sorted({line.products for line in found} - {""}))
+    about = environment(products, args.float64)
     count = {s: sum(x.status == s for x in found) for s in STATUSES}
     cases = len({line.case for line in found if line.status != "no runner"})
     said = [
@@ -156,7 +161,7 @@ def main(argv: list[str] | None = None) -> int:
         f"{count['FAIL']} failed, "
         f"{count['no runner']} cases without a runner; {about['backend']} ({about['device']}), "
         f"jax {about['jax']}, computed in "
-        + ("float64" if args.float64 else f"float32, products at {args.precision!r} precision")
+        + ("float64" if args.float64 else f"float32, products at {products!r} precision")
     ]
     strange = [n for n in args.names if not any(wanted(line.case, [n]) for line in found)]
     idle = bool(strange) or not cases
@@ -177,6 +182,7 @@ def write_json(path: Path, about: dict, count: dict, found: list[Line]) -> None:
     results = []
     for x in found:
         row = {"case": x.case, "output": x.output, "status": x.status, "note": x.note}
+        row["products"] = x.products
         row["seconds"] = round(x.seconds, 3)
         if x.result:
             row |= {"error": x.result.error, "relative": x.result.relative}

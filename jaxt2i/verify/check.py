@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
+from jaxt2i.engine.method import PRODUCTS
 from jaxt2i.verify.compute import float64
 from jaxt2i.verify.find import Runner
 from jaxt2i.verify.golden import (
@@ -23,7 +24,9 @@ from jaxt2i.verify.golden import (
 )
 
 STATUSES = ("pass", "kink", "FAIL", "no runner")
-PRECISIONS = ("default", "highest")
+# Of float32 products: as the system of a case is trained, as the platform multiplies, exactly.
+PRECISIONS = ("training", "default", "highest")
+TRAINING = PRECISIONS[0]
 # In float64 only a wrong formula is further off, as a share of the reference's peak.
 WIDE_LIMIT = 1e-5
 # A kink that flips moves some entries; an error of the maths moves them all.
@@ -43,6 +46,7 @@ class Line:
       wide: the comparison in float64, where float32 failed.
       note: what is wrong, in words.
       seconds: time of the whole case, on its first line.
+      products: precision of float32 products.
     """
 
     case: str
@@ -52,6 +56,7 @@ class Line:
     wide: Comparison | None = None
     note: str = ""
     seconds: float = 0.0
+    products: str = ""
 
 
 def check(
@@ -72,7 +77,7 @@ def check(
       label: "folder/case".
       name: of the case.
       run: computes it.
-      precision: of float32 products: "default", which training uses, or "highest".
+      precision: of float32 products, a key of `jaxt2i.engine.method.PRODUCTS` or "highest".
       wide: compute in float64 at once, with the limits of `wide_limit`.
     """
     start = time.perf_counter()
@@ -124,8 +129,8 @@ def _compared(
 ) -> dict[str, Comparison]:
     """{output: comparison} of one computation."""
     with contextlib.ExitStack() as stack:
-        if precision == "highest":
-            stack.enter_context(jax.default_matmul_precision("highest"))
+        products = PRODUCTS.get(precision, precision)
+        stack.enter_context(jax.default_matmul_precision(products))
         if wide:
             stack.enter_context(float64())
         made = run(golden, case)

@@ -11,11 +11,13 @@ A golden file is a `goldens.py`, or a `*_goldens.py`, anywhere in the package. I
 import fnmatch
 import functools
 import importlib
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import jaxt2i
+from jaxt2i.config import preset_files
 from jaxt2i.verify.golden import Case, Golden, GoldenError
 
 Runner = Callable[[Golden, Case], dict]
@@ -42,8 +44,8 @@ def modules() -> tuple[ModuleType, ...]:
     return tuple(found)
 
 
-def runner(folder: str, case: str) -> Runner | None:
-    """The function that computes a case, None where nobody wrote one.
+def serving(folder: str, case: str) -> ModuleType | None:
+    """The golden file of a case, None where there is none.
 
     Raises:
       GoldenError: where two files claim it with patterns of one length.
@@ -59,8 +61,33 @@ def runner(folder: str, case: str) -> Runner | None:
     able = {module.__name__: module for length, module in claims if length == best}
     if len(able) > 1:
         raise GoldenError(f"{name}: {' and '.join(able)} both serve it; make one pattern longer")
-    for module in able.values():
-        for pattern, run in module.CASES.items():
-            if fnmatch.fnmatchcase(case, pattern):
-                return run
-    return None
+    return next(iter(able.values()), None)
+
+
+def runner(folder: str, case: str) -> Runner | None:
+    """The function that computes a case, None where nobody wrote one; raises as `serving` does."""
+    module = serving(folder, case)
+    cases = module.CASES.items() if module else ()
+    return next((run for pattern, run in cases if fnmatch.fnmatchcase(case, pattern)), None)
+
+
+def training_products(folder: str, case: str) -> str:
+    """config.matmul_precision under which the system of a case is trained.
+
+    That of its published presets; "default" where a case belongs to no such system, as those of
+    encoders do, which are trained by nobody here.
+
+    Raises:
+      GoldenError: where the presets differ, so that there is no one answer.
+    """
+    module = serving(folder, case)
+    system = re.fullmatch(r"jaxt2i\.systems\.(\w+)\..*", module.__name__ if module else "")
+    if not system or system[1] not in preset_files():
+        return "default"
+    presets = importlib.import_module(f"jaxt2i.configs.{system[1]}").PRESETS.values()
+    asked = {make().matmul_precision for make in presets if getattr(make, "published", False)}
+    if len(asked) > 1:
+        raise GoldenError(
+            f"published presets of {system[1]} multiply in {', '.join(sorted(asked))}"
+        )
+    return next(iter(asked), "default")

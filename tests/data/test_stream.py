@@ -11,9 +11,9 @@ import time
 
 import numpy as np
 import pytest
+from jaxt2i.configs.common import base
 from PIL import Image
 
-from configs.common import base
 from jaxt2i.data import images, schema, serve, stream
 from jaxt2i.data.drawn.synthetic import Synthetic
 from jaxt2i.data.pictures import Framing
@@ -207,7 +207,8 @@ def test_a_native_pipeline_opens_without_tensorflow(tmp_path):
     """It is opened before anything is compiled, and TensorFlow is to come while that happens."""
     make_folder(tmp_path, "text", ("flower",))
     code = (
-        "import sys\nfrom configs.common import base\nfrom jaxt2i.data import schema, sources\n"
+        "import sys\nfrom jaxt2i.configs.common import base\n"
+        "from jaxt2i.data import schema, sources\n"
         "from jaxt2i.data.pipeline import Pipeline\ndata = base().data\n"
         f"data.update(source='folder', path={str(tmp_path)!r}, decode='native')\n"
         "source = sources.make_source(data, 16, 'train')\n"

@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from configs import common
+from jaxt2i.configs import common
 
 
 def get_config():

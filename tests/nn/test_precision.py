@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import pytest
 from jax.extend import core
 
-from configs import attngan, df_gan, stylegan_t
 from jaxt2i.config import ConfigError
+from jaxt2i.configs import attngan, df_gan, stylegan_t
 from jaxt2i.engine import draw, mesh
 from jaxt2i.engine import state as states
 from jaxt2i.engine import step as steps

@@ -118,6 +118,7 @@ def test_the_command_stops_with_success_though_the_data_is_not_there(tmp_path):
         [
             *(sys.executable, "-m", "jaxt2i.train", "--config=configs/galip.py:coco"),
             *("--dry-run", f"--config.data.path={tmp_path}/coco", f"--workdir={tmp_path}/run"),
+            "--config.accumulate=1",  # "auto" traces its step twice
         ],
         capture_output=True,
         text=True,

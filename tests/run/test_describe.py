@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 
-from configs import common
+from jaxt2i.configs import common
 from jaxt2i.run import describe
 
 ROOT = Path(__file__).parents[2]
@@ -30,7 +30,7 @@ def explained(config):
 
 @pytest.mark.parametrize("file", FILES)
 def test_no_setting_is_without_a_meaning(file):
-    config = importlib.import_module(f"configs.{file}").get_config()
+    config = importlib.import_module(f"jaxt2i.configs.{file}").get_config()
     found = explained(config)
     # The scores of a promise are names of the system's own.
     silent = {k for k, (_, text) in found.items() if not text and "promise.margin" not in k}
@@ -41,7 +41,7 @@ def test_no_setting_is_without_a_meaning(file):
 
 
 def test_values_and_texts_are_those_of_the_sources():
-    config = importlib.import_module("configs.souza").get_config("tiny")
+    config = importlib.import_module("jaxt2i.configs.souza").get_config("tiny")
     found = explained(config)
     assert found["model.z_dim"] == ("16", "width of the latent.")
     assert found["optim.d.lr"] == ("0.001", "learning rate.")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from configs import df_gan
+from jaxt2i.configs import df_gan
 from jaxt2i.engine.loop import NonFinite
 from jaxt2i.run import health, train
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from configs import df_gan
 from jaxt2i.config import ConfigError
+from jaxt2i.configs import df_gan
 from jaxt2i.run import open as runs
 
 

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 import jaxt2i
-from configs import attngan, clip, damsm, df_gan, galip
 from jaxt2i import evaluate
 from jaxt2i.config import ConfigError
+from jaxt2i.configs import attngan, clip, damsm, df_gan, galip
 from jaxt2i.run import borrow, own, settings, train
 
 pytestmark = pytest.mark.xdist_group("own")

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import jaxt2i
-from configs import stylegan_t
 from jaxt2i import api
 from jaxt2i.config import ConfigError
+from jaxt2i.configs import stylegan_t
 from jaxt2i.engine import state as states
 from jaxt2i.run import borrow, own, train
 from jaxt2i.run import open as runs

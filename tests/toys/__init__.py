@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from configs import common
+from jaxt2i.configs import common
 from jaxt2i.encoders.text import Text
 
 

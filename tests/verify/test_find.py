@@ -38,3 +38,36 @@ def test_the_longest_pattern_wins_and_a_tie_is_an_error(monkeypatch):
     assert find.runner("c", "other") is None
     with pytest.raises(GoldenError, match="b/x: one and two both serve it"):
         find.runner("b", "x")
+
+
+@pytest.mark.parametrize(
+    ("name", "products"),
+    [
+        ("stylegan_t/netG", "float32"),
+        ("attngan/netG", "float32"),
+        ("dm_gan/netG", "float32"),
+        ("damsm/losses", "float32"),
+        ("souza_single_stage/netG", "float32"),
+        ("df_gan/netG", "tensorfloat32"),
+        ("df_gan/text_encoder", "float32"),
+        ("galip/netG", "default"),
+        ("galip/text_encoder", "default"),
+        ("no_such_system/netG", "default"),
+    ],
+)
+def test_cases_multiply_as_the_published_presets_train(name, products):
+    assert find.training_products(*name.split("/")) == products
+
+
+def test_presets_that_disagree_have_no_one_answer(monkeypatch):
+    def preset(products):
+        make = lambda: types.SimpleNamespace(matmul_precision=products)  # noqa: E731
+        make.published = True
+        return make
+
+    presets = {"one": preset("float32"), "two": preset("default")}
+    monkeypatch.setattr("jaxt2i.configs.galip.PRESETS", presets)
+    with pytest.raises(
+        GoldenError, match="published presets of galip multiply in default, float32"
+    ):
+        find.training_products("galip", "netG")

@@ -2,6 +2,7 @@ import json
 import shutil
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -43,6 +44,31 @@ def test_float64_has_its_own_limits(copy, tmp_path, capsys):
     assert written["environment"]["dtype"] == "float64"
     assert written["environment"]["matmul_precision"] == "highest"
     assert all(r["relative"] < 1e-5 for r in written["results"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "products", "seen"),
+    [
+        ((), "tensorfloat32", "tensorfloat32"),
+        (("--precision", "highest"), "highest", "highest"),
+        (("--precision", "default"), "default", None),
+    ],
+)
+def test_a_case_runs_as_its_system_trains(copy, tmp_path, monkeypatch, arguments, products, seen):
+    found = []
+
+    def case(*_):
+        found.append(jax.config.jax_default_matmul_precision)
+        return {}
+
+    monkeypatch.setattr(verify, "runner", lambda *_: case)
+    monkeypatch.setattr(verify, "training_products", lambda *_: "tensorfloat32")
+    file = tmp_path / "r.json"
+    assert run(copy, "--json", str(file), *arguments) == 1  # it made no array
+    assert found == [seen]
+    written = json.loads(file.read_text())
+    assert written["environment"]["matmul_precision"] == products
+    assert {row["products"] for row in written["results"]} == {products}
 
 
 def test_a_changed_number_is_1(copy, capsys):

@@ -129,4 +129,5 @@ def build(cfg) -> Method:
         vocab=model.vocab,
         score=score,
         better={"r_precision": "higher"},
+        mixes=("negatives of the contrastive loss are those of a micro-batch",),
     )

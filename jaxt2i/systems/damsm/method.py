@@ -243,5 +243,6 @@ def build(cfg, facts: Any = None) -> Method:
         vocab=model.text_vocab,
         score=losses.score,
         better={"r_precision": "higher"},
+        mixes=("negatives of the contrastive losses are those of a micro-batch",),
         notes=notes,
     )

@@ -360,5 +360,10 @@ def build(cfg) -> Method:
         vocab=sees.text.vocab,
         score=losses.score,
         better=better(sees.joint),
+        mixes=(
+            ("wrong captions go round among the pictures of a micro-batch",)
+            if model.mismatch
+            else ()
+        ),
         notes=(sees.about,),
     )

@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxt2i.config import ConfigError, fields
+from jaxt2i.config import ConfigError, fields, micro_batches
 from jaxt2i.data.schema import unit_range
 from jaxt2i.encoders import clip, perception
 from jaxt2i.encoders.text import Text
@@ -458,7 +458,7 @@ def build(cfg) -> Method:
     )
     size = model.image_size or cfg.data.resolution
     check(model, sees, size)
-    part = cfg.batch_size // cfg.accumulate
+    part = cfg.batch_size // micro_batches(cfg)
     if 0 < model.mismatch_group < part and part % model.mismatch_group:
         raise ConfigError(
             f"config.model.mismatch_group={model.mismatch_group} does not divide the {part} "
@@ -486,6 +486,11 @@ def build(cfg) -> Method:
         score=losses.score,
         better=BETTER,
         guided_by=("image",),
+        mixes=(
+            ("wrong captions go round among the pictures of a micro-batch",)
+            if model.mismatch
+            else ()
+        ),
         notes=(sees.about,),
     )
 

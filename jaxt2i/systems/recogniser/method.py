@@ -467,4 +467,5 @@ def build(cfg) -> Method:
         needs=("image", "boxes", "box_label", "box_mask", "box_attributes", "setting"),
         score=losses.score,
         better=dict.fromkeys(("class", "colour", "size", "count", "place", "all"), "higher"),
+        mixes=("batch norm takes its statistics from a micro-batch",),
     )

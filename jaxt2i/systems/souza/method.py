@@ -476,6 +476,7 @@ def build(cfg) -> Method:
         vocab=sees.text.vocab,
         score=losses.score,
         better=better(sees.joint),
+        mixes=("batch norm takes its statistics from a micro-batch",),
         notes=(sees.about,),
     )
 

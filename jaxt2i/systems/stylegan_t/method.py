@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxt2i.config import ConfigError, fields
+from jaxt2i.config import ConfigError, fields, micro_batches
 from jaxt2i.data.schema import unit_range
 from jaxt2i.encoders import perception
 from jaxt2i.encoders.text import Text
@@ -367,7 +367,7 @@ def check(model: Model, cfg) -> None:
     size = cfg.data.resolution
     if size < 8 or size & (size - 1):
         raise ConfigError(f"config.data.resolution={size}: a power of two from 8 on")
-    part = cfg.batch_size // cfg.accumulate
+    part = cfg.batch_size // micro_batches(cfg)
     if part % model.micro_batch:
         raise ConfigError(
             f"config.model.micro_batch={model.micro_batch} does not divide the {part} examples of "

@@ -8,9 +8,9 @@ import zipfile
 import pyarrow
 import pyarrow.parquet
 import pytest
+from jaxt2i.configs.common import base
 from PIL import Image
 
-from configs.common import base
 from jaxt2i.data import images
 from jaxt2i.data.pictures import Framing
 from jaxt2i.data.schema import DataError

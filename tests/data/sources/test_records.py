@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from jaxt2i.configs.common import base
 from PIL import Image
 
-from configs.common import base
 from jaxt2i.data import images, schema
 from jaxt2i.data.builders.coco_stuff import Jaxt2iCocoStuff
 from jaxt2i.data.builders.cub import Jaxt2iCub

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from jaxt2i.configs.common import base
 from PIL import Image
 
-from configs.common import base
 from jaxt2i.data import images, schema
 from jaxt2i.data.pictures import RESIZE, Framing
 from jaxt2i.data.schema import DataError

@@ -10,9 +10,9 @@ import tarfile
 import numpy as np
 import pyarrow
 import pytest
+from jaxt2i.configs.common import base
 from PIL import Image
 
-from configs.common import base
 from jaxt2i.data import images, schema
 from jaxt2i.data.decoding import NOT_UTF8
 from jaxt2i.data.pipeline import Pipeline
