@@ -34,6 +34,7 @@ from jaxt2i.metrics import confidence, recognised
 from jaxt2i.metrics import statistics as stats
 from jaxt2i.metrics.frechet import fid
 from jaxt2i.metrics.score import MetricError
+from jaxt2i.nn.precision import exact
 from jaxt2i.run import export, log, settings
 from jaxt2i.run import open as runs
 from jaxt2i.run import train as training
@@ -133,11 +134,17 @@ def eye(
                 "one process: judge the run once without the others, which keeps it there"
             )
         train(config, folder)
+    config.precision = "float32"  # it judges, whatever it was trained in
     network = runs.open_run(config).method.nets["eye"]
     model = fields(recogniser.Model, config.model, "config.model")
     variables = pretrained.load_variables(folder / "eye.safetensors")
     # The weights enter as arguments; constants would be baked into the program.
-    read = jax.jit(lambda v, image: recogniser.readings(network.apply(v, unit_range(image)), model))
+
+    @jax.jit
+    @exact
+    def read(v, image):
+        return recogniser.readings(network.apply(v, unit_range(image)), model)
+
     card = json.loads((folder / "card.json").read_text())
     return Eye(corpus, resolution, functools.partial(read, variables), card)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from jaxt2i import api
-from jaxt2i.evaluation import corpora, own, report, sets
+from jaxt2i.evaluation import corpora, judges, own, report, sets
 from jaxt2i.evaluation.reading import Reader
 from jaxt2i.evaluation.subjects import Subject
 from jaxt2i.metrics.score import Score
@@ -58,7 +58,20 @@ class Extra(NamedTuple):
     needs: tuple[str, ...] = ()
 
 
+def preferred(metric: str) -> Extra:
+    """What a network that learned from people's choices thinks of pictures."""
+
+    def compute(case: Case) -> Sequence[Score]:
+        found = judges.verdicts([metric], case.fake, case.reader)[metric].score()
+        network = judges.JUDGES[metric].network
+        case.result.facts.setdefault("networks", {}).update(case.reader.told(network))
+        return [found]
+
+    return Extra(compute, ("captions",))
+
+
 METRICS: dict[str, Extra] = {
+    **{metric: preferred(metric) for metric in judges.JUDGES},
     "recognised": Extra(own.by_recogniser, ("system", "captions")),
     "independent": Extra(own.by_independent, ("system", "captions")),
 }

@@ -23,6 +23,7 @@ from jaxt2i.engine import state as states
 from jaxt2i.metrics import confidence, frechet
 from jaxt2i.metrics import statistics as stats
 from jaxt2i.metrics.score import MetricError, Score, unit_rows
+from jaxt2i.nn.precision import exact
 from jaxt2i.nn.resample import apply_matrices, area_matrix, bilinear_matrix
 from jaxt2i.run.open import Run
 
@@ -76,6 +77,7 @@ def of_run(run: Run, state: states.State, frozen: dict, name: str) -> Clip:
         return ctx(net, *given)
 
     @jax.jit
+    @exact
     def seen(pixels: jax.Array) -> jax.Array:
         size, out = pixels.shape[1], image.resolution
         matrix = area_matrix(out, size) if size % out == 0 else bilinear_matrix(out, size)
@@ -83,6 +85,7 @@ def of_run(run: Run, state: states.State, frozen: dict, name: str) -> Clip:
         return called("image", clip.normalize_image(pixels))[0]
 
     @jax.jit
+    @exact
     def said(tokens: jax.Array, mask: jax.Array) -> jax.Array:
         return called("text", tokens, mask).sentence
 

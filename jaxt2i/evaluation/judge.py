@@ -313,7 +313,7 @@ def judge(args: argparse.Namespace) -> report.Result:
         data = corpora.open_data(args.data, args.changes, args.split, first, run, args.resolution)
     plans, extras = plans_of(args, subject, data, more)
     asked = {m for plan in plans for m in plan.metrics} | set(extras)
-    labels = bool(asked & {"clip_score", "r_precision", *more})
+    labels = bool(asked & {"clip_score", "r_precision", "independent"})
     fake, chosen, facts = judged_pictures(args, subject, data, plans, labels)
     reader = Reader(args.weights, args.batch)
     result = report.Result(subject.name, subject.step, [], plans[0].protocol, facts=facts)
