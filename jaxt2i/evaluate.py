@@ -237,18 +237,10 @@ def finish(args: argparse.Namespace, result: report.Result) -> None:
     if jax.process_index():
         return
     report.show(result)
-    out = args.out or default_out(args)
+    out = args.out or subjects.out_of(result.name, result.step)
     stem = "scores" if result.step is None else f"step_{result.step:08d}"
     written = report.write(out, stem, result)
     log.say(f"written: {', '.join(map(str, written))}")
-
-
-def default_out(args: argparse.Namespace) -> Path:
-    """A folder in the run, or beside what is judged."""
-    if args.workdir:
-        return args.workdir / "evaluation"
-    place = args.images or args.converted
-    return place.with_name(place.name + "-evaluation")
 
 
 def watch(args: argparse.Namespace) -> None:

@@ -59,9 +59,17 @@ class Subject:
     pictures: sets.Set | None
 
     @property
-    def config(self) -> ConfigDict | None:
-        """Of the run."""
-        return self.of.run.config if self.of else None
+    def out(self) -> Path:
+        """Where a report goes, unless it is said."""
+        return out_of(self.name, self.step)
+
+
+def out_of(name: str, step: int | None) -> Path:
+    """A folder in a run, or beside what else is judged."""
+    place = Path(name)
+    if step is not None:
+        return place / "evaluation"
+    return place.with_name(f"{place.name}-evaluation")
 
 
 # --- Runs and converted weights ----------------------------------------------------------------
