@@ -72,6 +72,28 @@ def preset_file(name: str) -> str:
     )
 
 
+def alike(value: Any, default: Any) -> bool:
+    """Whether a value is of the kind of a setting's default; a whole number may be any number."""
+    if isinstance(default, bool) or isinstance(value, bool):
+        return type(value) is type(default)
+    for kind, allowed in KINDS.items():
+        if isinstance(default, kind):
+            return isinstance(value, allowed)
+    return True
+
+
+def kind_of(default: Any) -> str:
+    """What a setting of this default holds, for a person."""
+    if isinstance(default, bool):
+        return "true or false"
+    return next((NAMES[kind] for kind in KINDS if isinstance(default, kind)), "another value")
+
+
+# Kinds of settings, those that may stand for them, and their names.
+KINDS = {int: int, float: (int, float), str: str, (tuple, list): (tuple, list)}
+NAMES = {int: "a whole number", float: "a number", str: "a text", (tuple, list): "a list"}
+
+
 def fields(cls: type, mapping: Mapping[str, Any], where: str) -> Any:
     """Builds a dataclass from a config section, refusing keys that it does not have.
 
@@ -81,13 +103,17 @@ def fields(cls: type, mapping: Mapping[str, Any], where: str) -> Any:
       where: the section's name in messages, such as "config.model".
 
     Raises:
-      ConfigError: names the unknown key and the nearest valid one, or the missing ones.
+      ConfigError: names the unknown key and the nearest valid one, the missing ones, or a value of
+        another kind.
     """
     known = {f.name: f for f in dataclasses.fields(cls)}
     for key in mapping:
         if key not in known:
             hint = nearest(key, known, where + ".{}")
             raise ConfigError(f"{where}.{key} is not a setting of {cls.__name__}; {hint}")
+        if not alike(mapping[key], known[key].default):
+            expected = kind_of(known[key].default)
+            raise ConfigError(f"{where}.{key} is {mapping[key]!r}; expected {expected}")
     missing = [
         n
         for n, f in known.items()

@@ -45,6 +45,7 @@ from jaxt2i.data import conditions
 from jaxt2i.data.conditions import Row
 from jaxt2i.data.decoding import encoding_of
 from jaxt2i.data.rows import MAX_SEED
+from jaxt2i.data.schema import DataError
 from jaxt2i.evaluation import suites
 from jaxt2i.run import folder, log, moved, settings, trouble
 from jaxt2i.run import open as runs
@@ -222,6 +223,28 @@ def read_prompts(args: argparse.Namespace) -> list[str]:
     return prompts
 
 
+def check_files(args: argparse.Namespace) -> None:
+    """Reads the files that the command line names before anything is opened or compiled.
+
+    Raises:
+      ConfigError: on all of those that cannot be used.
+    """
+    tried = {
+        args.prompts_file: lambda: read_prompts(args),
+        args.conditions: lambda: conditions.read_file(args.conditions),
+        args.workdir: lambda: settings.read_config(args.workdir),
+    }
+    faults = []
+    for given, read in tried.items():
+        if given:
+            try:
+                read()
+            except (ConfigError, DataError, *trouble.ERRORS) as error:
+                faults.append(str(trouble.line(error)))
+    if faults:
+        raise ConfigError("; and ".join(faults))
+
+
 def plain_rows(args: argparse.Namespace, run: runs.Run) -> Iterator[Row] | list[Row]:
     """The rows that the command line names, without walks; the later layer wins."""
     layers: list[Any] = []
@@ -343,6 +366,7 @@ def main(argv: Sequence[str]) -> None:
     args, changes = arguments(argv)
     if args.suite and not args.num:
         args.num = suites.load(args.suite).pictures
+    check_files(args)
     runs.prepare_jax()
     drawn_by = opened(args, changes)
     if args.describe:

@@ -63,12 +63,12 @@ def parse(argv: list[str]) -> list[str]:
         return flags.FLAGS(argv)
     except (AttributeError, KeyError):
         sys.exit(f"error: {unknown(argv)}")
-    except SyntaxError as error:
-        file = config_file(argv)
-        sys.exit(f"error: --config={file}: no configuration, which is a Python file ({error})")
-    except (flags.Error, ValueError, OSError) as error:
-        # A configuration's own error arrives wrapped in a traceback; its last line is the message.
-        sys.exit(f"error: {str(error).strip().splitlines()[-1]}")
+    except Exception as error:  # a configuration is a program, and may raise anything
+        from jaxt2i.run.settings import reason_of
+
+        named = isinstance(error, (flags.Error, ValueError, OSError))
+        where = "" if named else f"--config={config_file(argv)}: "
+        sys.exit(f"error: {where}{reason_of(error)}")
 
 
 def unknown(argv: list[str]) -> str:

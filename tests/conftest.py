@@ -37,6 +37,10 @@ def pytest_addoption(parser):
         help="run the contract tests for this dotted module (its config is "
         "configs/NAME.py:tiny, or give MODULE=FILE[:preset]); default: all of jaxt2i.systems",
     )
+    parser.addoption(
+        "--fuzz", type=int, default=1, help="how many times 1,000 damaged files tests/fuzz tries"
+    )
+    parser.addoption("--fuzz-only", metavar="CASE:SEED", help="try one damaged file of tests/fuzz")
 
 
 # Without optimisation XLA rounds otherwise, which the gradients of goldens magnify.

@@ -16,7 +16,7 @@ MAY = {
     "losses": {"config"},
     "convert": set(),
     "metrics": {"nn", "losses"},
-    "encoders": {"nn", "losses", "convert"},
+    "encoders": {"config", "nn", "losses", "convert"},
     "data": {"config", "configs.common", "convert.unpickle"},
     "engine": {"config", "nn"},
     "systems": {
@@ -29,7 +29,7 @@ MAY = {
         "data",
         "convert",
     },
-    "run": {"config", "engine", "data", "encoders", "metrics", "nn"},
+    "run": {"config", "configs.common", "engine", "data", "encoders", "metrics", "nn"},
     "planning": {"config", "engine", "data", "run"},
     "verify": {"config", "nn", "losses", "encoders", "engine", "convert"},
     "evaluation": {

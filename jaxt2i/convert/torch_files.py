@@ -132,8 +132,11 @@ BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, RuntimeError)
 def _is_npz(path: epath.Path) -> bool:
     if not _is_zip(path):
         return False
-    with path.open("rb") as stream, zipfile.ZipFile(stream) as archive:
-        names = archive.namelist()
+    try:
+        with path.open("rb") as stream, zipfile.ZipFile(stream) as archive:
+            names = archive.namelist()
+    except BROKEN_ZIP:
+        return False
     return bool(names) and all(name.endswith(".npy") for name in names)
 
 

@@ -52,8 +52,14 @@ def lines(content: bytes) -> list[str]:
     return list(io.StringIO(rest.decode(name, "jaxt2i_hole"), newline=""))
 
 
+def held(content: bytes) -> str:
+    """The text; what cannot be decoded stays as something that `is_text` finds."""
+    name, rest = encoding_of(content)
+    return rest.decode(name, "jaxt2i_hole")
+
+
 def is_text(line: str) -> bool:
-    """Whether all of a line of `lines`, or of a part of it, could be decoded."""
+    """Whether all of a text of `lines` or `held`, or of a part of it, could be decoded."""
     return _HOLE not in line
 
 

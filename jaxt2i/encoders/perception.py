@@ -18,7 +18,6 @@ miniature and no published weights: for tests, with config.model.weights=random.
 """
 
 import dataclasses
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxt2i.config import ConfigError, nearest
 from jaxt2i.encoders import clip, dino, pretrained, xlm_r
 from jaxt2i.encoders.damsm import DamsmText
 from jaxt2i.encoders.pretrained import Weights, published
@@ -88,11 +88,21 @@ class Settings:
     real: str
 
 
+# What the card of a small CLIP says of its towers, and values of the right kind.
+MINI_SIZES = dict.fromkeys(
+    ("vocab", "text_width", "text_layers", "text_heads", "patch", "width", "layers", "heads"), 1
+) | {"joint": 1, "act": ""}
+DAMSM_SIZES = dict.fromkeys(("text_vocab", "embed", "width"), 1)
+
+
 def mini(settings: Settings) -> Perception:
     """The small CLIP made by configs/clip.py:embedded; its card says how, and how good it is."""
     folder, dtype = Path(settings.clip_weights or MINI), settings.dtype
-    card = json.loads((folder / "card.json").read_text())
+    card = pretrained.read_card(folder / "card.json", ("tokens", "resolution"), MINI_SIZES)
     size = card["model"]
+    found = card.get("scores", {}) if isinstance(card.get("scores"), dict) else {}
+    score = found.get("score/r_precision")
+    known = f"{score:.0%}" if isinstance(score, float) else "an unknown share"
     text = clip.ClipText(
         vocab=size["vocab"],
         length=card["tokens"],
@@ -137,9 +147,8 @@ def mini(settings: Settings) -> Perception:
             ),
         },
         about=(
-            f"perception: mini CLIP ({folder.name}), which finds the caption of "
-            f"{card['scores']['score/r_precision']:.0%} of unseen pictures among 100. For a real "
-            f"run, {settings.real}"
+            f"perception: mini CLIP ({folder.name}), which finds the caption of {known} of unseen "
+            f"pictures among 100. For a real run, {settings.real}"
         ),
     )
 
@@ -305,7 +314,7 @@ def damsm(settings: Settings) -> Perception:
     card = Path(settings.clip_weights or ".") / "card.json"
     sizes = {"vocab": settings.vocab or DamsmText.vocab}
     if settings.clip_weights and card.is_file():  # a run of configs/damsm.py, of sizes of its own
-        model = json.loads(card.read_text())["model"]
+        model = pretrained.read_card(card, (), DAMSM_SIZES)["model"]
         sizes = {"vocab": model["text_vocab"], "embed": model["embed"], "width": model["width"]}
     text = DamsmText(**sizes, dtype=settings.dtype)
 
@@ -350,7 +359,7 @@ def clip_only(maker: Callable, preset: str) -> Callable[[Settings], Perception]:
 
     def make(settings: Settings) -> Perception:
         if settings.feature_weights:
-            raise ValueError(
+            raise ConfigError(
                 f"config.model.feature_weights={settings.feature_weights!r}: this perception is "
                 "CLIP alone; leave it empty"
             )
@@ -393,12 +402,12 @@ def make(
       real: how to start a run with published weights, told to who trains with the small ones.
 
     Raises:
-      ValueError: for an unknown name, naming the config line.
+      ConfigError: for an unknown name, naming the config line.
       WeightsError: where a kind has no weights to start from, or not in the folder that is named.
     """
     if name not in KINDS:
-        raise ValueError(f"config.model.perception={name!r}; known: {', '.join(KINDS)}")
+        raise ConfigError(f"config.model.perception={name!r}; {nearest(name, KINDS)}")
     if weights not in WEIGHTS:
-        raise ValueError(f"config.model.weights={weights!r}; known: {', '.join(WEIGHTS)}")
+        raise ConfigError(f"config.model.weights={weights!r}; {nearest(weights, WEIGHTS)}")
     made = KINDS[name](Settings(dtype, weights, clip_weights, feature_weights, vocab, real))
     return dataclasses.replace(made, load={}) if weights == "random" else made

@@ -7,7 +7,7 @@ import importlib
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from etils import epath
 from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors.numpy import load_file, save_file
 
+from jaxt2i.config import alike
 from jaxt2i.convert import files, rules, torch_files
 from jaxt2i.encoders import (
     clip_names,
@@ -279,8 +280,43 @@ def _published(name: str, kind: str) -> dict:
 def _config(folder: epath.Path) -> dict | None:
     for name in ("config.json", "open_clip_config.json"):
         if (folder / name).is_file():
-            return json.loads((folder / name).read_text())
+            return _json(folder / name)
     return None
+
+
+def _json(file: epath.PathLike) -> dict:
+    try:
+        found = json.loads(epath.Path(file).read_text())
+    except (ValueError, RecursionError) as error:
+        raise WeightsError(f"{file}: damaged, not readable as JSON ({error})") from error
+    if not isinstance(found, dict):
+        raise WeightsError(f"{file}: holds {str(found)[:40]}, expected an object of settings")
+    return found
+
+
+def read_card(file: epath.PathLike, needed: Sequence[str], sizes: Mapping[str, Any]) -> dict:
+    """The card beside the weights of a run, see `jaxt2i.run.export`.
+
+    Args:
+      file: the card.
+      needed: whole numbers that it must have.
+      sizes: settings that its "model" must have, with values of the right kind.
+
+    Raises:
+      WeightsError: where it is damaged; names what is missing.
+    """
+    card = _json(file)
+    model = card.get("model") if isinstance(card.get("model"), dict) else {}
+    bad = [name for name in needed if type(card.get(name)) is not int]
+    bad += [
+        f"model.{n}" for n, kind in sizes.items() if n not in model or not alike(model[n], kind)
+    ]
+    if bad:
+        raise WeightsError(
+            f"{file}: damaged, {', '.join(bad)} missing or no size; convert the run again, or copy "
+            "its folder again"
+        )
+    return card
 
 
 def _in_folder(folder: epath.Path) -> epath.Path:

@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxt2i.encoders import pretrained
 from jaxt2i.run import checkpoint, settings
+from jaxt2i.run.files import json_lines
 
 
 def export(
@@ -38,7 +39,7 @@ def export(
     for file in sorted((workdir / settings.INHERITED).glob("*.safetensors")):
         variables = pretrained.load_variables(file)
         pretrained.save_variables(folder / file.name, variables, np.float16 if half else None)
-    lines = [json.loads(x) for x in (workdir / "metrics.jsonl").read_text().splitlines()]
+    lines = json_lines(workdir / "metrics.jsonl")
     scores = [x for x in lines if any(k.startswith("score/") for k in x)] or [{}]
     card = {
         "command": (workdir / "command.txt").read_text().strip(),

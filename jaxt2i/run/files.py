@@ -27,13 +27,13 @@ def write_whole(path: epath.PathLike, content: bytes | str) -> None:
 def json_lines(path: epath.PathLike) -> list[dict[str, Any]]:
     """The lines of a file of JSON lines; none without the file.
 
-    Half a line, as a run that was killed leaves it, is left out.
+    Half a line, as a run that was killed leaves it, is left out, as is one that is damaged.
     """
     path, lines = epath.Path(path), []
-    for text in path.read_text().splitlines() if path.exists() else ():
-        with contextlib.suppress(json.JSONDecodeError):
+    for text in path.read_bytes().split(b"\n") if path.exists() else ():
+        with contextlib.suppress(ValueError):
             lines.append(json.loads(text))
-    return lines
+    return [line for line in lines if isinstance(line, dict)]
 
 
 def local(path: str | Path, what: str) -> Path:

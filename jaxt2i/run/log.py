@@ -153,7 +153,7 @@ def earlier_lines(path: epath.Path, last_step: int) -> list[dict[str, Any]]:
 
     A run that was killed may have logged beyond its last checkpoint, or half a line.
     """
-    lines = [line for line in json_lines(path) if line["step"] <= last_step]
+    lines = [line for line in json_lines(path) if line.get("step", last_step + 1) <= last_step]
     if path.exists():
         write_whole(path, "".join(json.dumps(line) + "\n" for line in lines))
     return lines

@@ -245,7 +245,8 @@ def load_method(config: ConfigDict, facts: Facts | None = None) -> Method:
 
     Args:
       config: its `method` is the dotted path of a module with `build(config)` or
-        `build(config, facts)`, or of a folder with such a `method.py`.
+        `build(config, facts)`, or of a folder with such a `method.py`; with ANY_SHAPE = True, if
+        its pictures need not be squares.
       facts: of the training data.
 
     Raises:
@@ -253,6 +254,11 @@ def load_method(config: ConfigDict, facts: Facts | None = None) -> Method:
         the settings that every method has.
     """
     module = module_of(config)
+    if not getattr(module, "ANY_SHAPE", False):
+        try:
+            schema.square(config.data.resolution, config.method)
+        except schema.DataError as error:
+            raise ConfigError(str(error)) from None
     method = module.build(config, facts or Facts()) if takes_facts(config) else module.build(config)
     # Runs from before these settings have none of them.
     names = ("param_dtype", "masters", "matmul_precision")

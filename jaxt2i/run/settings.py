@@ -11,7 +11,8 @@ import jax
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from jaxt2i.config import ConfigError, preset_file
+from jaxt2i.config import ConfigError, alike, kind_of, preset_file
+from jaxt2i.configs.common import base
 from jaxt2i.run import log
 
 # Folder of a work directory with the networks of config.perception_from.
@@ -19,6 +20,19 @@ PERCEPTION = "perception"
 # Folder of a work directory with the frozen networks that an earlier run trained.
 INHERITED = "inherited"
 UNITS = ("steps", "images", "epochs", "percent")
+# Settings without which nothing can be opened; later ones may be absent from earlier runs.
+NEEDED = (
+    *("method", "seed", "batch_size", "precision", "init_from", "sharding"),
+    *("mesh.data", "mesh.fsdp", "mesh.fsdp_min_mb", "mesh.tensor"),
+    *(
+        f"data.{name}"
+        for name in (
+            *("source", "corpus", "path", "split", "eval_split", "seed", "resolution", "crop"),
+            *("margin", "resize", "decode", "cache_mb", "tokenizer", "tokens", "languages"),
+            *("around_box", "objects", "object_order", "mask_resolution", "captions", "workers"),
+        )
+    ),
+)
 # Fields that may change between an attempt and its continuation without a word.
 FREE = (
     *("log_every_steps", "checkpoint_every_steps", "sample_every_steps", "keep_checkpoints"),
@@ -35,7 +49,7 @@ def read_config(workdir: Path) -> ConfigDict:
     """The configuration that a run was started with.
 
     Raises:
-      ConfigError: when the directory holds no run.
+      ConfigError: when the directory holds no run, or the file is damaged.
     """
     path = workdir / "config.json"
     if not path.is_file():
@@ -43,7 +57,17 @@ def read_config(workdir: Path) -> ConfigDict:
             f"{workdir} holds no run: there is no {path.name} in it. Give the --workdir of a "
             "training run; train prints it when it starts"
         )
-    config = ConfigDict(json.loads(path.read_text()))
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        damage = damage_of(found)
+    except (ValueError, RecursionError) as error:
+        found, damage = {}, f"not readable as JSON: {error}"
+    if damage:
+        raise ConfigError(
+            f"{path} is damaged ({damage}); delete it and start the training command of "
+            "command.txt again, which writes it anew and goes on, or take a copy of the file"
+        )
+    config = ConfigDict(found)
     if config.get("inherited"):
         config.inherited = str(workdir / INHERITED)
     own = workdir / PERCEPTION
@@ -53,6 +77,26 @@ def read_config(workdir: Path) -> ConfigDict:
             if Path(config.model.get(name) or "").name == PERCEPTION:
                 config.model[name] = str(own)
     return config
+
+
+def damage_of(found: Any) -> str:
+    """What a configuration that was read lacks to be one, in words; "" where all is well."""
+    if not isinstance(found, dict):
+        return f"it holds no settings, but {str(found)[:40]}"
+    known, now = plain(base()), flat(found)
+    for name, value in known.items():
+        if isinstance(value, dict) and not isinstance(found.get(name, {}), dict):
+            return f"config.{name} is {str(found[name])[:40]}, expected a section of settings"
+    absent = [name for name in NEEDED if name not in now]
+    if absent:
+        return f"it lacks config.{', config.'.join(absent[:5])}"
+    for name, value in flat(known).items():
+        # Height and width of pictures may differ; the other is checked by who reads it.
+        other = name == "data.resolution" and isinstance(now.get(name), list)
+        other = other or name == "accumulate"
+        if name in now and not other and not alike(now[name], value):
+            return f"config.{name} is {str(now[name])[:40]}, expected {kind_of(value)}"
+    return ""
 
 
 def write_config(workdir: Path, config: ConfigDict, command: str) -> None:
@@ -110,10 +154,21 @@ def configuration(file: str, changes: Sequence[str]) -> ConfigDict:
     found = config_flags.DEFINE_config_file("config", None, flag_values=values, lock_config=True)
     try:
         values(["jaxt2i", f"--config={file}", *changes])
-    except (AttributeError, KeyError, ValueError, OSError, flags.Error) as error:
-        said = str(error).strip().splitlines()[-1]
-        raise ConfigError(f"--config {' '.join([file, *changes])}: {said}") from None
+    except Exception as error:  # the file is a program, and may raise anything
+        raise ConfigError(f"--config {' '.join([file, *changes])}: {reason_of(error)}") from None
     return found.value
+
+
+def reason_of(error: Exception) -> str:
+    """Why a configuration file could not be read, in a line.
+
+    A configuration's own error arrives wrapped in a traceback, whose last line is the message.
+    """
+    last = (str(error).strip().splitlines() or [""])[-1]
+    expected = (AttributeError, KeyError, ValueError, OSError, flags.Error)
+    if isinstance(error, expected) and not isinstance(error, UnicodeError):
+        return last
+    return f"no configuration, which is a Python file ({type(error).__name__}: {last})"
 
 
 def default_workdir(config: ConfigDict, preset: ConfigDict, name: str) -> Path:

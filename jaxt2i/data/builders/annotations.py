@@ -11,6 +11,7 @@ import numpy as np
 from jaxt2i.convert import unpickle
 from jaxt2i.data import images
 from jaxt2i.data.builders.record import runs_of
+from jaxt2i.data.decoding import held
 from jaxt2i.data.schema import DataError
 
 # Why single entries, or the pictures they belong to, are left out.
@@ -23,14 +24,15 @@ def read_json(file: Path, kind: type = dict) -> Any:
     """What a JSON file holds.
 
     Args:
-      file: read as UTF-8; bytes that are not are replaced, as in some official files.
+      file: UTF-8; texts in it that are not are told apart by `decoding.is_text`, for the caller to
+        leave out.
       kind: dict or list.
 
     Raises:
       DataError: when it is missing, is no JSON, or holds another kind of thing.
     """
     try:
-        content = json.loads(file.read_text(encoding="utf-8", errors="replace"))
+        content = json.loads(held(file.read_bytes()))
     except OSError as error:
         raise DataError(f"{file} cannot be read ({error})") from error
     except (ValueError, RecursionError) as error:

@@ -7,6 +7,7 @@ process or Apache Beam does the work is settled here.
 
 import dataclasses
 import functools
+import json
 import os
 import shutil
 import sys
@@ -20,15 +21,17 @@ from typing import Any, ClassVar
 import tensorflow_datasets as tfds
 
 from jaxt2i.data.builders import record as records
+from jaxt2i.data.decoding import NOT_UTF8, is_text
 from jaxt2i.data.images import Unreadable
 from jaxt2i.data.progress import Progress
 from jaxt2i.data.schema import DataError
-from jaxt2i.data.sources.base import Skips
+from jaxt2i.data.sources.base import NOT_TEXT, Skips
 
 # Records that are made at once.
 CHUNK = 256
 # How deep a misplaced file is looked for.
 DEPTH = 3
+NO_METADATA = "metadata that is not UTF-8, which is left out"
 # Where Beam counts what is left out, by reason.
 SKIPPED = "skipped"
 
@@ -323,9 +326,25 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 def examples(name: str, record: Callable, files: Files, split: str, item: Item, skip: Callable):
-    """Yields the (key, example) of an item, or tells `skip` (name, reason) and yields nothing."""
+    """Yields the (key, example) of an item, or tells `skip` (name, reason) and yields nothing.
+
+    Captions that are no text, or not UTF-8, are left out and told.
+    """
     try:
-        yield item.key, records.encode(record(files, item), name, split)
+        found = record(files, item)
+        captions = []
+        for caption in found.captions:
+            if not isinstance(caption.text, str):
+                skip(found.filename, NOT_TEXT)
+            elif not is_text(caption.text):
+                skip(found.filename, NOT_UTF8)
+            else:
+                captions.append(caption)
+        if not is_text(json.dumps(found.metadata, ensure_ascii=False)):
+            skip(found.filename, NO_METADATA)
+            found = dataclasses.replace(found, metadata={})
+        found = dataclasses.replace(found, captions=captions)
+        yield item.key, records.encode(found, name, split)
     except Unreadable as error:
         skip(error.name, error.reason)
 

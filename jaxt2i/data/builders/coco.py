@@ -18,6 +18,7 @@ from jaxt2i.data.builders.annotations import (
 )
 from jaxt2i.data.builders.base import Builder, Files, Item, Need
 from jaxt2i.data.builders.record import Caption, Object, Record
+from jaxt2i.data.decoding import is_text
 from jaxt2i.data.schema import DataError
 from jaxt2i.data.sources.base import Skips
 
@@ -122,6 +123,8 @@ def categories(files: Files, name: str, first: int = 0, without: Sequence[int] =
     file = files / f"annotations/{name}.json"
     listed = rows(file, read_json(file), "categories", ("id", "name"))
     kept = [row for row in listed if row["id"] not in without]
+    if odd := [row["id"] for row in kept if not is_text(str(row["name"]))]:
+        raise DataError(f"{file}: the name of category {odd[0]} is not UTF-8; get the file again")
     return {row["id"]: (label, row["name"]) for label, row in enumerate(kept, first)}
 
 

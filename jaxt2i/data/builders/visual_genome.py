@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import os
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,6 +13,7 @@ import tensorflow_datasets as tfds
 from jaxt2i.data.builders.annotations import read_json
 from jaxt2i.data.builders.base import Builder, Files, Item, Need
 from jaxt2i.data.builders.record import Caption, Object, Record
+from jaxt2i.data.decoding import NOT_UTF8, is_text, lines
 from jaxt2i.data.schema import DataError
 
 HOME = "https://homes.cs.washington.edu/~ranjay/visualgenome/api.html"
@@ -105,7 +107,10 @@ class Jaxt2iVisualGenome(Builder):
                 "phrases": phrases.get(number, []),
                 "objects": kept,
                 "relationships": self._joined(relationships.get(number, []), index, predicates),
-                "metadata": {**metadata, "attributes": [described.get(o[3], []) for o in kept]},
+                "metadata": {
+                    **metadata,
+                    "attributes": [self._told(described.get(o[3], [])) for o in kept],
+                },
             }
             items[split_of[number]].append(Item(str(number), f"{folder}/{file}", content))
         return {split: items[split] for split in splits if split in items}
@@ -126,7 +131,7 @@ class Jaxt2iVisualGenome(Builder):
         """Names of the classes, the most frequent in the images first, then by letters."""
         counts = collections.Counter(o[1] for image in images for o in objects.get(image, []))
         least = self.builder_config.min_count
-        frequent = [name for name, n in counts.items() if name and n >= least]
+        frequent = [name for name, n in counts.items() if name and n >= least and is_text(name)]
         return sorted(frequent, key=lambda name: (-counts[name], name))
 
     def _kept(self, objects: list[tuple], labels: dict[str, int]):
@@ -134,6 +139,8 @@ class Jaxt2iVisualGenome(Builder):
         kept, index = [], {}
         for number, name, box, merged in objects:
             reason = RARE if name not in labels else SHAPELESS if min(box[2:]) <= 0 else None
+            if reason and not is_text(name):
+                reason = NOT_UTF8
             if reason:
                 self.skips.counts[reason] += 1
                 continue
@@ -141,12 +148,21 @@ class Jaxt2iVisualGenome(Builder):
             kept.append((labels[name], name, box, number))
         return kept, index
 
+    def _told(self, attributes: list[str]) -> list[str]:
+        """Attributes that are UTF-8; the others are counted."""
+        told = [attribute for attribute in attributes if is_text(attribute)]
+        if len(told) < len(attributes):
+            self.skips.counts[NOT_UTF8] += len(attributes) - len(told)
+        return told
+
     def _joined(self, relationships: list[tuple], index: dict[int, int], aliases: dict[str, str]):
         """Relationships whose two objects were kept, as (index, index, predicate)."""
         joined = []
         for subject, object_, predicate in relationships:
-            if subject in index and object_ in index:
-                name = _clean(predicate, aliases)
+            name = _clean(predicate, aliases)
+            if not is_text(name):
+                self.skips.counts[NOT_UTF8] += 1
+            elif subject in index and object_ in index:
                 joined.append((index[subject], index[object_], name))
             else:
                 self.skips.counts[LOOSE] += 1
@@ -226,7 +242,10 @@ def _aliases(file: Path) -> dict[str, str]:
     if not file.is_file():
         return {}
     aliases = {}
-    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+    for number, line in enumerate(lines(file.read_bytes()), 1):
+        if not is_text(line):
+            print(f"prepare: {file}:{number}: {NOT_UTF8}; no alias is taken of it", file=sys.stderr)
+            continue
         first, *others = (_clean(name, {}) for name in line.split(","))
         aliases.update(dict.fromkeys(others, first))
     return aliases

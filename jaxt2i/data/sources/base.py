@@ -22,6 +22,8 @@ SPLITS = {
 }
 STAND_INS = {"train": ("train",), "val": ("val", "test", "train"), "test": ("test", "val", "train")}
 LISTED = 1000
+# Longest name or caption in a message, letters.
+SHOWN = 100
 # Unicode categories that no caption needs: control characters and halves of pairs.
 ODD = ("Cc", "Cs")
 
@@ -67,6 +69,11 @@ def caption_in(value: Any) -> tuple[str, str]:
         return "", NOT_TEXT
     text = clean_caption(value)
     return text, "" if text else NO_CAPTION
+
+
+def shortened(text: str) -> str:
+    """What a person is shown of a text that may be long."""
+    return text if len(text) <= SHOWN else text[: SHOWN - 4] + " ..."
 
 
 class Skips:

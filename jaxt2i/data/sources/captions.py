@@ -19,7 +19,7 @@ from jaxt2i.data.decoding import NOT_UTF8
 from jaxt2i.data.images import CORRUPT, Unreadable
 from jaxt2i.data.schema import DataError
 from jaxt2i.data.sources import tables
-from jaxt2i.data.sources.base import BAD_LINE, NO_TEXT, clean_caption
+from jaxt2i.data.sources.base import BAD_LINE, NO_TEXT, clean_caption, shortened
 
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 COLUMNS = ("file_name", "text")
@@ -122,9 +122,10 @@ def read_metadata(content: bytes, name: str) -> Iterator[tuple[int, str, str, li
 
 
 def _columns(name: str, seen: Iterable[str]) -> str:
+    there = ", ".join(map(shortened, sorted(map(str, seen))[:9])) or "none"
     return (
-        f"{name}: no row with both file_name and text; its columns are "
-        f"{', '.join(sorted(map(str, seen))) or 'none'}. Rename them, or set --config.data.path=DIR"
+        f"{name}: no row with both file_name and text; its columns are {there}. Rename them, or "
+        "set --config.data.path=DIR"
     )
 
 

@@ -7,7 +7,15 @@ import posixpath
 from collections.abc import Iterable
 
 from jaxt2i.data.images import SUFFIXES, UNREAD
-from jaxt2i.data.sources.base import NO_CAPTION, NO_IMAGE, NO_TEXT, OUTSIDE, Skips, clean_captions
+from jaxt2i.data.sources.base import (
+    NO_CAPTION,
+    NO_IMAGE,
+    NO_TEXT,
+    OUTSIDE,
+    Skips,
+    clean_captions,
+    shortened,
+)
 from jaxt2i.data.sources.captions import METADATA, read_metadata
 from jaxt2i.data.sources.meeting import ARCHIVES, Names, places
 from jaxt2i.data.sources.stored import ZIP, Store
@@ -183,7 +191,7 @@ def _unmet(images, mute, strays, astray, texts) -> list[str]:
     """Sentences on the first captions without an image and images without a caption."""
     known, beside = Names(images), Names(texts)
     lines = [
-        f"{where} names an image {name!r}, which is not there: {known.nearest(name)}"
+        f"{where} names an image {shortened(name)!r}, which is not there: {known.nearest(name)}"
         for name, where in itertools.islice(astray.items(), TOLD)
     ]
     lines += [

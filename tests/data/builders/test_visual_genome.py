@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jaxt2i.data.builders.visual_genome import Jaxt2iVisualGenome, VisualGenomeConfig
+from jaxt2i.data.decoding import NOT_UTF8
 from jaxt2i.data.schema import DataError
 from tests.data.builders.built import build
 from tests.data.builders.pictures import cut, save
@@ -305,3 +306,26 @@ def test_malformed_files_are_named(tmp_path, name, content, said):
     (root / f"{name}.json").write_text(content)
     with pytest.raises(DataError, match=said):
         build(Jaxt2iVisualGenome, root, tmp_path / "out", config=SMALL)
+
+
+def test_texts_that_are_not_utf8_are_left_out_and_counted(tmp_path, capfd):
+    root = tree(tmp_path / "in")
+    damage = {
+        "region_descriptions": (b"a man stands", b"a m\xe4nnlein"),
+        "objects": (b'"tree"', b'"tr\xeae"'),
+        "relationships": (b"holds", b"h\xf6lds"),
+        "attributes": (b"green", b"gr\xfcn"),
+    }
+    for name, (before, after) in damage.items():
+        file = root / f"{name}.json"
+        assert before in file.read_bytes()
+        file.write_bytes(file.read_bytes().replace(before, after))
+    (root / "object_alias.txt").write_bytes(b"tree,trees,Tree s\nman,h\xf6mbre\n")
+    skips = {}
+    config = VisualGenomeConfig(name="each", min_count=1)
+    rows = by_id(build(Jaxt2iVisualGenome, root, tmp_path / "out", skips, config=config)["train"])
+    assert rows[1]["captions"]["text"] == ["a tall tree", "a kite in the sky"]
+    assert skips[NOT_UTF8] == 4  # a phrase, an object, a relationship and an attribute
+    assert json.loads(rows[1]["metadata"])["attributes"][0] == ["tall"]
+    assert "object_alias.txt:2: not UTF-8; no alias is taken of it" in capfd.readouterr().err
+    assert "tr" not in "".join(rows[2]["objects"]["name"]).replace("tree", "")
