@@ -285,7 +285,7 @@ def write_prompts(folder: Path) -> None:
 
 
 def read_prompts(folder: Path) -> Outcome:
-    args = argparse.Namespace(prompts_file=folder / "prompts.txt", prompts=None)
+    args = argparse.Namespace(prompts_file=folder / "prompts.txt", prompts=None, suite="")
     prompts = sample.read_prompts(args)
     content = args.prompts_file.read_bytes()
     held = [content.decode(e, "ignore") for e in ("utf-8-sig", "utf-16", "utf-32")]
