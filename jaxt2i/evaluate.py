@@ -23,8 +23,8 @@ How
   --protocols A,B                     several on one set of pictures
   --metrics A,B                       fid, fid_inf, inception_score, kid, precision_recall, cmmd,
                                       clip_score, r_precision, diversity, lpips, memorised,
-                                      recognised, independent, clip_similarity, pick_score,
-                                      hps_v21
+                                      recognised, independent, soa, clip_similarity,
+                                      pick_score, hps_v21
   --weights NETWORK=FILE              networks from files; else from the cache, or downloaded;
                                       damsm=RUN for R-precision by a DAMSM, clip=RUN for
                                       `independent`: a run of configs/clip.py, of another seed and
@@ -52,7 +52,7 @@ from jaxt2i.convert.rules import ConversionError
 from jaxt2i.convert.torch_files import UnreadableFileError, UnsafeFileError
 from jaxt2i.data.schema import DataError
 from jaxt2i.encoders import features
-from jaxt2i.evaluation import commands, extra, perceptual, report, scores, subjects
+from jaxt2i.evaluation import commands, extra, perceptual, report, scores, soa, subjects
 from jaxt2i.evaluation.judge import judge
 from jaxt2i.metrics.score import MetricError
 from jaxt2i.run import facts, log, processes, settings, trouble
@@ -68,7 +68,7 @@ USER_ERRORS = (
 # Options that say how pictures are drawn here.
 DRAWING = {
     **{"captions": "", "num": 0, "seed": 0, "set": [], "after": [], "chunk": 0, "raw": False},
-    **{"words": 0, "save": None},
+    **{"words": 0, "save": None, "soa_captions": None},
 }
 
 
@@ -138,6 +138,7 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument("--out", type=Path, help="default WORKDIR/evaluation, or DIR-evaluation")
     how.add_argument("--save", type=Path, metavar="DIR", help="keep what is drawn; continued there")
     how.add_argument("--cache", type=Path, help="of reference statistics and recognisers")
+    soa.add_options(how)
     return p
 
 
@@ -154,6 +155,8 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     strange = [name for name in args.metrics if name not in known]
     if strange:
         p.error(f"no metric {strange[0]!r}; known: {', '.join(known)}")
+    if args.soa_captions and "soa" not in args.metrics:
+        p.error("--soa-captions are of --metrics soa, which is not asked for")
     args.protocols = [x for x in (args.protocols or args.protocol or "tf2015").split(",") if x]
     args.reference_path, args.stated = Path(args.reference), dict(args.stated)
     return args
@@ -175,8 +178,9 @@ def check(p: argparse.ArgumentParser, args: argparse.Namespace, folders: Sequenc
     if args.images:
         given = [name for name, default in DRAWING.items() if getattr(args, name) != default]
         if given:
+            option = given[0].replace("_", "-")
             p.error(
-                f"--{given[0]} says how pictures are drawn here; those of --images DIR are as they "
+                f"--{option} says how pictures are drawn here; those of --images DIR are as they "
                 "are: leave it out"
             )
         if args.split and not args.data:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from jaxt2i import api
-from jaxt2i.evaluation import corpora, judges, own, report, sets
+from jaxt2i.evaluation import corpora, judges, own, report, sets, soa
 from jaxt2i.evaluation.reading import Reader
 from jaxt2i.evaluation.subjects import Subject
 from jaxt2i.metrics.score import Score
@@ -74,4 +74,5 @@ METRICS: dict[str, Extra] = {
     **{metric: preferred(metric) for metric in judges.JUDGES},
     "recognised": Extra(own.by_recogniser, ("system", "captions")),
     "independent": Extra(own.by_independent, ("system", "captions")),
+    "soa": Extra(soa.by_objects),
 }

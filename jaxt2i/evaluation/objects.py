@@ -288,6 +288,8 @@ def asked_of(fake: sets.Set, detector: Detector) -> Asked:
     root = Path(fake.name)
     places = [name.rpartition("/")[0] for name in fake.names]
     classes = {place: object_captions.number_of(place) for place in places}
+    own = range(len(detector.classes))
+    classes = {place: label if label in own else None for place, label in classes.items()}
     present = {label for label in classes.values() if label is not None}
     if present:
         layouts: dict[str, Given] = {}

@@ -15,7 +15,7 @@ import jax
 
 from jaxt2i import recognise
 from jaxt2i.data import object_captions
-from jaxt2i.encoders.yolo import CLASSES
+from jaxt2i.encoders.yolo import CLASSES, RESOLUTION
 from jaxt2i.evaluation import detection, object_plan, objects, report
 from jaxt2i.metrics import protocols
 from jaxt2i.metrics.score import MetricError, Score
@@ -27,9 +27,14 @@ COUNT = 2048
 CHOICE = 2
 # The detections and layouts in the published format, beside the report.
 FOLDER = "soa"
+# Printed where captions, detector and size are the published ones.
+PUBLISHED = (
+    "published SOA-C on the same captions by the same detector (Hinz et al. 2020, arXiv "
+    "1910.13321): AttnGAN 25.88, Obj-GAN 27.14, OP-GAN 35.85"
+)
 
 
-def add_options(p: argparse.ArgumentParser) -> None:
+def add_options(p: Any) -> None:
     """Options of this metric."""
     p.add_argument(
         "--soa-captions",
@@ -47,7 +52,7 @@ def by_objects(case: Any) -> list[Score]:
       WeightsError: where YOLOv3's weights cannot be had.
     """
     args, data = case.args, case.data
-    detector = detector_of(args, data if case.system else None, case.reader)
+    detector = detector_of(args, data, case.reader)
     if case.system is None:
         judged, pictures, counted = objects.of_folder(case.fake, detector)
         name_of = case.fake.names.__getitem__
@@ -64,10 +69,15 @@ def by_objects(case: Any) -> list[Score]:
             controls=dict(args.set),
         )
         counted, name_of = plan.counted, "{:06d}.png".format
+        whole = detector.classes == CLASSES and data.name == "coco2014" and not plan.note
+        if whole and case.system.run.sizes.resolution == RESOLUTION:
+            case.result.notes.append(PUBLISHED)
     objects.tell(case.result, judged)
     if jax.process_index() == 0:
-        out = (args.out or case.subject.out) / FOLDER
-        objects.write(out, judged, pictures, counted, name_of)
+        step = case.subject.step
+        folder = FOLDER if step is None else f"{FOLDER}_step_{step:08d}"
+        out = args.out or case.subject.out
+        objects.write(out / folder, judged, pictures, counted, name_of)
     return objects.scores(judged, args.intervals)
 
 

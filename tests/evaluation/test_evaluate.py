@@ -436,3 +436,45 @@ def test_a_recogniser_judges_runs_on_drawn_corpora(monkeypatch, workdir, tmp_pat
     page = (tmp_path / "step_00000004.html").read_text()
     assert "By class, the rarest first" in page
     assert "owl" in page
+
+
+def test_objects_that_captions_name_are_counted_in_what_a_run_draws(monkeypatch, workdir, tmp_path):
+    """By a detector that knows real pictures by heart, and that sees nothing in others."""
+    from jaxt2i import recognise
+    from jaxt2i.data.drawn import meaning
+    from jaxt2i.data.drawn.synthetic import Synthetic
+    from jaxt2i.evaluation.detection import Detection, Detector
+
+    source = Synthetic("blooms", 16, "val")
+    classes = source.class_names
+
+    def thing(n):
+        (found,) = source.facts(n)["objects"]
+        return Detection(found["label"], tuple(found["box"]), 1.0)
+
+    known = {source.example(n)["image"].tobytes(): thing(n) for n in range(48)}
+
+    def detect(images):
+        return [[known[key]] if (key := x.tobytes()) in known else [] for x in images]
+
+    def named(text):
+        return [classes.index(t.name) for t in meaning.read(text, "blooms").things if t.name]
+
+    by = Detector("by heart", classes, detect, named, rarest=tuple(range(len(classes))))
+    monkeypatch.setattr(recognise, "detector", lambda corpus, **kw: by)
+    asked = ("--metrics", "soa", "--num", 24, "--out", tmp_path)
+    run(monkeypatch, "--workdir", workdir, *asked)
+    found = json.loads((tmp_path / "step_00000004.json").read_text())
+    for score in found["scores"]:
+        assert score["value"] == 0
+        assert score["facts"]["real_pictures"] == 100
+        assert score["facts"]["network"] == "by heart"
+    names = [score["metric"] for score in found["scores"]]
+    assert names[:2] == ["soa_c", "soa_i"]
+    rarer, commoner = found["breakdowns"].values()
+    assert names[2:] == [f"soa_c_top{len(commoner)}", f"soa_c_bot{len(rarer)}"]
+    assert sum(row["pictures"] for row in (rarer | commoner).values()) == 24
+    assert "24 captions, classes in turn" in " ".join(found["notes"])
+    page = (tmp_path / "step_00000004.html").read_text()
+    assert page.count("<svg") == 2
+    assert (tmp_path / "soa_step_00000004" / "result_file.pkl").is_file()

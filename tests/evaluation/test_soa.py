@@ -115,7 +115,7 @@ def folder(root, reds, size=8):
 
 def case(pictures, out, **more):
     args = types.SimpleNamespace(batch=4, out=out, intervals=True, seed=0, set=[], **more)
-    subject = types.SimpleNamespace(name="x", out=out)
+    subject = types.SimpleNamespace(name="x", out=out, step=None)
     result = report.Result("x", None, [], protocols.get("tf2015"))
     return types.SimpleNamespace(
         args=args,
