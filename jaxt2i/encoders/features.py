@@ -20,6 +20,7 @@ import numpy as np
 
 from jaxt2i.convert import rules
 from jaxt2i.encoders import clip, dino, inception, pretrained, yolo
+from jaxt2i.encoders.blip import ImageReward
 from jaxt2i.encoders.lpips import Lpips
 from jaxt2i.encoders.trunks import VGG_INPUTS, Vgg16, vgg_input
 from jaxt2i.nn.precision import exact
@@ -104,6 +105,17 @@ def _clip(
     }
 
 
+def _image_reward() -> dict[str, Net]:
+    module = ImageReward()
+    mean, std = np.float32(clip.MEAN), np.float32(clip.STD)
+
+    def prepared(levels: Images) -> jax.Array:
+        return (clip.INPUTS["pillow_bicubic_crop"](levels, module.resolution) - mean) / std
+
+    parts = (Part("THUDM/ImageReward", "blip", "reward"),)
+    return {"reward": Net(module, parts, {"pillow_bicubic_crop": prepared})}
+
+
 OPENAI, LAION = "openai/clip-vit", "laion/CLIP-ViT"
 NETWORKS: dict[str, Callable[[], dict[str, Net]]] = {
     "inception_2015": lambda: _inception("2015", "inception-2015-12-05"),
@@ -142,6 +154,7 @@ NETWORKS: dict[str, Callable[[], dict[str, Net]]] = {
         "vit_g14", f"{LAION}-g-14-laion2B-s12B-b42K"
     ),
     "pickscore_v1": lambda: _clip("vit_h14", "yuvalkirstain/PickScore_v1"),
+    "image_reward": _image_reward,
     "hps_v21": lambda: _clip("vit_h14", "xswu/HPSv2"),
     "yolov3": lambda: {
         "detector": Net(yolo.YoloV3(), (Part("darknet/yolov3", "yolo", "detector"),), yolo.INPUTS)

@@ -21,6 +21,7 @@ from safetensors.numpy import load_file, save_file
 from jaxt2i.config import alike
 from jaxt2i.convert import files, rules, torch_files
 from jaxt2i.encoders import (
+    blip_names,
     clip_names,
     damsm_names,
     dino_names,
@@ -52,6 +53,7 @@ KNOWN: dict[str, tuple[str, tuple[str, ...]]] = {
     "yuvalkirstain/PickScore_v1": ("clip", FILES),
     # HPSv2.1; the file of version 2.0 lies beside it.
     "xswu/HPSv2": ("clip", ("HPS_v2.1_compressed.pt",)),
+    "THUDM/ImageReward": ("blip", ("ImageReward.pt",)),
     "timm/vit_small_patch16_224.dino": ("dino", FILES),
     **{f"facebook/dinov2-{size}": ("dino", FILES) for size in ("small", "base", "large")},
     **{f"M-CLIP/XLM-Roberta-Large-Vit-{size}": ("xlm_r", FILES) for size in ("B-32", "L-14")},
@@ -116,6 +118,7 @@ BY_HAND: dict[str, tuple[tuple[str, ...], str]] = {
     "nvidia/vgg16": (("vgg16",), NVIDIA),
 }
 NAMES: dict[str, ModuleType] = {
+    "blip": blip_names,
     "clip": clip_names,
     "damsm": damsm_names,
     "dino": dino_names,

@@ -229,21 +229,27 @@ def make_suite(argv: Sequence[str]) -> None:
     p.add_argument("--suite", required=True, metavar="NAME|FILE|DIR")
     p.add_argument("--images", type=Path, required=True, metavar="DIR", help="with captions")
     p.add_argument(
-        *("--metrics",),
+        "--metrics",
         default="clip_similarity",
         help=f"by commas, of {', '.join(judges.JUDGES)}; default clip_similarity; none: none",
     )
-    p.add_argument("--weights", nargs="*", default=[], metavar="NETWORK=FILE")
+    p.add_argument(
+        "--weights",
+        nargs="*",
+        default=[],
+        metavar="NETWORK=FILE",
+        help="else from the cache, or downloaded; bert=DIR is ImageReward's vocabulary",
+    )
     p.add_argument("--batch", type=whole(1), default=32, help="pictures at once")
     p.add_argument(
-        *("--layout",),
+        "--layout",
         nargs="+",
         default=[],
         choices=list(suites.LAYOUTS),
         help="also write the pictures as these scorers read them, into OUT/LAYOUT",
     )
     p.add_argument(
-        *("--results",),
+        "--results",
         nargs="+",
         default=[],
         metavar="[NAME=]FILE",
@@ -268,9 +274,15 @@ def make_suite(argv: Sequence[str]) -> None:
         where = suites.write_layout(layout, suite, drawn, out / layout)
         log.say(f"written for {layout}: {where}")
     asked = [m for m in args.metrics.split(",") if m and m != "none"]
-    reader = Reader(weights_of(p, args.weights), args.batch)
-    found = judges.verdicts(asked, pictures, reader) if asked else {}
+    weights = weights_of(p, args.weights)
+    vocabulary = weights.pop("bert", "")
+    reader = Reader(weights, args.batch)
+    found = judges.verdicts(asked, pictures, reader, vocabulary) if asked else {}
     means = {m: suites.by_skill(suite, of[v.rows], v.values) for m, v in found.items()}
+    if "hps_v21" in found:
+        styles = means["hps_v21"].get("style", {})
+        known = {style: mean.prompts for style, mean in styles.items()}
+        notes += judges.hps_beside(known, weights.get("hps_v21", ""))
     theirs = {place: suites.read_results(place) for place in args.results}
     write_suite(out, suite, means, theirs, notes)
 

@@ -5,12 +5,15 @@ beside them.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+import jax
 import numpy as np
 
-from jaxt2i.evaluation.reading import Look, Reader
-from jaxt2i.evaluation.sets import Set
+from jaxt2i.data import wordpiece
+from jaxt2i.encoders import blip
+from jaxt2i.evaluation.reading import Look, Reader, share_of, together
+from jaxt2i.evaluation.sets import Set, on_local_devices
 from jaxt2i.metrics import confidence, retrieval
 from jaxt2i.metrics.score import MetricError, Score
 
@@ -22,7 +25,7 @@ class Judge:
     Attributes:
       network: key of `jaxt2i.encoders.features.NETWORKS`.
       input: how pictures are fed to it.
-      scale: of the cosine.
+      scale: of the cosine of picture and caption; 0: the network gives the score itself.
       source: where this is defined.
     """
 
@@ -47,7 +50,36 @@ JUDGES: dict[str, Judge] = {
         *("hps_v21", "hpsv2", 100.0),
         "Wu et al. 2023, arXiv 2306.09341; code tgxs002/HPSv2, version 2.1",
     ),
+    "image_reward": Judge(
+        *("image_reward", "pillow_bicubic_crop", 0.0),
+        "Xu et al. 2023, arXiv 2304.05977; code THUDM/ImageReward, version 1.0",
+    ),
 }
+
+
+# HPSv2.1 of its own benchmark, the mean of four styles of 800 prompts.
+HPS_STYLES, HPS_PROMPTS = {"anime", "concept-art", "paintings", "photo"}, 800
+HPS_PUBLISHED = {"LAFITE": 18.46, "Stable Diffusion 1.4": 25.35}
+
+
+def hps_beside(styles: Mapping[str, int], weights: str) -> list[str]:
+    """The published rows of HPSv2.1 where pictures were judged as for them; else what differs.
+
+    Args:
+      styles: {style: its prompts with a picture}; empty for another suite.
+      weights: file of the network, "random", or "" for the published one.
+    """
+    differs = []
+    if set(styles) != HPS_STYLES:
+        differs.append(f"styles ({', '.join(styles) or 'none'})")
+    elif set(styles.values()) != {HPS_PROMPTS}:
+        differs.append(f"prompts ({sum(styles.values()):,} of {4 * HPS_PROMPTS:,})")
+    if weights:
+        differs.append(f"weights ({weights})")
+    if differs:
+        return [f"published HPSv2.1 scores are not beside these: {' and '.join(differs)} differ"]
+    rows = ", ".join(f"{name} {value}" for name, value in HPS_PUBLISHED.items())
+    return [f"published, HPSv2.1 over its four styles: {rows}"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,12 +106,21 @@ class Verdicts:
 def about(metric: str) -> dict[str, str | float]:
     """Network and preprocessing of a judge."""
     judge = JUDGES[metric]
-    told = {"network": judge.network, "preprocessing": judge.input, "scale": judge.scale}
-    return told | {"source": judge.source}
+    told = {"network": judge.network, "preprocessing": judge.input, "source": judge.source}
+    return told | ({"scale": judge.scale} if judge.scale else {})
 
 
-def verdicts(metrics: Sequence[str], pictures: Set, reader: Reader) -> dict[str, Verdicts]:
-    """{metric: what it thinks}, in one pass over the pictures.
+def verdicts(
+    metrics: Sequence[str], pictures: Set, reader: Reader, vocabulary: str = ""
+) -> dict[str, Verdicts]:
+    """{metric: what it thinks}, in one pass over the pictures, and one more of ImageReward.
+
+    Args:
+      metrics: keys of `JUDGES`.
+      pictures: with captions.
+      reader: of pictures and captions.
+      vocabulary: of BERT, which ImageReward reads by: a file or folder; "": from the hub's cache,
+        or downloaded.
 
     Raises:
       MetricError: for an unknown judge, or pictures without captions.
@@ -92,12 +133,61 @@ def verdicts(metrics: Sequence[str], pictures: Set, reader: Reader) -> dict[str,
             f"{pictures.lacking or f'{pictures.name} has no captions'}; {', '.join(metrics)} need "
             "them: put a.txt beside each a.png, or a metadata.jsonl into the folder"
         )
-    looks = {m: Look(JUDGES[m].network, JUDGES[m].input) for m in metrics}
-    seen = reader.read(pictures, looks.values())
-    said = [pictures.captions[row] for row in seen.rows]
-    out = {}
+    looks = {m: Look(JUDGES[m].network, JUDGES[m].input) for m in metrics if JUDGES[m].scale}
+    out, seen = {}, reader.read(pictures, looks.values()) if looks else None
     for metric, look in looks.items():
         image = seen.features[look]["embedding"]
+        said = [pictures.captions[row] for row in seen.rows]
         found = retrieval.cosines(image, reader.texts(look.network, said))
         out[metric] = Verdicts(metric, seen.rows, JUDGES[metric].scale * found)
-    return out
+    if "image_reward" in metrics:
+        tokenizer = wordpiece.BertTokenizer(vocabulary or bert_vocabulary(), blip.LENGTH)
+        out["image_reward"] = rewards(pictures, reader, tokenizer)
+    return {metric: out[metric] for metric in metrics}
+
+
+BERT = "google-bert/bert-base-uncased"
+
+
+def bert_vocabulary() -> str:
+    """The published vocabulary, from the hub's cache or downloaded.
+
+    Raises:
+      MetricError: where it cannot be had.
+    """
+    import huggingface_hub as hub
+
+    try:
+        return hub.hf_hub_download(BERT, "tokenizer.json")
+    except Exception as error:  # of many kinds: no network, no such file, no place
+        raise MetricError(
+            f"ImageReward reads captions by the vocabulary of {BERT}, which is not on this machine "
+            f"and could not be downloaded ({type(error).__name__}): `hf download {BERT} "
+            "tokenizer.json --local-dir DIR` where there is a network, then --weights bert=DIR"
+        ) from error
+
+
+def rewards(pictures: Set, reader: Reader, tokenizer: wordpiece.BertTokenizer) -> Verdicts:
+    """What ImageReward thinks: it reads picture and caption together.
+
+    Args:
+      pictures: with captions.
+      reader: which has the network.
+      tokenizer: of captions.
+    """
+    judge = JUDGES["image_reward"]
+    network = reader.network(judge.network)
+    split, whole = on_local_devices()
+    read = jax.jit(network.reader("reward", judge.input), out_shardings=whole)
+    placed = jax.device_put(network.variables["reward"], whole)
+    rows, values = [np.zeros(0, np.int64)], [np.zeros(0, np.float32)]
+    for numbers, pixels in pictures.batches(reader.batch, share_of(pictures.count).tolist()):
+        ids, mask = tokenizer([pictures.captions[n] for n in numbers])
+        fill = reader.batch - len(numbers)
+        given = (np.concatenate([x, np.repeat(x[-1:], fill, 0)]) for x in (pixels, ids, mask))
+        found = read(placed, *(jax.device_put(x, split) for x in given))
+        rows.append(numbers)
+        values.append(np.asarray(found)[: len(numbers)])
+    mine, found = np.concatenate(rows), np.concatenate(values)
+    order = np.argsort(mine, kind="stable")
+    return Verdicts("image_reward", together(mine[order]), together(found[order]))
