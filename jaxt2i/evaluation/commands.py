@@ -238,7 +238,7 @@ def make_suite(argv: Sequence[str]) -> None:
         nargs="*",
         default=[],
         metavar="NETWORK=FILE",
-        help="else from the cache, or downloaded; bert=DIR is ImageReward's vocabulary",
+        help="else from the cache, or downloaded",
     )
     p.add_argument("--batch", type=whole(1), default=32, help="pictures at once")
     p.add_argument(
@@ -275,9 +275,8 @@ def make_suite(argv: Sequence[str]) -> None:
         log.say(f"written for {layout}: {where}")
     asked = [m for m in args.metrics.split(",") if m and m != "none"]
     weights = weights_of(p, args.weights)
-    vocabulary = weights.pop("bert", "")
     reader = Reader(weights, args.batch)
-    found = judges.verdicts(asked, pictures, reader, vocabulary) if asked else {}
+    found = judges.verdicts(asked, pictures, reader) if asked else {}
     means = {m: suites.by_skill(suite, of[v.rows], v.values) for m, v in found.items()}
     if "hps_v21" in found:
         styles = means["hps_v21"].get("style", {})

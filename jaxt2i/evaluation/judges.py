@@ -6,6 +6,7 @@ beside them.
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -110,17 +111,13 @@ def about(metric: str) -> dict[str, str | float]:
     return told | ({"scale": judge.scale} if judge.scale else {})
 
 
-def verdicts(
-    metrics: Sequence[str], pictures: Set, reader: Reader, vocabulary: str = ""
-) -> dict[str, Verdicts]:
+def verdicts(metrics: Sequence[str], pictures: Set, reader: Reader) -> dict[str, Verdicts]:
     """{metric: what it thinks}, in one pass over the pictures, and one more of ImageReward.
 
     Args:
       metrics: keys of `JUDGES`.
       pictures: with captions.
       reader: of pictures and captions.
-      vocabulary: of BERT, which ImageReward reads by: a file or folder; "": from the hub's cache,
-        or downloaded.
 
     Raises:
       MetricError: for an unknown judge, or pictures without captions.
@@ -141,41 +138,43 @@ def verdicts(
         found = retrieval.cosines(image, reader.texts(look.network, said))
         out[metric] = Verdicts(metric, seen.rows, JUDGES[metric].scale * found)
     if "image_reward" in metrics:
-        tokenizer = wordpiece.BertTokenizer(vocabulary or bert_vocabulary(), blip.LENGTH)
-        out["image_reward"] = rewards(pictures, reader, tokenizer)
+        out["image_reward"] = rewards(pictures, reader)
     return {metric: out[metric] for metric in metrics}
 
 
 BERT = "google-bert/bert-base-uncased"
 
 
-def bert_vocabulary() -> str:
-    """The published vocabulary, from the hub's cache or downloaded.
+def bert_vocabulary(weights: str) -> str:
+    """BERT's vocabulary: beside ImageReward's weights, else published.
+
+    Args:
+      weights: file or folder that was named for ImageReward; "" for none.
 
     Raises:
       MetricError: where it cannot be had.
     """
     import huggingface_hub as hub
 
+    folder = Path(weights) if Path(weights).is_dir() else Path(weights).parent
+    if weights and any((folder / name).is_file() for name in wordpiece.FILES):
+        return str(folder)
     try:
         return hub.hf_hub_download(BERT, "tokenizer.json")
     except Exception as error:  # of many kinds: no network, no such file, no place
         raise MetricError(
             f"ImageReward reads captions by the vocabulary of {BERT}, which is not on this machine "
             f"and could not be downloaded ({type(error).__name__}): `hf download {BERT} "
-            "tokenizer.json --local-dir DIR` where there is a network, then --weights bert=DIR"
+            "tokenizer.json --local-dir DIR` where there is a network, with ImageReward.pt in DIR "
+            "too, then --weights image_reward=DIR/ImageReward.pt"
         ) from error
 
 
-def rewards(pictures: Set, reader: Reader, tokenizer: wordpiece.BertTokenizer) -> Verdicts:
-    """What ImageReward thinks: it reads picture and caption together.
-
-    Args:
-      pictures: with captions.
-      reader: which has the network.
-      tokenizer: of captions.
-    """
+def rewards(pictures: Set, reader: Reader) -> Verdicts:
+    """What ImageReward thinks: it reads picture and caption together."""
     judge = JUDGES["image_reward"]
+    words = bert_vocabulary(reader.place(judge.network))
+    tokenizer = wordpiece.BertTokenizer(words, blip.LENGTH)
     network = reader.network(judge.network)
     split, whole = on_local_devices()
     read = jax.jit(network.reader("reward", judge.input), out_shardings=whole)

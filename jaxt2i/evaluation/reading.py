@@ -188,6 +188,10 @@ class Reader:
             self._networks[name] = features.load(name, path, kind)
         return self._networks[name]
 
+    def place(self, name: str) -> str:
+        """The file or folder that was named for a network, or "random"; "" for none."""
+        return self._weights.get(name, "")
+
     def provenance(self, name: str) -> str:
         """Whose weights a network has: `PUBLISHED`, where they were fetched or their file has the
         published hash; else "random", what `lend` was told, or the file's own hash.

@@ -25,6 +25,7 @@ from jaxt2i.data.sources.captions import sidecar
 from jaxt2i.data.sources.pairing import Pairs, pair
 from jaxt2i.data.sources.stored import Store
 from jaxt2i.metrics.statistics import fingerprint
+from jaxt2i.run.folder import ABOUT
 
 # (rows of the set, their pictures [n, H, W, 3]: uint8, or float32 0..255 where nothing is rounded).
 Batch = tuple[np.ndarray, np.ndarray]
@@ -141,7 +142,9 @@ def of_folder(
     skipped, met = Skips(), Skips()
     store = Store(root, skipped)
     pairs = pair(store, "", met)
-    names = sorted([*pairs.images, *pairs.mute])
+    # Beside what `sample` drew lie its own sheets of many pictures.
+    sheets = pairs.mute if pairs.images and (root / ABOUT).is_file() else ()
+    names = sorted(pairs.images if sheets else [*pairs.images, *pairs.mute])
     if not names:
         raise DataError(f"{path} holds {len(store.files)} files and no image")
     framing = Framing(resolution, crop, resize) if resolution else None

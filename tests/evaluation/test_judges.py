@@ -127,7 +127,7 @@ def test_judges_judge_each_picture_with_its_caption(tiny, vocabulary, published,
     given = ("--suite", tmp_path / "t.jsonl", "--images", folder, "--out", tmp_path / "out")
     asked = ("--metrics", "hps_v21,image_reward", "--batch", 8)
     reward = f"image_reward={published[0]}"
-    weights = ("--weights", "hps_v21=random", reward, f"bert={vocabulary}")
+    weights = ("--weights", "hps_v21=random", reward)  # the vocabulary lies beside it
     evaluate.main([str(a) for a in (*given, *asked, *weights)])
     told = json.loads((tmp_path / "out" / "suite.json").read_text())
     assert "published HPSv2.1 scores are not beside these" in " ".join(told["notes"])
@@ -142,8 +142,8 @@ def test_judges_judge_each_picture_with_its_caption(tiny, vocabulary, published,
     ids, mask = wordpiece.BertTokenizer(vocabulary, blip.LENGTH)(pictures.captions)
     read = jax.jit(network.reader("reward", "pillow_bicubic_crop"))
     expected = read(network.variables["reward"], pixels, ids, mask)
-    assert np.ptp(expected) > 1e-2
-    np.testing.assert_allclose(found["image_reward"], expected, rtol=1e-4, atol=1e-5)
+    assert np.ptp(expected) > 1e-3
+    np.testing.assert_allclose(found["image_reward"], expected, rtol=0, atol=1e-5)
     network = features.load("hps_v21", weights="random")
     image = jax.jit(network.reader("image", "hpsv2"))(network.variables["image"], pixels)[0]
     tokens = tokenize.make_tokenizer("clip", 77)(pictures.captions)

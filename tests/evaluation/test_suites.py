@@ -89,6 +89,9 @@ def drawn(tmp_path):
         text = TINY[n // 2]["prompt"]
         lines.append(json.dumps({"file_name": f"{n:06d}.png", "text": text, "number": n}))
     (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n")
+    # The sheet beside them is no picture of a prompt.
+    (folder / "drawn.json").write_text("{}")
+    Image.new("RGB", (30, 20)).save(folder / "grid.png")
     return tmp_path
 
 
