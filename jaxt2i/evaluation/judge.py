@@ -30,6 +30,7 @@ from jaxt2i.evaluation.reference import Compared
 from jaxt2i.metrics import nearest, protocols, retrieval
 from jaxt2i.metrics.protocols import ANY, Protocol
 from jaxt2i.metrics.score import MetricError
+from jaxt2i.metrics.statistics import fingerprint
 from jaxt2i.run import folder, log
 
 # Pictures on the contact sheet, in the page, and pictures whose neighbours are shown.
@@ -280,7 +281,13 @@ def judged_pictures(
     protocol's rules.
     """
     if subject.system is None:
-        return subject.pictures, None, {}
+        said = subject.pictures.captions
+        told = {
+            "rule": "of the folder",
+            "count": len(said or ()),
+            "digest": fingerprint(said or ()),
+        }
+        return subject.pictures, None, {"captions": told} if said else {}
     how = plans[0].protocol.samples
     chosen = corpora.choose(args, subject.of.run, data, how, labels)
     rule = "" if how.quantise == ANY else how.quantise
@@ -337,7 +344,7 @@ def judge(args: argparse.Namespace) -> report.Result:
         result.listed = chosen.lines(data.source)
     if fake.lacking and not args.metrics:
         result.notes.append(f"left out {' and '.join(scores.NEEDS_TEXT)}: {fake.lacking}")
-    result.facts["peak_memory_mb"] = peak_mb()
+    result.facts |= {"peak_memory_mb": peak_mb()} | ({"stated": args.stated} if args.stated else {})
     return result
 
 
@@ -420,12 +427,14 @@ def under(
     ours = record.reference_of(compared, protocol.reference.then)
     measured = record.stated(record.measured(protocol, samples, ours, done), args.stated)
     result.records[protocol.name] = measured
-    if plan is not None and not before:
+    if len(result.records) == 1:
         result.measured = measured
     found = result.scores[before:]
     result.scores[before:] = [s.with_facts(protocol=protocol.name) for s in found]
     result.notes += fewer(protocol, samples.count)
     result.notes += record.withheld(measured, found)
+    if protocol.note and any(report.beside(result, s) for s in result.scores[before:]):
+        result.notes.append(f"{protocol.name}: {protocol.note}")
 
 
 def keep(compared: Compared, evidence: scores.Evidence, plan: Plan, done: dict[str, Any]) -> None:

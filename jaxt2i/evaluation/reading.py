@@ -117,6 +117,14 @@ def picture(height: int, width: int) -> np.ndarray:
     return np.uint8(np.round(127.5 * (1 + np.stack(waves, -1))))
 
 
+def host() -> jax.Device | None:
+    """The CPU as a device beside an accelerator; None: JAX_PLATFORMS leaves it out."""
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError:
+        return None
+
+
 def inexact_products(text: str) -> int:
     """How many products and convolutions of a lowered program are not of float32, exactly."""
     lines = [x for x in text.splitlines() if "dot_general" in x or "stablehlo.convolution" in x]
@@ -253,8 +261,7 @@ class Reader:
                 f"{look.network}: a known picture and a grey one give the same {name}"
             )
         said = f"rows of a batch agree to {apart:.0e}"
-        if jax.default_backend() != "cpu":
-            cpu = jax.local_devices(backend="cpu")[0]
+        if jax.default_backend() != "cpu" and (cpu := host()):
             its, one = jax.device_put((jax.device_get(variables), known[:1]), cpu)
             there = np.asarray(jax.jit(program.__wrapped__)(its, one)[name])
             away = float(np.abs(there[0] - x[0]).max() / peak)

@@ -63,7 +63,7 @@ def samples_of(
         weights=fake.made.get("weights", UNKNOWN),
         cap=cap_of(subject.of.run.tokenizer) if subject.of else UNKNOWN,
         drawn=drawn,
-        resize="lanczos" if size else "none",
+        resize="lanczos" if size or fake.made.get("resolution") else "none",
         trained=data.trained if data else UNKNOWN,
         listed=data.listed if data else "",
     )

@@ -283,7 +283,11 @@ def test_a_damsm_judges_the_run_that_borrowed_it_and_others(monkeypatch, tmp_pat
     gan = small.untrained(tmp_path / "attngan", "configs/attngan.py", **borrowed)
     asked = ("--metrics", "r_precision", "--out", tmp_path / "out")
     run(monkeypatch, "--workdir", gan, "--num", 104, "--protocol", "objgan_coco", *asked)
-    score = json.loads((tmp_path / "out" / "step_00000004.json").read_text())["scores"][0]
+    found = json.loads((tmp_path / "out" / "step_00000004.json").read_text())
+    # The run was trained with 16 words a caption; the paper cuts to 12.
+    assert found["protocol"]["samples.cap"] == "12 words"
+    assert found["protocol"]["retrieval.weights"] == "trained here"
+    score = found["scores"][0]
     assert (score["metric"], score["facts"]["network"]) == ("pool_precision", "damsm")
     assert score["interval"]["low"] <= score["value"] <= score["interval"]["high"]
 
