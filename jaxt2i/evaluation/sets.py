@@ -141,7 +141,14 @@ def of_folder(
         raise DataError(f"{path} is no folder of images")
     skipped, met = Skips(), Skips()
     store = Store(root, skipped)
-    pairs = pair(store, "", met)
+    texts, lacking = None, ""
+    try:
+        pairs = pair(store, "", met)
+    except DataError as error:
+        # A table of captions that cannot be read: pictures can be judged without.
+        if strict:
+            raise
+        pairs, lacking = Pairs(mute=[n for n in store.files if _is_image(n)]), str(error)
     # Beside what `sample` drew lie its own sheets of many pictures.
     sheets = pairs.mute if pairs.images and (root / ABOUT).is_file() else ()
     names = sorted(pairs.images if sheets else [*pairs.images, *pairs.mute])
@@ -160,7 +167,6 @@ def of_folder(
         return by_size(_read_ahead([(r, names[r]) for r in rows], read, skipped), batch)
 
     captions = _captions(store, pairs, met)
-    texts, lacking = None, ""
     if len(captions) == len(names):
         texts = tuple(captions[name] for name in names)
     elif captions:
@@ -188,6 +194,10 @@ def of_folder(
         lacking=lacking,
         made={"crop": crop, "resize": resize, "resolution": resolution} if resolution else {},
     )
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(images.SUFFIXES)
 
 
 def _captions(store: Store, pairs: Pairs, skips: Skips) -> dict[str, str]:
