@@ -168,7 +168,8 @@ def base() -> ConfigDict:
             # Height and width of pictures, pixels.
             "resolution": 32,
             # "centre" cuts what is longer; "pad" shows all of a picture, on the background; "none"
-            # stretches it; "random" or "random_stretched".
+            # stretches it; "random", "random_stretched", or "random_op_gan", whose boxes follow as in
+            # OP-GAN's code.
             "crop": "centre",
             # Behind transparent parts of pictures, and beside padded ones: "white", "#808080", ...
             "background": "white",
@@ -201,6 +202,8 @@ def base() -> ConfigDict:
             "mask_resolution": 16,
             # Captions of a picture at most, for systems that see all of them.
             "captions": 10,
+            # Training's batches: "objects": of pictures with equally many objects; "": of any.
+            "batches": "",
             # More of rare classes: "repeat" or "balanced".
             "rare": "",
             # Of "repeat": classes in a smaller share of pictures are repeated.

@@ -6,7 +6,7 @@ share one global order.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -16,7 +16,9 @@ WORD = 2**64 - 1
 # Slots in which each part of a mixture has its exact share.
 BLOCK = 1024
 # Names of the independent random streams behind one seed; the pipeline's own are further up.
-SHUFFLE, DEAL, SHARDS, INSIDE, MIXTURE, PHASE = 1, 11, 12, 13, 14, 15
+SHUFFLE, DEAL, SHARDS, INSIDE, MIXTURE, PHASE, KIND, ALIKE = 1, 11, 12, 13, 14, 15, 16, 17
+# Examples of an endless source among which batches of one kind look, and how often at most.
+ENDLESS, TRIES = 2**31, 2000
 
 
 def mix(*words: int) -> int:
@@ -111,6 +113,74 @@ class Weighted:
         point = (permuted(i, self.size, mix(self.seed, SHUFFLE, epoch)) + phase) / self.size
         at = int(np.searchsorted(self.ends, point * self.ends[-1], side="right"))
         return min(at, len(self.ends) - 1)
+
+
+class Alike:
+    """Batches of examples of one kind, such as pictures with equally many objects.
+
+    In every epoch each kind is shuffled and divided into batches, what is left over being left out,
+    and the batches of all kinds are shuffled: whatever has the most batches left is the likeliest
+    next.
+
+    Source: OP-GAN's training (Hinz et al. 2022), which has such a loader for every number of
+    objects.
+    """
+
+    def __init__(self, kinds: np.ndarray, seed: int, batch: int):
+        """Args:
+        kinds: [N], the kind of each example, whole numbers.
+        seed: of the order.
+        batch: rows of the global batch.
+
+        Raises:
+          ValueError: where no kind fills a batch.
+        """
+        self.seed, self.batch = seed, batch
+        groups = (np.flatnonzero(kinds == kind) for kind in np.unique(kinds))
+        self.groups = [group for group in groups if len(group) >= batch]
+        if not self.groups:
+            raise ValueError(f"no {batch} examples of one kind")
+        self.ends = np.cumsum([len(group) // batch for group in self.groups])
+        self.size = int(self.ends[-1]) * batch
+
+    def __call__(self, position: int) -> int:
+        step, row = divmod(position, self.batch)
+        epoch, i = divmod(step, int(self.ends[-1]))
+        i = permuted(i, int(self.ends[-1]), mix(self.seed, KIND, epoch))
+        at = int(np.searchsorted(self.ends, i, side="right"))
+        first = int(self.ends[at - 1]) if at else 0
+        group, place = self.groups[at], (i - first) * self.batch + row
+        return int(group[permuted(place, len(group), mix(self.seed, SHUFFLE, epoch, at))])
+
+
+class AlikeEndless:
+    """`Alike` of a source without an end: each batch is of the kind of an example drawn by chance.
+
+    Others of its kind are found by trying: as many tries for a batch, on average, as it has rows
+    times the number of kinds.
+    """
+
+    size = None
+
+    def __init__(self, kind: Callable[[int], int], seed: int, batch: int):
+        """Args:
+        kind: of an example.
+        seed: of the order.
+        batch: rows of the global batch.
+        """
+        self.kind, self.seed, self.batch = kind, seed, batch
+        self._wanted = functools.lru_cache(maxsize=64)(
+            lambda step: kind(mix(seed, KIND, step) % ENDLESS)
+        )
+
+    def __call__(self, position: int) -> int:
+        step, row = divmod(position, self.batch)
+        wanted = self._wanted(step)
+        for turn in range(TRIES):
+            index = mix(self.seed, ALIKE, step, row, turn) % ENDLESS
+            if self.kind(index) == wanted:
+                break
+        return index
 
 
 class Shards:

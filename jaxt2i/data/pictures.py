@@ -23,10 +23,15 @@ RESIZE = {
     "bicubic": "BICUBIC",
 }
 # The zoomed ones are the middle of the random ones.
-CROPS = ("centre", "none", "random", "random_stretched", "zoomed", "zoomed_stretched", "pad")
+CROPS = (
+    *("centre", "none", "random", "random_stretched", "zoomed", "zoomed_stretched", "pad"),
+    "random_op_gan",
+)
 # How JPEGs of the training split are decoded: every pixel; no larger than twice what they are
 # resized to; or by `jaxt2i.data.native`.
 DECODE = ("exact", "draft", "native")
+# Of a crop of "random_op_gan": how far its boxes may reach, and what then stays free.
+REACH, FREE = 0.999, 0.001
 # StackGAN's margin around a random crop: the shorter side is 76 where the crop is 64.
 MARGIN = 76 / 64
 # What lies behind transparent parts, and beside a picture that is padded.
@@ -50,6 +55,7 @@ class View:
       size: its width and height, pixels.
       mirrored: whether left and right are exchanged at the end.
       background: red, green and blue, 0..255.
+      op_gan: whether boxes follow by OP-GAN's own rule, see `objects`.
     """
 
     cut: tuple[int, int, int, int]
@@ -59,6 +65,7 @@ class View:
     size: tuple[int, int]
     mirrored: bool = False
     background: tuple[int, int, int] = (255, 255, 255)
+    op_gan: bool = False
 
     def scale(self, image, resize: str, size: tuple[int, int] | None = None):
         """The part that is used, resized: what a cache may keep, as it knows no chance.
@@ -161,6 +168,35 @@ class View:
         if self.mirrored:
             at[:, 0] = 1 - at[:, 0] - extent[:, 0]
         return np.concatenate([at, extent], axis=1)
+
+    def objects(self, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The boxes of objects as a network is told of them, and which of the objects it is told of.
+
+        Boxes are cut at the border of the crop, and those below one pixel are left out. OP-GAN's
+        code leaves out none: a box that the left or upper border cuts moves inside and keeps its
+        size, and one that lies behind the right or lower border gets a negative size.
+
+        Args:
+          boxes: [n, 4], x, y, width, height in pixels of the picture.
+
+        Returns:
+          (float64 [n, 4], fractions of the crop; bool [n]).
+        """
+        if self.op_gan:
+            return self._moved(boxes), np.ones(len(boxes), bool)
+        shown = self.clipped(self.boxes(boxes))
+        return shown, (shown[:, 2:] * self.size >= 1).all(1)
+
+    def _moved(self, boxes: np.ndarray) -> np.ndarray:
+        left, top, right, bottom = self.cut
+        scale = np.array(self.scaled) / [right - left, bottom - top]
+        at = (boxes[:, :2] - [left, top]) * scale - [self.left, self.top]
+        at = np.maximum(at, 0) / self.size
+        extent = np.minimum(boxes[:, 2:] * scale / self.size, 1)
+        extent = np.where(at + extent > REACH, 1 - at - FREE, extent)
+        if self.mirrored:
+            at[:, 0] = 1 - at[:, 0] - extent[:, 0]
+        return np.concatenate([at, extent], 1)
 
     def mask(self, mask: np.ndarray, side: int) -> np.ndarray:
         """A mask as the crop shows it, at another size: areas are averaged.
@@ -286,7 +322,7 @@ def random(
     size: tuple[int, int],
     chance: tuple[float, float, float],
     margin: float = MARGIN,
-    stretch: bool = False,
+    crop: str = "random",
 ) -> View:
     """A little larger than wanted, a crop of that, perhaps mirrored.
 
@@ -298,22 +334,25 @@ def random(
       chance: numbers in [0, 1): where the crop lies across and down, and below 1/2 a mirror
         image.
       margin: 1 or more.
-      stretch: both sides become `margin` times the wanted ones, as in OP-GAN (margin 268 / 256)
-        and Souza et al.
+      crop: "random"; "random_stretched": both sides become `margin` times the wanted ones, as in
+        Souza et al.; "random_op_gan": the same (margin 268 / 256), the last place of a crop is
+        never taken, and boxes follow by `View.objects`' other rule.
 
     Source: the preparation of StackGAN, which AttnGAN, DF-GAN and GALIP share.
     """
+    op_gan = crop == "random_op_gan"
     across, down = cut[2] - cut[0], cut[3] - cut[1]
     width, height = (int(n * margin) for n in size)
     # The longer side is rounded down, as torchvision does.
-    if stretch:
+    if crop != "random":
         scaled = width, height
     elif across * height > down * width:
         scaled = across * height // down, height
     else:
         scaled = width, down * width // across
-    left, top = (int(u * (n - m + 1)) for u, n, m in zip(chance, scaled, size, strict=False))
-    return View(cut, scaled, left, top, size, chance[2] < 0.5)
+    room = 0 if op_gan else 1
+    left, top = (int(u * (n - m + room)) for u, n, m in zip(chance, scaled, size, strict=False))
+    return View(cut, scaled, left, top, size, chance[2] < 0.5, op_gan=op_gan)
 
 
 def choose(
@@ -337,10 +376,10 @@ def choose(
     if crop == "pad":
         return padded(cut, size, background)
     if crop.startswith("zoomed"):
-        return random(cut, size, MIDDLE, margin, crop == "zoomed_stretched")
+        return random(cut, size, MIDDLE, margin, crop.replace("zoomed", "random"))
     if crop.startswith("random") and chance is not None:
-        return random(cut, size, chance, margin, crop == "random_stretched")
-    return stretched(cut, size) if crop in ("none", "random_stretched") else centre(cut, size)
+        return random(cut, size, chance, margin, crop)
+    return centre(cut, size) if crop in ("centre", "random") else stretched(cut, size)
 
 
 def colour(name: str) -> tuple[int, int, int]:

@@ -55,6 +55,7 @@ class Pipeline:
         process_count: int = 1,
         workers: int = 2,
         caption: str = "random",
+        batches: str = "",
     ):
         """Reads one example, so that a misfit shows before anything is compiled.
 
@@ -71,6 +72,7 @@ class Pipeline:
           workers: threads that read ahead.
           caption: "random" chooses anew at every position, and so it does with the view of a
             picture where config.data.crop is "random"; "first" always takes the first caption.
+          batches: "objects": of pictures with equally many objects; "": of any.
 
         Raises:
           DataError: names the config line and the fix.
@@ -86,7 +88,7 @@ class Pipeline:
             raise ValueError(f"caption={caption!r}; known: 'random', 'first'")
         self.source, self.tokenizer = source, tokenizer
         self.sizes, self.needs = sizes, tuple(needs)
-        self.seed, self.caption, self.shuffle = seed, caption, shuffle
+        self.seed, self.caption, self.shuffle, self.batches = seed, caption, shuffle, batches
         self.process_index, self.process_count = process_index, process_count
         self.workers = workers
         self.rows = sizes.batch // process_count
@@ -100,7 +102,9 @@ class Pipeline:
         # A caption that comes again, in the next epoch of a small set, is not tokenised again.
         self._encoded = functools.lru_cache(maxsize=2**17)(lambda text: self.tokenizer([text]))
         self._augments = caption == "random" and framing is not None and framing.by_chance
-        self.order = _order(source, seed, sizes.batch) if shuffle else orders.InOrder(source.size)
+        self.order = (
+            _order(source, seed, sizes.batch, batches) if shuffle else orders.InOrder(source.size)
+        )
         self.skipped: collections.Counter[str] = collections.Counter()
         self._told: set[str] = set()
         self._lock = threading.Lock()
@@ -278,11 +282,36 @@ def aligned(shape: tuple[int, ...], dtype) -> np.ndarray:
     return room[start : start + size].view(dtype).reshape(shape)
 
 
-def _order(source, seed: int, batch: int):
-    """The source's own order; else a permutation in every epoch."""
+def _order(source, seed: int, batch: int, batches: str):
+    """Batches of one kind, where they are asked for; the source's own order; else a permutation in
+    every epoch.
+    """
+    if batches:
+        return _alike(source, seed, batch, batches)
     if hasattr(source, "order"):
         return source.order(seed, batch)
     return orders.InOrder(None) if source.size is None else orders.Shuffled(source.size, seed)
+
+
+def _alike(source, seed: int, batch: int, batches: str):
+    """Batches of pictures with equally many objects."""
+    if batches != "objects":
+        raise DataError(f"config.data.batches is {batches!r}; known: 'objects', or '' for any")
+    if "boxes" not in source.gives or not hasattr(source, "object_count"):
+        raise DataError(
+            "config.data.batches='objects' counts the objects of each picture, and this data "
+            "(config.data.source) has none; set --config.data.batches=''"
+        )
+    if source.size is None:
+        return orders.AlikeEndless(source.object_count, seed, batch)
+    kinds = np.array([source.object_count(i) for i in range(source.size)])
+    try:
+        return orders.Alike(kinds, seed, batch)
+    except ValueError:
+        raise DataError(
+            f"config.data.batches='objects': of {source.size} pictures no {batch} have equally "
+            "many objects; set a smaller --config.batch_size, or --config.data.batches=''"
+        ) from None
 
 
 def prompts_batch(tokenizer, prompts: Sequence[str]) -> dict[str, np.ndarray]:

@@ -298,7 +298,10 @@ def recipe(pipeline: Pipeline, data: Mapping[str, Any], tokenizer: str) -> bytes
             "examples": pipeline.source.size,
             "options": {
                 name: getattr(pipeline, name)
-                for name in ("seed", "shuffle", "caption", "process_index", "process_count")
+                for name in (
+                    *("seed", "shuffle", "caption", "batches"),
+                    *("process_index", "process_count"),
+                )
             },
         },
         sort_keys=True,

@@ -2,11 +2,14 @@
 
 The StackGAN-v2 family: AttnGAN, DM-GAN and those that build on them. Every discriminator sees a
 picture alone and together with its sentence. Here it is a function: `functools.partial(ctx, net)`
-of a `jaxt2i.nn.critics.Critic`, called with the critic's method as a keyword. Sources: Xu et al.
-2018 (AttnGAN, arXiv 1711.10485) equations 4 and 5; taoxugit/AttnGAN code/miscc/losses.py.
+of a `jaxt2i.nn.critics.Critic`, called with the critic's method as a keyword. One that also sees
+where objects are gets them with its pictures: a tuple of both stands for the pictures alone.
+Sources: Xu et al. 2018 (AttnGAN, arXiv 1711.10485) equations 4 and 5; taoxugit/AttnGAN
+code/miscc/losses.py; Hinz et al. 2022 (OP-GAN, arXiv 1910.13321) for wrong layouts.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +17,7 @@ from jax.nn import softplus
 
 Discriminator = Callable[..., jax.Array]
 Terms = dict[str, jax.Array]
+Seen = jax.Array | tuple[Any, ...]
 
 PAIRS = ("shift", "roll")
 
@@ -34,14 +38,16 @@ def wrong_pairs(h: jax.Array, sentence: jax.Array, rule: str) -> tuple[jax.Array
 
 def d_loss(
     discriminator: Discriminator,
-    real: jax.Array,
-    fake: jax.Array,
+    real: Seen,
+    fake: Seen,
     sentence: jax.Array,
     *,
     pairs: str = "shift",
     unconditional: bool = True,
+    refused: Mapping[str, Seen] | None = None,
 ) -> tuple[jax.Array, Terms]:
-    """One discriminator's loss (equation 5, with the code's weights).
+    """One discriminator's loss (equation 5, with the code's weights): a mean of what it should
+    accept and a mean of what it should refuse.
 
     Args:
       discriminator: of this picture size.
@@ -50,34 +56,45 @@ def d_loss(
       sentence: [B, S], float32.
       pairs: see `wrong_pairs`.
       unconditional: whether it has a head for pictures alone.
+      refused: {name: more pictures} that it should refuse, with their sentences and alone.
 
     Returns:
-      (scalar, {"real_pair", "fake_pair", "wrong_pair", and "real", "fake" if unconditional}).
+      (scalar, {"real_pair", "fake_pair", "wrong_pair", and "real", "fake" if unconditional; of what
+      is refused "NAME_pair" and "NAME"}).
     """
-
-    def features(image: jax.Array) -> jax.Array:
-        return discriminator(image, train=True, method="features")
 
     def together(h: jax.Array, sentence: jax.Array) -> jax.Array:
         return discriminator(h, sentence, train=True, method="together")
 
-    h_real, h_fake = features(real), features(fake)
+    accept = {"real": features(discriminator, real)}
+    refuse = {"fake": fake, **(refused or {})}
+    refuse = {name: features(discriminator, seen) for name, seen in refuse.items()}
     terms = {
-        "real_pair": softplus(-together(h_real, sentence)).mean(),
-        "fake_pair": softplus(together(h_fake, sentence)).mean(),
-        "wrong_pair": softplus(together(*wrong_pairs(h_real, sentence, pairs))).mean(),
+        "real_pair": softplus(-together(accept["real"], sentence)).mean(),
+        "fake_pair": softplus(together(refuse["fake"], sentence)).mean(),
+        "wrong_pair": softplus(together(*wrong_pairs(accept["real"], sentence, pairs))).mean(),
     }
-    wrong = terms["fake_pair"] + terms["wrong_pair"]
-    if not unconditional:
-        return terms["real_pair"] + wrong / 2, terms
-    terms["real"] = softplus(-discriminator(h_real, method="alone")).mean()
-    terms["fake"] = softplus(discriminator(h_fake, method="alone")).mean()
-    return (terms["real"] + terms["real_pair"]) / 2 + (terms["fake"] + wrong) / 3, terms
+    for name in refused or ():
+        terms[f"{name}_pair"] = softplus(together(refuse[name], sentence)).mean()
+    if unconditional:
+        terms["real"] = softplus(-discriminator(accept["real"], method="alone")).mean()
+        for name, h in refuse.items():
+            terms[name] = softplus(discriminator(h, method="alone")).mean()
+    good = [value for name, value in terms.items() if name in ("real", "real_pair")]
+    bad = [value for name, value in terms.items() if name not in ("real", "real_pair")]
+    return sum(good) / len(good) + sum(bad) / len(bad), terms
+
+
+def features(discriminator: Discriminator, seen: Seen) -> jax.Array:
+    """A discriminator's features of pictures, or of (pictures, what it is told of them)."""
+    return discriminator(
+        *(seen if isinstance(seen, tuple) else (seen,)), train=True, method="features"
+    )
 
 
 def g_terms(
     discriminators: Mapping[str, Discriminator],
-    images: Sequence[jax.Array],
+    images: Sequence[Seen],
     sentence: jax.Array,
     *,
     unconditional: bool = True,
@@ -86,7 +103,7 @@ def g_terms(
 
     Args:
       discriminators: by name, smallest pictures first.
-      images: one for each of them, [B, R, R, 3] in [-1, 1].
+      images: one for each of them, [B, R, R, 3] in [-1, 1], or a tuple, see above.
       sentence: [B, S], float32.
       unconditional: whether they have a head for pictures alone.
 
@@ -95,7 +112,7 @@ def g_terms(
     """
     terms = {}
     for (net, discriminator), image in zip(discriminators.items(), images, strict=True):
-        h = discriminator(image, train=True, method="features")
+        h = features(discriminator, image)
         pair = discriminator(h, sentence, train=True, method="together")
         terms[f"{net}_pair"] = softplus(-pair).mean()
         if unconditional:

@@ -89,9 +89,19 @@ class Critic(nn.Module):
         if self.unconditional:
             self.real = Conv(1, **head)
 
-    def features(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        """Pictures [B, R, R, 3] in [-1, 1] to [B, 4, 4, top]."""
-        for unit in (*self.down, *self.thin):
+    def features(
+        self, x: jax.Array, beside: jax.Array | None = None, *, train: bool = False
+    ) -> jax.Array:
+        """Pictures [B, R, R, 3] in [-1, 1] to [B, 4, 4, top].
+
+        Args:
+          x: the pictures.
+          beside: further channels [B, R / 4, R / 4, C], which join after the second halving.
+          train: see `BatchNorm`.
+        """
+        for i, unit in enumerate((*self.down, *self.thin)):
+            if beside is not None and i == 2:
+                x = jnp.concatenate([x, beside.astype(x.dtype)], -1)
             x = recomputed(self.remat, unit, x, train=train)
         return x
 

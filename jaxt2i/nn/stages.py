@@ -162,8 +162,17 @@ class FirstStage(nn.Module):
     remat: Policy = None
 
     @nn.compact
-    def __call__(self, cond: jax.Array, z: jax.Array, *, train: bool = False) -> jax.Array:
-        """Cond [B, C] and z [B, Z] to [B, resolution, resolution, base]."""
+    def __call__(
+        self, cond: jax.Array, z: jax.Array, beside: jax.Array | None = None, *, train: bool = False
+    ) -> jax.Array:
+        """Cond [B, C] and z [B, Z] to [B, resolution, resolution, base].
+
+        Args:
+          cond: [B, C].
+          z: [B, Z].
+          beside: further channels [B, H, H, C], which join where the features have that size.
+          train: see `BatchNorm`.
+        """
         doublings = (self.resolution // 4).bit_length() - 1
         width = self.base * 2**doublings
         x = jnp.concatenate([cond, z], -1)
@@ -175,9 +184,17 @@ class FirstStage(nn.Module):
         x = jnp.moveaxis(x.reshape(len(x), width, 4, 4), 1, -1)
         for i in range(doublings):
             width //= 2
+            x = _joined(x, beside)
             up = Up(width, group=self.group, dtype=self.dtype, name=f"up{i + 1}")
             x = recomputed(self.remat, up, x, train=train)
         return x
+
+
+def _joined(x: jax.Array, beside: jax.Array | None) -> jax.Array:
+    """Features with the channels of others of their size."""
+    if beside is None or beside.shape[1] != x.shape[1]:
+        return x
+    return jnp.concatenate([x, beside.astype(x.dtype)], -1)
 
 
 class Refinement(nn.Module):
@@ -198,11 +215,14 @@ class Refinement(nn.Module):
     remat: Policy = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        """[B, H, W, C] to [B, 2H, 2W, features]."""
+    def __call__(
+        self, x: jax.Array, beside: jax.Array | None = None, *, train: bool = False
+    ) -> jax.Array:
+        """[B, H, W, C] to [B, 2H, 2W, features]; `beside` [B, H, W, D] joins before the doubling."""
         for i in range(self.blocks):
             block = Residual(group=self.group, dtype=self.dtype, name=f"residual{i}")
             x = recomputed(self.remat, block, x, train=train)
+        x = _joined(x, beside)
         up = Up(self.features, group=self.group, dtype=self.dtype, name="up")
         return recomputed(self.remat, up, x, train=train)
 

@@ -56,7 +56,8 @@ def train(config: ConfigDict, workdir: Path, command: str) -> None:
     source, held_out = sources[config.data.split], sources[config.data.eval_split]
     own.inherit(run, workdir)
     method, layout = run.method, run.layout()
-    train_data = run.pipeline(source, config.batch_size, method.needs)
+    batches_of = config.data.get("batches", "")  # runs from before have none
+    train_data = run.pipeline(source, config.batch_size, method.needs, batches=batches_of)
     fed = stream.Stream(train_data, config.data, tokenizer_path(config.data.tokenizer))
     epoch = train_data.order.size
     total = settings.steps(config, "total", batch_size=config.batch_size, epoch_images=epoch)

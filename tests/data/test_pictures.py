@@ -107,7 +107,7 @@ def test_published_margins():
     """Shorter side 304 for crops of 256; OP-GAN stretches to 268."""
     view = pictures.random((0, 0, 640, 480), (256, 256), (0.5, 0.5, 0.9))
     assert (view.scaled, view.size) == ((640 * 304 // 480, 304), (256, 256))
-    view = pictures.random((0, 0, 640, 480), (256, 256), (0, 0, 0.9), 268 / 256, stretch=True)
+    view = pictures.random((0, 0, 640, 480), (256, 256), (0, 0, 0.9), 268 / 256, "random_stretched")
     assert (view.scaled, view.left, view.top, view.mirrored) == ((268, 268), 0, 0, False)
 
 

@@ -234,6 +234,10 @@ class Synthetic:
         """
         return self._layout(index)
 
+    def object_count(self, index: int) -> int:
+        """How many objects an example shows."""
+        return min(len(self._layout(index)["objects"]), self.objects)
+
     def captions(self, index: int) -> list[str]:
         """All sentences of an example, five (scenes) or ten (blooms), without drawing it.
 

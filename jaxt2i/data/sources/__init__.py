@@ -62,6 +62,11 @@ def _folder(data_config, resolution: int, split: str, workdir):
 
 
 def _records(data_config, resolution: int, split: str, workdir):
+    if data_config.rare and data_config.get("batches", ""):
+        raise DataError(
+            f"config.data.rare={data_config.rare!r} repeats pictures, and config.data.batches="
+            f"{data_config.batches!r} orders each once an epoch; set one of them to ''"
+        )
     source = records.Records(
         data_config.path,
         records.nearest_split(data_config.path, split),

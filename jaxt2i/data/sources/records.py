@@ -382,6 +382,10 @@ class Records:
         self.report["classes"] = rare.histogram(pairs, seen, names)
         return seen[self._rows]
 
+    def object_count(self, index: int) -> int:
+        """How many objects an example shows at most: those that its picture has."""
+        return min(len(self.index.objects_of(int(self._rows[index]))), self.wanted.objects)
+
     def order(self, seed: int, batch: int):
         """The order in which training sees the records; see `jaxt2i.data.order`."""
         if self._seen is not None:
@@ -474,12 +478,11 @@ class Records:
         return lambda need: images.open_rgb(content, need, name=name, **how)
 
     def _objects(self, row: tfrecords.Example, size, view: View, keys) -> dict[str, np.ndarray]:
-        boxes = view.boxes(_pixels(row.floats("objects/bbox"), size))
-        shown = view.clipped(boxes)
-        seen = (shown[:, 2:] * view.size >= 1).all(1) & (row.integers("objects/is_crowd") == 0)
-        chosen = np.flatnonzero(seen)
+        boxes = _pixels(row.floats("objects/bbox"), size)
+        shown, seen = view.objects(boxes)
+        chosen = np.flatnonzero(seen & (row.integers("objects/is_crowd") == 0))
         if self.wanted.object_order == "area":
-            area = shown[chosen, 2] * shown[chosen, 3]
+            area = (boxes if view.op_gan else shown)[chosen, 2:].prod(1)
             chosen = chosen[np.argsort(-area, kind="stable")]
         count, side = self.wanted.objects, self.wanted.mask_resolution
         chosen = chosen[:count]
