@@ -8,6 +8,7 @@ archive, captions.pickle.
 | preset | data | batch | epochs | published |
 |---|---|---|---|---|
 | embedded | blooms, 32 px | 64 | 6 minutes on 2 CPU cores | see its docstring |
+| scenes | scenes, 64 px | 64 | two CPU cores; for OP-GAN | - |
 | cub | CUB-200-2011, 299 px | 48 | 200 | - |
 | oxford102 | Oxford-102, 299 px | 48 | 200 | - |
 | coco | COCO 2014, 299 px | 48 | 100 | losses s 0.53/0.56, w 0.35/0.40 (users) |
@@ -71,6 +72,14 @@ def embedded() -> ConfigDict:
     c.data.update(crop="centre", resize="lanczos")
     c.model.update(embed=64, width=64, trunk="small", train_trunk=True, base=16)
     c.model.update(class_mask=False, divide_by_gamma2=True)
+    return c
+
+
+def scenes() -> ConfigDict:
+    """Procedural `scenes` at 64 px, whose captions name several objects: what OP-GAN reads with."""
+    c = embedded()
+    c.total_steps = 1000
+    c.data.update(corpus="scenes", resolution=64, tokens=24)
     return c
 
 
@@ -159,7 +168,7 @@ def on(name: str, them: common.Collection) -> ConfigDict:
     return c
 
 
-PRESETS = {f.__name__: f for f in (embedded, emoji, emoji64, tiny, cub, oxford102, coco)}
+PRESETS = {f.__name__: f for f in (embedded, scenes, emoji, emoji64, tiny, cub, oxford102, coco)}
 PRESETS |= common.others(
     on,
     weights=lambda name, them: "torchvision's Inception-v3 (config.model.trunk_weights)",

@@ -170,7 +170,7 @@ class View:
         return np.concatenate([at, extent], axis=1)
 
     def objects(self, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The boxes of objects as a network is told of them, and which of the objects it is told of.
+        """The boxes of objects as a network is told of them, and of which objects it is told.
 
         Boxes are cut at the border of the crop, and those below one pixel are left out. OP-GAN's
         code leaves out none: a box that the left or upper border cuts moves inside and keeps its

@@ -37,21 +37,23 @@ class Tile:
     subject: tuple[float, float, float, float] | None = None
 
 
-def draw(tiles: list[Tile], file: str | Path) -> None:
+def draw(tiles: list[Tile], file: str | Path, *, beside: bool = False) -> None:
     """Writes the examples as one PNG.
 
     Args:
       tiles: at least one.
       file: to write.
+      beside: show the layout of an example with boxes beside its picture, too.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     tiles, families = _with_letters(tiles)
     pixels = any("segmentation" in tile.example for tile in tiles)
+    beside = beside and any("boxes" in tile.example for tile in tiles)
     columns = max(1, min(len(tiles), math.ceil(math.sqrt(len(tiles)))))
     rows = math.ceil(len(tiles) / columns)
-    across = 2 if pixels else 1
+    across = 1 + pixels + beside
     figure = Figure(figsize=(2.6 * columns * across, 3.3 * rows), dpi=110, layout="constrained")
     axes = figure.subplots(rows, columns * across, squeeze=False)
     for axis in axes.flat:
@@ -59,8 +61,10 @@ def draw(tiles: list[Tile], file: str | Path) -> None:
     for i, tile in enumerate(tiles):
         row, column = divmod(i, columns)
         _picture(axes[row, column * across], tile, families)
+        if beside and "boxes" in tile.example:
+            _layout(axes[row, column * across + 1], tile, families)
         if "segmentation" in tile.example:
-            _classes(axes[row, column * across + 1], tile)
+            _classes(axes[row, (column + 1) * across - 1], tile)
     FigureCanvasAgg(figure)
     figure.savefig(file)
 
@@ -108,29 +112,7 @@ def _picture(axis, tile: Tile, families: list[str]) -> None:
             rgba[..., :3] = [int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5)]
             rgba[..., 3] = 0.55 * shape
             axis.imshow(rgba, extent=_extent(tile), interpolation="nearest")
-        x, y, w, h = example["boxes"][i]
-        box = Rectangle(
-            (x * width, y * height),
-            w * width,
-            h * height,
-            fill=False,
-            edgecolor=colour,
-            linewidth=1.5,
-        )
-        axis.add_patch(box)
-        label = int(example["box_label"][i])
-        name = tile.names[label] if label < len(tile.names) else str(label)
-        axis.text(
-            x * width,
-            y * height,
-            name,
-            fontsize=6,
-            family=families,
-            color="white",
-            va="top",
-            bbox={"facecolor": colour, "edgecolor": "none", "pad": 0.8},
-            clip_on=True,
-        )
+        _box(axis, tile, i, families)
     if tile.subject:
         x, y, w, h = tile.subject
         style = {"fill": False, "edgecolor": "white", "linestyle": "--"}
@@ -139,6 +121,38 @@ def _picture(axis, tile: Tile, families: list[str]) -> None:
     broad = 42 // (1 + fonts.is_wide(tile.caption))
     below = "\n".join(textwrap.wrap(tile.caption, broad)[:5])
     axis.text(0, height * 1.02, below, fontsize=6.5, va="top", family=families)
+
+
+def _layout(axis, tile: Tile, families) -> None:
+    """The boxes alone, filled, in the order in which they are drawn."""
+    blank = np.full((1, 1, 3), 245, np.uint8)
+    axis.imshow(blank, extent=_extent(tile))
+    for i in np.flatnonzero(tile.example["box_mask"]).tolist():
+        _box(axis, tile, i, families, 0.45)
+
+
+def _box(axis, tile: Tile, i: int, families, filled: float = 0.0) -> None:
+    """One object's box with its name, filled to some degree."""
+    from matplotlib.patches import Rectangle
+
+    _, width, height, _ = _extent(tile)
+    colour = COLOURS[i % len(COLOURS)]
+    x, y, w, h = tile.example["boxes"][i]
+    at, size = (x * width, y * height), (w * width, h * height)
+    if filled:
+        axis.add_patch(Rectangle(at, *size, facecolor=colour, edgecolor="none", alpha=filled))
+    axis.add_patch(Rectangle(at, *size, fill=False, edgecolor=colour, linewidth=1.5))
+    label = int(tile.example["box_label"][i])
+    axis.text(
+        *at,
+        tile.names[label] if label < len(tile.names) else str(label),
+        fontsize=6,
+        family=families,
+        color="white",
+        va="top",
+        bbox={"facecolor": colour, "edgecolor": "none", "pad": 0.8},
+        clip_on=True,
+    )
 
 
 def _classes(axis, tile: Tile) -> None:

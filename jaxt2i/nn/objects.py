@@ -261,8 +261,9 @@ class EachObject(nn.Module):
                 return draw(net, before, one), None
             return nn.cond(used, draw, lambda net, before, one: before, net, before, one), None
 
-        moves = {"variable_carry": "batch_stats"} if train else {}
-        fixed = "params" if train else ("params", "batch_stats")
+        moving = train and self.is_mutable_collection("batch_stats")
+        moves = {"variable_carry": "batch_stats"} if moving else {}
+        fixed = "params" if moving else ("params", "batch_stats")
         loop = nn.scan(
             turn,
             variable_broadcast=fixed,

@@ -218,7 +218,7 @@ class Refinement(nn.Module):
     def __call__(
         self, x: jax.Array, beside: jax.Array | None = None, *, train: bool = False
     ) -> jax.Array:
-        """[B, H, W, C] to [B, 2H, 2W, features]; `beside` [B, H, W, D] joins before the doubling."""
+        """[B, H, W, C] to [B, 2H, 2W, features]; `beside`, [B, H, W, D], joins before the end."""
         for i in range(self.blocks):
             block = Residual(group=self.group, dtype=self.dtype, name=f"residual{i}")
             x = recomputed(self.remat, block, x, train=train)

@@ -254,7 +254,7 @@ class Folder:
             log.save_grid(file, np.stack(stage), captions, columns)
         tiles = [layout_tile(row, out, names) for row, out in pairs if row.get("objects")]
         if tiles:
-            show.draw(tiles, self.path / LAYOUTS)
+            show.draw(tiles, self.path / LAYOUTS, beside=bool(pictures))
 
     def _lines(self) -> Iterator[Row]:
         """What metadata.jsonl says of pictures that are whole; a last line cut short is not."""

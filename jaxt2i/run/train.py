@@ -202,7 +202,7 @@ class Showing:
         if images:
             records.grid(step, np.stack(images), captions)
         if tiles:
-            records.layouts(step, lambda path: show.draw(tiles, path))
+            records.layouts(step, lambda path: show.draw(tiles, path, beside=bool(images)))
 
 
 def tile(

@@ -7,7 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxt2i.data.order import BLOCK, Lanes, Shards, Weighted, apportioned, lanes_for
+from jaxt2i.data.order import (
+    BLOCK,
+    Alike,
+    AlikeEndless,
+    Lanes,
+    Shards,
+    Weighted,
+    apportioned,
+    lanes_for,
+)
 
 
 def stream(order, count, start=0):
@@ -121,3 +130,42 @@ def test_fractions_are_met_over_epochs():
     np.testing.assert_allclose(
         [counts[i] / 2000 for i in range(4)], [0.5, 1, 2.25, 0.25], atol=0.05
     )
+
+
+# --- Kinds -------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.integers(0, 4), min_size=8, max_size=60), st.integers(1, 3), st.integers(0, 9))
+@settings(deadline=None, max_examples=60)
+def test_batches_are_of_one_kind_and_an_epoch_repeats_nothing(kinds, batch, seed):
+    kinds = np.array(kinds)
+    order = Alike(kinds, seed, batch)
+    assert order.size == sum(n // batch for n in np.bincount(kinds)) * batch
+    for epoch in range(2):
+        seen = np.array(stream(order, order.size, epoch * order.size))
+        assert len(set(seen.tolist())) == order.size
+        rows = kinds[seen].reshape(-1, batch)
+        assert (rows == rows[:, :1]).all()
+
+
+def test_kinds_come_mixed_and_without_an_end():
+    kinds = np.arange(300) % 3
+    rows = kinds[stream(Alike(kinds, 1, 4), 300)].reshape(-1, 4)[:, 0]
+    assert len(set(rows[:25].tolist())) == 3
+    order = AlikeEndless(lambda i: i % 5, 1, 4)
+    first = stream(order, 400)
+    rows = np.array(first).reshape(-1, 4) % 5
+    assert (rows == rows[:, :1]).all()
+    assert np.bincount(rows[:, 0], minlength=5).min() > 8
+    assert len(set(first)) > 390
+    assert stream(AlikeEndless(lambda i: i % 5, 1, 4), 4, 200) == first[200:204]
+
+
+def test_the_order_of_kinds_is_pinned():
+    """Changing this changes what a resumed run sees."""
+    assert stream(Alike(np.arange(12) % 2, 3, 2), 6) == [11, 3, 6, 0, 2, 10]
+
+
+def test_no_kind_that_fills_a_batch():
+    with pytest.raises(ValueError, match="no 4 examples"):
+        Alike(np.arange(10), 0, 4)

@@ -47,6 +47,12 @@ class GivenGame(op_gan.Losses):
         """The given captions."""
         return Text(batch["sentence"], batch["words"], batch["word_mask"])
 
+    def fake(self, ctx, batch, text) -> op_gan.Drawn:
+        """The given pictures, where there are any."""
+        if "drawn" not in batch:
+            return super().fake(ctx, batch, text)
+        return op_gan.Drawn(images=batch["drawn"], attention=(), mean=None, log_variance=None)
+
 
 def layout(case) -> dict[str, jax.Array]:
     """The objects of a case as a batch has them."""
@@ -184,7 +190,7 @@ def asked(golden, case, net: str, named: Mapping, passes: int = 0, extra: str = 
     return out
 
 
-# --- Discriminators --------------------------------------------------------------------------------
+# --- Discriminators ------------------------------------------------------------------------------
 
 
 def critic(golden, case) -> Arrays:
@@ -267,19 +273,18 @@ def d_loss(golden, case) -> Arrays:
         "sentence": jnp.asarray(case.inputs["in_sent"]),
         "words": jnp.zeros((len(fake), 1, 256)),
         "word_mask": jnp.ones((len(fake), 1), bool),
-        "tokens": jnp.zeros((len(fake), 1), jnp.int32),
+        "drawn": (fake,) * len(SIZES),
         **{f"real{size}": nhwc(case.inputs["in_real"]) for size in SIZES},
     }
     module, variables, table = make_d(golden, case, net)
-    drawn = op_gan.Drawn((fake,) * 3, (), fake, fake)
-    at = Networks({net: (module, variables)}, {net: table}, batch, stand_in={"g": drawn})
+    at = Networks({net: (module, variables)}, {net: table}, batch)
     played = at.play(loss=(functools.partial(game.d_loss, index), (net,)))["loss"]
     named = at.named(played.gradients) | rules.to_torch(table, played.extra[net])
     terms = {f"out_{name}": played.logs.get(own) for name, own in TERMS.items()}
     return terms | {"out_errD": played.value} | asked(golden, case, net, named)
 
 
-# --- A whole step ----------------------------------------------------------------------------------
+# --- A whole step --------------------------------------------------------------------------------
 
 
 def train_step(golden, case) -> Arrays:
@@ -350,7 +355,7 @@ def against(golden, case, at: Networks, game: GivenGame, params: Mapping) -> Arr
     return out | asked(golden, case, "g", named, extra="out_grad")
 
 
-# --- Encoders and their losses -----------------------------------------------------------------
+# --- Encoders and their losses -------------------------------------------------------------------
 
 
 def rnn_encoder(golden, case) -> Arrays:
@@ -414,7 +419,7 @@ def damsm_losses(golden, case) -> Arrays:
     return out
 
 
-# --- Data --------------------------------------------------------------------------------------
+# --- Data ----------------------------------------------------------------------------------------
 
 
 def stn_merge(golden, case) -> Arrays:

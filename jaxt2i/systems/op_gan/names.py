@@ -52,7 +52,7 @@ G = Table(
     marker="h_net1.bbox_net.encode.0.weight",
 )
 
-# --- Discriminators --------------------------------------------------------------------------------
+# --- Discriminators ------------------------------------------------------------------------------
 
 
 def unit(conv: str, bn: str, target: str) -> Iterator[Rule]:
