@@ -168,7 +168,7 @@ def base() -> ConfigDict:
             # Height and width of pictures, pixels.
             "resolution": 32,
             # "centre" cuts what is longer; "pad" shows all of a picture, on the background; "none"
-            # stretches it; "random", "random_stretched", or "random_op_gan", whose boxes follow as in
+            # stretches it; "random", "random_stretched"; "random_op_gan", whose boxes follow as in
             # OP-GAN's code.
             "crop": "centre",
             # Behind transparent parts of pictures, and beside padded ones: "white", "#808080", ...

@@ -123,7 +123,7 @@ def _picture(axis, tile: Tile, families: list[str]) -> None:
     axis.text(0, height * 1.02, below, fontsize=6.5, va="top", family=families)
 
 
-def _layout(axis, tile: Tile, families) -> None:
+def _layout(axis, tile: Tile, families: list[str]) -> None:
     """The boxes alone, filled, in the order in which they are drawn."""
     blank = np.full((1, 1, 3), 245, np.uint8)
     axis.imshow(blank, extent=_extent(tile))
@@ -131,7 +131,7 @@ def _layout(axis, tile: Tile, families) -> None:
         _box(axis, tile, i, families, 0.45)
 
 
-def _box(axis, tile: Tile, i: int, families, filled: float = 0.0) -> None:
+def _box(axis, tile: Tile, i: int, families: list[str], filled: float = 0.0) -> None:
     """One object's box with its name, filled to some degree."""
     from matplotlib.patches import Rectangle
 
