@@ -85,7 +85,7 @@ class BatchNorm(nn.Module):
         h = x.astype(jnp.float32)
         m, v = mean.value, var.value
         if train:
-            h = h.reshape(self._groups(len(x)), -1, *x.shape[1:])
+            h = h.reshape(groups_of(len(x), self.group, self.is_initializing()), -1, *x.shape[1:])
             axes = tuple(range(1, h.ndim - 1))
             m = h.mean(axes, keepdims=True)
             v = jnp.square(h - m).mean(axes, keepdims=True)
@@ -100,13 +100,19 @@ class BatchNorm(nn.Module):
             h = h + self.param("bias", nn.initializers.zeros, (channels,))
         return h.astype(x.dtype)
 
-    def _groups(self, batch: int) -> int:
-        if self.group and batch % self.group and not self.is_initializing():
-            raise ValueError(
-                f"batch norm over groups of {self.group} (config.model.norm_group) does not divide "
-                f"{batch} examples; make the batch a multiple of the group, or set it to 0"
-            )
-        return batch // self.group if self.group and batch % self.group == 0 else 1
+
+def groups_of(batch: int, group: int, initializing: bool = False) -> int:
+    """How many groups a batch is normalised in; 1 where `group` is 0.
+
+    Raises:
+      ValueError: where the group does not divide the batch, unless it is a network's first call.
+    """
+    if group and batch % group and not initializing:
+        raise ValueError(
+            f"batch norm over groups of {group} (config.model.norm_group) does not divide "
+            f"{batch} examples; make the batch a multiple of the group, or set it to 0"
+        )
+    return batch // group if group and batch % group == 0 else 1
 
 
 def orthogonal(gain: float = 1.0) -> Callable:

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxt2i.nn.norms import groups_of
 from jaxt2i.nn.remat import Policy
 from jaxt2i.nn.resample import resize_nearest
 from jaxt2i.nn.stages import around_one, conv3, glu
@@ -147,14 +148,18 @@ class ObjectNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array, *, train: bool = False) -> jax.Array:
-        """[N, B, ..., C] and bool [N, B] to the same shape and dtype; statistics are float32."""
+        """[N, B, ..., C] and bool [N, B] to the same shape and dtype; statistics are float32.
+
+        Raises:
+          ValueError: in training, where `group` does not divide B.
+        """
         count, batch, *_, channels = x.shape
         mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,))
         var = self.variable("batch_stats", "var", jnp.ones, (channels,))
         h = x.astype(jnp.float32)
         m, v = mean.value, var.value
         if train:
-            parts = batch // self.group if self.group and batch % self.group == 0 else 1
+            parts = groups_of(batch, self.group, self.is_initializing())
             h = h.reshape(count, parts, batch // parts, -1, channels)
             there = mask.reshape(count, parts, batch // parts, 1, 1).astype(jnp.float32)
             rows = there.sum((2, 3, 4)) * h.shape[3]  # [N, parts]

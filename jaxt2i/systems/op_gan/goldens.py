@@ -474,9 +474,16 @@ def data_crop(golden, case) -> Arrays:
 
 
 def upsampled(image: np.ndarray, size: int) -> np.ndarray:
-    """[3, H, W] at another size: bilinear, between the centres of the outer pixels."""
-    matrix = np.asarray(corner_matrix(size, image.shape[-1]), np.float64)
-    return np.float32(np.einsum("ih,chw,jw->cij", matrix, image, matrix))
+    """The picture [3, size, size] of which a small one [3, n, n] is stored.
+
+    The picture is a smaller one, enlarged corner on corner, and what is stored is the picture,
+    reduced corner on corner: where its pixels lie between those of the picture, not quite that
+    smaller one again. Both are linear, so that it can be had back.
+    """
+    side = image.shape[-1]
+    up, down = (np.asarray(corner_matrix(*n), np.float64) for n in ((size, side), (side, size)))
+    back = up @ np.linalg.inv(down @ up)
+    return np.float32(np.einsum("ih,chw,jw->cij", back, image, back))
 
 
 def data_caption(golden, case) -> Arrays:
