@@ -96,7 +96,7 @@ def tiny() -> ConfigDict:
     """Compiles in seconds: for smoke tests, not for pictures."""
     c = attngan.smoke(embedded())
     c.data.update(resolution=32, objects=3)
-    c.model.update(op=(True,) * 2, d_op=(True,) * 2, local_dim=4)
+    c.model.update(op=(True, True), d_op=(False, True), local_dim=4)
     c.promise.update(steps=150, margin=ConfigDict({"frechet": 0.008}))
     return c
 

@@ -29,6 +29,15 @@ FULL = {
     *("df_gan/train_step", "df_gan/loss_G", "galip/loss_G"),
     # The detector at its published width, and pictures of 64 pixels; those of 256 show the layers.
     *("yolov3/full_forward64", "yolov3/forward64"),
+    # OP-GAN's larger discriminators, its generator with gradients and at its published width, its
+    # step, and DAMSM's encoders and losses with another's numbers.
+    *(f"op_gan/d{size}_{c}" for size in (128, 256) for c in ("train", "eval", "eval_0obj")),
+    *(f"op_gan/d{size}_eval_align_true" for size in (128, 256)),
+    *(f"op_gan/loss_d{size}_{c}" for size in (128, 256) for c in ("bbox", "nobbox")),
+    *("op_gan/d64_eval", "op_gan/d64_eval_0obj", "op_gan/loss_d64_nobbox", "op_gan/train_step"),
+    *("op_gan/g_eval", "op_gan/g_eval_align_true", "op_gan/g_full_eval"),
+    *("op_gan/g_train", "op_gan/g_train_0obj"),
+    *("op_gan/rnn_encoder", "op_gan/cnn_encoder", "op_gan/damsm_losses"),
     # Networks that the two attentional GANs share, with another's numbers.
     *("dm_gan/netG_train_b4", "dm_gan/netG_coco_eval_b2", "attngan/netD256", "attngan/netD128"),
 }
