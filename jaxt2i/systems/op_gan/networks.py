@@ -326,7 +326,8 @@ class Generator(nn.Module):
         else:
             seen, batch = None, len(z)
             beside = jnp.zeros((batch, self.layout_size, self.layout_size, features), self.dtype)
-            layout = jnp.zeros((batch, LAYOUT_WIDTHS[-1] * -((-self.layout_size // 8) ** 2)))
+            side = max(1, self.layout_size // 8)  # after three halvings
+            layout = jnp.zeros((batch, LAYOUT_WIDTHS[-1] * side**2))
         noise = jnp.concatenate([z, layout.astype(z.dtype)], -1)
         stage1 = stages.FirstStage(base=self.base, resolution=size, name="stage1", **common)
         h = stage1(cond, noise, beside, train=train)
