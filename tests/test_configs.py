@@ -33,7 +33,7 @@ PRESETS = [
 SHARED = set(common.COLLECTIONS) - {"multi30k_de"}
 BUILT = [name for name in PRESETS if name.partition(":")[2] not in SHARED]
 # What is no recipe of a paper, with a length of minutes.
-SMALL = {"embedded", "emoji", "emoji64", "emoji_other", "tiny", "blooms"}
+SMALL = {"embedded", "emoji", "emoji64", "emoji_other", "tiny", "blooms", "scenes", "no_pathway"}
 TRAIN = {"CUB-200-2011": 8_855, "COCO 2014": 82_783, "Oxford-102": 7_034}
 
 WORDS = ROOT / "tests" / "goldens" / "words.json"
