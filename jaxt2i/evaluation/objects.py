@@ -249,6 +249,8 @@ def real_pictures(
 ) -> dict[int, Picture]:
     """{number of a drawn picture: what was seen in the real one of the same caption}."""
     wanted = sorted({image for image in images if image is not None})
+    if not wanted:
+        return {}
 
     def shown() -> Iterator[tuple[int, np.ndarray, Given | None]]:
         for place in share_of(len(wanted)).tolist():

@@ -442,7 +442,7 @@ def test_a_recogniser_judges_runs_on_drawn_corpora(monkeypatch, workdir, tmp_pat
     assert "owl" in page
 
 
-def test_objects_that_captions_name_are_counted_in_what_a_run_draws(monkeypatch, workdir, tmp_path):
+def test_objects_that_captions_name_are_counted_in_what_a_run_draws(monkeypatch, workdir):
     """By a detector that knows real pictures by heart, and that sees nothing in others."""
     from jaxt2i import recognise
     from jaxt2i.data.drawn import meaning
@@ -466,9 +466,9 @@ def test_objects_that_captions_name_are_counted_in_what_a_run_draws(monkeypatch,
 
     by = Detector("by heart", classes, detect, named, rarest=tuple(range(len(classes))))
     monkeypatch.setattr(recognise, "detector", lambda corpus, **kw: by)
-    asked = ("--metrics", "soa", "--num", 24, "--out", tmp_path)
-    run(monkeypatch, "--workdir", workdir, *asked)
-    found = json.loads((tmp_path / "step_00000004.json").read_text())
+    run(monkeypatch, "--workdir", workdir, "--metrics", "soa", "--num", 24)
+    out = workdir / "evaluation"
+    found = json.loads((out / "step_00000004.json").read_text())
     for score in found["scores"]:
         assert score["value"] == 0
         assert score["facts"]["real_pictures"] == 100
@@ -479,6 +479,6 @@ def test_objects_that_captions_name_are_counted_in_what_a_run_draws(monkeypatch,
     assert names[2:] == [f"soa_c_top{len(commoner)}", f"soa_c_bot{len(rarer)}"]
     assert sum(row["pictures"] for row in (rarer | commoner).values()) == 24
     assert "24 captions, classes in turn" in " ".join(found["notes"])
-    page = (tmp_path / "step_00000004.html").read_text()
+    page = (out / "step_00000004.html").read_text()
     assert page.count("<svg") == 2
-    assert (tmp_path / "soa_step_00000004" / "result_file.pkl").is_file()
+    assert (out / "soa_step_00000004" / "result_file.pkl").is_file()
