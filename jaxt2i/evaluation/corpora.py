@@ -383,7 +383,8 @@ def pictures_of(
     split = how.split if how.dataset == data.name else data.split
     if config.source == "records":
         split = records.nearest_split(config.path, split)
-    own = split == data.split and size == data.size
+    config.decode = "exact"  # those of the training split, too
+    own = split == data.split != "train" and size == data.size
     own = own and (config.crop, config.resize) == (data.config.crop, data.config.resize)
     source = data.source if own else source_of(config, size, split)
     count = source.size or endless or SYNTHETIC_COUNT

@@ -234,7 +234,8 @@ def test_thirty_thousand_pictures_take_less_than_two_gigabytes(tmp_path):
         "small.use(pytest.MonkeyPatch()); evaluate.main(sys.argv[1:])"
     )
     asked = ("--workdir", run, "--protocol", "small", "--num", 30_000, "--metrics", "fid,kid")
-    place = ("--save", tmp_path / "kept", "--out", tmp_path / "out")
+    real = small.pictures(tmp_path / "real", 64)
+    place = ("--reference", real, "--out", tmp_path / "out")
     subprocess.run(
         [sys.executable, "-c", code, *map(str, (*asked, *small.WEIGHTS, *place))],
         cwd=ROOT,
