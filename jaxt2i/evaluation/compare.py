@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from jaxt2i import recognise
-from jaxt2i.evaluation import scores, sets
+from jaxt2i.evaluation import judges, scores, sets
 from jaxt2i.evaluation.reading import Reader, Seen
 from jaxt2i.evaluation.report import LOWER_IS_BETTER
 from jaxt2i.evaluation.scores import Evidence
@@ -27,8 +27,6 @@ from jaxt2i.metrics.score import Interval, MetricError, Score
 # Captions shown side by side, and captions shown where two sides differ most.
 SHOWN, APART = 24, 6
 RECOGNISED = "recognised"
-# What has no sense in pairs of sides of the same captions.
-REFUSED = ("diversity", "lpips", "memorised", "fid_inf")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,7 +125,7 @@ def compare(
     Args:
       sides: what is compared.
       protocol: how is measured.
-      metrics: which, names of `scores.METRICS` or "recognised".
+      metrics: which, keys of `PAIRS` or of `judges.JUDGES`, or "recognised".
       reader: of pictures and captions.
       reference: real pictures; None: the held-out ones of the first run.
       facts: for the record.
@@ -137,21 +135,24 @@ def compare(
       MetricError: for a metric that needs what there is not.
     """
     check(sides, metrics, reference)
-    by_networks = [m for m in metrics if m != RECOGNISED]
+    by_networks = [m for m in metrics if m in PAIRS]
     looks = scores.looks_of(protocol, by_networks)
     real = reference or sides.real
     compared = list(scores.of_reference(protocol, looks).values())
     seen_real = reader.read(real, compared) if compared else None
     seen = [reader.read(s, looks.values()) for s in sides.sets] if looks else []
     sides, seen, rows, notes = of_common_rows(sides, seen)
+    # Without networks of features there is nothing that was seen.
     evidence = [
         Evidence(protocol, one, found, looks, reader, real, seen_real)
-        for one, found in zip(sides.sets, seen, strict=True)
+        for one, found in zip(sides.sets, seen, strict=bool(seen))
     ]
     table = [scores.compute(by_networks, e) for e in evidence] or [[] for _ in sides.sets]
     paired = [p for m in by_networks for p in PAIRS[m](evidence)]
+    parts = [judged(sides, [m for m in metrics if m in judges.JUDGES], reader)]
     if RECOGNISED in metrics:
-        found, more = recognised(sides, cache)
+        parts.append(recognised(sides, cache))
+    for found, more in parts:
         table = [mine + theirs for mine, theirs in zip(table, found, strict=True)]
         paired += more
     differences = [d for p in paired for d in p.differences(table)]
@@ -174,12 +175,9 @@ def check(sides: Sides, metrics: Sequence[str], reference: sets.Set | None) -> N
     Raises:
       MetricError: says which, and what they need.
     """
-    known = [m for m in scores.METRICS if m not in REFUSED]
-    for metric in metrics:
-        if metric in REFUSED or metric not in (*known, RECOGNISED):
-            raise MetricError(
-                f"{metric} is not compared in pairs; known: {', '.join((*known, RECOGNISED))}"
-            )
+    known = (*PAIRS, *judges.JUDGES, RECOGNISED)
+    if strange := [m for m in metrics if m not in known]:
+        raise MetricError(f"{strange[0]} is not compared in pairs; known: {', '.join(known)}")
     if reference is None and sides.real is None:
         lacking = [m for m in metrics if m in scores.NEEDS_REAL]
         if lacking:
@@ -398,6 +396,39 @@ PAIRS: dict[str, Callable[[Sequence[Evidence]], list[Paired]]] = {
 }
 
 
+# --- Judges that see pictures and captions themselves -------------------------------------------
+
+
+def judged(
+    sides: Sides, metrics: Sequence[str], reader: Reader
+) -> tuple[list[list[Score]], list[Paired]]:
+    """(scores of every side, their differences) by networks that learned from people's choices.
+
+    Raises:
+      MetricError: where a picture cannot be read.
+    """
+    if not metrics:
+        return [[] for _ in sides.sets], []
+    found = [judges.verdicts(metrics, one, reader) for one in sides.sets]
+    for one, verdicts in zip(sides.sets, found, strict=True):
+        check_whole(one, len(verdicts[metrics[0]].rows))
+    table = [[verdicts[m].score() for m in metrics] for verdicts in found]
+    return table, [of_means(m, [verdicts[m].values for verdicts in found]) for m in metrics]
+
+
+def check_whole(of: sets.Set, read: int) -> None:
+    """Refuses a side of which pictures cannot be read.
+
+    Raises:
+      MetricError: says how many.
+    """
+    if read < of.count:
+        raise MetricError(
+            f"{of.name}: {of.count - read} pictures cannot be read; mend or remove them, and their "
+            "captions"
+        )
+
+
 # --- The recogniser of the procedural corpora ----------------------------------------------------
 
 
@@ -409,11 +440,7 @@ def recognised(sides: Sides, cache: Path | None) -> tuple[list[list[Score]], lis
     found = []
     for one in sides.sets:
         shown = one.pictures(range(one.count))
-        if len(shown) < one.count:
-            raise MetricError(
-                f"{one.name}: {one.count - len(shown)} pictures cannot be read; mend or remove "
-                "them, and their captions"
-            )
+        check_whole(one, len(shown))
         pixels = np.stack(list(shown.values()))
         seen = recognise.readings(eye, pixels)
         features.append(seen["features"])

@@ -1,5 +1,6 @@
 """Several runs or folders side by side: the same captions and seeds, differences in pairs."""
 
+import dataclasses
 import json
 import re
 
@@ -7,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxt2i import api, evaluate
-from jaxt2i.evaluation import compare, sides
+from jaxt2i import api, evaluate, recognise
+from jaxt2i.evaluation import compare, judges, sides
+from jaxt2i.evaluation.reading import Reader
 from jaxt2i.metrics import confidence, frechet, kernel, statistics
 from jaxt2i.run import open as runs
 from jaxt2i.run import settings
@@ -145,6 +147,51 @@ def test_a_run_beside_real_pictures(run_of_a_toy):
     shown = found.sets[1].pictures(range(3))
     assert len(shown) == 3
     assert found.real.count == sides.ENDLESS
+
+
+def test_judges_of_preference_are_compared_in_pairs(monkeypatch, three, tmp_path):
+    asked = []
+
+    def verdicts(metrics, pictures, reader):
+        asked.append(metrics)
+        values = np.arange(pictures.count) + (len(asked) == 1)
+        return {m: judges.Verdicts(m, np.arange(pictures.count), values) for m in metrics}
+
+    monkeypatch.setattr(judges, "verdicts", verdicts)
+    found = run(monkeypatch, tmp_path / "out", *three[:2], "--metrics", "pick_score,image_reward")
+    assert asked == [["pick_score", "image_reward"]] * 2
+    for d in found["differences"]:
+        # One more for every caption: the interval of the pairs has no width.
+        assert d["difference"] == d["interval"]["low"] == d["interval"]["high"] == 1
+        assert d["better"] == str(three[0])
+    assert len(found["by_caption"]["image_reward"][0]) == 48
+
+
+def test_the_recogniser_compares_runs_on_procedural_corpora(run_of_a_toy, monkeypatch, tmp_path):
+    place, _ = run_of_a_toy
+    given = sides.of(sides.Wanted((place, "real"), num=48))
+    # The run has no weights here: real pictures stand for what it would draw.
+    given = dataclasses.replace(given, sets=(given.sets[1], given.sets[1]))
+    rng, turn = np.random.default_rng(0), []
+
+    def held_against(eye, seen, captions):
+        turn.append(len(captions))
+        right = np.arange(48) % 4 < len(turn)
+        return {"by_picture": {"class": np.stack([right, np.ones(48)], 1)}}
+
+    monkeypatch.setattr(recognise, "eye", lambda corpus, cache: corpus)
+    monkeypatch.setattr(recognise, "real", lambda *_: ({"features": rng.normal(size=(99, 3))}, ()))
+    monkeypatch.setattr(recognise, "held_against", held_against)
+    monkeypatch.setattr(
+        recognise, "readings", lambda eye, x: {"features": rng.normal(size=(len(x), 3))}
+    )
+    protocol = small.use(monkeypatch)
+    found = compare.compare(given, protocol, ["recognised"], Reader())
+    gaps = {d.metric: d for d in found.differences}
+    assert gaps["recognised_class"].value == pytest.approx(0.25 - 0.5)
+    assert gaps["recognised_class"].better == 1
+    assert gaps["recognised_frechet"].better is None
+    assert turn == [48, 48]
 
 
 def test_rows_without_a_readable_picture_are_left_out_on_every_side(monkeypatch, three, tmp_path):
