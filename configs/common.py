@@ -232,6 +232,12 @@ def base() -> ConfigDict:
                     "window": 4,
                     # Share of the files that is held out.
                     "held_out": 0.01,
+                    # Held-out examples that grids, scores and evaluations use at most, to whole
+                    # files; 0: all. What is trained on does not depend on it.
+                    "held_out_most": 50_000,
+                    # What was mixed before, ((position, ((path, weight), ...)), ...): filled in by
+                    # a run that is continued with another `mix`.
+                    "past": (),
                 }
             ),
             # Threads that read and decode.

@@ -6,6 +6,14 @@
 `load` draws with a trained run, `load_weights` with converted weights; see `jaxt2i.api`.
 """
 
+import importlib.util
+import os
+
+# Where a store's own library is installed, etils.epath goes through it; else through TensorFlow,
+# which reaches gs:// alone. It looks once, at its first path.
+if any(map(importlib.util.find_spec, ("gcsfs", "s3fs", "adlfs"))):
+    os.environ.setdefault("EPATH_USE_TF", "0")
+
 __version__ = "0.1.0"
 __all__ = ["load", "load_weights"]
 

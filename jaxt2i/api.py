@@ -13,12 +13,13 @@ import io
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 
+from jaxt2i import places
 from jaxt2i.config import ConfigError, nearest
 from jaxt2i.data import conditions
 from jaxt2i.data.conditions import Row
@@ -27,7 +28,7 @@ from jaxt2i.data.schema import FIELDS, DataError
 from jaxt2i.engine import draw, mesh
 from jaxt2i.engine.method import Sampler, Tree
 from jaxt2i.engine.state import State
-from jaxt2i.run import facts, files, folder, log, restore, settings, walk
+from jaxt2i.run import facts, folder, log, restore, settings, walk
 from jaxt2i.run.open import Run, open_run
 
 SEEDS = 2**32
@@ -105,9 +106,9 @@ class Drawn(Sequence):
         captions = [folder.caption_of(row) for row in self.rows]
         return log.grid(self.arrays, captions, columns or self._columns)
 
-    def save(self, out: str | Path, *, overwrite: bool = False) -> Path:
+    def save(self, out: epath.PathLike, *, overwrite: bool = False) -> epath.Path:
         """Writes pictures, metadata.jsonl and grid.png to a folder, and returns it."""
-        place = folder.Folder(Path(out), self._about | {"rows": _digest(self.rows)})
+        place = folder.Folder(out, self._about | {"rows": _digest(self.rows)})
         place.open(overwrite=overwrite)
         numbered = [row | {"number": i} for i, row in enumerate(self.rows)]
         place.write(zip(numbered, self.outputs, strict=True), columns=self._columns)
@@ -454,10 +455,10 @@ def here() -> mesh.Layout:
 
 
 def load(
-    workdir: str | Path,
+    workdir: epath.PathLike,
     *,
     step: str | int = "newest",
-    after: Sequence["str | Path | System"] = (),
+    after: Sequence["epath.PathLike | System"] = (),
     use_ema: bool = True,
     chunk: int = 0,
     layout: mesh.Layout | None = None,
@@ -477,11 +478,11 @@ def load(
     Raises:
       ConfigError: where there is no run, or no usable checkpoint.
     """
-    workdir, layout = files.local(workdir, "the run"), layout or here()
+    workdir, layout = places.of(workdir, "the run"), layout or here()
     config = settings.read_config(workdir)
     if data_path:
         config.data.path = data_path
-    run = open_run(config, facts.read(workdir))
+    run = open_run(config, facts.read(workdir), workdir)
     state, frozen, number = restore.from_run(run, workdir, layout, str(step))
     chain = [s if isinstance(s, System) else load(s, use_ema=use_ema) for s in after]
     return System(
@@ -498,9 +499,9 @@ def load(
 
 def load_weights(
     config: Any,
-    weights: str | Path,
+    weights: epath.PathLike,
     *,
-    after: Sequence["str | Path | System"] = (),
+    after: Sequence["epath.PathLike | System"] = (),
     chunk: int = 0,
     layout: mesh.Layout | None = None,
 ) -> System:
@@ -514,7 +515,7 @@ def load_weights(
       layout: see `load`.
     """
     layout, run = layout or here(), open_run(config)
-    state, frozen = restore.from_weights(run, Path(weights), layout)
+    state, frozen = restore.from_weights(run, places.of(weights, "--weights"), layout)
     chain = [s if isinstance(s, System) else load(s) for s in after]
     about = {"source": str(weights), "step": None}
     return System(

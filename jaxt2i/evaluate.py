@@ -43,11 +43,12 @@ import re
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import jax
+from etils import epath
 
-from jaxt2i import sample
+from jaxt2i import places, sample
+from jaxt2i.config import ConfigError
 from jaxt2i.convert.rules import ConversionError
 from jaxt2i.convert.torch_files import UnreadableFileError, UnsafeFileError
 from jaxt2i.data.schema import DataError
@@ -81,10 +82,10 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     what = p.add_argument_group("what is judged")
-    what.add_argument("--workdir", type=Path, help="a training run")
+    what.add_argument("--workdir", type=epath.Path, help="a training run")
     what.add_argument("--step", default="newest", help="of it: newest (default), best, a number")
     what.add_argument("--config", default="", metavar="FILE[:preset]", help="of converted weights")
-    what.add_argument("--images", type=Path, metavar="DIR", help="pictures to judge")
+    what.add_argument("--images", type=epath.Path, metavar="DIR", help="pictures to judge")
     on = p.add_argument_group("on what, against what")
     on.add_argument("--data", default="", metavar="WORD", help="a data set; default the run's own")
     on.add_argument("--split", default="", help="of it; default the protocol's or held-out one")
@@ -114,7 +115,12 @@ def parser() -> argparse.ArgumentParser:
         help="controls of the method, such as psi=0.7",
     )
     how.add_argument(
-        "--after", type=Path, nargs="+", default=[], metavar="RUN", help="earlier runs fill rows"
+        "--after",
+        type=epath.Path,
+        nargs="+",
+        default=[],
+        metavar="RUN",
+        help="earlier runs fill rows",
     )
     how.add_argument("--chunk", type=int, default=0, help="rows a device draws at once")
     how.add_argument("--raw", action="store_true", help="weights as trained, not averaged")
@@ -135,9 +141,11 @@ def parser() -> argparse.ArgumentParser:
     )
     how.add_argument("--no-intervals", dest="intervals", action="store_false")
     how.add_argument("--watch", action="store_true", help="judge each new checkpoint")
-    how.add_argument("--out", type=Path, help="default WORKDIR/evaluation, or DIR-evaluation")
-    how.add_argument("--save", type=Path, metavar="DIR", help="keep what is drawn; continued there")
-    how.add_argument("--cache", type=Path, help="of reference statistics and recognisers")
+    how.add_argument("--out", type=epath.Path, help="default WORKDIR/evaluation, or DIR-evaluation")
+    how.add_argument(
+        "--save", type=epath.Path, metavar="DIR", help="keep what is drawn; continued there"
+    )
+    how.add_argument("--cache", type=epath.Path, help="of reference statistics and recognisers")
     soa.add_options(how)
     return p
 
@@ -147,7 +155,7 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     p = parser()
     args, rest = p.parse_known_args(argv)
     args.weights, folders = weights_of(p, args.weights)
-    args.converted = Path(folders[0]) if folders else None
+    args.converted = epath.Path(folders[0]) if folders else None
     args.changes = changes_of(p, rest)
     check(p, args, folders)
     known = (*scores.METRICS, *extra.METRICS)
@@ -158,7 +166,7 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     if args.soa_captions and "soa" not in args.metrics:
         p.error("--soa-captions are of --metrics soa, which is not asked for")
     args.protocols = [x for x in (args.protocols or args.protocol or "tf2015").split(",") if x]
-    args.reference_path, args.stated = Path(args.reference), dict(args.stated)
+    args.reference_path, args.stated = epath.Path(args.reference), dict(args.stated)
     return args
 
 
@@ -202,7 +210,8 @@ def check(p: argparse.ArgumentParser, args: argparse.Namespace, folders: Sequenc
         p.error("--protocol names one, --protocols several: give one of them")
     if args.watch and args.save:
         p.error("--save keeps the pictures of one evaluation; leave --watch out")
-    if args.out and args.out.exists() and not args.out.is_dir():
+    there = args.out and not places.scheme_of(args.out) and args.out.exists()
+    if there and not args.out.is_dir():
         p.error(f"--out {args.out}: a file of that name is there; give a folder")
 
 
@@ -247,12 +256,34 @@ def finish(args: argparse.Namespace, result: report.Result) -> None:
     log.say(f"written: {', '.join(map(str, written))}")
 
 
+def check_places(args: argparse.Namespace) -> None:
+    """Refuses places that cannot be reached, or not be written to, before anything is computed.
+
+    Raises:
+      ConfigError: says which, and what to do.
+    """
+    read = {"--workdir": args.workdir, "--images": args.images, "--weights": args.converted}
+    out = args.out or subjects.out_of(
+        str(args.workdir or args.images or args.converted), 0 if args.workdir else None
+    )
+    for what, place in {**read, "--out": out}.items():
+        if place is not None:
+            places.of(place, what)
+    for what, place in {"--save": args.save, "--cache": args.cache}.items():
+        if place is not None and places.scheme_of(place):
+            raise ConfigError(f"{what} {place}: these files are read here; give a local folder")
+    places.check_writable(out, "--out")
+
+
 def watch(args: argparse.Namespace) -> None:
     """Judges every new checkpoint until the run has reached its last step."""
     config = settings.read_config(args.workdir)
     # The run's length may be given in steps, pictures or epochs.
     known, split = facts.read(args.workdir).counts, config.data.split
-    epoch = known[split] if split in known else runs.open_run(config).source(split).size
+    if split in known:
+        epoch = known[split]
+    else:
+        epoch = runs.open_run(config, workdir=args.workdir).source(split).size
     total = settings.steps(config, "total", batch_size=config.batch_size, epoch_images=epoch)
     done = None
     while done is None or done < total:
@@ -274,6 +305,7 @@ def main(argv: Sequence[str]) -> None:
         try:
             if other:
                 return other(argv)
+            check_places(args)
             if args.watch:
                 watch(args)
             else:

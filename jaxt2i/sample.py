@@ -38,8 +38,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from etils import epath
 
-from jaxt2i import api
+from jaxt2i import api, places
 from jaxt2i.config import ConfigError
 from jaxt2i.data import conditions
 from jaxt2i.data.conditions import Row
@@ -91,11 +92,11 @@ def arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    p.add_argument("--workdir", type=Path, help="the training run")
+    p.add_argument("--workdir", type=epath.Path, help="the training run")
     p.add_argument("--step", default="newest", help="newest (the default), best, or a number")
     p.add_argument("--data", default="", metavar="DIR", help="where the run's data lies now")
     p.add_argument("--config", metavar="FILE[:preset]", help="with --weights: the configuration")
-    p.add_argument("--weights", type=Path, metavar="DIR", help="what jaxt2i.convert wrote")
+    p.add_argument("--weights", type=epath.Path, metavar="DIR", help="what jaxt2i.convert wrote")
     p.add_argument("--describe", action="store_true", help="print what can be set, and stop")
     what = p.add_argument_group("what is drawn")
     what.add_argument("--from-split", metavar="SPLIT[:A[:B]]", help="rows of the run's own data")
@@ -127,7 +128,12 @@ def arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         help="controls of the method, such as psi=0.7",
     )
     p.add_argument(
-        "--after", type=Path, nargs="+", default=[], metavar="RUN", help="earlier runs fill rows"
+        "--after",
+        type=epath.Path,
+        nargs="+",
+        default=[],
+        metavar="RUN",
+        help="earlier runs fill rows",
     )
     p.add_argument("--chunk", type=int, default=0, help="rows a device at once; 0: as suits it")
     p.add_argument("--grid", action="store_true", help="only the grid, no single files")
@@ -136,7 +142,9 @@ def arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     weights = p.add_mutually_exclusive_group()
     weights.add_argument("--ema", action="store_true", help="averaged weights (the default)")
     weights.add_argument("--raw", action="store_true", help="the weights as trained")
-    p.add_argument("--out", type=Path, help="where to write; default WORKDIR/drawn or DIR/drawn")
+    p.add_argument(
+        "--out", type=epath.Path, help="where to write; default WORKDIR/drawn or DIR/drawn"
+    )
     p.add_argument("--overwrite", action="store_true", help="replace other pictures in --out")
     args, rest = p.parse_known_args(argv)
     check(p, args, rest)
@@ -368,6 +376,9 @@ def main(argv: Sequence[str]) -> None:
         args.num = suites.load(args.suite).pictures
     check_files(args)
     runs.prepare_jax()
+    out = args.out or (args.workdir or args.weights) / "drawn"
+    if not args.describe:
+        places.check_writable(places.of(out, "--out"), "--out")
     drawn_by = opened(args, changes)
     if args.describe:
         print(json.dumps(drawn_by.describe(), indent=1, default=str))
@@ -377,7 +388,7 @@ def main(argv: Sequence[str]) -> None:
     rows, columns = all_rows(args, drawn_by.run)
     also = [name for name in VIEWS if getattr(args, name)]
     about = drawn_by.about | {"controls": controls, "asked": asked_for(args)}
-    place = folder.Folder(args.out or (args.workdir or args.weights) / "drawn", about)
+    place = folder.Folder(out, about)
     # A folder of the run's own is there to be written over, any other is somebody's.
     place.open(overwrite=args.overwrite or not args.out)
     drawn = drawn_by.stream(place.missing(rows), also=also, **controls)

@@ -15,8 +15,10 @@ import sys
 from pathlib import Path
 
 from absl import app, flags
+from etils import epath
 from ml_collections import ConfigDict, config_flags
 
+from jaxt2i import places
 from jaxt2i.config import ConfigError, preset_file
 
 FILE = "configs/stylegan_t.py"
@@ -102,12 +104,16 @@ def check_seeds(config: ConfigDict) -> None:
             raise ConfigError(f"{name}.seed={seed}: expected a whole number from 0 to {MAX_SEED}")
 
 
-def check_place(workdir: Path) -> None:
-    """Refuses a file where a work directory should be.
+def check_place(workdir: epath.Path) -> None:
+    """Refuses a file where a work directory should be, and a store that cannot hold one.
 
     Raises:
       ConfigError: names it.
     """
+    if places.scheme_of(workdir):
+        if workdir.is_file():
+            raise ConfigError(f"--workdir {workdir}: an object has that name; give a folder")
+        return
     above = next(p for p in (workdir, *workdir.absolute().parents) if p.exists())
     if not above.is_dir():
         raise ConfigError(f"--workdir {workdir}: {above} is a file; give a folder")
@@ -118,7 +124,7 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}; settings are --config.KEY=VALUE")
     from jaxt2i.planning import dry_run, fit
-    from jaxt2i.run import describe, files, log, processes, settings, train, trouble
+    from jaxt2i.run import describe, log, processes, settings, train, trouble
     from jaxt2i.run import open as runs
 
     config = CONFIG.value
@@ -134,7 +140,7 @@ def main(argv: list[str]) -> None:
         try:
             check_seeds(config)
             before = settings.preset(file, preset)
-            workdir = WORKDIR.value and files.local(WORKDIR.value, "--workdir")
+            workdir = WORKDIR.value and places.of(WORKDIR.value, "--workdir")
             workdir = workdir or settings.default_workdir(config, before, name)
             check_place(workdir)
             if DRY_RUN.value:

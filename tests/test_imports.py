@@ -10,14 +10,14 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "jaxt2i"
 # Who may import which part of jaxt2i, itself always included. `config` (settings and their errors)
-# is below everything; sample, train and the other command lines are above everything.
+# and `places` (paths) are below everything; sample, train and the other command lines above it.
 MAY = {
     "nn": {"config"},
     "losses": {"config"},
-    "convert": set(),
-    "metrics": {"nn", "losses"},
-    "encoders": {"config", "nn", "losses", "convert"},
-    "data": {"config", "configs.common", "convert.unpickle"},
+    "convert": {"places"},
+    "metrics": {"nn", "losses", "places"},
+    "encoders": {"config", "nn", "losses", "convert", "places"},
+    "data": {"config", "configs.common", "convert.unpickle", "places"},
     "engine": {"config", "nn"},
     "systems": {
         "config",
@@ -29,23 +29,12 @@ MAY = {
         "data",
         "convert",
     },
-    "run": {"config", "configs.common", "engine", "data", "encoders", "metrics", "nn"},
-    "planning": {"config", "engine", "data", "run"},
+    "run": {"config", "configs.common", "engine", "data", "encoders", "metrics", "nn", "places"},
+    "planning": {"config", "engine", "data", "run", "places"},
     "verify": {"config", "nn", "losses", "encoders", "engine", "convert"},
     "evaluation": {
-        *(
-            "config",
-            "configs.common",
-            "nn",
-            "metrics",
-            "encoders",
-            "convert",
-            "data",
-            "engine",
-            "run",
-            "api",
-        ),
-        "recognise",
+        *("config", "configs.common", "nn", "metrics", "encoders", "convert", "data", "engine"),
+        *("run", "api", "recognise", "places"),
     },
 }
 FLAX_FREE = ("data",)

@@ -14,13 +14,14 @@ import json
 import pkgutil
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
+from etils import epath
 from flax.traverse_util import flatten_dict
 
-from jaxt2i import encoders, systems
+from jaxt2i import encoders, places, systems
+from jaxt2i.config import ConfigError
 from jaxt2i.convert import choice, files, rules, torch_files
 from jaxt2i.encoders import pretrained
 from jaxt2i.run import export as exporting
@@ -31,6 +32,7 @@ ERRORS = (
     torch_files.UnsafeFileError,
     torch_files.UnreadableFileError,
     pretrained.WeightsError,
+    ConfigError,
     OSError,
 )
 
@@ -90,7 +92,7 @@ def one(module: ModuleType, net: str, state: Mapping, config: Mapping | None) ->
     return Converted(variables, sizes, report, names)
 
 
-def write(folder: Path, done: Mapping[str, Converted], about: dict) -> None:
+def write(folder: epath.Path, done: Mapping[str, Converted], about: dict) -> None:
     """Writes the networks and what is known about them."""
     for net, made in done.items():
         pretrained.save_variables(folder / f"{net}.safetensors", made.variables)
@@ -107,7 +109,7 @@ def unused(done: Mapping[str, Converted], left: Sequence[str]) -> list[str]:
     return [*sorted(set.intersection(*each)), *left]
 
 
-def config_beside(source: Path) -> dict | None:
+def config_beside(source: epath.Path) -> dict | None:
     """Content of Hugging Face's config.json beside a file; None where there is none.
 
     Raises:
@@ -167,7 +169,7 @@ def refused(args: argparse.Namespace, done: Mapping[str, Converted]) -> str:
     return ""
 
 
-def export(workdir: Path, folder: Path, half: bool) -> int:
+def export(workdir: epath.Path, folder: epath.Path, half: bool) -> int:
     """Writes the newest weights of a run; returns the exit code."""
     from jaxt2i.run import open as runs
 
@@ -187,13 +189,13 @@ def arguments(argv: Sequence[str] | None, known: Mapping[str, ModuleType]) -> ar
     parser.add_argument(
         "--from",
         dest="source",
-        type=Path,
+        type=epath.Path,
         required=True,
         metavar="FILE",
         help="a PyTorch state dict: .safetensors, .npz, .pth, .pt, .bin; a TensorFlow checkpoint: "
         "model.ckpt; Keras' .h5; darknet's .weights; or a work directory",
     )
-    parser.add_argument("--to", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--to", type=epath.Path, required=True, metavar="DIR")
     parser.add_argument("--net", action="append", help="only this network; may be repeated")
     parser.add_argument("--prefix", default="", help="take only keys with this prefix, remove it")
     parser.add_argument(
@@ -204,6 +206,11 @@ def arguments(argv: Sequence[str] | None, known: Mapping[str, ModuleType]) -> ar
     )
     parser.add_argument("--half", action="store_true", help="of a work directory: store float16")
     args = parser.parse_args(argv)
+    try:
+        places.of(args.source, "--from")
+        places.check_writable(places.of(args.to, "--to"), "--to")
+    except ConfigError as error:
+        parser.error(str(error))
     if args.half and not args.source.is_dir():
         parser.error("--half is for a work directory behind --from; files keep their precision")
     if args.to.exists() and not args.to.is_dir():

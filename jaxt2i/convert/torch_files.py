@@ -20,6 +20,7 @@ import numpy as np
 from etils import epath
 from safetensors.numpy import load_file
 
+from jaxt2i import places
 from jaxt2i.convert import nature, stand_ins, unpickle
 from jaxt2i.convert.unpickle import UnreadableFileError, UnsafeFileError
 
@@ -106,7 +107,7 @@ def _content(path: epath.Path) -> Any:
     """What a file holds; of files whose name is wrong the content decides."""
     if path.suffix == ".safetensors" or nature.safetensors_size(path):
         try:
-            return load_file(path)
+            return load_file(places.here(path))
         except Exception as error:  # safetensors has an exception type outside any family
             raise UnreadableFileError(f"{path}: not safetensors ({error})") from error
     if path.suffix == ".npz" or _is_npz(path):

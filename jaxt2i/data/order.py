@@ -5,6 +5,8 @@ at most logarithmic time. So a resumed run needs the step number alone, and any 
 share one global order.
 """
 
+import bisect
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 
@@ -238,31 +240,69 @@ class Shards:
         return int(self.starts[order[file]]) + inside
 
 
+@dataclasses.dataclass(frozen=True)
+class Started:
+    """Where a mixture begins that follows another.
+
+    Attributes:
+      begin: position of the stream, a multiple of the batch.
+      bases: [parts], number of the first example of each.
+      seen: [lanes, parts], examples of each lane's stream of a part that came before.
+    """
+
+    begin: int
+    bases: np.ndarray
+    seen: np.ndarray
+
+
 class Lanes:
     """One or several collections of files, mixed by weight, for batches of one size.
 
     In every `BLOCK` positions of a lane each collection has its exact share, in random order.
     """
 
-    def __init__(self, parts: Sequence[Shards], weights: Sequence[float], batch: int, seed: int):
+    def __init__(
+        self,
+        parts: Sequence[Shards],
+        weights: Sequence[float],
+        batch: int,
+        seed: int,
+        started: Started | None = None,
+    ):
         """Args:
         parts: with the same number of lanes, which divides the batch.
         weights: one a part, all positive.
         batch: rows of the global batch.
         seed: of the mixture.
+        started: None: at position 0, examples numbered one part after the other.
         """
         self.parts, self.batch, self.seed = parts, batch, seed
         self.lanes = len(parts[0].lanes)
-        self.bases = np.concatenate([[0], np.cumsum([part.size for part in parts])])
-        self.size = int(self.bases[-1])
+        ends = np.cumsum([part.size for part in parts])
+        self.size = int(ends[-1])
+        self.started = started or Started(
+            0, np.concatenate([[0], ends[:-1]]), np.zeros((self.lanes, len(parts)), np.int64)
+        )
         self.slots = np.concatenate([[0], np.cumsum(apportioned(weights, BLOCK))])
 
     def __call__(self, position: int) -> int:
-        step, row = divmod(position, self.batch)
+        step, row = divmod(position - self.started.begin, self.batch)
         rows = self.batch // self.lanes
         lane, place = row // rows, step * rows + row % rows
         part, place = self._part(lane, place)
-        return int(self.bases[part]) + self.parts[part].at(lane, place)
+        place += int(self.started.seen[lane, part])
+        return int(self.started.bases[part]) + self.parts[part].at(lane, place)
+
+    def seen(self, position: int) -> np.ndarray:
+        """[lanes, parts], as `Started.seen`, before a position that is a multiple of the batch.
+
+        A block that has begun counts as a whole, since its order is not that of its parts: what
+        is left of it is not seen before the next epoch, and nothing is seen twice.
+        """
+        places = (position - self.started.begin) // self.batch * (self.batch // self.lanes)
+        if len(self.parts) == 1:
+            return self.started.seen + places
+        return self.started.seen + -(-places // BLOCK) * np.diff(self.slots)
 
     def _part(self, lane: int, place: int) -> tuple[int, int]:
         if len(self.parts) == 1:
@@ -272,6 +312,20 @@ class Lanes:
         part = int(np.searchsorted(self.slots, slot, side="right")) - 1
         share = int(self.slots[part + 1] - self.slots[part])
         return part, block * share + slot - int(self.slots[part])
+
+
+class Staged:
+    """Mixtures that followed each other, each from its own position on."""
+
+    def __init__(self, stages: Sequence[Lanes]):
+        """Args:
+        stages: the earliest first, the first from position 0 on.
+        """
+        self.stages, self.size = stages, stages[-1].size
+        self._begins = [stage.started.begin for stage in stages]
+
+    def __call__(self, position: int) -> int:
+        return self.stages[bisect.bisect_right(self._begins, position) - 1](position)
 
 
 def apportioned(weights: Sequence[float], total: int) -> np.ndarray:

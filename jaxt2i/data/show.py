@@ -1,11 +1,12 @@
 """One picture of many examples: captions, boxes, masks and classes of pixels, for a person."""
 
 import dataclasses
+import io
 import math
 import textwrap
-from pathlib import Path
 
 import numpy as np
+from etils import epath
 
 from jaxt2i.data import fonts
 
@@ -37,7 +38,7 @@ class Tile:
     subject: tuple[float, float, float, float] | None = None
 
 
-def draw(tiles: list[Tile], file: str | Path, *, beside: bool = False) -> None:
+def draw(tiles: list[Tile], file: epath.PathLike, *, beside: bool = False) -> None:
     """Writes the examples as one PNG.
 
     Args:
@@ -66,7 +67,9 @@ def draw(tiles: list[Tile], file: str | Path, *, beside: bool = False) -> None:
         if "segmentation" in tile.example:
             _classes(axes[row, (column + 1) * across - 1], tile)
     FigureCanvasAgg(figure)
-    figure.savefig(file)
+    out, file = io.BytesIO(), epath.Path(file)
+    figure.savefig(out, format=file.suffix[1:] or "png")
+    file.write_bytes(out.getvalue())
 
 
 def _with_letters(tiles: list[Tile]) -> tuple[list[Tile], list[str]]:

@@ -25,6 +25,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from etils import epath
 
 from jaxt2i.config import ConfigError, nearest
 from jaxt2i.encoders import clip, dino, pretrained, xlm_r
@@ -97,7 +98,7 @@ DAMSM_SIZES = dict.fromkeys(("text_vocab", "embed", "width"), 1)
 
 def mini(settings: Settings) -> Perception:
     """The small CLIP made by configs/clip.py:embedded; its card says how, and how good it is."""
-    folder, dtype = Path(settings.clip_weights or MINI), settings.dtype
+    folder, dtype = epath.Path(settings.clip_weights or MINI), settings.dtype
     card = pretrained.read_card(folder / "card.json", ("tokens", "resolution"), MINI_SIZES)
     size = card["model"]
     found = card.get("scores", {}) if isinstance(card.get("scores"), dict) else {}
@@ -229,7 +230,7 @@ def half(settings: Settings, net: str, usual: str) -> str:
     """
     if not settings.clip_weights:
         return usual
-    folder = Path(settings.clip_weights).expanduser() / net
+    folder = epath.Path(settings.clip_weights).expanduser() / net
     if not folder.is_dir():
         raise pretrained.WeightsError(
             f"config.model.clip_weights (or text_weights)={settings.clip_weights!r}: there is no "
@@ -311,7 +312,7 @@ def with_dino(base: Perception, settings: Settings) -> Perception:
 
 def damsm(settings: Settings) -> Perception:
     """AttnGAN's text encoder alone: sentences of 256 numbers, and no image tower of its own."""
-    card = Path(settings.clip_weights or ".") / "card.json"
+    card = epath.Path(settings.clip_weights or ".") / "card.json"
     sizes = {"vocab": settings.vocab or DamsmText.vocab}
     if settings.clip_weights and card.is_file():  # a run of configs/damsm.py, of sizes of its own
         model = pretrained.read_card(card, (), DAMSM_SIZES)["model"]

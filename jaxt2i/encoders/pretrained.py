@@ -16,8 +16,11 @@ import jax
 import numpy as np
 from etils import epath
 from flax.traverse_util import flatten_dict, unflatten_dict
+from safetensors.numpy import load as from_bytes
 from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save as to_bytes
 
+from jaxt2i import places
 from jaxt2i.config import alike
 from jaxt2i.convert import files, rules, torch_files
 from jaxt2i.encoders import (
@@ -192,6 +195,9 @@ def save_variables(
         x = np.asarray(value)
         keep = dtype is None or not jax.numpy.issubdtype(x.dtype, np.floating)
         flat[name] = np.ascontiguousarray(x if keep else x.astype(dtype)).reshape(x.shape)
+    if places.scheme_of(path):
+        path.write_bytes(to_bytes(flat, metadata=about))
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(path.name + ".unfinished")
     save_file(flat, unfinished, metadata=about)
@@ -205,7 +211,8 @@ def load_variables(path: epath.PathLike) -> dict:
       WeightsError: where the file is absent or damaged.
     """
     try:
-        flat = load_file(path)
+        stored = places.scheme_of(path)
+        flat = from_bytes(epath.Path(path).read_bytes()) if stored else load_file(path)
     except Exception as error:  # safetensors has an exception type of its own, outside any family
         raise WeightsError(f"{path}: cannot be read as safetensors ({error})") from error
     return unflatten_dict({k: torch_files.widen(x) for k, x in flat.items()}, sep="/")
@@ -325,7 +332,7 @@ def read_card(file: epath.PathLike, needed: Sequence[str], sizes: Mapping[str, A
 def _in_folder(folder: epath.Path) -> epath.Path:
     if (folder / "convert.json").is_file():
         return folder
-    files = [file for pattern in WEIGHT_FILES for file in sorted(folder.glob(pattern))]
+    files = [file for pattern in WEIGHT_FILES for file in places.matching(folder, pattern)]
     if not files:
         raise WeightsError(f"{folder}: holds none of {', '.join(WEIGHT_FILES)}")
     return files[0]

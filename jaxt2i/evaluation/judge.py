@@ -324,6 +324,7 @@ def judge(args: argparse.Namespace) -> report.Result:
     fake, chosen, facts = judged_pictures(args, subject, data, plans, labels)
     reader = Reader(args.weights, args.batch)
     result = report.Result(subject.name, subject.step, [], plans[0].protocol, facts=facts)
+    result.notes += getattr(data.source, "notes", []) if data else []
     references = References(args, subject, data, reader)
     check_reference(args, plans)
     seen = see(args, subject, fake, plans, reader, result)

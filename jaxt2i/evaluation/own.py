@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -47,7 +46,7 @@ def by_independent(case: Any) -> Sequence[Score]:
             "independent holds pictures against the real ones of their captions: leave "
             f"--captions {args.captions} out"
         )
-    own = opened(Path(place), precise=True)
+    own = opened(place, precise=True)
     by = independent.of_run(own.run, own.state, own.frozen, place)
     weights = {**of.frozen, **of.state.params}
     independent.check_apart(own.state.params["image"], weights, place, case.subject.name)

@@ -4,11 +4,11 @@ import dataclasses
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 
 from jaxt2i.data import images
 from jaxt2i.data.sources import files
@@ -67,7 +67,7 @@ class Compared:
     given: Statistics | None = None
     seen: Seen | None = None
     moments: stats.Gaussian | None = None
-    file: Path | None = None
+    file: epath.Path | None = None
     digest: str = ""
 
     @property
@@ -76,7 +76,7 @@ class Compared:
         return self.given.gaussian if self.given else self.moments
 
 
-def of_file(file: Path, protocol: Protocol, metrics: Sequence[str]) -> Statistics:
+def of_file(file: epath.Path, protocol: Protocol, metrics: Sequence[str]) -> Statistics:
     """Statistics of a file, for the metrics that a protocol measures by moments.
 
     Args:
@@ -123,7 +123,7 @@ def of_file(file: Path, protocol: Protocol, metrics: Sequence[str]) -> Statistic
     return Statistics(found.gaussian, file.name, says, said if len(said) == len(fields) else {})
 
 
-def note_of(file: Path, says: str) -> list[str]:
+def note_of(file: epath.Path, says: str) -> list[str]:
     """What to know about a score that was made with statistics that do not say all."""
     if not says:
         return []
@@ -170,8 +170,8 @@ def content_of(source: Any, data: Mapping[str, Any], numbers: Sequence[int]) -> 
 
 
 def cached(
-    real: sets.Set, look: Look, reader: Reader, cache: Path | None
-) -> tuple[Path | None, str, stats.Gaussian | None]:
+    real: sets.Set, look: Look, reader: Reader, cache: epath.Path | None
+) -> tuple[epath.Path | None, str, stats.Gaussian | None]:
     """Where moments of a reference are kept, their digest, and those that are there already.
 
     The digest is of the pictures, of how they are fed, and of the network's weights. A file that
@@ -180,7 +180,7 @@ def cached(
     if cache is None:
         return None, "", None
     digest = stats.fingerprint([real.digest, str(look), reader.weights_digest(look.network)])
-    name = stats.file_name(Path(real.name).name, "real", look.input, look.network, digest)
+    name = stats.file_name(epath.Path(real.name).name, "real", look.input, look.network, digest)
     file = cache / name
     if not file.is_file():
         return file, digest, None
@@ -192,7 +192,7 @@ def cached(
         return file, digest, None
 
 
-def keep(file: Path, of: stats.Gaussian, measured: Protocol, digest: str) -> None:
+def keep(file: epath.Path, of: stats.Gaussian, measured: Protocol, digest: str) -> None:
     """Keeps moments of a reference for the next time."""
     stats.save(file, of, protocol=settings(measured), digest=digest)
 

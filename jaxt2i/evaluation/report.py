@@ -7,11 +7,12 @@ import io
 import json
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from etils import epath
 
+from jaxt2i import places
 from jaxt2i.evaluation import bars
 from jaxt2i.metrics import published
 from jaxt2i.metrics.protocols import PARTS, Protocol, settings
@@ -175,7 +176,7 @@ def show(result: Result) -> None:
         console.print(f"note: {note}")
 
 
-def write(out: Path, stem: str, result: Result) -> list[Path]:
+def write(out: epath.Path, stem: str, result: Result) -> list[epath.Path]:
     """Writes everything about a result to a folder.
 
     Args:
@@ -206,20 +207,20 @@ def write(out: Path, stem: str, result: Result) -> list[Path]:
     return files
 
 
-def write_json(file: Path, result: Result) -> None:
+def write_json(file: epath.Path, result: Result) -> None:
     """Writes everything but the pictures."""
-    file.parent.mkdir(parents=True, exist_ok=True)
+    places.make_folder(file.parent)
     file.write_text(json.dumps(result.as_dict(), indent=1, default=float) + "\n")
 
 
-def history(folder: Path) -> list[dict[str, Any]]:
+def history(folder: epath.Path) -> list[dict[str, Any]]:
     """{"step", "intervals": {metric: [low, high]}, metric: value} of a run's evaluations, by step.
 
     Raises:
       MetricError: for a file that is none of ours.
     """
     out = []
-    for file in sorted(folder.glob("step_*.json")):
+    for file in places.matching(folder, "step_*.json"):
         try:
             found = json.loads(file.read_text())
             line = {"step": found["step"]}
@@ -239,7 +240,7 @@ def named(found: Mapping[str, Any], score: Mapping[str, Any]) -> str:
     return score["metric"] if own == first else f"{score['metric']} ({own})"
 
 
-def write_curves(file: Path, lines: Sequence[Mapping[str, Any]]) -> None:
+def write_curves(file: epath.Path, lines: Sequence[Mapping[str, Any]]) -> None:
     """Draws every score over the steps of training, and what other examples may have made it."""
     metrics = (name for line in lines for name in line if name not in ("step", "intervals"))
     panels = [
@@ -297,7 +298,7 @@ def figure_tag(pixels: np.ndarray, caption: str) -> str:
     return f"<figure>{inside}</figure>"
 
 
-def write_html(file: Path, result: Result, curves: Path | None = None) -> None:
+def write_html(file: epath.Path, result: Result, curves: epath.Path | None = None) -> None:
     """Writes one page that holds everything, and nothing from elsewhere.
 
     Args:
@@ -353,5 +354,5 @@ def write_html(file: Path, result: Result, curves: Path | None = None) -> None:
         f"<pre>{html.escape(json.dumps(every, indent=1, default=str))}</pre>",
     ]
     head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>'
-    file.parent.mkdir(parents=True, exist_ok=True)
+    places.make_folder(file.parent)
     file.write_text(f"<!doctype html><html><head>{head}</head><body>{''.join(parts)}</body></html>")

@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxt2i import api
+from jaxt2i import api, places
 from jaxt2i.data import images
 from jaxt2i.data.conditions import Row
 from jaxt2i.data.order import mix, permuted
@@ -136,7 +136,7 @@ def of_folder(
     Raises:
       DataError: when there is no image.
     """
-    root = Path(path)
+    root = places.here(path)
     if not root.is_dir():
         raise DataError(f"{path} is no folder of images")
     skipped, met = Skips(), Skips()

@@ -3,16 +3,17 @@
 import collections
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from etils import epath
 
 from jaxt2i import api
 from jaxt2i.data.order import mix, permuted
 from jaxt2i.data.readable import readable
 from jaxt2i.evaluation import corpora, reference, sets
 from jaxt2i.metrics.score import MetricError
+from jaxt2i.places import of as place_of
 from jaxt2i.run import log, moved, settings
 
 # The word for a run's held-out pictures, and what may stand behind a run: RUN@STEP.
@@ -70,12 +71,12 @@ class Wanted:
     choice: str = "distinct"
 
 
-def split_place(place: str) -> tuple[Path, str]:
+def split_place(place: str) -> tuple[epath.Path, str]:
     """(folder, step) of RUN@STEP; a folder whose name has an @ is itself."""
-    if AT in place and not Path(place).exists():
+    if AT in place and not place_of(place).exists():
         folder, _, step = place.rpartition(AT)
-        return Path(folder), step
-    return Path(place), "newest"
+        return place_of(folder), step
+    return place_of(place), "newest"
 
 
 def is_run(place: str) -> bool:
@@ -120,7 +121,7 @@ def folder(place: str, resolution: int) -> sets.Set:
     Raises:
       MetricError: where there is no such folder, or none of its pictures has a caption.
     """
-    if not Path(place).is_dir():
+    if not place_of(place).is_dir():
         raise MetricError(
             f"{place}: no such run or folder; give a training run (or RUN{AT}STEP), a folder of "
             f"pictures with captions, or {REAL!r} for the held-out pictures of a run among them"

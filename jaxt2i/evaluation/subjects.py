@@ -4,22 +4,22 @@ import argparse
 import dataclasses
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from jaxt2i import api
+from jaxt2i import api, places
 from jaxt2i.encoders.damsm import DamsmImage
 from jaxt2i.engine import state as states
 from jaxt2i.evaluation import sets
 from jaxt2i.evaluation.reading import Reader, together
 from jaxt2i.metrics import protocols
 from jaxt2i.metrics.score import MetricError
-from jaxt2i.run import checkpoint, facts, files, folder, restore, settings
+from jaxt2i.run import checkpoint, facts, folder, restore, settings
 from jaxt2i.run import open as runs
 
 
@@ -59,14 +59,14 @@ class Subject:
     pictures: sets.Set | None
 
     @property
-    def out(self) -> Path:
+    def out(self) -> epath.Path:
         """Where a report goes, unless it is said."""
         return out_of(self.name, self.step)
 
 
-def out_of(name: str, step: int | None) -> Path:
+def out_of(name: str, step: int | None) -> epath.Path:
     """A folder in a run, or beside what else is judged."""
-    place = Path(name)
+    place = epath.Path(name)
     if step is not None:
         return place / "evaluation"
     return place.with_name(f"{place.name}-evaluation")
@@ -75,12 +75,17 @@ def out_of(name: str, step: int | None) -> Path:
 # --- Runs and converted weights ----------------------------------------------------------------
 
 
-def open_with(config: ConfigDict, known: facts.Facts, words: int = 0) -> runs.Run:
+def open_with(
+    config: ConfigDict,
+    known: facts.Facts,
+    words: int = 0,
+    workdir: epath.Path | None = None,
+) -> runs.Run:
     """Opens a configuration; where captions are words, they are cut to so many (0: as trained)."""
-    run = runs.open_run(config, known)
+    run = runs.open_run(config, known, workdir)
     if words and run.tokenizer.kind == "words" and run.tokenizer.length != words:
         config.data.tokens = words
-        run = runs.open_run(config, known)
+        run = runs.open_run(config, known, workdir)
     return run
 
 
@@ -96,7 +101,7 @@ def cap_of(tokenizer: Any) -> str:
 
 
 def opened(
-    workdir: Path, which: str = "newest", *, words: int = 0, precise: bool = False
+    workdir: epath.PathLike, which: str = "newest", *, words: int = 0, precise: bool = False
 ) -> Opened:
     """Opens a run; processes that see different checkpoints look again until they agree.
 
@@ -106,23 +111,20 @@ def opened(
       words: see `open_with`.
       precise: its networks judge others: activations in float32, whatever it was trained in.
     """
-    workdir = files.local(workdir, "the run")
+    workdir = places.of(workdir, "the run")
     config = settings.read_config(workdir)
     if precise:
         config.precision = config.perception_precision = "float32"
-    run = open_with(config, facts.read(workdir), words)
+    run = open_with(config, facts.read(workdir), words, workdir)
     while True:
         state, frozen, step = restore.from_run(run, workdir, api.here(), which)
         if len(np.unique(together(np.array([step])))) == 1:
             return Opened(run, state, frozen, step)
 
 
-def newest(workdir: Path) -> int | None:
+def newest(workdir: epath.Path) -> int | None:
     """The step of the newest checkpoint; None: there is none yet."""
-    folder_of = workdir / checkpoint.FOLDER
-    there = folder_of.is_dir()
-    steps = [int(p.name) for p in folder_of.iterdir() if p.name.isdigit()] if there else []
-    found = max(steps, default=-1)
+    found = max(checkpoint.steps_in(workdir), default=-1)
     if jax.process_count() > 1:
         # The first process says what there is: others may look a moment later.
         found = int(multihost_utils.broadcast_one_to_all(np.int32(found)))
@@ -174,7 +176,7 @@ def subject_of(args: argparse.Namespace, protocol: protocols.Protocol) -> Subjec
     return Subject(str(place), of.step, of, system, None)
 
 
-def drawn_by(place: Path) -> dict[str, Any]:
+def drawn_by(place: epath.Path) -> dict[str, Any]:
     """What `sample` left in a folder about how its pictures were drawn, as far as a record has it.
 
     A folder of anybody's says nothing.
@@ -199,7 +201,7 @@ def lend_damsm(args: argparse.Namespace, reader: Reader, own: Opened | None = No
     """
     place = args.weights.get("damsm")
     if place is not None:
-        own = opened(Path(place), precise=True)
+        own = opened(place, precise=True)
         if not isinstance(own.run.method.nets.get("image"), DamsmImage):
             raise MetricError(
                 f"--weights damsm={place}: a run of {own.run.config.method} has no DAMSM; give one "
@@ -229,5 +231,5 @@ def lend_damsm(args: argparse.Namespace, reader: Reader, own: Opened | None = No
 def provenance(config: ConfigDict) -> str:
     """`CONVERTED` where a run's encoders are published ones that were converted, else "trained"."""
     places = str(config.get("init_from", "") or "").split(",")
-    found = any((Path(p.rpartition("=")[2]) / "convert.json").is_file() for p in places if p)
+    found = any((epath.Path(p.rpartition("=")[2]) / "convert.json").is_file() for p in places if p)
     return protocols.CONVERTED if found else "trained here"

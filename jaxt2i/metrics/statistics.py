@@ -8,6 +8,7 @@ of float32 pairs that goes through `jit`, and becomes `Moments` at the end.
 import dataclasses
 import functools
 import hashlib
+import io
 import json
 import os
 import re
@@ -15,14 +16,15 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 from jax.experimental import multihost_utils
 
+from jaxt2i import places
 from jaxt2i.metrics.score import CountError, FeatureError, StatisticsError, check_features
 
 # Rows that are in memory as float64 at once.
@@ -310,7 +312,11 @@ def file_name(dataset: str, split: str, preprocessing: str, network: str, digest
 
 
 def save(
-    path: str | Path, of: Gaussian, *, protocol: Mapping[str, Any] | None = None, digest: str = ""
+    path: epath.PathLike,
+    of: Gaussian,
+    *,
+    protocol: Mapping[str, Any] | None = None,
+    digest: str = "",
 ) -> None:
     """Writes statistics, in one step, so that pytorch-fid and clean-fid can read them too.
 
@@ -320,8 +326,8 @@ def save(
       protocol: plain values: network, preprocessing, data set, split.
       digest: of the images.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = epath.Path(path)
+    places.make_folder(path.parent)
     content = {
         "mu": of.mean,
         "sigma": of.covariance,
@@ -329,13 +335,18 @@ def save(
         "protocol": np.array(json.dumps(dict(protocol or {}), sort_keys=True)),
         "hash": np.array(digest),
     }
+    if places.scheme_of(path):
+        out = io.BytesIO()
+        np.savez(out, **content)
+        path.write_bytes(out.getvalue())
+        return
     with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
         np.savez(file, **content)
     os.chmod(file.name, 0o644)
     os.replace(file.name, path)
 
 
-def load(path: str | Path, *, spatial: bool = False, digest: str = "") -> Reference:
+def load(path: epath.PathLike, *, spatial: bool = False, digest: str = "") -> Reference:
     """Reads statistics of `save`, or of pytorch-fid, TTUR, DM-GAN, DF-GAN, clean-fid and ADM.
 
     Args:
@@ -386,14 +397,17 @@ def load(path: str | Path, *, spatial: bool = False, digest: str = "") -> Refere
     return Reference(Gaussian(mean, table, count if count > 0 else None), protocol, own)
 
 
-def _arrays(path: str | Path, names: tuple[str, ...]) -> tuple[dict[str, np.ndarray], list[str]]:
+def _arrays(
+    path: epath.PathLike, names: tuple[str, ...]
+) -> tuple[dict[str, np.ndarray], list[str]]:
     """(arrays of a file under some of the names, all its names).
 
     Raises:
       StatisticsError: where it is missing, or no .npz.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        content = epath.Path(path).open("rb")
+        with content as stream, np.load(stream, allow_pickle=False) as file:
             return {key: file[key] for key in names if key in file}, sorted(file)
     except FileNotFoundError as error:
         raise StatisticsError(f"{path}: no such file; compute the reference first") from error

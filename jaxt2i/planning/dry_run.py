@@ -5,7 +5,6 @@ python -m jaxt2i.train --config FILE[:preset] --dry-run
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import jax
 from etils import epath
@@ -16,7 +15,7 @@ from jaxt2i.data.sources import SOURCES, files
 from jaxt2i.engine.method import ConfigError
 from jaxt2i.planning import compiled, fit
 from jaxt2i.planning.compiled import Plan
-from jaxt2i.run import chips, hlo, log, profile, settings
+from jaxt2i.run import checkpoint, chips, hlo, log, profile, settings
 from jaxt2i.run import open as runs
 from jaxt2i.run.chips import GIB
 
@@ -25,7 +24,7 @@ HELD = (*compiled.HELD, "frozen", "batch")
 THERE = "which is there"
 
 
-def dry_run(config: ConfigDict, preset: ConfigDict, workdir: Path) -> str:
+def dry_run(config: ConfigDict, preset: ConfigDict, workdir: epath.Path) -> str:
     """Everything that is known of a run before its step is compiled.
 
     Data that is there is opened, as the run would; data and weights that are not are said to be
@@ -73,10 +72,9 @@ def setting_lines(config: ConfigDict, preset: ConfigDict) -> list[str]:
     ]
 
 
-def workdir_line(workdir: Path) -> str:
+def workdir_line(workdir: epath.Path) -> str:
     """Where the run would be written, and whether it would continue another."""
-    kept = epath.Path(workdir) / "checkpoints"
-    steps = [int(p.name) for p in kept.iterdir() if p.name.isdigit()] if kept.is_dir() else []
+    steps = checkpoint.steps_in(workdir)
     begun = f", which holds step {max(steps)}: the run would continue it" if steps else ""
     return f"{workdir}{begun}"
 

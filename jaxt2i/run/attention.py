@@ -1,10 +1,10 @@
 """Where each word of a caption is looked for, as pictures."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from etils import epath
 from PIL import Image
 
 from jaxt2i.run import log
@@ -29,7 +29,7 @@ def highlights(image: np.ndarray, maps: np.ndarray) -> np.ndarray:
     return np.stack(out).astype(np.uint8)
 
 
-def sheet(file: Path, tokenizer: Any, prompt: str, image: np.ndarray, maps: Sequence) -> None:
+def sheet(file: epath.Path, tokenizer: Any, prompt: str, image: np.ndarray, maps: Sequence) -> None:
     """Writes the picture, and beside it where each word is looked for, one row a stage.
 
     Args:

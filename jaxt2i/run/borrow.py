@@ -2,14 +2,16 @@
 
 import re
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
+from etils import epath
+
+from jaxt2i import places
 from jaxt2i.config import ConfigError, nearest
 from jaxt2i.encoders import pretrained
 from jaxt2i.engine.method import Method
 from jaxt2i.engine.state import State
-from jaxt2i.run import checkpoint, files, log, settings
+from jaxt2i.run import checkpoint, log, settings
 
 EVERY = ""  # stands for every network that is not named
 
@@ -39,11 +41,10 @@ def at_step(folder: str) -> tuple[str, int | None]:
     Raises:
       ConfigError: for a step that is not there.
     """
-    files.local(folder, "config.init_from")
     place, _, which = folder.rpartition("@")
-    if not place or Path(folder).exists():
+    if not place or places.of(folder, "config.init_from").exists():
         return folder, None
-    score = settings.read_config(Path(place)).get("best_by", "")
+    score = settings.read_config(places.of(place, "config.init_from")).get("best_by", "")
     return place, checkpoint.chosen(place, which, score)
 
 
@@ -59,12 +60,13 @@ def earlier(folder: str) -> tuple[dict, str]:
       ConfigError: when there is nothing to start from.
     """
     folder, which = at_step(folder)
-    files = sorted(Path(folder).glob("*.safetensors"))
+    place = places.of(folder, "config.init_from")
+    files = places.matching(place, "*.safetensors")
     if files:
         out, where = {"params": {}, "extra": {}}, folder
     else:
-        out, where = checkpoint.latest(folder, which)
-        files = sorted((Path(folder) / settings.INHERITED).glob("*.safetensors"))
+        out, where = checkpoint.latest(place, which)
+        files = places.matching(place / settings.INHERITED, "*.safetensors")
     for file in files:
         variables = pretrained.load_variables(file)
         out["params"].setdefault(file.stem, variables.pop("params"))
@@ -95,7 +97,7 @@ def borrowed(config: Any, net: str, method: Method) -> dict:
     Raises:
       ConfigError: where there is none, or one of other sizes.
     """
-    kept = Path(config.get("inherited") or "") / f"{net}.safetensors"
+    kept = epath.Path(config.get("inherited") or "") / f"{net}.safetensors"
     if config.get("inherited") and kept.exists():
         return pretrained.load_variables(kept)
     by_net = folders(config.init_from)

@@ -24,7 +24,7 @@ def home() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "jaxt2i" / "xla"
 
 
-def use(folder: Path) -> None:
+def use(folder: os.PathLike) -> None:
     """Keeps compiled programs in a folder, where the environment does not name another."""
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         jax.config.update("jax_compilation_cache_dir", str(folder))

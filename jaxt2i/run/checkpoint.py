@@ -8,14 +8,15 @@ import dataclasses
 import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 
+from jaxt2i import places
 from jaxt2i.config import ConfigError
 from jaxt2i.engine.method import Method, Tree, cast
 from jaxt2i.engine.state import State
@@ -25,6 +26,8 @@ from jaxt2i.run.files import json_lines
 FOLDER = "checkpoints"
 # File of a work directory with {score: "higher" | "lower"}.
 SCORES = "scores.json"
+# By what a checkpoint in a store is known to be whole: no folder appears there in one step.
+COMMITTED = "commit_success.txt"
 
 
 def as_bits(x: jax.Array) -> jax.Array:
@@ -52,10 +55,15 @@ def named(tree: Tree) -> dict[str, Any]:
     return {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
-def exist(workdir: str | Path) -> bool:
-    """Whether a work directory has a checkpoint, of whatever worth."""
-    folder = Path(workdir) / FOLDER
-    return folder.is_dir() and any(path.name.isdigit() for path in folder.iterdir())
+def steps_in(workdir: epath.PathLike) -> list[int]:
+    """The steps of a work directory's checkpoints, of whatever worth, in order."""
+    found = places.matching(epath.Path(workdir) / FOLDER, "[0-9]*")
+    parted = bool(places.scheme_of(workdir))
+    return sorted(
+        int(path.name)
+        for path in found
+        if path.name.isdigit() and (not parted or (path / COMMITTED).exists())
+    )
 
 
 def handlers() -> dict[str, Any]:
@@ -95,8 +103,8 @@ class Checkpoints:
       kept: which of them stay.
     """
 
-    def __init__(self, workdir: str | Path, kept: Kept | None = None):
-        self.folder = Path(workdir).resolve() / FOLDER
+    def __init__(self, workdir: epath.PathLike, kept: Kept | None = None):
+        self.folder = places.absolute(workdir) / FOLDER
         self._manager = ocp.CheckpointManager(
             self.folder,
             item_handlers=handlers(),
@@ -266,7 +274,7 @@ class Transfer:
         return "\n".join([*lines, f"  ... and {hidden} more"] if hidden else lines)
 
 
-def chosen(workdir: str | Path, which: str, score: str = "") -> int | None:
+def chosen(workdir: epath.PathLike, which: str, score: str = "") -> int | None:
     """The step that a person means.
 
     Args:
@@ -282,13 +290,10 @@ def chosen(workdir: str | Path, which: str, score: str = "") -> int | None:
     """
     if which in ("", "newest"):
         return None
-    folder = Path(workdir) / FOLDER
-    steps = (
-        sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit()) if folder.is_dir() else []
-    )
+    folder, steps = epath.Path(workdir) / FOLDER, steps_in(workdir)
     listed = ", ".join(map(str, steps)) or "none"
     if which == "best":
-        path = Path(workdir) / SCORES
+        path = epath.Path(workdir) / SCORES
         better = json.loads(path.read_text()) if path.is_file() else {}
         found = best_of(history(workdir), steps, *by_score(better, score))
         if found is None:
@@ -319,9 +324,9 @@ def by_score(better: Mapping[str, str], score: str = "") -> tuple[str, bool]:
     return name, better.get(name) == "higher"
 
 
-def history(workdir: str | Path) -> list[dict[str, Any]]:
+def history(workdir: epath.PathLike) -> list[dict[str, Any]]:
     """The lines of a run's metrics.jsonl."""
-    return json_lines(Path(workdir) / "metrics.jsonl")
+    return json_lines(epath.Path(workdir) / "metrics.jsonl")
 
 
 def best_of(
@@ -343,7 +348,7 @@ def best_of(
     return (max if higher else min)(found, key=found.get) if found else None
 
 
-def latest(folder: str | Path, step: int | None = None) -> tuple[dict[str, Tree], str]:
+def latest(folder: epath.PathLike, step: int | None = None) -> tuple[dict[str, Tree], str]:
     """The newest readable checkpoint of a work directory as host arrays.
 
     Args:
@@ -357,10 +362,10 @@ def latest(folder: str | Path, step: int | None = None) -> tuple[dict[str, Tree]
     Raises:
       ConfigError: when there is nothing to start from.
     """
-    folder = Path(folder)
+    folder = epath.Path(folder)
     root = folder if folder.name == FOLDER else folder / FOLDER
     if root.is_dir():
-        with ocp.CheckpointManager(root.resolve(), item_handlers=handlers()) as manager:
+        with ocp.CheckpointManager(places.absolute(root), item_handlers=handlers()) as manager:
             for found in sorted(manager.all_steps(), reverse=True):
                 if step not in (None, found):
                     continue

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from etils import epath
 
-from jaxt2i.run.files import write_whole
+from jaxt2i.places import write_whole
 
 ACROSS = 3  # panels beside each other
 

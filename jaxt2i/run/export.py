@@ -1,18 +1,19 @@
 """The newest weights of a run as files of their own, with a card that says how they were made."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from etils import epath
 
+from jaxt2i import places
 from jaxt2i.encoders import pretrained
 from jaxt2i.run import checkpoint, settings
 from jaxt2i.run.files import json_lines
 
 
 def export(
-    workdir: Path, folder: Path, half: bool = False, step: int | None = None
+    workdir: epath.Path, folder: epath.Path, half: bool = False, step: int | None = None
 ) -> dict[str, Any]:
     """Writes the networks of a run's checkpoint as NET.safetensors with a card.json.
 
@@ -36,7 +37,7 @@ def export(
         pretrained.save_variables(
             folder / f"{net}.safetensors", variables, np.float16 if half else None
         )
-    for file in sorted((workdir / settings.INHERITED).glob("*.safetensors")):
+    for file in places.matching(workdir / settings.INHERITED, "*.safetensors"):
         variables = pretrained.load_variables(file)
         pretrained.save_variables(folder / file.name, variables, np.float16 if half else None)
     lines = json_lines(workdir / "metrics.jsonl")
@@ -44,8 +45,8 @@ def export(
     card = {
         "command": (workdir / "command.txt").read_text().strip(),
         "seed": config.seed,
-        "step": int(Path(where).name),
-        "images": int(Path(where).name) * config.batch_size,
+        "step": int(epath.Path(where).name),
+        "images": int(epath.Path(where).name) * config.batch_size,
         "scores": {k: v for k, v in scores[-1].items() if k.startswith("score/")},
         "tokens": config.data.tokens,
         "resolution": config.data.resolution,

@@ -2,13 +2,13 @@
 
 import dataclasses
 import json
-import shutil
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
+from etils import epath
 
+from jaxt2i import places
 from jaxt2i.config import ConfigError
 from jaxt2i.data import schema
 
@@ -29,7 +29,7 @@ class Facts:
     names: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     counts: Mapping[str, int | None] = dataclasses.field(default_factory=dict)
     statistics: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    tokenizer: Path | None = None
+    tokenizer: epath.Path | None = None
 
 
 def of(sources: Mapping[str, Any]) -> Facts:
@@ -41,7 +41,7 @@ def of(sources: Mapping[str, Any]) -> Facts:
     return Facts(names, counts, dict(getattr(first, "statistics", {})))
 
 
-def read(workdir: Path) -> Facts:
+def read(workdir: epath.Path) -> Facts:
     """The facts of a work directory; empty where an older version left none.
 
     Raises:
@@ -62,7 +62,7 @@ def read(workdir: Path) -> Facts:
         ) from None
 
 
-def write(workdir: Path, facts: Facts, tokenizer: str) -> None:
+def write(workdir: epath.Path, facts: Facts, tokenizer: str) -> None:
     """Keeps facts, and the files of a tokenizer that lies outside the package.
 
     Args:
@@ -72,13 +72,10 @@ def write(workdir: Path, facts: Facts, tokenizer: str) -> None:
     """
     if jax.process_index():
         return
-    own, name = Path(tokenizer), ""
+    own, name = epath.Path(tokenizer), ""
     if own.exists():
         name, target = own.name, workdir / TOKENIZER / own.name
         if not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            (shutil.copytree if own.is_dir() else shutil.copyfile)(own, target)
+            places.copy(own, target)
     content = dataclasses.asdict(facts) | {"tokenizer": name}
-    partial = workdir / f"{FILE}.part"
-    partial.write_text(json.dumps(content, indent=1) + "\n")
-    partial.replace(workdir / FILE)
+    places.write_whole(workdir / FILE, json.dumps(content, indent=1) + "\n")

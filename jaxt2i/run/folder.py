@@ -6,10 +6,13 @@ what all have in common.
 """
 
 import collections
+import contextlib
 import hashlib
+import io
 import itertools
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,7 +20,9 @@ from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 
+from jaxt2i import places
 from jaxt2i.config import ConfigError
 from jaxt2i.data import show
 from jaxt2i.data.conditions import Row
@@ -25,8 +30,8 @@ from jaxt2i.data.rows import FILES
 from jaxt2i.data.schema import FIELDS
 from jaxt2i.engine.draw import PICTURES
 from jaxt2i.engine.method import Tree
-from jaxt2i.run import attention, files, log
-from jaxt2i.run.files import write_whole
+from jaxt2i.run import attention, log
+from jaxt2i.run.files import Lines, text_lines, write_lines
 
 METADATA, ABOUT, GRID_FILE, LAYOUTS = "metadata.jsonl", "drawn.json", "grid.png", "layouts.png"
 # Pictures that the grid shows, and pictures that may wait to be written.
@@ -72,9 +77,9 @@ class Folder:
         continued.
     """
 
-    def __init__(self, path: Path, about: dict[str, Any]):
+    def __init__(self, path: epath.PathLike, about: dict[str, Any]):
         # As it will be read again.
-        self.path = files.local(path, "--out")
+        self.path = places.of(path, "--out")
         self.about = json.loads(json.dumps(about, default=str))
         self.done: frozenset[int] = frozenset()
 
@@ -89,7 +94,8 @@ class Folder:
         """
         if self.path.exists() and not self.path.is_dir():
             raise ConfigError(f"--out {self.path}: a file of that name is there; give a folder")
-        self.path.mkdir(parents=True, exist_ok=True)
+        places.make_folder(self.path)
+        places.check_writable(self.path, "--out")
         lines = list(self._lines())
         if lines and self._before() != self.about:
             if not overwrite:
@@ -101,8 +107,8 @@ class Folder:
             log.say(f"{self.path}: {len(lines)} pictures that were drawn otherwise were removed")
             lines = []
         if lines:  # without a last line that was cut short
-            whole = "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines)
-            write_whole(self.path / METADATA, whole.encode())
+            whole = [json.dumps(line, ensure_ascii=False) for line in lines]
+            write_lines(self.path / METADATA, whole)
         self.done = frozenset(line["number"] for line in lines)
         if self.done:
             log.say(f"{self.path} has {len(self.done)} of these pictures already")
@@ -138,7 +144,7 @@ class Folder:
         except BaseException:
             if not self.done and not any(self._lines()):
                 self._remove([])  # nothing was drawn, so nothing is left behind
-                if not any(self.path.iterdir()):
+                if not places.scheme_of(self.path) and not any(self.path.iterdir()):
                     self.path.rmdir()
             raise
 
@@ -146,15 +152,14 @@ class Folder:
         first: dict[int, tuple[Row, dict]] = {}
         waiting: collections.deque = collections.deque()
         count = 0
-        file, pool = (self.path / METADATA).open("a", encoding="utf-8"), ThreadPoolExecutor(2)
-        with file as lines, pool:
+        lines = Lines(self.path / METADATA)
+        with contextlib.closing(lines), ThreadPoolExecutor(2) as pool:
 
             def finish():
                 jobs, line = waiting.popleft()
                 for job in jobs:
                     job.result()
-                lines.write(json.dumps(line, ensure_ascii=False) + "\n")
-                lines.flush()
+                lines.add(json.dumps(line, ensure_ascii=False))
 
             for row, out in drawn:
                 count += 1
@@ -177,9 +182,9 @@ class Folder:
             name = f"{line['number']:06d}"
             maps, picture = self.path / f"{name}_attention.npz", self.path / f"{name}.png"
             if maps.is_file() and picture.is_file():
-                with np.load(maps) as arrays:
+                with np.load(io.BytesIO(maps.read_bytes())) as arrays:
                     stages = [arrays[key] for key in arrays.files]
-                image = np.asarray(Image.open(picture))
+                image = np.asarray(Image.open(io.BytesIO(picture.read_bytes())))
                 sheet = self.path / f"{name}_attention.png"
                 attention.sheet(sheet, tokenizer, line.get("prompt", ""), image, stages)
 
@@ -214,7 +219,7 @@ class Folder:
                 if value.dtype == np.uint8:
                     line[key] = keep(f"{name}_given_{key}.png", value)
                 else:
-                    jobs.append((np.save, self.path / f"{name}_{key}.npy", value))
+                    jobs.append((_save_npy, self.path / f"{name}_{key}.npy", value))
                     line[key] = f"{name}_{key}.npy"
         objects = []
         for i, thing in enumerate(line.get("objects", ())):
@@ -238,7 +243,8 @@ class Folder:
             if line["number"] in first:
                 shown[line["number"]] = first[line["number"]]
             elif line["number"] < GRID and (self.path / line.get("file_name", "-")).is_file():
-                pixels = np.asarray(Image.open(self.path / line["file_name"]))
+                content = (self.path / line["file_name"]).read_bytes()
+                pixels = np.asarray(Image.open(io.BytesIO(content)))
                 shown[line["number"]] = line, {"image": pixels}
         pairs = [shown[number] for number in sorted(shown)]
         pictures = [(row, out["image"]) for row, out in pairs if "image" in out]
@@ -258,17 +264,13 @@ class Folder:
 
     def _lines(self) -> Iterator[Row]:
         """What metadata.jsonl says of pictures that are whole; a last line cut short is not."""
-        file = self.path / METADATA
-        if not file.is_file():
-            return
-        with file.open(encoding="utf-8") as lines:
-            for text in lines:
-                try:
-                    line = json.loads(text)
-                except ValueError:
-                    continue
-                if isinstance(line, dict) and "number" in line:
-                    yield line
+        for text in text_lines(self.path / METADATA):
+            try:
+                line = json.loads(text)
+            except ValueError:
+                continue
+            if isinstance(line, dict) and "number" in line:
+                yield line
 
     def _before(self) -> Any:
         try:
@@ -278,12 +280,15 @@ class Folder:
 
     def _remove(self, lines: Sequence[Row]) -> None:
         """Removes what an earlier drawing wrote, and nothing else."""
-        for line in lines:
-            for file in self.path.glob(f"{line['number']:06d}[._]*"):
+        numbers = {f"{line['number']:06d}" for line in lines}
+        for file in places.matching(self.path, "*[._]*"):
+            if re.split(r"[._]", file.name, maxsplit=1)[0] in numbers:
                 file.unlink()
+        if places.scheme_of(self.path):
+            write_lines(self.path / METADATA, ())  # its parts, too
         for name in (METADATA, ABOUT, GRID_FILE, LAYOUTS):
             (self.path / name).unlink(missing_ok=True)
-        for file in self.path.glob("stage*.png"):
+        for file in places.matching(self.path, "stage*.png"):
             file.unlink()
 
 
@@ -301,11 +306,21 @@ def layout_tile(row: Row, out: dict[str, Tree], names: Sequence[str]) -> show.Ti
     return show.Tile(example, row.get("prompt", ""), names=tuple(known))
 
 
-def _save_png(path: Path, pixels: np.ndarray) -> None:
+def _save_png(path: epath.Path, pixels: np.ndarray) -> None:
     from PIL import Image
 
-    Image.fromarray(pixels).save(path)
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "png")
+    path.write_bytes(out.getvalue())
 
 
-def _save_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    np.savez(path, **arrays)
+def _save_npy(path: epath.Path, array: np.ndarray) -> None:
+    out = io.BytesIO()
+    np.save(out, array)
+    path.write_bytes(out.getvalue())
+
+
+def _save_npz(path: epath.Path, arrays: dict[str, np.ndarray]) -> None:
+    out = io.BytesIO()
+    np.savez(out, **arrays)
+    path.write_bytes(out.getvalue())

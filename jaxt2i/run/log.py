@@ -19,11 +19,12 @@ import jax
 import numpy as np
 from etils import epath
 
+from jaxt2i import places
 from jaxt2i.data import fonts
 from jaxt2i.engine.method import Method, Tree
 from jaxt2i.engine.state import State, count
 from jaxt2i.run.curves import Curve, draw_curves
-from jaxt2i.run.files import json_lines, write_whole
+from jaxt2i.run.files import Lines, json_lines, write_lines
 from jaxt2i.run.tensorboard import TensorBoard
 
 # How drawn pictures differ from real ones, told by no network.
@@ -72,8 +73,9 @@ class Records:
         self._pending: list[concurrent.futures.Future] = []
         self.history: list[dict[str, Any]] = []
         if self._enabled:
-            (self.workdir / "samples").mkdir(parents=True, exist_ok=True)
+            places.make_folder(self.workdir / "samples")
             self.history = earlier_lines(self.workdir / "metrics.jsonl", first_step)
+            self._lines = Lines(self.workdir / "metrics.jsonl")
             self._tensorboard = TensorBoard(self.workdir / "tensorboard", say)
 
     def submit(self, function: Callable[[], None]) -> None:
@@ -92,8 +94,7 @@ class Records:
             return
         line = {"step": step, **{k: tidy(v) for k, v in scalars.items()}}
         self.history.append(line)
-        with (self.workdir / "metrics.jsonl").open("a") as f:
-            f.write(json.dumps(line) + "\n")
+        self._lines.add(json.dumps(line))
         if self._tensorboard:
             numbers = {k: v for k, v in line.items() if isinstance(v, (int, float)) and k != "step"}
             self._tensorboard.scalars(step, numbers)
@@ -124,7 +125,9 @@ class Records:
         save_curves(self.workdir / "health.png", self.history, health)
 
     def drain(self) -> None:
-        """Waits for everything submitted so far; `failure` then holds what went wrong."""
+        """Waits until all submitted so far is written; `failure` then holds what went wrong."""
+        if self._enabled:
+            self._pending.append(self._pool.submit(self._lines.flush))
         concurrent.futures.wait(self._pending)
         for future in self._pending:
             self._collect(future)
@@ -132,7 +135,10 @@ class Records:
 
     def close(self) -> None:
         """Finishes what was submitted."""
+        closed = self._pool.submit(self._lines.close) if self._enabled else None
         self._pool.shutdown(wait=True)
+        if closed and closed.exception():
+            say(f"metrics.jsonl stays in parts ({closed.exception()}), which the next start joins")
         if self._tensorboard:
             try:
                 self._tensorboard.close()
@@ -153,9 +159,10 @@ def earlier_lines(path: epath.Path, last_step: int) -> list[dict[str, Any]]:
 
     A run that was killed may have logged beyond its last checkpoint, or half a line.
     """
-    lines = [line for line in json_lines(path) if line.get("step", last_step + 1) <= last_step]
-    if path.exists():
-        write_whole(path, "".join(json.dumps(line) + "\n" for line in lines))
+    found = json_lines(path)
+    lines = [line for line in found if line.get("step", last_step + 1) <= last_step]
+    if found or path.exists():
+        write_lines(path, [json.dumps(line) for line in lines])
     return lines
 
 
@@ -165,7 +172,7 @@ def save_grid(
     """Writes `grid` to a file, whole or not at all."""
     out = io.BytesIO()
     grid(images, captions, columns).save(out, "PNG")
-    write_whole(path, out.getvalue())
+    places.write_whole(path, out.getvalue())
 
 
 def grid(images: np.ndarray, captions: Sequence[str], columns: int = 0):

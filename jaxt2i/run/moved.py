@@ -1,8 +1,8 @@
 """Runs whose data lies elsewhere than it did in training."""
 
 import os
-from pathlib import Path
 
+from etils import epath
 from ml_collections import ConfigDict
 
 from jaxt2i.config import ConfigError
@@ -10,7 +10,7 @@ from jaxt2i.data.schema import DataError
 from jaxt2i.data.sources.files import exists, is_folder
 
 
-def point(config: ConfigDict, data: str, workdir: Path) -> None:
+def point(config: ConfigDict, data: str, workdir: epath.PathLike) -> None:
     """Writes into a run's configuration where its data lies now.
 
     Args:
@@ -45,7 +45,7 @@ def is_below(file: str, folder: str) -> bool:
     return not os.path.relpath(file, folder).startswith("..")
 
 
-def check(config: ConfigDict, workdir: Path) -> None:
+def check(config: ConfigDict, workdir: epath.PathLike) -> None:
     """Refuses a run whose data is not where it was.
 
     Raises:

@@ -16,12 +16,16 @@ from typing import Any
 import flax.linen as nn
 import jax
 from absl import logging
+from etils import epath
+from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
+from jaxt2i import places
 from jaxt2i.config import ConfigError, micro_batches
 from jaxt2i.data import conditions, pipeline, schema, sources, tokenize
 from jaxt2i.data.pictures import BACKGROUND
 from jaxt2i.data.readable import readable
+from jaxt2i.data.sources import counts
 from jaxt2i.encoders import pretrained
 from jaxt2i.engine import draw, loop, mesh
 from jaxt2i.engine import state as states
@@ -44,6 +48,8 @@ USER_ERRORS = (
 PACKAGE = Path(__file__).parents[1]
 # Rows of the schema that say which objects are where.
 LAYOUT = ("boxes", "box_label", "box_mask")
+# Folder of a work directory with counts of its data's files.
+COUNTS = "counts"
 # Tokenizers that are shipped: of the mini CLIP, and the procedural corpora's words, for encoders
 # that read words.
 SHIPPED = {
@@ -83,6 +89,7 @@ class Run:
       tokenizer: captions to token ids.
       sizes: what batch shapes are made of.
       facts: what is known of the training data.
+      workdir: of the run, where there is one.
     """
 
     config: ConfigDict
@@ -90,6 +97,7 @@ class Run:
     tokenizer: Any
     sizes: schema.Sizes
     facts: Facts = dataclasses.field(default_factory=Facts)
+    workdir: epath.Path | None = None
 
     def batch_spec(self) -> dict[str, jax.ShapeDtypeStruct]:
         """Shapes of the global training batch."""
@@ -113,11 +121,11 @@ class Run:
         placement.check_batch(c.batch_size, micro_batches(c), on)
         return placement.layout(on, tuple(map(tuple, c.sharding)), c.mesh.fsdp_min_mb)
 
-    def source(self, split: str, workdir: Path | None = None):
+    def source(self, split: str, workdir: epath.Path | None = None):
         """The data source of a split."""
-        return sources.make_source(
-            self.config.data, (self.sizes.height, self.sizes.width), split, workdir
-        )
+        size = self.sizes.height, self.sizes.width
+        shared = counts.Shared(self.workdir and self.workdir / COUNTS)
+        return sources.make_source(self.config.data, size, split, workdir, shared)
 
     def pipeline(self, source, batch_size: int, needs: tuple[str, ...], **kw) -> pipeline.Pipeline:
         """Batches of a source for this process; `process_index` and `process_count` may differ."""
@@ -187,30 +195,40 @@ class Run:
             yield row
 
 
-def known(config: ConfigDict, workdir: Path | None = None) -> tuple[Facts, dict[str, Any]]:
+def known(config: ConfigDict, workdir: epath.Path | None = None) -> tuple[Facts, dict[str, Any]]:
     """(facts of a configuration's data, {split: its source} of training and held-out data)."""
     data = config.data
     size = schema.height_and_width(data.resolution)
     splits = dict.fromkeys((data.split, data.eval_split))
-    made = {split: sources.make_source(data, size, split, workdir) for split in splits}
+    shared = together(workdir) if workdir is not None else counts.ALONE
+    made = {split: sources.make_source(data, size, split, workdir, shared) for split in splits}
     return facts_of.of(made), made
 
 
-def open_run(config: ConfigDict, facts: Facts | None = None) -> Run:
+def together(workdir: epath.Path) -> counts.Shared:
+    """All processes of this run, which count examples together; each must ask for the same."""
+    wait = functools.partial(multihost_utils.sync_global_devices, "counts")
+    return counts.Shared(workdir / COUNTS, jax.process_index(), jax.process_count(), wait)
+
+
+def open_run(
+    config: ConfigDict, facts: Facts | None = None, workdir: epath.Path | None = None
+) -> Run:
     """Builds the method and the tokenizer of a configuration.
 
     Args:
       config: the configuration.
       facts: of the training data, where they are known.
+      workdir: of the run, where there is one.
 
     Raises:
       ConfigError: names the config line and the fix.
     """
     data, facts = config.data, facts or Facts()
     path = tokenizer_path(data.tokenizer)
-    if facts.tokenizer is not None and not Path(path).exists():
+    if facts.tokenizer is not None and not epath.Path(path).exists():
         path = str(facts.tokenizer)
-    tokenizer = tokenize.make_tokenizer(path, data.tokens)
+    tokenizer = tokenize.make_tokenizer(places.here(path), data.tokens)
     sizes = schema.sizes_of(data, batch=config.batch_size, tokens=tokenizer.length)
     method = load_method(config, facts)
     reads = getattr(method.nets.get("text"), "reads", (tokenizer.kind,))
@@ -231,7 +249,7 @@ def open_run(config: ConfigDict, facts: Facts | None = None) -> Run:
             n: functools.partial(borrow.borrowed, config, n, method) for n in method.borrowed
         }
         method = dataclasses.replace(method, pretrained={**method.pretrained, **loaders})
-    return Run(config, method, tokenizer, sizes, facts)
+    return Run(config, method, tokenizer, sizes, facts, workdir)
 
 
 def tokenizer_path(name: str) -> str:

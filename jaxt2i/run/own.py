@@ -5,20 +5,21 @@ whatever becomes of where they came from.
 """
 
 import json
-import shutil
 from collections.abc import Mapping
-from pathlib import Path
 
 import jax
+from etils import epath
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
+from jaxt2i import places
 from jaxt2i.config import ConfigError
 from jaxt2i.data import schema, sources, tokenize, words
 from jaxt2i.data.readable import readable
+from jaxt2i.data.sources import counts, mixture
 from jaxt2i.encoders import pretrained
-from jaxt2i.run import borrow, export, log, settings
-from jaxt2i.run.open import LEARNED, Run
+from jaxt2i.run import borrow, checkpoint, export, log, settings
+from jaxt2i.run.open import COUNTS, LEARNED, Run
 
 # Examples whose captions are read for it.
 READ = 100_000
@@ -26,7 +27,7 @@ READ = 100_000
 SIZES = ("text_vocab", "embed", "width", "trunk", "align_corners", "base")
 
 
-def prepared(config: ConfigDict, workdir: Path) -> ConfigDict:
+def prepared(config: ConfigDict, workdir: epath.Path) -> ConfigDict:
     """A configuration whose own tokenizer and perception are files of the work directory.
 
     Args:
@@ -39,6 +40,7 @@ def prepared(config: ConfigDict, workdir: Path) -> ConfigDict:
       DataError: for captions that cannot be read.
     """
     config = config.copy_and_resolve_references()
+    remixed(config, workdir)
     if config.get("perception_from"):
         perceive(config, workdir)
     if config.data.tokenizer in LEARNED:
@@ -46,7 +48,28 @@ def prepared(config: ConfigDict, workdir: Path) -> ConfigDict:
     return config
 
 
-def inherit(run: Run, workdir: Path) -> None:
+def remixed(config: ConfigDict, workdir: epath.Path) -> None:
+    """Writes into `config.data.web.past` what a run that goes on mixed before, and tells a change.
+
+    The run's own config.json remembers it from then on.
+    """
+    data, newest = config.data, max(checkpoint.steps_in(workdir), default=0)
+    if data.source != "webdataset" or not (workdir / "config.json").is_file():
+        return
+    before = settings.read_config(workdir).data
+    if before.source != "webdataset":
+        return
+    was, now, position = mixture.of(before), mixture.of(data), newest * config.batch_size
+    data.web.past = mixture.changed(before.web.get("past", ()), was, now, position)
+    if was != now:
+        log.say(
+            f"the mixture changes at step {newest:,}, position {position:,} of the stream: until "
+            f"there {mixture.said(was)}; from there {mixture.said(now)}. Kept in config.json as "
+            "config.data.web.past, so that whoever goes on sees the same"
+        )
+
+
+def inherit(run: Run, workdir: epath.Path) -> None:
     """Keeps the frozen networks that an earlier run trained in the work directory.
 
     They are this run's own from then on, whatever becomes of the earlier one.
@@ -58,7 +81,7 @@ def inherit(run: Run, workdir: Path) -> None:
     if not run.method.borrowed:
         return
 
-    def make(part: Path) -> None:
+    def make(part: epath.Path) -> None:
         part.mkdir()
         for net in run.method.borrowed:
             variables = borrow.borrowed(config, net, run.method)
@@ -69,27 +92,23 @@ def inherit(run: Run, workdir: Path) -> None:
     config.inherited = str(folder)
 
 
-def once(path: Path, make) -> None:
+def once(path: epath.Path, make) -> None:
     """Makes a file or folder in the first process, unless it is there; the others wait."""
-    if jax.process_index() == 0 and not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.part")
-        shutil.rmtree(part, ignore_errors=True)
-        part.unlink(missing_ok=True)
-        make(part)
-        part.replace(path)
+    if jax.process_index() == 0:
+        places.made_whole(path, make)
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(str(path))
 
 
-def learned(config: ConfigDict, workdir: Path) -> Path:
+def learned(config: ConfigDict, workdir: epath.Path) -> epath.Path:
     """The tokenizer of the training captions, learned now where it is not there."""
     data = config.data
     file = workdir / "tokenizer" / LEARNED[data.tokenizer][0]
 
-    def make(part: Path) -> None:
+    def make(part: epath.Path) -> None:
         size = schema.height_and_width(data.resolution)
-        source = sources.make_source(data, size, data.split)
+        shared = counts.Shared(workdir / COUNTS)
+        source = sources.make_source(data, size, data.split, shared=shared)
         count = min(source.size or READ, READ)
         found = readable(range(count), source.captions, "the tokenizer's captions")
         captions = [text for _, texts in found for text in texts]
@@ -113,9 +132,9 @@ def learned(config: ConfigDict, workdir: Path) -> Path:
     return file
 
 
-def perceive(config: ConfigDict, workdir: Path) -> None:
+def perceive(config: ConfigDict, workdir: epath.Path) -> None:
     """Makes an earlier run the text tower, guide and tokenizer of a configuration, in place."""
-    source = Path(config.perception_from)
+    source = places.of(config.perception_from, "config.perception_from")
     try:
         its = settings.read_config(source)
     except ConfigError as error:
@@ -128,12 +147,11 @@ def perceive(config: ConfigDict, workdir: Path) -> None:
         )
     folder = workdir / settings.PERCEPTION
 
-    def make(part: Path) -> None:
+    def make(part: epath.Path) -> None:
         card = export.export(source, part)
         tokenizer = kept_tokenizer(source, its)
         if tokenizer:
-            target = part / tokenizer.name
-            (shutil.copytree if tokenizer.is_dir() else shutil.copyfile)(tokenizer, target)
+            places.copy(tokenizer, part / tokenizer.name)
         (part / "from.json").write_text(
             json.dumps({"kind": kind, "tokenizer": tokenizer.name if tokenizer else ""})
         )
@@ -147,16 +165,16 @@ def perceive(config: ConfigDict, workdir: Path) -> None:
     place(config, folder, its)
 
 
-def kept_tokenizer(workdir: Path, config: ConfigDict) -> Path | None:
+def kept_tokenizer(workdir: epath.Path, config: ConfigDict) -> epath.Path | None:
     """The tokenizer's file or folder of a run; None where its name says all."""
-    name = Path(config.data.tokenizer)
+    name = epath.Path(config.data.tokenizer)
     for found in (workdir / "tokenizer" / name.name, name):
         if found.exists():
             return found
     return None
 
 
-def place(config: ConfigDict, folder: Path, its: Mapping) -> None:
+def place(config: ConfigDict, folder: epath.Path, its: Mapping) -> None:
     """Writes a perception's folder and sizes into the settings of who uses it.
 
     Raises:

@@ -10,12 +10,14 @@ import collections
 import contextlib
 import dataclasses
 import re
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 
 import jax
 from etils import epath
 from jax.profiler import ProfileData
 
+from jaxt2i import places
 from jaxt2i.config import ConfigError
 from jaxt2i.engine.loop import DEVICE, INPUT, STEP
 from jaxt2i.run import hlo
@@ -78,6 +80,8 @@ NOTHING = Window()
 class Recorder:
     """Records a window of steps below WORKDIR/profile; the first process's devices stand for all.
 
+    The profiler writes to file systems alone: for a store it writes here, and the end copies.
+
     Args:
       window: which steps.
       workdir: the run's directory.
@@ -86,7 +90,9 @@ class Recorder:
     def __init__(self, window: Window, workdir: epath.PathLike):
         self.window, self.folder = window, epath.Path(workdir) / "profile"
         self._enabled = window.start_step > 0 and jax.process_index() == 0
-        self._running = False
+        self._running, self._scratch = False, None
+        if self._enabled and places.scheme_of(workdir):
+            self._scratch = tempfile.TemporaryDirectory(prefix="jaxt2i-profile-")
 
     def starts(self, number: int) -> bool:
         """Whether recording begins before this step."""
@@ -101,14 +107,17 @@ class Recorder:
         options = jax.profiler.ProfileOptions()
         options.python_tracer_level = int(self.window.python_tracer)
         options.session_id = f"steps_{self.window.start_step}_to_{self.window.last}"
-        jax.profiler.start_trace(self.folder, profiler_options=options)
+        folder = self._scratch.name if self._scratch else self.folder
+        jax.profiler.start_trace(folder, profiler_options=options)
         self._running = True
 
     def stop(self) -> epath.Path:
         """Ends recording and returns the trace's file."""
         self.close()
+        if self._scratch:
+            places.copy(epath.Path(self._scratch.name), self.folder)
         session = f"steps_{self.window.start_step}_to_{self.window.last}"
-        files = (self.folder / "plugins" / "profile" / session).glob("*.xplane.pb")
+        files = places.matching(self.folder / "plugins" / "profile" / session, "*.xplane.pb")
         return max(files, key=lambda path: path.stat().mtime)
 
     def close(self) -> None:

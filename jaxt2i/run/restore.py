@@ -1,11 +1,12 @@
 """Weights to draw with: of a run's checkpoint, or converted ones, straight into their places."""
 
 import dataclasses
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+from etils import epath
 
+from jaxt2i import places
 from jaxt2i.config import ConfigError
 from jaxt2i.engine import state as states
 from jaxt2i.engine.mesh import Layout
@@ -16,7 +17,7 @@ FIELDS = ("step", "params", "extra", "ema", "settled")
 
 
 def from_run(
-    run: Run, workdir: Path, layout: Layout, which: str = "newest"
+    run: Run, workdir: epath.Path, layout: Layout, which: str = "newest"
 ) -> tuple[states.State, dict, int]:
     """(state without optimisers, frozen weights, step) of a checkpoint.
 
@@ -49,7 +50,7 @@ def from_run(
     return state, frozen, int(state.step)
 
 
-def from_weights(run: Run, folder: Path, layout: Layout) -> tuple[states.State, dict]:
+def from_weights(run: Run, folder: epath.Path, layout: Layout) -> tuple[states.State, dict]:
     """(state without optimisers, frozen weights) of converted weights.
 
     Trained networks that the folder lacks are left out; only pictures need to be possible. Frozen
@@ -63,7 +64,7 @@ def from_weights(run: Run, folder: Path, layout: Layout) -> tuple[states.State, 
     Raises:
       ConfigError: names the file, and the array that does not fit.
     """
-    if not any(folder.glob("*.safetensors")):
+    if not places.matching(folder, "*.safetensors"):
         raise ConfigError(
             f"--weights {folder}: no .safetensors in it; it is what python -m jaxt2i.convert "
             "METHOD --from FILE --to DIR writes"

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 from absl import flags
+from etils import epath
 from ml_collections import ConfigDict, config_flags
 
 from jaxt2i.config import ConfigError, alike, kind_of, preset_file
@@ -45,7 +46,7 @@ def plain(config: ConfigDict) -> dict[str, Any]:
     return json.loads(config.to_json_best_effort())
 
 
-def read_config(workdir: Path) -> ConfigDict:
+def read_config(workdir: epath.Path) -> ConfigDict:
     """The configuration that a run was started with.
 
     Raises:
@@ -74,7 +75,7 @@ def read_config(workdir: Path) -> ConfigDict:
     if config.get("perception_from") and own.is_dir():
         # Wherever the work directory was when this was written.
         for name in ("clip_weights", "text_weights"):
-            if Path(config.model.get(name) or "").name == PERCEPTION:
+            if epath.Path(config.model.get(name) or "").name == PERCEPTION:
                 config.model[name] = str(own)
     return config
 
@@ -99,7 +100,7 @@ def damage_of(found: Any) -> str:
     return ""
 
 
-def write_config(workdir: Path, config: ConfigDict, command: str) -> None:
+def write_config(workdir: epath.Path, config: ConfigDict, command: str) -> None:
     """Keeps the configuration and the command in the work directory."""
     if jax.process_index() == 0:
         (workdir / "command.txt").write_text(command + "\n")
@@ -125,7 +126,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def note_changes(workdir: Path, config: ConfigDict) -> None:
+def note_changes(workdir: epath.Path, config: ConfigDict) -> None:
     """Says which fields differ from those of the attempt that is being continued."""
     if (workdir / "config.json").is_file():
         changed = differences(plain(read_config(workdir)), plain(config))
@@ -171,11 +172,11 @@ def reason_of(error: Exception) -> str:
     return f"no configuration, which is a Python file ({type(error).__name__}: {last})"
 
 
-def default_workdir(config: ConfigDict, preset: ConfigDict, name: str) -> Path:
+def default_workdir(config: ConfigDict, preset: ConfigDict, name: str) -> epath.Path:
     """runs/NAME, with a mark when the command line changed the preset: the same command resumes."""
     changed = differences(plain(preset), plain(config))
     mark = "-" + hashlib.sha256("".join(changed).encode()).hexdigest()[:6] if changed else ""
-    return Path("runs") / f"{name}{mark}"
+    return epath.Path("runs") / f"{name}{mark}"
 
 
 def milestones(config: Mapping[str, Any], total: int, epoch: int | None) -> tuple[int, ...]:

@@ -1,16 +1,24 @@
 """TensorBoard's files, written by clu in a thread of their own.
 
 clu's writer needs TensorFlow, whose import takes seconds: it happens in that thread, so neither the
-first step nor metrics.jsonl waits for it.
+first step nor metrics.jsonl waits for it. These files grow, which no store allows: for a store they
+are written here, and copied there once a minute at most and at the end.
 """
 
 import concurrent.futures
 import contextlib
 import os
+import tempfile
+import time
 from collections.abc import Callable, Mapping
 
 import numpy as np
 from etils import epath
+
+from jaxt2i import places
+
+# Between two copies to a store.
+COPY_SECONDS = 60.0
 
 
 class TensorBoard:
@@ -23,6 +31,10 @@ class TensorBoard:
 
     def __init__(self, folder: epath.PathLike, say: Callable[[str], None]):
         self._folder, self._say, self._writer = epath.Path(folder), say, None
+        self._scratch = None
+        if places.scheme_of(folder):
+            self._scratch = tempfile.TemporaryDirectory(prefix="jaxt2i-tensorboard-")
+        self._copied = time.monotonic()
         self._pool = concurrent.futures.ThreadPoolExecutor(1, "tensorboard")
         self._pending: list[concurrent.futures.Future] = [self._pool.submit(self._open)]
 
@@ -49,6 +61,8 @@ class TensorBoard:
             if self._writer:
                 write(self._writer)
                 self._writer.flush()  # whoever looks sees the newest numbers
+                if time.monotonic() - self._copied > COPY_SECONDS:
+                    self._copy()
 
         self._check()
         self._pending.append(self._pool.submit(task))
@@ -61,16 +75,25 @@ class TensorBoard:
 
     def _open(self) -> None:
         try:
-            self._writer = make_writer(self._folder)
+            folder = epath.Path(self._scratch.name) if self._scratch else self._folder
+            self._writer = make_writer(folder)
         except Exception as error:  # a TensorFlow that does not fit its surroundings fails anyhow
             self._say(
                 f"TensorBoard files are not written ({type(error).__name__}: {error}); pip install "
                 "clu tensorflow tensorboard brings what they need, metrics.jsonl has the numbers"
             )
 
+    def _copy(self) -> None:
+        if self._scratch:
+            places.copy(epath.Path(self._scratch.name), self._folder)
+            self._copied = time.monotonic()
+
     def _close(self) -> None:
         if self._writer:
             self._writer.close()
+            self._copy()
+        if self._scratch:
+            self._scratch.cleanup()
 
 
 def make_writer(folder: epath.Path):

@@ -3,13 +3,14 @@
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 from ml_collections import ConfigDict
 
+from jaxt2i import places
 from jaxt2i.config import ConfigError, micro_batches
 from jaxt2i.data import conditions, pipeline, schema, show, stream
 from jaxt2i.data.readable import readable
@@ -33,7 +34,7 @@ from jaxt2i.run.open import Run, known, open_run, takes_facts, tokenizer_path
 LAYOUT = ("boxes", "box_label", "box_mask", "shape_masks")
 
 
-def train(config: ConfigDict, workdir: Path, command: str) -> None:
+def train(config: ConfigDict, workdir: epath.PathLike, command: str) -> None:
     """Trains what a configuration describes.
 
     Args:
@@ -45,7 +46,9 @@ def train(config: ConfigDict, workdir: Path, command: str) -> None:
       ConfigError: for impossible settings, before anything is compiled.
       ValueError, OSError: for unusable data, before anything is compiled.
     """
-    workdir.mkdir(parents=True, exist_ok=True)
+    workdir = places.of(workdir, "--workdir")
+    places.check_run(workdir, "--workdir")
+    places.make_folder(workdir)
     if jax.process_count() > 1:
         cache.use(workdir / "xla")
     config = own.prepared(config, workdir)
@@ -58,7 +61,8 @@ def train(config: ConfigDict, workdir: Path, command: str) -> None:
     method, layout = run.method, run.layout()
     batches_of = config.data.get("batches", "")  # runs from before have none
     train_data = run.pipeline(source, config.batch_size, method.needs, batches=batches_of)
-    fed = stream.Stream(train_data, config.data, tokenizer_path(config.data.tokenizer))
+    words = str(places.here(tokenizer_path(config.data.tokenizer)))
+    fed = stream.Stream(train_data, config.data, words)
     epoch = train_data.order.size
     total = settings.steps(config, "total", batch_size=config.batch_size, epoch_images=epoch)
     schedule = training.Schedule(
@@ -75,7 +79,7 @@ def train(config: ConfigDict, workdir: Path, command: str) -> None:
     rules = step.Rules(
         config.seed, config.batch_size, total, micro_batches(config), config.skip_nonfinite
     )
-    begin = borrow.fresh_start(config, method, later=checkpoint.exist(workdir))
+    begin = borrow.fresh_start(config, method, later=bool(checkpoint.steps_in(workdir)))
     devices = layout.mesh.size
     score_rows = -(-config.score_images // devices) * devices
     if score_rows != config.score_images:

@@ -7,17 +7,17 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import json
-import shutil
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
+from etils import epath
 from jax.experimental import multihost_utils
 
+from jaxt2i import places
 from jaxt2i.config import ConfigError
 from jaxt2i.engine import draw, loop
 from jaxt2i.engine import state as states
@@ -111,7 +111,7 @@ def train(
     layout: Layout,
     batch: Batch,
     batches: Callable[[int], Iterator[Batch]],
-    workdir: Path,
+    workdir: epath.Path,
     config: Mapping[str, Any],
     grid: Grid | None = None,
     score_batch: Callable[[], Batch] | None = None,
@@ -227,16 +227,17 @@ def train(
 
 
 def unwritable(
-    error: Exception, workdir: Path, keeper: checkpoint.Checkpoints
+    error: Exception, workdir: epath.Path, keeper: checkpoint.Checkpoints
 ) -> trouble.Unwritable:
     """What to tell where a run cannot be written, once what is half written is gone."""
     with contextlib.suppress(Exception):  # a save that still finds room may end well
         keeper.wait()
     reason = trouble.said(error, workdir)
     if jax.process_index() == 0:
-        for unfinished in keeper.folder.glob("*.orbax-checkpoint-tmp"):
-            shutil.rmtree(unfinished, ignore_errors=True)
-    kept = sorted(int(path.name) for path in keeper.folder.iterdir() if path.name.isdigit())
+        for unfinished in places.matching(keeper.folder, "*.orbax-checkpoint-tmp"):
+            with contextlib.suppress(OSError):
+                unfinished.rmtree()
+    kept = checkpoint.steps_in(workdir)
     stays = f"the checkpoint of step {kept[-1]} is whole" if kept else "there is no checkpoint yet"
     return trouble.Unwritable(f"{reason}; {stays}, and the same command resumes")
 
@@ -390,7 +391,7 @@ class Desk:
 class Recording(Part):
     """Records the time of a few steps."""
 
-    def __init__(self, desk: Desk, workdir: Path, first: int):
+    def __init__(self, desk: Desk, workdir: epath.Path, first: int):
         self._desk = desk
         self._recorder = profile.Recorder(desk.schedule.recorded, workdir)
         start = desk.schedule.recorded.start_step
@@ -417,9 +418,8 @@ class Recording(Part):
         programs, size = self._desk.programs, self._desk.rules.batch_size
 
         def write():
-            summary = profile.summarise(
-                profile.ProfileData.from_file(str(trace)), profile.texts(programs.play.values())
-            )
+            recorded = profile.ProfileData.from_file(str(places.here(trace)))
+            summary = profile.summarise(recorded, profile.texts(programs.play.values()))
             title = f"steps {window.start_step} to {window.last} on {device.device_kind}: {trace}"
             text = summary.text(title, size, programs.flops, chips.peak_flops(device))
             (self._recorder.folder / "summary.txt").write_text(text + "\n")

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
+from jaxt2i import places
+
 # What a person can mend beyond the errors that name a setting.
 ERRORS = (OSError, UnicodeError, OverflowError)
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -35,7 +37,7 @@ def chain(error: BaseException) -> list[BaseException]:
 
 
 def free(path: str | os.PathLike) -> str:
-    """The free space where a path lies, or would lie, in words."""
+    """The free space where a path of this machine lies, or would lie, in words."""
     here = Path(path).absolute()
     there = next(p for p in (here, *here.parents) if p.exists())
     return f"{shutil.disk_usage(there).free / 2**20:,.1f} MiB free"
@@ -54,7 +56,7 @@ def said(error: BaseException, path: str | os.PathLike = "") -> str:
         number, text = getattr(cause, "errno", None), str(cause)
         where = getattr(cause, "filename", None) or path
         if number in FULL or any(words in text for words in FULL_WORDS):
-            room = f" ({free(where)})" if where else ""
+            room = f" ({free(where)})" if where and not places.scheme_of(where) else ""
             return f"{where or 'the disk'}: no space left on the device{room}; make room there"
         if number == errno.EROFS or any(words in text for words in READ_ONLY_WORDS):
             return f"{where or 'the place'}: a read-only file system; name a place to write to"

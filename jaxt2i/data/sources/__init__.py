@@ -7,14 +7,22 @@ of its own. The kinds know nothing of each other; this is the one place that kno
 
 from pathlib import Path
 
+from etils import epath
+
 from jaxt2i.data.drawn.synthetic import Synthetic
 from jaxt2i.data.schema import DataError
-from jaxt2i.data.sources import records, web
+from jaxt2i.data.sources import counts, records, web
 from jaxt2i.data.sources.base import framing, write_report
 from jaxt2i.data.sources.folders import Folder, split_folder
 
 
-def make_source(data_config, resolution: int, split: str, workdir: str | Path | None = None):
+def make_source(
+    data_config,
+    resolution: int,
+    split: str,
+    workdir: epath.PathLike | None = None,
+    shared: counts.Shared = counts.ALONE,
+):
     """The source that `config.data` describes.
 
     A folder that is not divided into train/, val/ and so on serves every split as a whole.
@@ -24,6 +32,7 @@ def make_source(data_config, resolution: int, split: str, workdir: str | Path | 
       resolution: side of the images, pixels.
       split: "train", "val" or "test".
       workdir: where `data_report.json` goes; None: nowhere.
+      shared: who counts the examples of a web collection, see `jaxt2i.data.sources.counts`.
 
     Raises:
       DataError: names the config line and the fix.
@@ -34,6 +43,8 @@ def make_source(data_config, resolution: int, split: str, workdir: str | Path | 
             "--config.data.source=synthetic (nothing to download) or --config.data.source=folder "
             "with --config.data.path=DIR"
         )
+    if data_config.source == "webdataset":
+        return _webdataset(data_config, resolution, split, workdir, shared)
     return SOURCES[data_config.source](data_config, resolution, split, workdir)
 
 
@@ -55,7 +66,7 @@ def _folder(data_config, resolution: int, split: str, workdir):
     return Folder(
         data_config.path,
         framing(data_config, resolution, split, data_config.cache_mb),
-        report=Path(workdir) / name if workdir is not None else None,
+        report=epath.Path(workdir) / name if workdir is not None else None,
         part=part,
         languages=tuple(data_config.languages),
     )
@@ -83,15 +94,15 @@ def _records(data_config, resolution: int, split: str, workdir):
         ),
     )
     if workdir is not None:
-        write_report(Path(workdir) / f"data_report_{split}.json", source.report)
+        write_report(epath.Path(workdir) / f"data_report_{split}.json", source.report)
     return source
 
 
-def _webdataset(data_config, resolution: int, split: str, workdir):
+def _webdataset(data_config, resolution: int, split: str, workdir, shared=counts.ALONE):
     frame = framing(data_config, resolution, split)  # nothing comes again soon: no cache
-    source = web.Web(data_config, frame, split)
+    source = web.Web(data_config, frame, split, shared)
     if workdir is not None:
-        write_report(Path(workdir) / f"data_report_{split}.json", source.report)
+        write_report(epath.Path(workdir) / f"data_report_{split}.json", source.report)
     return source
 
 

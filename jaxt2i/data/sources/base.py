@@ -8,9 +8,11 @@ import tempfile
 import threading
 import unicodedata
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
+from etils import epath
+
+from jaxt2i import places
 from jaxt2i.data.decoding import NOT_UTF8, decoded
 from jaxt2i.data.pictures import BACKGROUND, Framing
 
@@ -123,9 +125,12 @@ def framing(data_config, resolution: int, split: str, cache_mb: float = 0) -> Fr
     return Framing(resolution, c.crop, c.resize, c.margin, cache_mb, decode, behind)
 
 
-def write_report(file: Path, report: dict[str, Any]) -> None:
+def write_report(file: epath.Path, report: dict[str, Any]) -> None:
     """Writes the report in one step: other processes may be writing the same one."""
-    file.parent.mkdir(parents=True, exist_ok=True)
+    places.make_folder(file.parent)
+    if places.scheme_of(file):
+        file.write_bytes(json.dumps(report, indent=1).encode())
+        return
     with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False) as temporary:
         json.dump(report, temporary, indent=1)
     os.replace(temporary.name, file)

@@ -110,6 +110,21 @@ def tree(root: str | os.PathLike) -> tuple[dict[str, os.stat_result], list[str]]
     return dict(sorted(found.items())), sorted(refused)
 
 
+def state(root: str, name: str) -> str:
+    """What tells that a file is another than before: its size and time; "" where it is gone."""
+    path = posixpath.join(root, name)
+    try:
+        if remote(path):
+            found = gfile().stat(path)
+            return f"{found.length} {found.mtime_nsec}"
+        found = os.stat(path)
+        return f"{found.st_size} {found.st_mtime_ns}"
+    except Exception as error:  # file systems of buckets have errors of their own
+        if isinstance(error, DataError):
+            raise
+        return ""
+
+
 def read_bytes(path: str) -> bytes:
     """All of a small file."""
     if remote(path):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from etils import epath
 
 from jaxt2i.data.decoding import NOT_UTF8
 from jaxt2i.data.images import MAX_PIXELS, SUFFIXES, SYSTEM, UNREAD, Unreadable, open_rgb
@@ -223,7 +224,7 @@ class Folder:
             "rejected": rejected,
         }
         if file is not None:
-            write_report(Path(file), self.report)
+            write_report(epath.Path(file), self.report)
         if pairs.count:
             progress.close(self._summary(file))
         return self.report
@@ -317,12 +318,12 @@ class Folder:
         return out
 
 
-def _cached(file: str | Path | None, digest: str) -> dict[str, Any] | None:
+def _cached(file: epath.PathLike | None, digest: str) -> dict[str, Any] | None:
     """The earlier report, when it speaks of the same files."""
-    if file is None or not Path(file).is_file():
+    if file is None or not epath.Path(file).is_file():
         return None
     try:
-        report = json.loads(Path(file).read_text())
+        report = json.loads(epath.Path(file).read_text())
     except ValueError:  # cut off while it was written by hand or copied
         return None
     return report if report.get("digest") == digest else None

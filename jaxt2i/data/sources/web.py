@@ -11,12 +11,12 @@ of the last part.
 import collections
 import dataclasses
 import io
+import itertools
 import json
 import posixpath
+import sys
 import tarfile
-import threading
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -25,9 +25,8 @@ from jaxt2i.data import images, order
 from jaxt2i.data.decoding import NOT_UTF8, decoded
 from jaxt2i.data.images import CORRUPT, Unreadable
 from jaxt2i.data.pictures import Framing
-from jaxt2i.data.progress import Progress
 from jaxt2i.data.schema import DataError
-from jaxt2i.data.sources import files, tables, tfrecords
+from jaxt2i.data.sources import counts, files, mixture, tables, tfrecords
 from jaxt2i.data.sources.base import (
     LISTED,
     NO_IMAGE,
@@ -51,7 +50,6 @@ LAYOUT = (
 )
 # Files whose lists of examples are kept in memory.
 OPEN_LISTS = 256
-READERS = 8
 
 # Why an example is not used.
 FAILED = "not downloaded"
@@ -67,6 +65,7 @@ NO_KEY = "key that is no text"
 SEVERAL = "several pictures in one example"
 # Of these the examples are listed, as a person can mend them one by one.
 MENDED = (NOT_UTF8, NOT_TEXT, NO_KEY)
+_NONE: collections.Counter = collections.Counter()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,11 +170,13 @@ class Listed:
       keys: sorted, because img2dataset writes them as they arrive.
       places: {key: {kind: (first byte, bytes)}}; kinds are "image", "txt", "json" or "record".
       skipped: how many others there are, by reason.
+      mended: {name: reason} of those that a person can mend.
     """
 
     keys: list[str]
     places: dict[str, dict[str, tuple[int, int]]]
     skipped: collections.Counter
+    mended: dict[str, str]
 
 
 class _Raw(io.RawIOBase):
@@ -283,14 +284,24 @@ class Collection:
       names: relative names of its files.
     """
 
-    def __init__(self, path: str, filters: Filters, split: str, held_out: float):
-        """Lists the files and counts their examples.
+    def __init__(
+        self,
+        path: str,
+        filters: Filters,
+        split: str,
+        held_out: float,
+        most: float = 0,
+        shared: counts.Shared = counts.ALONE,
+    ):
+        """Lists the files and counts their examples, unless they are known.
 
         Args:
           path: a folder, may be gs://.
           filters: what to use.
           split: "train", or one that is held out.
           held_out: share of the files that is.
+          most: examples of a split that is held out, to whole files; 0: all.
+          shared: who counts.
 
         Raises:
           DataError: when there is nothing to use: names the path, what was seen and expected.
@@ -307,18 +318,24 @@ class Collection:
             raise DataError(
                 f"{path} holds {len(names)} files, none of them .tar or .tfrecord; {LAYOUT}"
             )
-        self.names = part_of(shards, path, split, held_out)
-        known = set(names)
-        self._tables = [
-            posixpath.join(path, table) if (table := self._stem(n) + ".parquet") in known else None
-            for n in self.names
-        ]
-        self.shelf = Shelf([posixpath.join(path, n) for n in self.names])
-        self.listed = Kept(self._list, OPEN_LISTS)
-        self.skipped: collections.Counter = collections.Counter()
-        self.mended: dict[str, str] = {}
-        self._lock = threading.Lock()
-        self.counts = self._count()
+        self.known = set(names)
+        self._use(part_of(shards, path, split, held_out))
+        self.left_out = 0
+        found = counts.counted(
+            path,
+            self.names,
+            [self._table(name) or name for name in self.names],
+            self._count_of,
+            [dataclasses.asdict(filters), self._suffix],
+            shared,
+        )
+        if most and split != "train":
+            found = self._capped(found, most)
+        self.counts = [one.count for one in found]
+        self.skipped = sum((collections.Counter(one.skipped) for one in found), _NONE)
+        mended = (item for one in found for item in one.mended.items())
+        self.mended = dict(itertools.islice(mended, LISTED))
+        self._say()
         if not sum(self.counts):
             reasons = ", ".join(f"{n} {why}" for why, n in self.skipped.most_common()) or "none"
             raise DataError(
@@ -326,38 +343,54 @@ class Collection:
                 "see --config.data.web"
             )
 
-    def _stem(self, name: str) -> str:
-        return name[: -len(self._suffix)]
+    def _table(self, name: str) -> str:
+        """The parquet file beside a file; "" where there is none."""
+        table = f"{name[: -len(self._suffix)]}.parquet"
+        return table if table in self.known else ""
 
-    def _note(self, name: str, reason: str) -> None:
-        with self._lock:
-            if len(self.mended) < LISTED:
-                self.mended[name] = reason
+    def _use(self, names: list[str]) -> None:
+        self.names = names
+        self._tables = [
+            posixpath.join(self.path, table) if (table := self._table(n)) else None for n in names
+        ]
+        self.shelf = Shelf([posixpath.join(self.path, n) for n in names])
+        self.listed = Kept(self._list, OPEN_LISTS)
 
-    def _count(self) -> list[int]:
-        counts, progress = [], Progress(f"listing {self.path}", len(self.names))
-        with ThreadPoolExecutor(READERS, "list") as pool:
-            for count, skipped in pool.map(self._count_of, range(len(self.names))):
-                counts.append(count)
-                self.skipped.update(skipped)
-                progress.step(not count)
+    def _capped(self, found: list[counts.Counted], most: float) -> list[counts.Counted]:
+        """The first files, as chance has it, that have so many examples together."""
+        ranked = sorted(range(len(found)), key=lambda i: order.mix(*self.names[i].encode()))
+        before = np.cumsum([0, *(found[i].count for i in ranked)])[:-1]
+        used = sorted(i for i, n in zip(ranked, before.tolist(), strict=True) if n < most)
+        self.left_out = len(found) - len(used)
+        if self.left_out:
+            self._use([self.names[i] for i in used])
+        return [found[i] for i in used]
+
+    def _say(self) -> None:
+        """What is used, where that is not everything."""
         reasons = ", ".join(f"{n} {why}" for why, n in self.skipped.most_common())
-        used = f"data: {self.path}: {sum(counts)} examples of {len(counts)} files are used"
-        progress.close(f"{used}; left out: {reasons}" if reasons else "")
-        return counts
+        said = (
+            f"data: {self.path}: {sum(self.counts)} examples of {len(self.counts)} files are used"
+        )
+        if self.left_out:
+            beyond = f"{self.left_out} held-out files beyond config.data.web.held_out_most"
+            reasons = f"{beyond}, {reasons}" if reasons else beyond
+        if reasons:
+            print(f"{said}; left out: {reasons}", file=sys.stderr)
 
-    def _count_of(self, file: int) -> tuple[int, Mapping[str, int]]:
+    def _count_of(self, file: int) -> counts.Counted:
         try:
             if self._tables[file] is not None:
-                keys, skipped = self._wanted(file)
-                return len(keys), skipped
-            listed = self.listed(file)
-            return len(listed.keys), listed.skipped
+                keys, skipped, mended = self._wanted(file)
+            else:
+                listed = self.listed(file)
+                keys, skipped, mended = listed.keys, listed.skipped, listed.mended
         except Unreadable as error:
-            return 0, {error.reason: 1}
+            return counts.Counted(0, {error.reason: 1}, {})
+        return counts.Counted(len(keys), skipped, dict(itertools.islice(mended.items(), LISTED)))
 
-    def _wanted(self, file: int) -> tuple[list[str], dict[str, int]]:
-        """Keys that the parquet file lists and the filters pass."""
+    def _wanted(self, file: int) -> tuple[list[str], dict[str, int], dict[str, str]]:
+        """Keys that the parquet file lists and the filters pass; of the others as in `Listed`."""
         import pyarrow
         import pyarrow.parquet
 
@@ -375,23 +408,25 @@ class Collection:
                     f"{where} has no column {needed!r}; it has "
                     f"{', '.join(table.schema_arrow.names)}. {LAYOUT}"
                 )
-        passed, skipped = self.filters.apply(rows, where, table.schema_arrow.names, self._note)
-        return sorted(rows["key"][passed].tolist()), skipped
+        mended: dict[str, str] = {}
+        names = table.schema_arrow.names
+        passed, skipped = self.filters.apply(rows, where, names, mended.__setitem__)
+        return sorted(rows["key"][passed].tolist()), skipped, mended
 
     def _list(self, file: int) -> Listed:
         """The examples of a file; it is opened for it."""
         lister = list_tar if self._suffix == ".tar" else list_tfrecord
         places, skipped = lister(self.shelf, file)
         if self._tables[file] is not None:
-            return Listed(self._wanted(file)[0], places, skipped)
-        keys, described = [], []
+            return Listed(self._wanted(file)[0], places, skipped, {})
+        keys, described, mended = [], [], {}
         for key in sorted(places):
             try:
                 described.append(self._metadata(file, key, places[key]))
                 keys.append(key)
             except Unreadable as error:
                 skipped[error.reason] += 1
-                self._note(error.name, error.reason)
+                mended[error.name] = error.reason
         names = self.filters.columns()
         rows = {n: [row.get(n) for row in described] for n in names}
         rows = {
@@ -402,10 +437,11 @@ class Collection:
         rows["key"] = _objects(keys)
         rows.pop("status", None)
         if not keys:
-            return Listed([], places, skipped)
-        passed, more = self.filters.apply(rows, self.shelf.paths[file], note=self._note)
+            return Listed([], places, skipped, mended)
+        where = self.shelf.paths[file]
+        passed, more = self.filters.apply(rows, where, note=mended.__setitem__)
         kept = [key for key, good in zip(keys, passed, strict=True) if good]
-        return Listed(kept, places, skipped + collections.Counter(more))
+        return Listed(kept, places, skipped + collections.Counter(more), mended)
 
     def _metadata(self, file: int, key: str, places: dict[str, tuple[int, int]]) -> dict[str, Any]:
         """Everything that a file itself says of an example; its caption as it stands there.
@@ -517,13 +553,16 @@ class Web:
     gives = ("image", "id")
     class_names = ()
 
-    def __init__(self, data_config, framing: Framing, split: str):
+    def __init__(
+        self, data_config, framing: Framing, split: str, shared: counts.Shared = counts.ALONE
+    ):
         """Opens the collections that `config.data` names.
 
         Args:
           data_config: `config.data`.
           framing: what part of a picture is shown, and how large.
           split: "train", "val" or "test".
+          shared: who counts their examples.
 
         Raises:
           DataError: names the path or config line, what was seen and what was expected.
@@ -535,21 +574,30 @@ class Web:
             scores=tuple(map(tuple, self._web.scores)),
             languages=tuple(self._web.languages),
         )
-        mixture = tuple(self._web.mix) or ((data_config.path, 1.0),)
-        bad = [entry for entry in mixture if len(entry) != 2 or not float(entry[1]) > 0]
-        if bad:
-            raise DataError(
-                f"config.data.web.mix holds {bad[0]!r}; expected (path, weight above 0)"
-            )
-        self.weights = [float(weight) for _, weight in mixture]
-        # Relative paths of a mixture lie below config.data.path.
-        below = data_config.path if self._web.mix else ""
-        paths = [p if files.remote(p) else posixpath.join(below, p) for p, _ in mixture]
-        self.parts = [Collection(path, filters, split, self._web.held_out) for path in paths]
-        counts = np.concatenate([part.counts for part in self.parts])
-        self._starts = np.concatenate([[0], np.cumsum(counts)])
+        self.stages = mixture.stages(data_config, split)
+        told = [list(mixture.members(stage.mixture)) for stage in self.stages]
+        names = list(dict.fromkeys(name for stage in told for name in stage))
+        self._members = [[names.index(name) for name in stage] for stage in told]
+        now = [weight for _, weight in self.stages[-1].mixture]
+        self.weights = [0.0] * len(names)
+        for member, weight in zip(self._members[-1], now, strict=True):
+            self.weights[member] = weight
+        most = self._web.get("held_out_most", 0)
+        self.parts = [
+            Collection(path, filters, split, self._web.held_out, most * w / sum(now), shared)
+            for (path, _), w in zip(names, self.weights, strict=True)
+        ]
+        of_files = np.concatenate([part.counts for part in self.parts])
+        self._starts = np.concatenate([[0], np.cumsum(of_files)])
         self._files = [(p, f) for p, part in enumerate(self.parts) for f in range(len(part.counts))]
         self.size = int(self._starts[-1])
+        self.notes = [
+            f"of the held-out examples of {part.path} {sum(part.counts):,} are used, of "
+            f"{len(part.names)} of {len(part.names) + part.left_out} files; "
+            "config.data.web.held_out_most says how many at most"
+            for part in self.parts
+            if part.left_out
+        ]
         self.report = {
             "collections": [
                 {
@@ -567,16 +615,29 @@ class Web:
             ]
         }
 
-    def order(self, seed: int, batch: int) -> order.Lanes:
+    def order(self, seed: int, batch: int) -> order.Lanes | order.Staged:
         """Files in random order, examples of a few at a time mixed; see `jaxt2i.data.order`."""
-        fewest = min(sum(n > 0 for n in part.counts) for part in self.parts)
-        lanes = order.lanes_for(fewest, batch, self._web.lanes)
-        window = self._web.window
-        parts = [
-            order.Shards(part.counts, order.mix(seed, p), lanes, window)
-            for p, part in enumerate(self.parts)
-        ]
-        return order.Lanes(parts, self.weights, batch, seed)
+        bases = np.concatenate([[0], np.cumsum([sum(part.counts) for part in self.parts])])
+        orders: list[order.Lanes] = []
+        seen: dict[int, np.ndarray] = {}
+        for stage, of in zip(self.stages, self._members, strict=True):
+            begin = stage.begin // batch * batch
+            if orders:
+                before = self._members[len(orders) - 1]
+                seen |= dict(zip(before, orders[-1].seen(begin).T, strict=True))
+            fewest = min(sum(n > 0 for n in self.parts[p].counts) for p in of)
+            lanes = order.lanes_for(fewest, batch, self._web.lanes)
+            shards = [
+                order.Shards(self.parts[p].counts, order.mix(seed, p), lanes, self._web.window)
+                for p in of
+            ]
+            before = [seen.get(p, np.zeros(lanes, np.int64)) for p in of]
+            # With another number of lanes there are other streams, about as far.
+            before = [x if len(x) == lanes else np.full(lanes, x.sum() // lanes) for x in before]
+            weights = [weight for _, weight in stage.mixture]
+            started = order.Started(begin, bases[of], np.stack(before, 1))
+            orders.append(order.Lanes(shards, weights, batch, seed, started))
+        return orders[0] if len(orders) == 1 else order.Staged(orders)
 
     def _at(self, index: int) -> tuple[Collection, int, int]:
         file = int(np.searchsorted(self._starts, index, side="right")) - 1
