@@ -23,7 +23,7 @@ from jaxt2i.evaluation.detection import Detection, Detector, of_coco
 from jaxt2i.evaluation.reading import share_of, together
 from jaxt2i.metrics import confidence, object_accuracy
 from jaxt2i.metrics.object_accuracy import Overall
-from jaxt2i.metrics.score import MetricError, Score
+from jaxt2i.metrics.score import Interval, MetricError, Score
 from jaxt2i.run.folder import METADATA
 from jaxt2i.run.open import LAYOUT
 
@@ -444,11 +444,31 @@ def scores(judged: Judged, intervals: bool = True) -> list[Score]:
                 known["real_pictures"] = round(getattr(best, field), 2)
             score = Score(name.format(sizes.get(field)) + ending, value, facts=known)
             if moved:
-                how = f"{REPEATS} resamples of the captions, seed 0"
-                interval = confidence.around(value, moved[field], confidence.LEVEL, how, least=0)
+                interval = interval_of(judged, field, kind, value, moved[field])
                 score = score.with_interval(interval)
             out.append(score)
     return out
+
+
+def interval_of(judged: Judged, field: str, kind: str, value: float, moved: np.ndarray) -> Interval:
+    """The interval of one number: of resamples, or, where nothing or all is found, Wilson's.
+
+    Args:
+      judged: the counts.
+      field: of `Overall`.
+      kind: "accuracy" or "overlap".
+      value: the number, percent.
+      moved: its values where other captions had been drawn.
+    """
+    if kind == "accuracy" and value in (0, 100):
+        cut = len(judged.order) // 2
+        those = {"top": judged.order[cut:], "bottom": judged.order[:cut]}.get(field, judged.order)
+        captions = np.unique(np.concatenate([judged.found[n].captions for n in those]))
+        if len(captions):
+            return confidence.of_share(np.full(len(captions), value / 100), scale=100)
+    how = f"{REPEATS} resamples of the captions, seed 0"
+    found = confidence.around(value, moved, confidence.LEVEL, how, least=0)
+    return found._replace(high=min(found.high, 100.0))
 
 
 def resampled(judged: Judged, kind: str, seed: int = 0) -> dict[str, np.ndarray]:

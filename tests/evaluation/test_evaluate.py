@@ -473,6 +473,9 @@ def test_objects_that_captions_name_are_counted_in_what_a_run_draws(monkeypatch,
         assert score["value"] == 0
         assert score["facts"]["real_pictures"] == 100
         assert score["facts"]["network"] == "by heart"
+        # None of a few is no certainty.
+        assert score["interval"]["low"] == 0
+        assert 10 < score["interval"]["high"] < 40
     names = [score["metric"] for score in found["scores"]]
     assert names[:2] == ["soa_c", "soa_i"]
     rarer, commoner = found["breakdowns"].values()
