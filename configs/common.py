@@ -153,7 +153,8 @@ def base() -> ConfigDict:
     c.sharding = ()
     c.data = ConfigDict(
         {
-            # "synthetic", "folder", "records" (of jaxt2i.prepare) or "webdataset" (of img2dataset).
+            # "synthetic", "folder", "records" (of jaxt2i.prepare), "webdataset" (of img2dataset) or
+            # "hdf5" (pictures beside their captions' embeddings, of GAN-INT-CLS).
             "source": "synthetic",
             # Of the synthetic source: "blooms", "scenes" or "mixed".
             "corpus": "blooms",
@@ -190,6 +191,8 @@ def base() -> ConfigDict:
             "tokenizer": "mini",
             # Positions of a caption; longer ones are cut.
             "tokens": 32,
+            # Width of captions' embeddings that the data bring ("hdf5"); 0: none are read.
+            "text_width": 0,
             # Captions in these languages alone, such as ("de",); none: in any.
             "languages": (),
             # Crop to the surroundings of a picture's box, where it has one (CUB).

@@ -1,6 +1,6 @@
 """Penalties on the gradient of a discriminator at its inputs; float32 throughout."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -28,6 +28,30 @@ def matching_aware(
     """
     squares = [jnp.square(g.astype(jnp.float32)).reshape(len(g), -1).sum(1) for g in gradients]
     return weight * jnp.mean(sum(squares) ** (power / 2))
+
+
+def unit_slope(gradients: jax.Array) -> jax.Array:
+    """WGAN-GP: mean over the batch of (||gradient|| - 1)^2.
+
+    Args:
+      gradients: of the summed logits at each picture, [B, ...].
+
+    Returns:
+      Scalar. The root is taken of the squares' sum + 1e-12, whose derivative is finite.
+
+    Source: Gulrajani et al. 2017 (arXiv 1704.00028), equation 3.
+    """
+    squares = jnp.square(gradients.astype(jnp.float32)).reshape(len(gradients), -1).sum(1)
+    return jnp.square(jnp.sqrt(squares + 1e-12) - 1).mean()
+
+
+def squared_biases(params: Mapping[str, Any]) -> jax.Array:
+    """The sum of squares of every array called "bias" in a tree of parameters."""
+    flat = jax.tree_util.tree_leaves_with_path(params)
+    return sum(
+        (jnp.square(x.astype(jnp.float32)).sum() for path, x in flat if path[-1].key == "bias"),
+        jnp.zeros(()),
+    )
 
 
 class Penalised(NamedTuple):

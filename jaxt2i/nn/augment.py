@@ -134,6 +134,32 @@ def cutout(x: jax.Array, rows: jax.Array, cols: jax.Array) -> jax.Array:
     return jnp.where(hole[..., None], 0, x)
 
 
+def mirror(x: jax.Array, chosen: jax.Array) -> jax.Array:
+    """Exchanges left and right of the chosen images; chosen: bool [B]."""
+    return jnp.where(chosen[:, None, None, None], x[:, :, ::-1], x)
+
+
+def rotate(x: jax.Array, degrees: jax.Array, fill: float = -1.0) -> jax.Array:
+    """Turns images counter-clockwise around their centres, by the nearest pixels.
+
+    Args:
+      x: [B, S, S, C].
+      degrees: [B].
+      fill: value of what comes from outside; -1 is black.
+    """
+    middle = (x.shape[1] - 1) / 2
+    row, col = jnp.meshgrid(*[jnp.arange(n) - middle for n in x.shape[1:3]], indexing="ij")
+
+    def one(image: jax.Array, angle: jax.Array) -> jax.Array:
+        cos, sin = jnp.cos(angle), jnp.sin(angle)
+        i = jnp.round(cos * row + sin * col + middle).astype(jnp.int32)
+        j = jnp.round(cos * col - sin * row + middle).astype(jnp.int32)
+        inside = (i >= 0) & (i < image.shape[0]) & (j >= 0) & (j < image.shape[1])
+        return jnp.where(inside[..., None], image[i, j], jnp.asarray(fill, image.dtype))
+
+    return jax.vmap(one)(x, jnp.deg2rad(degrees))
+
+
 def apply(x: jax.Array, draws: Draws) -> jax.Array:
     """Augments images with given draws, in the published order: colour, translation, cutout.
 

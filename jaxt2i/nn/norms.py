@@ -59,14 +59,15 @@ class BatchNorm(nn.Module):
     live in the collection "batch_stats".
 
     Attributes:
-      momentum: share of the new statistics in the running ones.
+      momentum: share of the new statistics in the running ones; None: those are the mean of all
+        batches so far, whose number is kept beside.
       eps: added to the variance.
       affine: learn a scale and a bias a channel.
       scale_init: initial scales, (key, shape) -> array.
       group: examples that are normalised together in training; 0 = the whole batch.
     """
 
-    momentum: float = 0.1
+    momentum: float | None = 0.1
     eps: float = 1e-5
     affine: bool = True
     scale_init: Callable = nn.initializers.ones
@@ -82,6 +83,9 @@ class BatchNorm(nn.Module):
         channels = x.shape[-1]
         mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,))
         var = self.variable("batch_stats", "var", jnp.ones, (channels,))
+        share, batches = self.momentum, None
+        if share is None:
+            batches = self.variable("batch_stats", "batches", jnp.zeros, ())
         h = x.astype(jnp.float32)
         m, v = mean.value, var.value
         if train:
@@ -92,8 +96,11 @@ class BatchNorm(nn.Module):
             if self.is_mutable_collection("batch_stats") and not self.is_initializing():
                 count = h[0].size // channels
                 unbiased = v * (count / max(count - 1, 1))
-                mean.value += self.momentum * (m.reshape(-1, channels).mean(0) - mean.value)
-                var.value += self.momentum * (unbiased.reshape(-1, channels).mean(0) - var.value)
+                if batches is not None:
+                    batches.value += 1
+                    share = 1 / batches.value
+                mean.value += share * (m.reshape(-1, channels).mean(0) - mean.value)
+                var.value += share * (unbiased.reshape(-1, channels).mean(0) - var.value)
         h = ((h - m) * jax.lax.rsqrt(v + self.eps)).reshape(x.shape)
         if self.affine:
             h = h * self.param("scale", self.scale_init, (channels,))

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxt2i.losses.penalties import matching_aware, penalised
+from jaxt2i.losses.penalties import matching_aware, penalised, squared_biases, unit_slope
 
 
 @given(st.integers(0, 2**16), st.floats(0.1, 4), st.sampled_from([2.0, 4.0, 6.0]))
@@ -47,3 +47,14 @@ def test_judging_takes_logits_and_penalty_from_one_pass():
     np.testing.assert_array_equal(free.logits, found.logits)
     assert free.gradients == ()
     assert free.penalty == 0
+
+
+def test_the_slope_of_wgan_gp():
+    gradients = jnp.array([[3.0, 4.0], [0.0, 0.0]])
+    np.testing.assert_allclose(unit_slope(gradients), ((5 - 1) ** 2 + 1) / 2, rtol=1e-5)
+    assert jnp.isfinite(jax.grad(unit_slope)(gradients)).all()
+
+
+def test_biases_are_told_by_their_name():
+    layer = {"kernel": jnp.ones((2, 2)), "bias": jnp.array([1.0, 2.0])}
+    assert squared_biases({"a": layer, "b": {"c": {"bias": jnp.array([3.0])}}}) == 14

@@ -65,3 +65,15 @@ def test_gradients_reach_every_pixel_that_stays():
     kept = augment.apply(jnp.ones_like(x), draws).sum((1, 2, 3))
     np.testing.assert_allclose(grad.sum((1, 2, 3)), kept)
     assert set(np.unique(grad)) == {0.0, 1.0}
+
+
+def test_turning_and_mirroring():
+    x = images(2, 6)
+    turned = augment.rotate(jnp.asarray(x), jnp.array([90.0, 0.0]))
+    np.testing.assert_array_equal(turned[0], np.rot90(x[0]))
+    np.testing.assert_array_equal(turned[1], x[1])
+    corner = augment.rotate(jnp.asarray(x), jnp.array([45.0, -45.0]))[:, 0, 0]
+    np.testing.assert_array_equal(corner, np.full((2, 3), -1))
+    mirrored = augment.mirror(jnp.asarray(x), jnp.array([True, False]))
+    np.testing.assert_array_equal(mirrored[0], x[0][:, ::-1])
+    np.testing.assert_array_equal(mirrored[1], x[1])

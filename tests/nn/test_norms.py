@@ -164,3 +164,16 @@ def test_batch_norm_refuses_groups_that_do_not_divide_the_batch():
     variables = module.init(jax.random.key(0), x)
     with pytest.raises(ValueError, match=r"norm_group"):
         module.apply(variables, x, train=True, mutable=["batch_stats"])
+
+
+def test_without_a_momentum_statistics_are_the_mean_of_all_batches():
+    norm = BatchNorm(momentum=None, affine=False)
+    batches = [normal(8, 2, seed=i) + i for i in range(3)]
+    variables = norm.init({}, batches[0])
+    for x in batches:
+        _, variables = norm.apply(variables, x, train=True, mutable=["batch_stats"])
+    kept = variables["batch_stats"]
+    np.testing.assert_allclose(kept["mean"], np.mean([x.mean(0) for x in batches], 0), rtol=1e-5)
+    np.testing.assert_allclose(
+        kept["var"], np.mean([x.var(0, ddof=1) for x in batches], 0), rtol=1e-5
+    )

@@ -11,7 +11,7 @@ from etils import epath
 
 from jaxt2i.data.drawn.synthetic import Synthetic
 from jaxt2i.data.schema import DataError
-from jaxt2i.data.sources import counts, records, web
+from jaxt2i.data.sources import counts, embeddings, records, web
 from jaxt2i.data.sources.base import framing, write_report
 from jaxt2i.data.sources.folders import Folder, split_folder
 
@@ -106,9 +106,22 @@ def _webdataset(data_config, resolution: int, split: str, workdir, shared=counts
     return source
 
 
+def _hdf5(data_config, resolution: int, split: str, workdir, shared=counts.ALONE):
+    source = embeddings.Embeddings(
+        data_config.path,
+        split,
+        framing(data_config, resolution, split, data_config.cache_mb),
+        data_config.text_width,
+    )
+    if workdir is not None:
+        write_report(epath.Path(workdir) / f"data_report_{split}.json", source.report)
+    return source
+
+
 SOURCES = {
     "synthetic": _synthetic,
     "folder": _folder,
     "records": _records,
     "webdataset": _webdataset,
+    "hdf5": _hdf5,
 }
