@@ -219,16 +219,19 @@ class DamsmImage(nn.Module):
         )
         return apply_matrices(image, matrix, matrix)
 
-    def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, jax.Array]:
+    def __call__(
+        self, image: jax.Array, *, train: bool = False, hold_trunk: bool = False
+    ) -> tuple[jax.Array, jax.Array]:
         """[B, R, R, 3] in [-1, 1] to (regions [B, h, w, S], code [B, S]), float32.
 
         Args:
           image: any R; resized to the trunk's size.
           train: batch statistics in the trunk, whose weights learn only with `train_trunk`.
+          hold_trunk: no gradient passes the projections, to the trunk or to the picture.
         """
         middle, top = self.eye(self.resized(image), train=train)
         pooled = top.astype(jnp.float32).mean((1, 2))
         middle = middle.astype(jnp.float32)
-        if train and not self.train_trunk:
+        if hold_trunk or (train and not self.train_trunk):
             middle, pooled = jax.lax.stop_gradient((middle, pooled))
         return self.regions(middle), self.code(pooled)

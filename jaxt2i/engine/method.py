@@ -181,6 +181,7 @@ class Method:
       frozen: networks that no player updates; gradients may still pass to their input.
       pretrained: {net: () -> variables} for networks that start from a file instead of `init`.
       borrowed: frozen networks that an earlier run trained: they come from config.init_from.
+      called: {network: another name that it may have in the run that config.init_from names}.
       lineage: {frozen network: the setting, below config, that borrows it} for those that an
         earlier run may have trained and this one does not borrow.
       ema: {net: Ema}.
@@ -208,6 +209,7 @@ class Method:
     frozen: tuple[str, ...] = ()
     pretrained: Mapping[str, Callable[[], Tree]] = dataclasses.field(default_factory=dict)
     borrowed: tuple[str, ...] = ()
+    called: Mapping[str, str] = dataclasses.field(default_factory=dict)
     lineage: Mapping[str, str] = dataclasses.field(default_factory=dict)
     ema: Mapping[str, Ema] = dataclasses.field(default_factory=dict)
     vocab: int = 0

@@ -89,6 +89,24 @@ def lender(folder: str) -> tuple[dict, str]:
         ) from None
 
 
+def renamed(tree: dict, where: str, net: str, method: Method) -> dict:
+    """What `earlier` found, with the network that serves as `net` under this name.
+
+    Raises:
+      ConfigError: where it is not there.
+    """
+    there = net if net in tree["params"] else method.called.get(net, net)
+    if there not in tree["params"]:
+        raise ConfigError(
+            f"config.init_from: {where} holds no network {there!r}"
+            f"{f', to be {net!r} here' if there != net else ''}; it holds "
+            f"{', '.join(tree['params'])}"
+        )
+    return {
+        part: {**nets, net: nets[there]} if there in nets else nets for part, nets in tree.items()
+    }
+
+
 def borrowed(config: Any, net: str, method: Method) -> dict:
     """A frozen network's variables from an earlier run, or from converted weights.
 
@@ -109,12 +127,7 @@ def borrowed(config: Any, net: str, method: Method) -> dict:
             "configs/damsm.py), or a folder that python -m jaxt2i.convert damsm wrote. To measure "
             "speed without: --config.model.weights=random"
         )
-    tree, where = lender(folder)
-    if net not in tree["params"]:
-        raise ConfigError(
-            f"config.init_from={folder!r}: {where} holds no network {net!r}; it holds "
-            f"{', '.join(tree['params'])}"
-        )
+    tree = renamed(*lender(folder), net, method)
     best = {**tree["params"], **tree.get("ema", {})}
     extra = {**tree.get("extra", {}), **tree.get("settled", {})}
     variables = {"params": best[net], **extra.get(net, {})}
@@ -167,11 +180,8 @@ def fresh_start(
         for net, folder in wanted.items():
             tree, where = earlier(folder)
             mine = [n for n in method.trained if n not in wanted] if net == EVERY else [net]
-            if net != EVERY and net not in tree["params"]:
-                raise ConfigError(
-                    f"config.init_from: {where} holds no network {net!r}; it holds "
-                    f"{', '.join(tree['params'])}"
-                )
+            if net != EVERY:
+                tree = renamed(tree, where, net, method)
             state, report = checkpoint.transfer(method, state, tree, where, mine)
             log.say(str(report))
         return state

@@ -187,6 +187,8 @@ def probe_of(run: Run, held_out: Any) -> health.Probe | None:
 class Showing:
     """Writes a grid: pictures with their captions; over them, or alone, the boxes of layouts.
 
+    Where a picture is drawn from another one, that stands before it.
+
     Attributes:
       names: of the classes of boxes.
     """
@@ -197,9 +199,11 @@ class Showing:
         """Writes samples/STEP.png, and samples/STEP_layout.png where there are boxes."""
         images, captions, tiles = [], [], []
         for request, out in drawn:
-            captions.append(request.about)
             if "image" in out:
-                images.append(out["image"])
+                # A picture that was drawn from one stands behind it.
+                shown = [x["image"] for x in (request.row, out) if "image" in x]
+                images += shown
+                captions += [request.about] * len(shown)
             layout = {k: v for k, v in {**request.row, **out}.items() if k in LAYOUT}
             if "boxes" in layout:
                 tiles.append(tile(out.get("image"), layout, request.about, self.names))
