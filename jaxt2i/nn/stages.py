@@ -26,12 +26,15 @@ class Drawn:
       attention: of every stage behind the first, [B, T, H, W] over the words.
       mean: of the conditioning augmentation, [B, C].
       log_variance: [B, C].
+      read: of every stage behind the first, what its pixels read of the words, [B, H, W, C], where
+        the generator hands it on.
     """
 
     images: tuple[jax.Array, ...]
     attention: tuple[jax.Array, ...]
     mean: jax.Array
     log_variance: jax.Array
+    read: tuple[jax.Array, ...] = ()
 
 
 def sizes_of(resolution: int, stages: int) -> tuple[int, ...]:

@@ -26,16 +26,35 @@ SIZES |= {"words_dim": 6, "attention_mask": "own"}
 @functools.cache
 def drawn_from():
     """What generators of `SIZES` draw from: two captions, one of them short."""
-    keys = jax.random.split(jax.random.key(1), 4)
+    random = np.random.default_rng(1)
+    mask = np.array([[True, True, True], [True, True, False]])
     shapes = (2, 4), (2, 3), (2, 6), (2, 3, 6)
-    mask = jnp.array([[True, True, True], [True, True, False]])
-    z, eps, sentence, words = map(jax.random.normal, keys, shapes)
-    return z, eps, sentence, jnp.where(mask[..., None], words, 0), mask
+    z, eps, sentence, words = (random.standard_normal(x).astype(np.float32) for x in shapes)
+    return z, eps, sentence, np.where(mask[..., None], words, 0), mask
+
+
+def made_up(net, seed=0):
+    """Variables without compiling what draws them; gammas are 0."""
+    random = np.random.default_rng(seed)
+
+    def one(path, x):
+        if "gamma" in str(path[-1]):
+            return np.zeros(x.shape, np.float32)
+        drawn = 0.3 * random.standard_normal(x.shape)
+        # Scales and variances lie around 1.
+        return np.float32(1 + np.abs(drawn) if path[-1].key in ("scale", "var") else drawn)
+
+    return jax.tree_util.tree_map_with_path(one, pretrained.template(net))
 
 
 @functools.cache
 def variables():
-    return jax.jit(kt_gan.Generator(**SIZES).init)(jax.random.key(0), *drawn_from())
+    return made_up(kt_gan.Generator(**SIZES))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def drawn(module, given):
+    return module.apply(given, *drawn_from())
 
 
 def with_gammas(value):
@@ -52,12 +71,12 @@ def without_gammas():
 
 def test_with_gammas_at_zero_it_is_attngan_bit_for_bit():
     """At the start of a training, and in the ablation that never lets them go."""
-    want = attngan.Generator(**SIZES).apply(without_gammas(), *drawn_from())
+    want = drawn(attngan.Generator(**SIZES), without_gammas()).replace(read=())
     for module, given in (
         (kt_gan.Generator(**SIZES), variables()),
         (kt_gan.Generator(rounds=0, **SIZES), without_gammas()),
     ):
-        found = module.apply(given, *drawn_from())
+        found = drawn(module, given)
         for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(want), strict=True):
             np.testing.assert_array_equal(a, b)
 
@@ -65,10 +84,10 @@ def test_with_gammas_at_zero_it_is_attngan_bit_for_bit():
 def test_gammas_and_carried_weights_change_the_picture():
     given = with_gammas(0.5)
     pictures = [
-        kt_gan.Generator(**{**SIZES, **changes}).apply(given, *drawn_from()).images
+        drawn(kt_gan.Generator(**{**SIZES, **changes}), given).images
         for changes in ({}, {"carry": False}, {"rounds": 1})
     ]
-    plain = kt_gan.Generator(**SIZES).apply(variables(), *drawn_from()).images
+    plain = drawn(kt_gan.Generator(**SIZES), variables()).images
     assert jnp.abs(pictures[0][1] - plain[1]).max() > 1e-5
     # Stage 2 has nothing to begin with but even weights; stage 3 has.
     np.testing.assert_array_equal(pictures[0][1], pictures[1][1])
@@ -90,17 +109,17 @@ def test_distillation_moves_the_student_alone():
     mask = jnp.array([[True, True, True], [True, False, False]])
 
     @jax.jit
-    @functools.partial(jax.grad, argnums=(0, 1, 2, 3))
+    @functools.partial(jax.grad, argnums=(0, 1, 2, 3), has_aux=True)
     def slopes(sentence, words, regions, code):
-        return sum(kt_gan.distillation(Text(sentence, words, mask), regions, code)[:2])
+        *losses, target = kt_gan.distillation(Text(sentence, words, mask), regions, code)
+        return sum(losses), target
 
-    s, w, r, c = slopes(sentence, words, regions, code)
+    (s, w, r, c), target = slopes(sentence, words, regions, code)
     np.testing.assert_allclose(s, sentence - code, rtol=1e-5)
     assert not w[1, 1:].any()
     assert not jnp.any(r)
     assert not jnp.any(c)
     # The attention is no path either: each word is drawn to its target alone.
-    target = kt_gan.distillation(Text(sentence, words, mask), regions, code)[2]
     np.testing.assert_allclose(w[1, 0], words[1, 0] - target[1, 0], rtol=1e-4)
 
 
@@ -121,23 +140,21 @@ def test_who_learns():
     assert {net for p in plain.players for net in p.nets} == {"d8", "d16", "g"}
 
 
-def fresh(run):
-    """(state, frozen weights) of a run, from its loaders where it has them."""
-    shapes = states.shapes(run.method, run.batch_spec())
-    one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    return states.create(run.method, run.batch_spec(), 0, jax.tree.map(lambda _: one, shapes))
-
-
 def test_a_teacher_learns_its_projections_and_keeps_its_trunk():
     run = opened("tiny_teacher")
-    state, frozen = fresh(run)
-    size = run.config.batch_size
-    batch = run.pipeline(run.source("train"), size, run.method.needs).batch_at(0)
-    after, logs = jax.jit(steps.make(run.method, steps.Rules(0, size, 10))[1])(state, frozen, batch)
-    assert logs["finite"].all()
-    moved = jax.tree.map(lambda a, b: bool(jnp.any(a != b)), after.params, state.params)["teacher"]
+    params = states.shapes(run.method, run.batch_spec())[0].params
+    ones = {
+        n: jax.tree.map(lambda x: np.ones(x.shape, np.float32), params[n]) for n in ("g", "teacher")
+    }
+    tx = run.method.players[-1].tx
+    updates = jax.jit(lambda x: tx.update(x, tx.init(x), x)[0])(ones)
+    moved = jax.tree.map(lambda x: bool(np.any(x)), updates["teacher"])
     assert all(jax.tree.leaves([moved["code"], moved["regions"]]))
     assert not any(jax.tree.leaves(moved["trunk"]))
+
+
+def test_a_teachers_grid_shows_what_it_was_shown():
+    run = opened("tiny_teacher")
     requests = run_train.grid_of(run, run.source("val")).requests
     assert requests[0].row["image"].shape == (16, 16, 3)
     shown = []
@@ -153,7 +170,7 @@ def test_the_chain_of_trainings(tmp_path):
     run = opened("tiny")
     for net, folder in (("text", "damsm"), ("image", "damsm"), ("teacher", "teacher")):
         (tmp_path / folder).mkdir(exist_ok=True)
-        made = run.method.nets[net].init(jax.random.key(len(net)), *zeros(run.method.nets[net]))
+        made = made_up(run.method.nets[net], seed=len(net))
         pretrained.save_variables(tmp_path / folder / f"{net}.safetensors", made)
     damsm, teacher = str(tmp_path / "damsm"), str(tmp_path / "teacher")
     held = borrow.earlier(damsm)[0]["params"]
@@ -165,7 +182,9 @@ def test_the_chain_of_trainings(tmp_path):
     want = borrow.earlier(teacher)[0]["params"]["teacher"]["code"]["kernel"]
     np.testing.assert_array_equal(lent, want)
     assert jnp.abs(lent - held["image"]["code"]["kernel"]).max() > 0
-    filled = borrow.fresh_start(config, method)(fresh(run)[0])
+    state, _ = states.shapes(run.method, run.batch_spec())
+    blank = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), state)
+    filled = borrow.fresh_start(config, method)(blank)
     np.testing.assert_array_equal(
         filled.params["student"]["words"]["embedding"], held["text"]["words"]["embedding"]
     )
@@ -175,8 +194,21 @@ def test_the_chain_of_trainings(tmp_path):
         runs.open_run(config).method.pretrained["teacher"]()
 
 
-def zeros(net):
-    return [jnp.zeros(x.shape, x.dtype) for x in net.example()]
+@pytest.mark.full
+def test_a_step_of_a_teacher():
+    run = opened("tiny_teacher")
+    shapes = states.shapes(run.method, run.batch_spec())
+    one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    state, frozen = states.create(
+        run.method, run.batch_spec(), 0, jax.tree.map(lambda _: one, shapes)
+    )
+    size = run.config.batch_size
+    batch = run.pipeline(run.source("train"), size, run.method.needs).batch_at(0)
+    after, logs = jax.jit(steps.make(run.method, steps.Rules(0, size, 10))[1])(state, frozen, batch)
+    assert logs["finite"].all()
+    moved = jax.tree.map(lambda a, b: bool(jnp.any(a != b)), after.params, state.params)["teacher"]
+    assert all(jax.tree.leaves([moved["code"], moved["regions"]]))
+    assert not any(jax.tree.leaves(moved["trunk"]))
 
 
 @pytest.mark.full

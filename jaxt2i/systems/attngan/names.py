@@ -114,7 +114,7 @@ TABLES: dict[str, tuple[Table, ...]] = {
     "d256": (CRITICS[6],),
 }
 NETWORKS = {
-    "g": "jaxt2i.systems.attngan.method:Generator",
+    "g": "jaxt2i.nn.attentive:Generator",
     "d64": "jaxt2i.nn.critics:Critic",
     "d128": "jaxt2i.nn.critics:Critic",
     "d256": "jaxt2i.nn.critics:Critic",

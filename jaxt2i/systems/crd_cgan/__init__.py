@@ -1,0 +1,1 @@
+"""CRD-CGAN (Hu, Long, Xiao 2024): several pictures of a caption at once, alike in kind alone."""
