@@ -14,8 +14,8 @@ The published presets start from AttnGAN's encoders (configs/attngan.py says how
 
 | preset | data | batch | epochs | published IS, FID (recalled, unverified) |
 |---|---|---|---|---|
-| embedded | blooms, 32 px | 16 | 12 minutes on 2 CPU cores | - |
-| teacher | the same | 16 | half of them | - |
+| embedded | blooms, 32 px | 16 | 3,000 steps, not yet seen | - |
+| teacher | the same | 16 | half of them, not yet seen | - |
 | no_distillation | the same | 16 | as embedded | ablation |
 | no_alternation | the same | 16 | as embedded | ablation: gammas fixed at 0 |
 | cub | CUB-200-2011, 256 px | 64 | 600 | 4.85, 17.32 |
@@ -66,7 +66,7 @@ def taught(c: ConfigDict, teacher: bool) -> ConfigDict:
 
 
 def embedded() -> ConfigDict:
-    """Two CPU cores, procedural `blooms`, three stages of 8, 16 and 32 px: the student."""
+    """Two CPU cores, procedural `blooms`, stages of 8, 16 and 32 px: the student; not yet seen."""
     c = attngan.small(published(0))
     c.optim.text.lr = 1e-4
     c.init_from = lent(DAMSM, "runs/kt_gan-teacher")
