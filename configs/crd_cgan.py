@@ -18,7 +18,7 @@ The hyper-parameters are AttnGAN's; CRD-CGAN's own are not public.
 
 from ml_collections import ConfigDict
 
-from configs import attngan, common
+from jaxt2i.configs import attngan, common
 from jaxt2i.systems.crd_cgan.method import Model
 
 
@@ -82,11 +82,23 @@ def tiny() -> ConfigDict:
     return c
 
 
+@common.card(
+    data="CUB-200-2011, 8,855 pictures; python -m jaxt2i.prepare cub",
+    weights="the published DAMSM of birds, converted (configs/attngan.py says how)",
+    hours="not counted; python -m jaxt2i.plan counts a step",
+    expected="unknown",
+)
 def cub() -> ConfigDict:
     """CUB-200-2011: 8,855 birds of 150 of its 200 classes."""
     return published(20, 600, 200)
 
 
+@common.card(
+    data="Oxford-102, 7,034 pictures; python -m jaxt2i.prepare oxford102",
+    weights="runs/damsm-oxford102, which configs/damsm.py:oxford102 trains first",
+    hours="not counted; python -m jaxt2i.plan counts a step",
+    expected="unknown",
+)
 def oxford102() -> ConfigDict:
     """Oxford-102: 7,034 flowers of 82 of its 102 classes, after configs/damsm.py:oxford102."""
     c = published(20, 600, 102)
@@ -94,6 +106,12 @@ def oxford102() -> ConfigDict:
     return c
 
 
+@common.card(
+    data="COCO 2014, 82,783 pictures; python -m jaxt2i.prepare coco",
+    weights="the published DAMSM of COCO, converted (configs/attngan.py says how)",
+    hours="not counted; python -m jaxt2i.plan counts a step",
+    expected="unknown",
+)
 def coco() -> ConfigDict:
     """COCO 2014: the classes of all objects of a picture; DAMSM loss of weight 50."""
     c = published(14, 120, 80)

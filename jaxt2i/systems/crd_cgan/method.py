@@ -579,6 +579,12 @@ def build(cfg, facts: Any = None) -> Method:
         score=losses.score,
         better=BETTER,
         guided_by=("image",),
+        mixes=(
+            "batch norm takes its statistics from a micro-batch",
+            "negatives of the DAMSM loss are those of a micro-batch",
+            "wrong pairs are of the pictures of a micro-batch",
+            "means of the relativistic loss are those of a micro-batch",
+        ),
         notes=(
             "reads and scores with the DAMSM of "
             + (cfg.init_from if pretrained else "random weights: speed alone"),

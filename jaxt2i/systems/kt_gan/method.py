@@ -615,6 +615,11 @@ def build(cfg) -> Method:
         score=losses.score,
         better=better(student),
         guided_by=("image", "text") if student and model.damsm_weight else (),
+        mixes=(
+            "batch norm takes its statistics from a micro-batch",
+            "negatives of the DAMSM loss are those of a micro-batch",
+            "wrong pairs are of the pictures of a micro-batch",
+        ),
         notes=(
             "reads and scores with networks of "
             + (cfg.init_from if pretrained else "random weights: speed alone"),

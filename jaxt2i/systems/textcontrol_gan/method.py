@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxt2i.config import ConfigError, fields
+from jaxt2i.config import ConfigError, fields, micro_batches
 from jaxt2i.data.schema import unit_range
 from jaxt2i.encoders import perception
 from jaxt2i.encoders.text import Text
@@ -626,10 +626,11 @@ def check(model: Model, cfg) -> None:
             "config.data.text_width does not say how wide they are: 1024 for char-CNN-RNN's"
         )
     own = model.regressor_weight and model.regressor_batch == "own"
-    if own and cfg.batch_size // cfg.accumulate % 2:
+    parts = micro_batches(cfg)
+    if own and cfg.batch_size // parts % 2:
         raise ConfigError(
-            f"config.batch_size={cfg.batch_size} (over config.accumulate={cfg.accumulate}): half "
-            "of a batch is the regressor's, so it must be even; or "
+            f"config.batch_size={cfg.batch_size} (over config.accumulate={parts}): half of a batch "
+            "is the regressor's, so it must be even; or "
             "--config.model.regressor_batch=shared"
         )
 
@@ -667,6 +668,10 @@ def build(cfg) -> Method:
         vocab=0 if vectors else sees.text.vocab,
         score=losses.score,
         better=better(losses.joint),
+        mixes=(
+            "batch norm takes its statistics from a micro-batch",
+            "interpolated sentences are of the captions of a micro-batch",
+        ),
         notes=(
             "sentences: embeddings that come with the data; the Frechet distance while training is "
             "the shipped mini CLIP's, to choose checkpoints by, not to report"
