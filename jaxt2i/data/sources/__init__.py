@@ -106,7 +106,7 @@ def _webdataset(data_config, resolution: int, split: str, workdir, shared=counts
     return source
 
 
-def _hdf5(data_config, resolution: int, split: str, workdir, shared=counts.ALONE):
+def _hdf5(data_config, resolution: int, split: str, workdir):
     source = embeddings.Embeddings(
         data_config.path,
         split,
