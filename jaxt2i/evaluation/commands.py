@@ -22,6 +22,7 @@ from jaxt2i.evaluation import (
     compare,
     judges,
     pages,
+    promises,
     ratings,
     scores,
     sets,
@@ -231,7 +232,8 @@ def make_suite(argv: Sequence[str]) -> None:
     p.add_argument(
         "--metrics",
         default="clip_similarity",
-        help=f"by commas, of {', '.join(judges.JUDGES)}; default clip_similarity; none: none",
+        help=f"by commas, of {', '.join((*judges.JUDGES, promises.NAME))}; "
+        "default clip_similarity; none: none",
     )
     p.add_argument(
         "--weights",
@@ -276,7 +278,10 @@ def make_suite(argv: Sequence[str]) -> None:
     asked = [m for m in args.metrics.split(",") if m and m != "none"]
     weights = weights_of(p, args.weights)
     reader = Reader(weights, args.batch)
-    found = judges.verdicts(asked, pictures, reader) if asked else {}
+    preferred = [m for m in asked if m != promises.NAME]
+    found = judges.verdicts(preferred, pictures, reader) if preferred else {}
+    if promises.NAME in asked:
+        found[promises.NAME] = promises.verdicts(suite, of, pictures, reader)
     means = {m: suites.by_skill(suite, of[v.rows], v.values) for m, v in found.items()}
     if "hps_v21" in found:
         styles = means["hps_v21"].get("style", {})
@@ -308,7 +313,9 @@ def write_suite(
     told = {
         "suite": suite.name,
         "prompts": len(suite.rows),
-        "judges": {m: judges.about(m) for m in means},
+        "judges": {
+            m: promises.about(suite) if m == promises.NAME else judges.about(m) for m in means
+        },
         "scores": {
             m: {
                 column or "all prompts": {

@@ -8,7 +8,9 @@ from PIL import Image
 
 from jaxt2i import evaluate, sample
 from jaxt2i.config import ConfigError
-from jaxt2i.evaluation import judges, suites
+from jaxt2i.encoders import clip, yolo
+from jaxt2i.evaluation import detection, judges, promises, sets, suites
+from jaxt2i.evaluation.reading import Reader
 from jaxt2i.metrics.score import MetricError
 
 
@@ -168,3 +170,92 @@ def test_sample_draws_a_suite_as_often_as_its_authors():
     prompts = sample.read_prompts(args)
     assert len(prompts) == 553
     assert prompts[0] == "a photo of a bench"
+
+
+# --- What rows ask for, by a detector ------------------------------------------------------------
+
+
+def at(name, x, y, score=0.9, side=0.2):
+    label = yolo.CLASSES.index(name)
+    return detection.Detection(label, (x, y, side, side), score)
+
+
+@pytest.mark.parametrize(
+    ("row", "seen", "right"),
+    [
+        ({"include": [("dog", 1)]}, [at("dog", 0, 0)], True),
+        ({"include": [("dog", 1)]}, [at("cat", 0, 0)], False),
+        ({"include": [("dog", 2)], "exclude": [("dog", 3)]}, [at("dog", 0, 0)] * 2, True),
+        ({"include": [("dog", 2)], "exclude": [("dog", 3)]}, [at("dog", 0, 0)] * 3, False),
+        ({"include": [("dog", 1, "red")]}, [at("dog", 0, 0)], True),
+        ({"include": [("dog", 1, "blue")]}, [at("dog", 0, 0)], False),
+        # The surest of a class is the one whose colour and place count.
+        ({"include": [("dog", 1, "red")]}, [at("dog", 0.5, 0), at("dog", 0, 0, 0.6)], False),
+        (
+            {"include": [("cat", 1), ("dog", 1, None, ["right of", 0])]},
+            [at("cat", 0.1, 0.4), at("dog", 0.7, 0.4)],
+            True,
+        ),
+        (
+            {"include": [("cat", 1), ("dog", 1, None, ["above", 0])]},
+            [at("cat", 0.1, 0.4), at("dog", 0.7, 0.4)],
+            False,
+        ),
+        (  # Too near each other to be on any side.
+            {"include": [("cat", 1), ("dog", 1, None, ["right of", 0])]},
+            [at("cat", 0.4, 0.4), at("dog", 0.43, 0.4)],
+            False,
+        ),
+    ],
+)
+def test_pictures_hold_what_rows_ask_for(row, seen, right, tmp_path):
+    def named(things):
+        keys = ("class", "count", "color", "position")
+        return [{k: v for k, v in zip(keys, t, strict=False) if v is not None} for t in things]
+
+    row = {k: named(v) for k, v in row.items()} | {"prompt": "a cat"}
+    suite = suites.Suite("s", (row,), ())
+    Image.new("RGB", (40, 20)).save(tmp_path / "a.png")
+    (tmp_path / "a.txt").write_text("a cat")
+    found = promises.verdicts(
+        suite,
+        np.zeros(1, int),
+        sets.of_folder(tmp_path),
+        Reader(),
+        detection.of_coco("stub", lambda pixels: [seen] * len(pixels)),
+        lambda pixels, objects, thing: ["red" if x.box[0] < 0.4 else "green" for x in objects],
+    )
+    assert found.values.tolist() == [float(right)]
+
+
+def test_geneval_asks_for_classes_that_the_detector_knows():
+    found = detection.of_coco("stub", lambda pixels: [[] for _ in pixels])
+    rows = suites.load("geneval").rows
+    names = {x["class"] for r in rows for x in (*r["include"], *r.get("exclude", ()))}
+    assert all(found.number(promises.OTHER.get(n, n)) is not None for n in names)
+    assert {x["color"] for r in rows for x in r["include"] if "color" in x} <= {*promises.COLOURS}
+    assert "not a GenEval score" in promises.about(suites.load("geneval"))["rules"]
+    with pytest.raises(MetricError, match="parti lists none"):
+        promises.verdicts(suites.load("parti"), np.zeros(0, int), None, Reader())
+
+
+def test_a_crop_is_what_clip_is_shown():
+    pixels = np.zeros((40, 80, 3), np.uint8)
+    pixels[10:20, 20:60] = 200
+    inside = promises.crop(pixels, detection.Detection(0, (0.25, 0.25, 0.5, 0.25), 1.0))
+    assert inside.shape == (224, 224, 3)
+    assert (inside == 200).all()
+    assert promises.crop(pixels, detection.Detection(0, (-0.5, 0.9, 0.5, 0.5), 1.0)).shape[0] == 224
+
+
+def test_colours_are_told_by_clip(monkeypatch):
+    size = clip.PRESETS["vit_l14"]._replace(joint=8, text_width=16, text_layers=1, text_heads=1)
+    size = size._replace(width=16, layers=1, heads=1, patch=112)
+    monkeypatch.setitem(clip.PRESETS, "vit_l14", size)
+    tell = promises.painter(Reader({"openai_vit_l14": "random"}, 8))
+    pixels = np.zeros((40, 40, 3), np.uint8)
+    pixels[:, 20:] = (250, 30, 30)
+    objects = [at("dog", 0.1, 0.1, side=0.3), at("dog", 0.6, 0.1, side=0.3)]
+    both = tell(pixels, objects, "dog")
+    assert set(both) <= set(promises.COLOURS)
+    assert both == [tell(pixels, [x], "dog")[0] for x in objects]
