@@ -29,7 +29,7 @@ from jaxt2i.engine import draw, mesh
 from jaxt2i.engine.method import Sampler, Tree
 from jaxt2i.engine.state import State
 from jaxt2i.run import facts, folder, log, restore, settings, walk
-from jaxt2i.run.open import Run, open_run
+from jaxt2i.run.open import LAYOUT, Run, open_run
 
 SEEDS = 2**32
 # Words of a row that say how to draw it rather than what is in it.
@@ -251,7 +251,9 @@ class System:
         drawer = self.drawer(wanted, rule)
         for request, out in drawer.stream(*self.weights, self._requests(rows, controls)):
             words = self.words.row({k: v for k, v in out.items() if k != "image"})
-            yield request.about | words, out
+            # What was told of objects, in fractions of what is drawn, whatever the row counted in.
+            told = {k: request.row[k] for k in LAYOUT if k in request.row}
+            yield request.about | words, told | out
 
     def sample(
         self,

@@ -293,17 +293,32 @@ class Folder:
 
 
 def layout_tile(row: Row, out: dict[str, Tree], names: Sequence[str]) -> show.Tile:
-    """The objects of a row over its picture, or over a blank one."""
+    """The objects of a row over its picture, or over a blank one.
+
+    Boxes are those that the system was told of, where they are at hand: a row may count in pixels
+    of a picture of another shape.
+    """
+    blank = np.full((64, 64, 3), 255, np.uint8)
+    layout = {k: out[k] for k in ("boxes", "box_label", "box_mask") if k in out}
+    if len(layout) == 3:
+        example = {"image": out.get("image", blank), **layout}
+        return show.Tile(example, row.get("prompt", ""), names=tuple(names))
     objects = row["objects"]
     labels = [thing["label"] for thing in objects]
     known = list(dict.fromkeys([*names, *(x for x in labels if isinstance(x, str))]))
     example = {
-        "image": out.get("image", np.full((64, 64, 3), 255, np.uint8)),
-        "boxes": np.array([thing["box"] for thing in objects], np.float32),
+        "image": out.get("image", blank),
+        "boxes": np.array([thing["box"] for thing in objects], np.float32) / _frame(row),
         "box_label": np.array([known.index(x) if isinstance(x, str) else x for x in labels]),
         "box_mask": np.ones(len(objects), bool),
     }
     return show.Tile(example, row.get("prompt", ""), names=tuple(known))
+
+
+def _frame(row: Row) -> np.ndarray:
+    """What the boxes of a row are to be divided by to be fractions."""
+    size = row["size"] if row.get("units") == "pixels" and "size" in row else (1, 1)
+    return np.array([*size, *size], np.float32)
 
 
 def _save_png(path: epath.Path, pixels: np.ndarray) -> None:
