@@ -77,7 +77,7 @@ def coco_pod() -> ConfigDict:
     Learning rates grow with the square root of the batch; not yet seen.
     """
     c = coco()
-    c.precision, c.matmul_precision = "auto", "default"
+    c.precision = "auto"
     c.batch_size = 256
     c.model.norm_group = 16
     # Pairs and masks that do not reach over the borders of chips.
