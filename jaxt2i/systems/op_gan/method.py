@@ -276,7 +276,8 @@ class Losses:
         jitter = Control(
             "jitter",
             False,
-            help="move the boxes by a random crop and mirror, as the official sampler does",
+            help="move the boxes by a random crop and mirror, as the official sampler does; those "
+            "before are written down and shown",
         )
         return Sampler(
             draw=self.draw,
