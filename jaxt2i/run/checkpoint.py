@@ -6,6 +6,7 @@ do not match their fingerprints, is passed over with a warning for the one befor
 
 import dataclasses
 import json
+import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -101,10 +102,15 @@ class Checkpoints:
     Args:
       workdir: the run's directory; they lie in its folder "checkpoints".
       kept: which of them stay.
+
+    Attributes:
+      folder: where they lie.
+      unusable: {step: why} of those that could not be restored.
     """
 
     def __init__(self, workdir: epath.PathLike, kept: Kept | None = None):
         self.folder = places.absolute(workdir) / FOLDER
+        self.unusable: dict[int, str] = {}
         self._manager = ocp.CheckpointManager(
             self.folder,
             item_handlers=handlers(),
@@ -183,10 +189,10 @@ class Checkpoints:
         return {name: (list(leaf.shape), str(leaf.dtype)) for name, leaf in named(tree).items()}
 
     def _passed_over(self, step: int, error: Exception) -> None:
-        first = (str(error).splitlines() or [""])[0][:200]
+        self.unusable[step] = _first_line(error)
         warnings.warn(
             f"checkpoint {self.folder / str(step)} cannot be used "
-            f"({type(error).__name__}: {first}); trying the one before it, if any may be",
+            f"({self.unusable[step]}); trying the one before it, if any may be",
             stacklevel=3,
         )
 
@@ -348,6 +354,20 @@ def best_of(
     return (max if higher else min)(found, key=found.get) if found else None
 
 
+def _host_arrays(manager: ocp.CheckpointManager, step: int) -> dict[str, Tree]:
+    """A checkpoint's state, every array on the host and float32 where it was bfloat16."""
+    tree = manager.item_metadata(step)["state"].tree
+    how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+    args = ocp.args.Composite(state=ocp.args.PyTreeRestore(restore_args=how))
+    # Parameters may be bfloat16, which few readers know.
+    return jax.tree.map(widened, manager.restore(step, args=args)["state"])
+
+
+def _first_line(error: Exception) -> str:
+    first = (str(error).splitlines() or [""])[0][:200]
+    return f"{type(error).__name__}: {first}"
+
+
 def latest(folder: epath.PathLike, step: int | None = None) -> tuple[dict[str, Tree], str]:
     """The newest readable checkpoint of a work directory as host arrays.
 
@@ -364,25 +384,19 @@ def latest(folder: epath.PathLike, step: int | None = None) -> tuple[dict[str, T
     """
     folder = epath.Path(folder)
     root = folder if folder.name == FOLDER else folder / FOLDER
+    damaged = []
     if root.is_dir():
         with ocp.CheckpointManager(places.absolute(root), item_handlers=handlers()) as manager:
             for found in sorted(manager.all_steps(), reverse=True):
                 if step not in (None, found):
                     continue
-                restored = manager.restore(
-                    found,
-                    args=ocp.args.Composite(
-                        state=ocp.args.PyTreeRestore(
-                            restore_args=jax.tree.map(
-                                lambda _: ocp.RestoreArgs(restore_type=np.ndarray),
-                                manager.item_metadata(found)["state"].tree,
-                            )
-                        )
-                    ),
-                )
-                # Parameters may be bfloat16, which few readers know.
-                tree = jax.tree.map(widened, restored["state"])
-                return tree, f"{root / str(found)}"
+                try:
+                    return _host_arrays(manager, found), f"{root / str(found)}"
+                except Exception as error:  # orbax raises nearly anything over damaged files
+                    damaged.append(f"{root / str(found)} cannot be used ({_first_line(error)})")
+                    print(damaged[-1], file=sys.stderr, flush=True)
+    if damaged:
+        raise ConfigError(f"{'; '.join(damaged)}; copy the run again, or train it again")
     raise ConfigError(
         f"config.init_from={str(folder)!r}: no checkpoint there; expected the work directory of a "
         "run (it has a folder checkpoints/ with numbered steps) or a folder of converted weights "

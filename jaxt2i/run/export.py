@@ -42,8 +42,9 @@ def export(
         pretrained.save_variables(folder / file.name, variables, np.float16 if half else None)
     lines = json_lines(workdir / "metrics.jsonl")
     scores = [x for x in lines if any(k.startswith("score/") for k in x)] or [{}]
+    command = workdir / "command.txt"
     card = {
-        "command": (workdir / "command.txt").read_text().strip(),
+        "command": command.read_text().strip() if command.is_file() else "",
         "seed": config.seed,
         "step": int(epath.Path(where).name),
         "images": int(epath.Path(where).name) * config.batch_size,

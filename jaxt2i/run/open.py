@@ -31,7 +31,7 @@ from jaxt2i.engine import draw, loop, mesh
 from jaxt2i.engine import state as states
 from jaxt2i.engine.method import Method
 from jaxt2i.nn.remat import POLICIES
-from jaxt2i.run import borrow, cache, flags, health, machine, placement, processes
+from jaxt2i.run import borrow, cache, flags, health, machine, placement, processes, settings
 from jaxt2i.run import facts as facts_of
 from jaxt2i.run.facts import Facts
 
@@ -224,6 +224,7 @@ def open_run(
     Raises:
       ConfigError: names the config line and the fix.
     """
+    settings.check_whole(config)
     data, facts = config.data, facts or Facts()
     path = tokenizer_path(data.tokenizer)
     if facts.tokenizer is not None and not epath.Path(path).exists():

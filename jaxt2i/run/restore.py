@@ -40,6 +40,11 @@ def from_run(
     found = keeper and keeper.restore(like, partial=True, step=step)
     if keeper:
         keeper.close()
+    if keeper and keeper.unusable and not found:
+        damaged = "; ".join(f"step {step} ({why})" for step, why in keeper.unusable.items())
+        raise ConfigError(
+            f"{folder}: no checkpoint can be used: {damaged}; copy the run again, or train it again"
+        )
     if not found:
         raise ConfigError(
             f"{folder}: no usable checkpoint yet; the run saves one every "

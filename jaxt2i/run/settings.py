@@ -80,6 +80,22 @@ def read_config(workdir: epath.Path) -> ConfigDict:
     return config
 
 
+def check_whole(config: ConfigDict) -> None:
+    """Refuses a configuration that lacks what nothing can be opened without.
+
+    Raises:
+      ConfigError: names what is absent.
+    """
+    there = flat(plain(config))
+    absent = [name for name in NEEDED if name not in there]
+    if absent:
+        raise ConfigError(
+            f"the configuration lacks config.{', config.'.join(absent[:5])}: start its file from "
+            "jaxt2i.configs.common.base(), or where it is a run's config.json, delete that and "
+            "start the training command of command.txt again, which writes it anew and goes on"
+        )
+
+
 def damage_of(found: Any) -> str:
     """What a configuration that was read lacks to be one, in words; "" where all is well."""
     if not isinstance(found, dict):
@@ -88,9 +104,6 @@ def damage_of(found: Any) -> str:
     for name, value in known.items():
         if isinstance(value, dict) and not isinstance(found.get(name, {}), dict):
             return f"config.{name} is {str(found[name])[:40]}, expected a section of settings"
-    absent = [name for name in NEEDED if name not in now]
-    if absent:
-        return f"it lacks config.{', config.'.join(absent[:5])}"
     for name, value in flat(known).items():
         # Height and width of pictures may differ; the other is checked by who reads it.
         other = name == "data.resolution" and isinstance(now.get(name), list)

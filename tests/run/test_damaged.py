@@ -9,8 +9,9 @@ from jaxt2i import evaluate, sample
 from jaxt2i.config import ConfigError
 from jaxt2i.convert import __main__ as conversion
 from jaxt2i.encoders import perception
+from jaxt2i.run import checkpoint, settings
 from jaxt2i.run import open as runs
-from jaxt2i.run import settings
+from tests.evaluation.small import untrained
 
 
 @pytest.fixture
@@ -24,14 +25,12 @@ DAMAGE = {
     "empty": (lambda text: "", "not readable as JSON"),
     "a list": (lambda text: "[1, 2]", r"it holds no settings, but \[1, 2\]"),
     "a section": (lambda text: changed(text, data=3), "config.data is 3, expected a section"),
-    "a key": (lambda text: changed(text, seed=None, drop=True), "it lacks config.seed"),
     "a kind": (lambda text: changed(text, batch_size="x"), "batch_size is x, expected a whole"),
 }
 
 
-def changed(text, drop=False, **values):
-    found = json.loads(text) | values
-    return json.dumps({k: v for k, v in found.items() if not (drop and k in values)})
+def changed(text, **values):
+    return json.dumps(json.loads(text) | values)
 
 
 @pytest.mark.parametrize("kind", DAMAGE)
@@ -63,13 +62,28 @@ def test_every_key_may_be_lost(workdir):
         del section[key]
         (workdir / "config.json").write_text(json.dumps(found))
         if name in settings.NEEDED:
-            with pytest.raises(ConfigError, match=rf"it lacks config\.{name}"):
-                settings.read_config(workdir)
+            with pytest.raises(ConfigError, match=rf"lacks config\.{name}: .*delete that"):
+                runs.open_run(settings.read_config(workdir))
             continue
         with contextlib.suppress(ConfigError):  # settings of the model that do not go together
             run = runs.open_run(settings.read_config(workdir))
             run.layout()
             run.words()
+
+
+def test_damaged_checkpoints_are_named(tmp_path, capsys):
+    run = untrained(tmp_path / "run", steps=(1,))
+    files = [f for f in (run / "checkpoints").rglob("*") if f.is_file()]
+    for file in files:
+        if "state" in file.parts:
+            file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(ConfigError, match=r"checkpoints.1 cannot be used .*copy the run again"):
+        checkpoint.latest(run)
+    with (
+        pytest.warns(UserWarning, match="cannot be used"),
+        pytest.raises(ConfigError, match=r"no checkpoint can be used: step 1 \(.*train it again"),
+    ):
+        sample.main(["--workdir", str(run), "--prompts", "a bird"])
 
 
 def test_all_files_that_cannot_be_used_are_told_at_once(tmp_path):

@@ -23,6 +23,8 @@ from jaxt2i.data.sources.tables import is_table
 
 # Names that found no partner and are told, of each kind.
 TOLD = 5
+# Endings of files that may hold captions in a form of their own.
+MAYBE = (".csv", ".tsv", ".json", ".jsonl", ".xlsx")
 
 
 @dataclasses.dataclass
@@ -166,6 +168,8 @@ def _met(store: Store, part: str, skips: Skips) -> Pairs:
     if astray or strays or not pairs.count:
         closed = [n for n in inside if ends_in(n, ARCHIVES)]
         pairs.unmet += [f"{name} is not unpacked: unpack it here" for name in closed[:TOLD]]
+    if not pairs.images and pairs.mute:
+        pairs.unmet += _unread(inside, strays)
     pairs.unmet += _unmet(images + strange, pairs.mute, strays, astray, list(sidecars.values()))
     return pairs
 
@@ -185,6 +189,18 @@ def _add_rows(store: Store, pairs: Pairs, skips: Skips) -> None:
 
 def _stem(name: str) -> str:
     return posixpath.splitext(name)[0]
+
+
+def _unread(names: list[str], strays: list[str]) -> list[str]:
+    """Sentences on files that may hold the captions in a form that is not read."""
+    tables = [n for n in names if ends_in(n, MAYBE) and posixpath.basename(n) not in METADATA]
+    # One text for many images.
+    tables += strays if len(strays) == 1 else []
+    return [
+        f"{name} may hold the captions, and is not read: make it a metadata.csv whose first line "
+        "is file_name,text"
+        for name in tables[:TOLD]
+    ]
 
 
 def _unmet(images, mute, strays, astray, texts) -> list[str]:

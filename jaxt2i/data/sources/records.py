@@ -13,6 +13,9 @@ import io
 import json
 import posixpath
 import re
+import sys
+import zipfile
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -97,9 +100,15 @@ def describe(folder: str) -> dict[str, Any]:
     """{"name", "format", "splits": {split: records per file}, "names": class names}.
 
     Raises:
-      DataError: for records of a format that is not read here.
+      DataError: for records of a format that is not read here, and damaged descriptions.
     """
-    info = json.loads(files.read_bytes(posixpath.join(folder, INFO)))
+    info = _json(posixpath.join(folder, INFO))
+    if not isinstance(info.get("name"), str) or not isinstance(info.get("splits"), list):
+        raise DataError(
+            f"{posixpath.join(folder, INFO)} is none of a prepared data set: it has no name and "
+            "splits. If the folder is of Hugging Face's datasets, set --config.data.source=folder; "
+            f"{GET}"
+        )
     kind = info.get("fileFormat", "tfrecord")
     if kind not in FORMATS:
         raise DataError(
@@ -110,9 +119,33 @@ def describe(folder: str) -> dict[str, Any]:
     return {
         "name": info["name"],
         "format": kind,
-        "splits": {s["name"]: [int(n) for n in s.get("shardLengths", ())] for s in info["splits"]},
-        "names": json.loads(files.read_bytes(names)) if files.exists(names) else {},
+        "splits": _splits(info["splits"], folder),
+        "names": _json(names) if files.exists(names) else {},
     }
+
+
+def _json(file: str) -> dict[str, Any]:
+    """What a file that describes records holds; raises DataError for a damaged one."""
+    try:
+        found = json.loads(files.read_bytes(file))
+    except (ValueError, RecursionError) as error:
+        raise DataError(
+            f"{file} is damaged, not readable as JSON ({error}); copy it again"
+        ) from None
+    if not isinstance(found, dict):
+        raise DataError(f"{file} is damaged: it holds no object; copy it again")
+    return found
+
+
+def _splits(listed: list, folder: str) -> dict[str, list[int]]:
+    """{split: records of each file}; raises DataError for what says something else."""
+    try:
+        return {s["name"]: [int(n) for n in s.get("shardLengths", ())] for s in listed}
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise DataError(
+            f"{posixpath.join(folder, INFO)} is damaged: its splits have no names and lengths; "
+            "copy it again"
+        ) from None
 
 
 def nearest_split(path: str, split: str) -> str:
@@ -171,11 +204,9 @@ def index_of(folder: str, split: str, counts: list[int]) -> tuple[Any, Index]:
     kind, shelf = split_files(folder, split, counts)
     stored = FORMATS[kind](shelf)
     kept = posixpath.join(folder, f"index-{split}.npz")
-    if files.exists(kept):
-        with np.load(io.BytesIO(files.read_bytes(kept))) as arrays:
-            index = Index(**arrays)
-        if np.bincount(index.shard, minlength=len(counts)).tolist() == counts:
-            return stored, index
+    index = _kept_index(kept, counts) if files.exists(kept) else None
+    if index is not None:
+        return stored, index
     index = make_index(stored, counts)
     out = io.BytesIO()
     np.savez_compressed(out, **{f.name: getattr(index, f.name) for f in dataclasses.fields(index)})
@@ -183,6 +214,18 @@ def index_of(folder: str, split: str, counts: list[int]) -> tuple[Any, Index]:
     with contextlib.suppress(OSError):
         files.write_bytes(kept, out.getvalue())
     return stored, index
+
+
+def _kept_index(file: str, counts: list[int]) -> Index | None:
+    """An index that was made earlier; None where it is of other records, or damaged."""
+    try:
+        with np.load(io.BytesIO(files.read_bytes(file))) as arrays:
+            index = Index(**arrays)
+        same = np.bincount(index.shard, minlength=len(counts)).tolist() == counts
+    except (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile, zlib.error):
+        print(f"data: {file} is damaged and made anew", file=sys.stderr)
+        return None
+    return index if same else None
 
 
 def make_index(stored, counts: list[int]) -> Index:

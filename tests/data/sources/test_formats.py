@@ -145,6 +145,18 @@ def test_datasets_of_hugging_face_are_read(tmp_path, form, capfd):
     assert list(said(make_source(data, 16, "val")).values()) == [(["shade 7"], 7)]
 
 
+def test_a_folder_of_datasets_is_no_prepared_data_set(tmp_path):
+    save_to_disk(tmp_path / "hf", table([1]))
+    data = base().data
+    data.update(source="records", path=str(tmp_path))
+    with pytest.raises(DataError, match=r"no name and splits.*set --config\.data\.source=folder"):
+        make_source(data, 16, "train")
+    for content, said in {"{": "not readable as JSON", "[]": "holds no object"}.items():
+        (tmp_path / "hf" / "dataset_info.json").write_text(content)
+        with pytest.raises(DataError, match=said):
+            make_source(data, 16, "train")
+
+
 def test_rows_that_cannot_be_used_are_counted(tmp_path):
     captions = [["one", "two"], None, [" "], ["good", None], ["cut"], ["gone"]]
     cells = [{"bytes": picture(n), "path": None} for n in range(4)]

@@ -155,6 +155,14 @@ def test_pictures_that_are_not_read_are_named(tmp_path, monkeypatch):
     assert source.report["skipped"] == source.report["unused_images"]
 
 
+@pytest.mark.parametrize("name", ["captions.txt", "metadata.json", "data.tsv", "captions.csv"])
+def test_captions_in_a_form_of_their_own_are_named(tmp_path, name):
+    put(tmp_path, "a.png", "b.png")
+    (tmp_path / name).write_text("image,caption\na.png,a bird\n")
+    with pytest.raises(DataError, match=rf"no caption for any.*{name} may hold the captions, and"):
+        Folder(tmp_path, Framing(16))
+
+
 def test_archives_are_named(tmp_path):
     metadata(tmp_path, **{"a.png": "x"})
     (tmp_path / "images.7z").write_bytes(b"7z")
