@@ -163,24 +163,47 @@ def test_who_meets_a_protocol_sees_its_numbers(monkeypatch, name, system, place,
     result = evaluated(monkeypatch, protocol, system, place, reader, *more)
     assert known <= numbers(result), result.notes
     assert not any("are left out" in note for note in result.notes)
-    measured = result.records[name]
+    withdrawn(result.records[name], protocol, known)
+
+
+def withdrawn(measured, protocol, known):
+    """Asserts that any one field that differs takes the published numbers away, and is named."""
     for metric in sorted({m for _, m in known}):
         for part in protocols.parts(metric):
             for field in dataclasses.fields(getattr(measured, part)):
                 key = f"{part}.{field.name}"
                 theirs = getattr(getattr(protocol, part), field.name)
                 mine = getattr(getattr(measured, part), field.name)
-                if theirs == protocols.ANY or mine == protocols.ANY:
-                    continue
-                if key in protocols.OPEN and 0 in (theirs, mine):
+                if protocols.ANY in (theirs, mine) or (key in protocols.OPEN and not theirs * mine):
                     continue
                 other = mine + 1 if isinstance(mine, (int, float)) else f"not {mine}"
                 changed = dataclasses.replace(getattr(measured, part), **{field.name: other})
                 changed = dataclasses.replace(measured, **{part: changed})
-                beside = {x.model for x in published.beside(changed, metric) if x.protocol == name}
-                assert not beside, key
+                beside = published.beside(changed, metric)
+                assert protocol.name not in {x.protocol for x in beside}, key
                 (line,) = record.withheld(changed, [Score(metric, 1.0)])
                 assert f"{key} ({other} against {theirs})" in line
+
+
+def test_edits_meet_a_protocol_by_what_is_stated(monkeypatch, reader, tmp_path):
+    protocol = protocols.get("iir_net_coco")
+    few = dataclasses.replace(protocol.samples, count=6, resolution=40)
+    protocol = dataclasses.replace(protocol, samples=few)
+    monkeypatch.setitem(protocols.PROTOCOLS, protocol.name, protocol)
+    monkeypatch.setattr(judge, "Reader", lambda *a: reader)
+    given = ["--protocol", protocol.name, "--metrics", "lpips,clip_score", "--no-intervals"]
+    for option, start in (("--images", 0), ("--reference", 70)):
+        given += [option, str(small.pictures(tmp_path / str(start), 6, start, size=40))]
+    known = {(x.model, x.metric) for x in published.PUBLISHED if x.protocol == protocol.name}
+    result = judge.judge(evaluate.arguments(given))
+    assert not numbers(result)
+    assert "samples.captions (unknown against distinct)" in " ".join(result.notes)
+    fields = ("dataset", "split", "captions", "controls", "quantise")
+    said = [f"samples.{name}={getattr(few, name)}" for name in fields]
+    result = judge.judge(evaluate.arguments([*given, "--stated", *said]))
+    assert known <= numbers(result), result.notes
+    assert len(result.facts["stated"]) == len(said)
+    withdrawn(result.records[protocol.name], protocol, known)
 
 
 # --- Any combination ---------------------------------------------------------------------------
