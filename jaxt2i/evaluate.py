@@ -24,13 +24,14 @@ How
   --metrics A,B                       fid, fid_inf, inception_score, kid, precision_recall, cmmd,
                                       clip_score, r_precision, diversity, lpips, memorised,
                                       recognised, independent, soa, clip_similarity,
-                                      pick_score, hps_v21
+                                      pick_score, hps_v21, image_reward
   --weights NETWORK=FILE              networks from files; else from the cache, or downloaded;
                                       damsm=RUN for R-precision by a DAMSM, clip=RUN for
                                       `independent`: a run of configs/clip.py, of another seed and
                                       shape than the one that guides the judged run
 
-  --compare A B, --study A B          several side by side, by networks or people: --compare --help
+  --compare A B, --study A B          several side by side, by networks or people, and
+  --suite NAME --images DIR           the pictures of a prompt suite by skill: --compare --help
 
 Runs on the procedural corpora are judged by a recogniser that is trained on the spot
 (`recognised`), which needs no download. Edited pictures are held against their originals of the

@@ -84,20 +84,8 @@ def text_of(text: str) -> str:
     return text
 
 
-def arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """The command line, and its --config.KEY=VALUE settings."""
-    p = argparse.ArgumentParser(
-        prog="python -m jaxt2i.sample",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    p.add_argument("--workdir", type=epath.Path, help="the training run")
-    p.add_argument("--step", default="newest", help="newest (the default), best, or a number")
-    p.add_argument("--data", default="", metavar="DIR", help="where the run's data lies now")
-    p.add_argument("--config", metavar="FILE[:preset]", help="with --weights: the configuration")
-    p.add_argument("--weights", type=epath.Path, metavar="DIR", help="what jaxt2i.convert wrote")
-    p.add_argument("--describe", action="store_true", help="print what can be set, and stop")
+def add_what(p: argparse.ArgumentParser) -> None:
+    """Options of what is drawn."""
     what = p.add_argument_group("what is drawn")
     what.add_argument("--from-split", metavar="SPLIT[:A[:B]]", help="rows of the run's own data")
     what.add_argument("--conditions", type=Path, metavar="FILE", help=".jsonl or .json of rows")
@@ -116,6 +104,23 @@ def arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         "--interpolate-z", nargs=2, type=seed_of, metavar="SEED", help="walk from latent to latent"
     )
     what.add_argument("--z", type=Path, metavar="FILE.npy", help="latents in place of seeds")
+
+
+def arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The command line, and its --config.KEY=VALUE settings."""
+    p = argparse.ArgumentParser(
+        prog="python -m jaxt2i.sample",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    p.add_argument("--workdir", type=epath.Path, help="the training run")
+    p.add_argument("--step", default="newest", help="newest (the default), best, or a number")
+    p.add_argument("--data", default="", metavar="DIR", help="where the run's data lies now")
+    p.add_argument("--config", metavar="FILE[:preset]", help="with --weights: the configuration")
+    p.add_argument("--weights", type=epath.Path, metavar="DIR", help="what jaxt2i.convert wrote")
+    p.add_argument("--describe", action="store_true", help="print what can be set, and stop")
+    add_what(p)
     p.add_argument("--seed", type=seed_of, default=0, help="seed of the first picture of a row")
     p.add_argument("--num", type=int, default=0, help="pictures a row, or steps of a walk")
     p.add_argument(

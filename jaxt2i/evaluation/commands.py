@@ -18,6 +18,8 @@ import argparse
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from jaxt2i.config import nearest
+from jaxt2i.encoders import features
 from jaxt2i.evaluation import (
     compare,
     judges,
@@ -224,8 +226,8 @@ def default_metrics(protocol: protocols.Protocol, found: sides.Sides, reference:
     return out
 
 
-def make_suite(argv: Sequence[str]) -> None:
-    """Scores the pictures of a prompt suite by skill."""
+def suite_parser() -> argparse.ArgumentParser:
+    """The command line of --suite."""
     p = parser("--suite")
     p.add_argument("--suite", required=True, metavar="NAME|FILE|DIR")
     p.add_argument("--images", type=Path, required=True, metavar="DIR", help="with captions")
@@ -258,6 +260,12 @@ def make_suite(argv: Sequence[str]) -> None:
         help="what other scorers found; NAME is the category, where a file is of one alone",
     )
     p.add_argument("--out", type=Path, metavar="DIR", help="default DIR-suite")
+    return p
+
+
+def make_suite(argv: Sequence[str]) -> None:
+    """Scores the pictures of a prompt suite by skill."""
+    p = suite_parser()
     args = p.parse_args(argv)
     suite = suites.load(args.suite)
     pictures = sets.of_folder(args.images)
@@ -342,7 +350,12 @@ def weights_of(p: argparse.ArgumentParser, given: Sequence[str]) -> dict[str, st
     """{network: file} of --weights."""
     if bad := [w for w in given if "=" not in w]:
         p.error(f"--weights {bad[0]}: expected NETWORK=FILE")
-    return dict(w.split("=", 1) for w in given)
+    found = dict(w.split("=", 1) for w in given)
+    if strange := [name for name in found if name not in features.NETWORKS]:
+        p.error(
+            f"--weights {strange[0]}=...: no such network; {nearest(strange[0], features.NETWORKS)}"
+        )
+    return found
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
