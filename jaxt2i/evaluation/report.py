@@ -121,6 +121,8 @@ def columns(result: Result, score: Score) -> list[str]:
         fed.append(f"reference: {score.facts['reference_says']}")
     if "real_pictures" in score.facts:
         fed.append(f"real pictures: {number(score.facts['real_pictures'])}")
+    if "shuffled_captions" in score.facts:
+        fed.append(f"chance: {number(score.facts['shuffled_captions'])}")
     counts = [score.facts[key] for key in ("generated", "real") if key in score.facts]
     pictures = " / ".join(f"{n:,}" if isinstance(n, int) else str(n) for n in counts)
     known = "; ".join(map(quoted, beside(result, score)))
