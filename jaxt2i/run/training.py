@@ -190,7 +190,7 @@ def train(
     painting.desk = desk
     meta = {"config": dict(config), "seed": rules.seed}
     moved = health.Updates(painting.due, desk.updates, state)
-    parts = (recording, moved, Logging(desk), painting, Saving(desk, meta))
+    parts = (recording, Logging(desk), moved, painting, Saving(desk, meta))
     settler = None
     if settle_batches and method.sampler and method.sampler.settle:
         settle = draw.settler(method, rules.seed)
