@@ -92,7 +92,12 @@ def parser() -> argparse.ArgumentParser:
     on.add_argument("--split", default="", help="of it; default the protocol's or held-out one")
     on.add_argument("--captions", default="", metavar="RULE|FILE", help="default the protocol's")
     on.add_argument("--reference", default="", metavar="DIR|NPZ|data", help="default the data")
-    how = p.add_argument_group("how")
+    add_how(p.add_argument_group("how"))
+    return p
+
+
+def add_how(how: argparse._ArgumentGroup) -> None:
+    """Options of how pictures are drawn and measured."""
     how.add_argument("--protocol", default="", help="how to measure; default tf2015")
     how.add_argument("--protocols", default="", metavar="A,B", help="several, on one set")
     how.add_argument("--metrics", default="", help="by commas; default those of the protocol")
@@ -148,7 +153,6 @@ def parser() -> argparse.ArgumentParser:
     )
     how.add_argument("--cache", type=epath.Path, help="of reference statistics and recognisers")
     soa.add_options(how)
-    return p
 
 
 def arguments(argv: Sequence[str]) -> argparse.Namespace:

@@ -141,14 +141,7 @@ def of_folder(
         raise DataError(f"{path} is no folder of images")
     skipped, met = Skips(), Skips()
     store = Store(root, skipped)
-    texts, lacking = None, ""
-    try:
-        pairs = pair(store, "", met)
-    except DataError as error:
-        # A table of captions that cannot be read: pictures can be judged without.
-        if strict:
-            raise
-        pairs, lacking = Pairs(mute=[n for n in store.files if _is_image(n)]), str(error)
+    pairs, lacking = _paired(store, met, strict)
     # Beside what `sample` drew lie its own sheets of many pictures.
     sheets = pairs.mute if pairs.images and (root / ABOUT).is_file() else ()
     names = sorted(pairs.images if sheets else [*pairs.images, *pairs.mute])
@@ -167,19 +160,9 @@ def of_folder(
         return by_size(_read_ahead([(r, names[r]) for r in rows], read, skipped), batch)
 
     captions = _captions(store, pairs, met)
-    if len(captions) == len(names):
-        texts = tuple(captions[name] for name in names)
-    elif captions:
-        without = next(name for name in names if name not in captions)
-        lacking = (
-            f"{root}: {len(names) - len(captions)} of {len(names)} images have no caption, such as "
-            f"{without}; give all of them one, or none"
-        )
-    if not captions:  # nobody meant to give any
-        met.counts.pop(NO_CAPTION, None)
-    if met.counts:
-        said = "; ".join([f"data: {root}: left out: {met}", *pairs.unmet[:1]])
-        print(said, file=sys.stderr, flush=True)
+    texts, some = _texts(root, names, captions)
+    lacking = lacking or some
+    _tell(root, met, pairs, captions)
     if lacking and strict:
         raise DataError(lacking)
     digest = fingerprint(f"{name} {about}" for name, about in store.files.items())
@@ -196,8 +179,44 @@ def of_folder(
     )
 
 
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(images.SUFFIXES)
+def _paired(store: Store, skips: Skips, strict: bool) -> tuple[Pairs, str]:
+    """(images and where their captions are, why there are none).
+
+    Raises:
+      DataError: for a table of captions that cannot be read, where `strict`; else the pictures are
+        there without captions.
+    """
+    try:
+        return pair(store, "", skips), ""
+    except DataError as error:
+        if strict:
+            raise
+        names = [name for name in store.files if name.lower().endswith(images.SUFFIXES)]
+        return Pairs(mute=names), str(error)
+
+
+def _tell(root: Path, met: Skips, pairs: Pairs, captions: Mapping[str, str]) -> None:
+    """Says what found no partner."""
+    if not captions:  # nobody meant to give any
+        met.counts.pop(NO_CAPTION, None)
+    if met.counts:
+        said = "; ".join([f"data: {root}: left out: {met}", *pairs.unmet[:1]])
+        print(said, file=sys.stderr, flush=True)
+
+
+def _texts(
+    root: Path, names: Sequence[str], captions: Mapping[str, str]
+) -> tuple[tuple[str, ...] | None, str]:
+    """(a caption of every image, or None; why there is none for some)."""
+    if len(captions) == len(names):
+        return tuple(captions[name] for name in names), ""
+    if not captions:
+        return None, ""
+    without = next(name for name in names if name not in captions)
+    return None, (
+        f"{root}: {len(names) - len(captions)} of {len(names)} images have no caption, such as "
+        f"{without}; give all of them one, or none"
+    )
 
 
 def _captions(store: Store, pairs: Pairs, skips: Skips) -> dict[str, str]:
