@@ -15,7 +15,7 @@ The published generator is read and drawn from, with the layout of each row:
 
     python -m jaxt2i.convert op_gan --from op-gan.pth --to weights/op_gan_coco
     python -m jaxt2i.sample --config configs/op_gan.py:coco --weights weights/op_gan_coco \\
-        --conditions rows.jsonl --config.data.tokens=20
+        --config.init_from=weights/damsm_coco --config.data.tokens=20 --conditions rows.jsonl
 
 Training cuts captions to 12 words, the official sampler to 20. Its `--set jitter=true` moves boxes.
 
