@@ -53,6 +53,20 @@ def fill(name: str, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
     return (0.1 * x + (1 if kind == "weight" else 0)).astype(np.float32)
 
 
+def leading_vectors(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The leading singular vectors (left [m], right [n]) of a matrix [m, n], with one common sign.
+
+    From the eigenvectors of the smaller of both products with itself: of a published layer all
+    singular vectors take eight times as long.
+    """
+    wide = matrix.shape[0] <= matrix.shape[1]
+    square = matrix @ matrix.T if wide else matrix.T @ matrix
+    first = np.linalg.eigh(square)[1][:, -1]
+    second = (matrix.T if wide else matrix) @ first
+    second /= np.linalg.norm(second)
+    return (first, second) if wide else (second, first)
+
+
 def singular_vectors(weight: np.ndarray, u: np.ndarray, rule: Mapping) -> tuple:
     """The two vectors (u, v) that a spectrally normalised weight starts a case with.
 
@@ -63,8 +77,8 @@ def singular_vectors(weight: np.ndarray, u: np.ndarray, rule: Mapping) -> tuple:
     """
     matrix = weight.reshape(len(weight), -1).astype(np.float64)
     if rule["method"] == "svd":
-        left, _, right = np.linalg.svd(matrix, full_matrices=False)
-        return np.float32(rule["u_scale"] * left[:, 0]), np.float32(right[0])
+        left, right = leading_vectors(matrix)
+        return np.float32(rule["u_scale"] * left), np.float32(right)
 
     def unit(x: np.ndarray) -> np.ndarray:
         return x / max(np.linalg.norm(x), rule["eps"])
