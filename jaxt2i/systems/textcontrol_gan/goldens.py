@@ -16,7 +16,7 @@ from jaxt2i.systems.textcontrol_gan import method as textcontrol
 from jaxt2i.systems.textcontrol_gan import names as tables
 from jaxt2i.verify.arrays import Arrays, hwio, nchw, nhwc, strided
 from jaxt2i.verify.compute import compiled
-from jaxt2i.verify.networks import captured, convert_net
+from jaxt2i.verify.networks import convert_net, observe
 from jaxt2i.verify.step import Networks
 
 SERVES = ("textcontrol_gan/*",)
@@ -119,10 +119,15 @@ def discriminator(golden, case) -> Arrays:
     """The critic, with one text and with another."""
     module, variables = network(golden, "d")
     image, (text,) = nhwc(case.inputs["in_real"]), given(case, "emb")
-    score, at = captured(module, variables, image, text)
-    other, _ = captured(module, variables, image, -text)
+
+    @compiled
+    def run(variables, image, text):
+        return observe(module, variables, image, text), module.apply(variables, image, -text)
+
+    seen, other = run(variables, image, text)
+    at = seen.at
     return {
-        "out_score": score,
+        "out_score": seen.output,
         "out_score_other_text": other,
         "out_conv_first": strided(at("trunk/block0"), 8, 4),
         "out_res1": strided(at("trunk/block1"), 16, 2),
