@@ -90,8 +90,8 @@ def tiny() -> ConfigDict:
     c.score_images = 64
     c.data.resolution = 16
     c.model.update(part=4, g_base=8, d_base=8, c_base=8, g_most=16, c_most=16)
-    # Kept with one seed.
-    c.promise.update(steps=150, margin=ConfigDict({"frechet": 0.1}))
+    # Seen with one seed: from 1.06 at the first step to 0.75 after 500, R-precision from 0 to 0.06.
+    c.promise.update(steps=500, margin=ConfigDict({"frechet": 0.15}))
     return c
 
 
