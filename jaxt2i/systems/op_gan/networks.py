@@ -346,7 +346,13 @@ class Generator(nn.Module):
             attention.append(share)
             maps.append(seen)
             images.append(stages.ToImage(dtype=self.dtype, name=f"image{i + 1}")(h))
-        return Drawn(tuple(images), tuple(attention), mean, log_variance, tuple(maps))
+        return Drawn(
+            images=tuple(images),
+            attention=tuple(attention),
+            mean=mean,
+            log_variance=log_variance,
+            objects=tuple(maps),
+        )
 
 
 def objects_example(classes: int) -> Objects:
