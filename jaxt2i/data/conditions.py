@@ -106,7 +106,8 @@ class Conditions:
                 raise fault(
                     row,
                     "",
-                    f"{word!r} is missing, from which this run draws ({FIELDS[key].meaning})",
+                    f"{word!r} is missing, from which this run draws ({FIELDS[key].meaning}); rows "
+                    "that hold it come from --conditions or --from-split (README, Drawing)",
                 )
             out |= read(reading, row.get(word, OPTIONAL.get(key)))
         return {key: out[key] for key in needs}
