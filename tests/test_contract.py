@@ -113,6 +113,7 @@ class Table:
             mesh.make(*shape, jax.devices()[:count]), ((".", "fsdp"),), 0.02
         )
         c = run.config
+        placement.check_batch(c.batch_size, 1, self.layout.mesh)
         self.rules = steps.Rules(c.seed, c.batch_size, 100)
         spec = run.batch_spec()
         shapes = states.shapes(method, spec)
