@@ -386,7 +386,7 @@ def reading(who: str, batch: Batch) -> Iterator[None]:
             raise
         raise ConfigError(
             f"{who} looks up {key!r}; if that is a row of the batch, `needs` must name it "
-            f"(it names {', '.join(batch)})"
+            f"(it names {', '.join(batch)}); if it is a network, `nets` must"
         ) from error
 
 

@@ -55,6 +55,7 @@ def dry_run(config: ConfigDict, preset: ConfigDict, workdir: epath.Path) -> str:
         ("batch", [*batch_lines(plan), *chosen]),
         ("length", [length_line(config, epoch)]),
         ("a step", step_lines(plan)),
+        ("drawing", drawing_lines(plan)),
         ("memory", memory_lines(plan)),
     )
     return "\n".join(f"{title}:\n" + "\n".join(f"  {x}" for x in lines) for title, lines in parts)
@@ -186,6 +187,24 @@ def step_lines(plan: Plan) -> list[str]:
         seconds = flops / peak / plan.layout.mesh.size
         lines.append(f"{seconds * 1e3:,.2f} ms at least, at the peak of {device.device_kind}")
     return lines
+
+
+def drawing_lines(plan: Plan) -> list[str]:
+    """What is drawn and from what, as the sampler is traced for one row."""
+    sampler, data = plan.method.sampler, plan.config.data
+    if sampler is None:
+        return ["nothing"]
+    sizes = schema.sizes_of(data, batch=plan.config.batch_size, tokens=data.tokens)
+    out = runs.outputs(plan.method, (plan.state, plan.frozen), sizes)
+    out = jax.tree.map(list, out, is_leaf=is_shape)
+    lines = [f"{name}: {shape}" for name, shape in out.items()]
+    controls = [f"{c.name}={c.default!r}" for c in sampler.controls]
+    return [*lines, f"from {', '.join(sampler.needs)}", *filter(None, [", ".join(controls)])]
+
+
+def is_shape(tree: object) -> bool:
+    """Whether a tree is the shape of one array."""
+    return isinstance(tree, tuple) and all(isinstance(n, int) for n in tree)
 
 
 def memory_lines(plan: Plan) -> list[str]:

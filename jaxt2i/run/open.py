@@ -31,7 +31,17 @@ from jaxt2i.engine import draw, loop, mesh
 from jaxt2i.engine import state as states
 from jaxt2i.engine.method import Method
 from jaxt2i.nn.remat import POLICIES
-from jaxt2i.run import borrow, cache, flags, health, machine, placement, processes, settings
+from jaxt2i.run import (
+    borrow,
+    cache,
+    flags,
+    health,
+    machine,
+    placement,
+    processes,
+    settings,
+    written,
+)
 from jaxt2i.run import facts as facts_of
 from jaxt2i.run.facts import Facts
 
@@ -105,14 +115,11 @@ class Run:
 
     def row_spec(self) -> dict[str, jax.ShapeDtypeStruct]:
         """Shapes of one row of conditions."""
-        return schema.spec(dataclasses.replace(self.sizes, batch=1), self.method.sampler.needs)
+        return row_spec(self.method, self.sizes)
 
     def outputs(self) -> dict[str, Any]:
         """{what the method draws: its shape}."""
-        here = mesh.Layout(mesh.make(1, 1, 1, jax.local_devices()[:1]))
-        shapes = states.shapes(self.method, self.batch_spec())
-        drawer = draw.Drawer(method=self.method, layout=here)
-        return drawer.outputs(*shapes, self.row_spec())
+        return outputs(self.method, states.shapes(self.method, self.batch_spec()), self.sizes)
 
     def layout(self) -> mesh.Layout:
         """The mesh and the rules on it."""
@@ -279,11 +286,34 @@ def load_method(config: ConfigDict, facts: Facts | None = None) -> Method:
         except schema.DataError as error:
             raise ConfigError(str(error)) from None
     method = module.build(config, facts or Facts()) if takes_facts(config) else module.build(config)
+    method = written.checked(method, config.method)
     # Runs from before these settings have none of them.
     names = ("param_dtype", "masters", "matmul_precision")
     storage = {name: config[name] for name in names if name in config}
     nets = recomputing(method.nets, config.get("remat", ()))
     return dataclasses.replace(method, nets=nets, **storage)
+
+
+def row_spec(method: Method, sizes: schema.Sizes) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes of one row of a method's conditions."""
+    return schema.spec(dataclasses.replace(sizes, batch=1), method.sampler.needs)
+
+
+def outputs(method: Method, shapes: tuple[Any, Any], sizes: schema.Sizes) -> dict[str, Any]:
+    """{what a method draws: its shape}, drawing nothing.
+
+    Args:
+      method: with a sampler.
+      shapes: of the state and the frozen weights.
+      sizes: of a batch.
+
+    Raises:
+      ConfigError: for a name that means nothing to those who draw.
+    """
+    here = mesh.Layout(mesh.make(1, 1, 1, jax.local_devices()[:1]))
+    out = draw.Drawer(method=method, layout=here).outputs(*shapes, row_spec(method, sizes))
+    written.known_outputs(out)
+    return out
 
 
 def takes_facts(config: ConfigDict) -> bool:
@@ -298,6 +328,11 @@ def module_of(config: ConfigDict) -> ModuleType:
         if not hasattr(module, "build"):  # a folder: its file is called method.py
             module = importlib.import_module(f"{config.method}.method")
     except ModuleNotFoundError as error:
+        if error.name == f"{config.method}.method":
+            raise ConfigError(
+                f"config.method={config.method!r}: the module has no function build(config), and "
+                "no method.py beside it has one"
+            ) from None
         if error.name and f"{config.method}.method".startswith(error.name):
             raise ConfigError(
                 f"config.method={config.method!r}: no module {error.name!r}; give the dotted path "

@@ -55,6 +55,7 @@ def test_everything_that_is_known_is_said(tmp_path):
     assert "uint8 [32, 16, 16, 3]: RGB" in found["batch"]
     assert found["length"].strip() == "20 steps of 32: 640 images"
     assert float(re.search(r"([\d.]+) GFLOP", found["a step"])[1]) > 0
+    assert "image: [16, 16, 3]" in found["drawing"]
     assert "stay on a device between steps" in found["memory"]
     assert not (tmp_path / "run").exists()
 
