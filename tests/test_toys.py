@@ -105,14 +105,20 @@ def devices(count):
 
 
 def test_the_grid_the_command_and_the_api_draw_the_same(runs, systems, tmp_path):
-    """The grid's first picture has seed 0 and the first held-out row."""
+    """The grid's first picture has seed 0 and the first held-out row.
+
+    A picture that is to be edited stands before what was drawn from it.
+    """
     from jaxt2i.run import log
 
     for name in ("box_gan", "edit"):
         system = systems[name]
         rows = list(api.from_split(system.run, "val:0:3"))
         found = [system.sample([row], seed=i).outputs[0]["image"] for i, row in enumerate(rows)]
-        log.save_grid(tmp_path / "own.png", np.stack(found), [r["prompt"] for r in rows])
+        given = [system.words.arrays(r, ("image",))["image"] for r in rows if "image" in r]
+        shown = [x for pair in zip(given, found, strict=True) for x in pair] if given else found
+        captions = [r["prompt"] for r in rows for _ in range(len(shown) // len(rows))]
+        log.save_grid(tmp_path / "own.png", np.stack(shown), captions)
         kept = np.asarray(Image.open(runs[name] / "samples" / "00000002.png"))
         np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "own.png")), kept)
         out = tmp_path / name
