@@ -264,7 +264,7 @@ def test_a_person_fills_the_page_in(browser, made, tmp_path):
         return browser.find_element(By.ID, name)
 
     def wait(until):
-        WebDriverWait(browser, 20, 0.02).until(lambda _: until())
+        WebDriverWait(browser, 60, 0.02).until(lambda _: until())
 
     def start(rater):
         browser.get(address)

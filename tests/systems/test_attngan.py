@@ -81,7 +81,7 @@ def test_one_drawing_serves_all_players_and_its_statistics_move_once():
     state, frozen = states.create(method, spec, 0, jax.tree.map(lambda _: one, shapes))
     batch = run.pipeline(run.source("train"), size, method.needs).batch_at(0)
     after, _ = jax.jit(steps.make(method, steps.Rules(0, size, 10))[1])(state, frozen, batch)
-    losses = method.players[-1].loss.__self__
+    losses = method.players[-1].loss.__wrapped__.__self__
     ctx = states.context(method, state, frozen, key=steps.step_key(0, state.step), use_ema=False)
     losses.fake(ctx, batch, losses.text(ctx, batch))
     for a, b in zip(

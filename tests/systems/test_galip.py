@@ -165,7 +165,7 @@ def test_captions_go_round_within_their_group(group, order):
         heard.append(args[1])
         return args[0].sum(1) + args[1].sum(1)
 
-    losses = opened("tiny", mismatch_group=group).method.players[0].loss.__self__
+    losses = opened("tiny", mismatch_group=group).method.players[0].loss.__wrapped__.__self__
     sentence = jnp.arange(8.0)[:, None] + jnp.zeros((8, 4))
     losses.real_terms(ctx, jnp.ones((8, 1, 2, 2, 3)), sentence)
     np.testing.assert_array_equal(heard[-1][:, 0], order)

@@ -70,12 +70,12 @@ def test_other_resolutions(resolution):
 
 
 def test_critic_and_regressor_see_different_examples():
-    losses = opened().method.players[0].loss.__self__
+    losses = opened().method.players[0].loss.__wrapped__.__self__
     batch = {"x": jnp.arange(8)}
     game, regressor = (losses.part_of(batch, who)["x"].tolist() for who in ("game", "regressor"))
     assert game == [0, 2, 4, 6]
     assert regressor == [1, 3, 5, 7]
-    shared = opened(regressor_batch="shared").method.players[0].loss.__self__
+    shared = opened(regressor_batch="shared").method.players[0].loss.__wrapped__.__self__
     assert shared.part_of(batch, "regressor")["x"].tolist() == list(range(8))
 
 

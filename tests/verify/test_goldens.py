@@ -21,15 +21,15 @@ SLOW = {
     *(f"{m}/{case}" for m in ("galip", "df_gan") for case in ("loss_D", "loss_G", "train_step")),
     *(f"textcontrol_gan/{case}" for case in ("generator", "regressor", "step_losses")),
 }
-# Whole steps, whose networks, losses and gradients other cases hold, and the losses that AttnGAN
-# shares with DM-GAN: `pytest -m full` and `python -m jaxt2i.verify` run them too.
+# Whole steps, whose networks, losses and gradients other cases hold, and the losses at 256 pixels
+# that the attentional GANs share: `pytest -m full` and `python -m jaxt2i.verify` run them too.
 FULL = {
     # The losses on all three networks; their parts, and the regressor's, are with the rest.
     "textcontrol_gan/step_losses",
     *("attngan/losses", "attngan/train_step", "dm_gan/train_step", "galip/train_step"),
     *("damsm/pretrain_step", "stylegan_t/loss_text_encoder", "souza_single_stage/g_step"),
     # One loss of two, at 224 and 256 pixels; forward passes and smaller networks are with the rest.
-    *("df_gan/train_step", "df_gan/loss_G", "galip/loss_G"),
+    *("df_gan/train_step", "df_gan/loss_G", "galip/loss_G", "dm_gan/losses"),
     # The detector at its published width, and pictures of 64 pixels; those of 256 show the layers.
     *("yolov3/full_forward64", "yolov3/forward64"),
     # OP-GAN's larger discriminators, its generator with gradients and at its published width, its

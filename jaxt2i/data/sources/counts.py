@@ -89,15 +89,15 @@ class Kept:
         found: dict[str, list] = {}
         with contextlib.suppress(Exception):  # whatever it is, counting anew mends it
             if self.shared.folder is not None:
-                found |= json.loads((self.shared.folder / self.name).read_text())
+                found |= whole((self.shared.folder / self.name).read_text())
         with contextlib.suppress(Exception):
             if files.exists(self.beside):
-                found |= json.loads(files.read_bytes(self.beside))
+                found |= whole(files.read_bytes(self.beside))
         return found
 
     def write(self, entries: Mapping[str, list]) -> str:
         """Keeps them; returns where, "" where that is nowhere."""
-        content = json.dumps(entries)
+        content = json.dumps({"files": entries, "digest": digest(entries)})
         try:
             if not files.remote(self.path):
                 os.makedirs(posixpath.dirname(self.beside), exist_ok=True)
@@ -109,6 +109,12 @@ class Kept:
         places.make_folder(self.shared.folder)
         places.write_whole(self.shared.folder / self.name, content)
         return str(self.shared.folder / self.name)
+
+
+def whole(content: str | bytes) -> dict[str, list]:
+    """The entries of a file of counts; none where it is not as it was written."""
+    kept = json.loads(content)
+    return kept["files"] if kept["digest"] == digest(kept["files"]) else {}
 
 
 def digest(*parts: Any) -> str:
