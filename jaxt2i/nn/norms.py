@@ -155,8 +155,56 @@ def power_iteration(
     return _unit(jnp.matmul(matrix, v, precision="highest"), eps), v
 
 
+def spectral_norm(kernel: jax.Array, left: jax.Array, right: jax.Array) -> jax.Array:
+    """u^T W v of a kernel [*positions, in, out] as a matrix W [out, in * positions]."""
+    matrix = jnp.moveaxis(kernel, (-1, -2), (0, 1)).reshape(len(left), len(right))
+    return jnp.matmul(left, jnp.matmul(matrix, right, precision="highest"), precision="highest")
+
+
+@jax.custom_vjp
+def over_sigma(y: jax.Array, kernel: jax.Array, left: jax.Array, right: jax.Array) -> jax.Array:
+    """What a kernel made, over the kernel's `spectral_norm`: as if the kernel had been divided.
+
+    Passes of one layer, whose sigmas differ, then use one kernel, and its gradients are one sum. On
+    several devices that is one message, not one a pass, but only if every term is a product summed
+    over the examples, as that of a convolution is. Hence a gradient of its own: sigma's, u v^T
+    times a number, is made as such a product, at the price of one more pixel a picture.
+
+    Args:
+      y: [B, ..., out].
+      kernel: [*positions, in, out].
+      left: u [out], a constant.
+      right: v [in * positions], a constant.
+    """
+    return (y / spectral_norm(kernel, left, right)).astype(y.dtype)
+
+
+def _over_sigma(y, kernel, left, right):
+    sigma = spectral_norm(kernel, left, right)
+    out = (y / sigma).astype(y.dtype)
+    return out, (out, sigma, kernel, left, right)
+
+
+def _over_sigma_gradient(kept, g):
+    out, sigma, kernel, left, right = kept
+    *positions, inputs, features = kernel.shape
+    axes = tuple(range(1, out.ndim))
+    shares = -(g.astype(jnp.float32) * out.astype(jnp.float32)).sum(axes) / sigma  # [B]
+    right = jnp.moveaxis(right.reshape(inputs, *positions), 0, -1)
+    rights = shares.reshape(-1, *(1,) * right.ndim) * right
+    lefts = jnp.broadcast_to(left, (len(shares), features))
+    of_kernel = jax.lax.dot_general(rights, lefts, (((0,), (0,)), ((), ())), precision="highest")
+    return (g / sigma).astype(g.dtype), of_kernel, None, None
+
+
+over_sigma.defvjp(_over_sigma, _over_sigma_gradient)
+
+
 class Spectral(nn.Module):
     """A layer whose kernel is divided by (an estimate of) its largest singular value.
+
+    In float32 not the kernel is divided but what it makes; see `over_sigma`. In bfloat16, where the
+    terms of the gradient are rounded before they can be added, that would send more, not less.
 
     Follows the first PyTorch implementation (Miyato et al., arXiv 1802.05957): sigma = u^T W v,
     u and v constants for the gradient, one power iteration at every training forward before
@@ -176,23 +224,32 @@ class Spectral(nn.Module):
     kernel_init: Callable | None = None
     dtype: jnp.dtype = jnp.float32
 
-    def normalised(self, shape: tuple[int, ...], train: bool) -> jax.Array:
-        """The kernel [..., in, features] over sigma, in the compute dtype."""
+    def applied(
+        self, shape: tuple[int, ...], train: bool, product: Callable[[jax.Array], jax.Array]
+    ) -> jax.Array:
+        """What a kernel of a shape [..., in, features] makes, over sigma, and the bias if any.
+
+        Args:
+          shape: of the kernel.
+          train: run the power iteration.
+          product: kernel in the compute dtype -> y.
+        """
         fan_in = math.prod(shape[:-1])
         kernel = self.param("kernel", self.kernel_init or torch_uniform(fan_in), shape)
-        sigma = self._sigma(kernel, fan_in, train)
+        left, right = self._vectors(kernel, fan_in, train)
+        sigma = spectral_norm(kernel, left, right)
         self.sow("intermediates", "sigma", sigma)
-        return (kernel / sigma).astype(self.dtype)
-
-    def biased(self, y: jax.Array, fan_in: int) -> jax.Array:
-        """Y with its bias, if there is one."""
+        if self.dtype == jnp.float32:
+            y = over_sigma(product(kernel), kernel, left, right)
+        else:
+            y = product((kernel / sigma).astype(self.dtype))
         if not self.use_bias:
             return y
         bias = self.param("bias", torch_uniform(fan_in), (self.features,))
         return y + bias.astype(self.dtype)
 
-    def _sigma(self, kernel: jax.Array, fan_in: int, train: bool) -> jax.Array:
-        """u^T W v of the kernel as a matrix [out, in * positions], PyTorch's order of columns."""
+    def _vectors(self, kernel: jax.Array, fan_in: int, train: bool) -> tuple[jax.Array, jax.Array]:
+        """(u, v) of the kernel as a matrix [out, in * positions], PyTorch's order of columns."""
 
         def random_unit() -> jax.Array:
             return _unit(jax.random.normal(self.make_rng("params"), (self.features,)))
@@ -206,8 +263,7 @@ class Spectral(nn.Module):
             left, right = power_iteration(jax.lax.stop_gradient(matrix), left, self.eps)
             if self.is_mutable_collection("spectral"):
                 u.value, v.value = left, right
-        left, right = jax.lax.stop_gradient((left, right))
-        return jnp.matmul(left, jnp.matmul(matrix, right, precision="highest"), precision="highest")
+        return jax.lax.stop_gradient((left, right))
 
 
 class SpectralDense(Spectral):
@@ -216,8 +272,8 @@ class SpectralDense(Spectral):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """[..., in] to [..., features]; `train` runs the power iteration."""
-        kernel = self.normalised((x.shape[-1], self.features), train)
-        return self.biased(x.astype(self.dtype) @ kernel, x.shape[-1])
+        shape = x.shape[-1], self.features
+        return self.applied(shape, train, lambda kernel: x.astype(self.dtype) @ kernel)
 
 
 class SpectralConv(Spectral):
@@ -237,16 +293,18 @@ class SpectralConv(Spectral):
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """[B, *positions, C] to [B, *positions', features]; `train` runs the power iteration."""
         dims, inputs = len(self.kernel_size), x.shape[-1]
-        kernel = self.normalised((*self.kernel_size, inputs, self.features), train)
         if self.padding == "circular":
             wrap = [(k // 2, k // 2) for k in self.kernel_size]
             x = jnp.pad(x, [(0, 0), *wrap, (0, 0)], mode="wrap")
         spatial = "HW"[-dims:] if dims <= 2 else "DHW"
-        y = jax.lax.conv_general_dilated(
-            x.astype(self.dtype),
-            kernel,
-            self.strides or (1,) * dims,
-            "SAME" if self.padding == "same" else "VALID",
-            dimension_numbers=(f"N{spatial}C", f"{spatial}IO", f"N{spatial}C"),
-        )
-        return self.biased(y, inputs * math.prod(self.kernel_size))
+
+        def convolved(kernel: jax.Array) -> jax.Array:
+            return jax.lax.conv_general_dilated(
+                x.astype(self.dtype),
+                kernel,
+                self.strides or (1,) * dims,
+                "SAME" if self.padding == "same" else "VALID",
+                dimension_numbers=(f"N{spatial}C", f"{spatial}IO", f"N{spatial}C"),
+            )
+
+        return self.applied((*self.kernel_size, inputs, self.features), train, convolved)

@@ -1,5 +1,7 @@
 """Virtual batch norm and spectral normalisation."""
 
+import importlib.util
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +15,11 @@ from jaxt2i.nn.norms import (
     SpectralConv,
     SpectralDense,
     orthogonal,
+    over_sigma,
+    spectral_norm,
 )
+from jaxt2i.planning import compiled
+from jaxt2i.run import chips, hlo
 
 
 def normal(*shape, seed=0):
@@ -177,3 +183,59 @@ def test_without_a_momentum_statistics_are_the_mean_of_all_batches():
     np.testing.assert_allclose(
         kept["var"], np.mean([x.var(0, ddof=1) for x in batches], 0), rtol=1e-5
     )
+
+
+@pytest.mark.parametrize("dims", [(), (3,), (3, 2)])
+def test_dividing_the_result_is_dividing_the_kernel(dims):
+    """Values, gradients and gradients of gradients, as penalties take them."""
+    x, kernel = normal(3, *dims, 4), normal(*dims, 4, 5, seed=1)
+    left, right = normal(5, seed=2), normal(kernel[..., 0].size, seed=3)
+    spatial = "HW"[: len(dims)]
+    names = (f"N{spatial}C", f"{spatial}IO", f"N{spatial}C")
+
+    def made(x, kernel):
+        if not dims:
+            return x @ kernel
+        product = jax.lax.conv_general_dilated
+        return product(x, kernel, (1,) * len(dims), "SAME", dimension_numbers=names)
+
+    def result(x, kernel):
+        return over_sigma(made(x, kernel), kernel, left, right)
+
+    def usual(x, kernel):
+        return made(x, kernel / spectral_norm(kernel, left, right))
+
+    def penalty(layer):
+        def steep(x, kernel):
+            return jnp.square(jax.grad(lambda x: jnp.tanh(layer(x, kernel)).sum())(x)).sum()
+
+        return steep
+
+    np.testing.assert_allclose(result(x, kernel), usual(x, kernel), rtol=1e-4, atol=1e-5)
+    for wrap in (lambda f: lambda *a: jnp.tanh(f(*a)).sum(), penalty):
+        found = jax.jit(jax.grad(wrap(result), (0, 1)))(x, kernel)
+        want = jax.jit(jax.grad(wrap(usual), (0, 1)))(x, kernel)
+        for ours, theirs in zip(found, want, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4 * np.abs(theirs).max())
+
+
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed")
+def test_passes_that_share_a_kernel_send_one_sum_of_its_gradients():
+    """Each pass divides by a sigma of its own; several devices must not pay for each pass."""
+    conv, width = SpectralConv(16, use_bias=False), (8, 8, 8, 16)
+    place = mesh.Layout(mesh.make(4, 1, 1, compiled.devices(chips.target("v5e:2x2"))))
+    shapes = jax.eval_shape(conv.init, jax.random.key(0), normal(*width))
+
+    def loss(params, spectral, x):
+        total = 0.0
+        for _ in range(2):
+            state = {"params": params, "spectral": spectral}
+            y, changed = conv.apply(state, x, train=True, mutable=["spectral"])
+            spectral, total = changed["spectral"], total + jnp.square(y).mean()
+        return total
+
+    rows = jax.ShapeDtypeStruct(width, jnp.float32, sharding=place.rows)
+    given = (place.abstract(shapes["params"]), place.abstract(shapes["spectral"]), rows)
+    program = jax.jit(jax.grad(loss)).lower(*given).compile()
+    found = hlo.Program(program.as_text()).collectives({"data": 4})
+    assert sum(c.bytes * c.times for c in found) == 4 * 3 * 3 * 16 * 16
