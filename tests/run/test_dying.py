@@ -14,6 +14,12 @@ COLOURS = {"red": (200, 30, 30), "green": (30, 160, 60), "blue": (40, 60, 200)}
 pytestmark = pytest.mark.xdist_group("dying")
 
 
+@pytest.fixture
+def young(monkeypatch):
+    """Signs count after fewer pictures: these runs are small."""
+    monkeypatch.setattr(health, "YOUNG", 400)
+
+
 def on_white(folder, count=48, *, caption="", still=False):
     """Small dots on white, which saturate what draws them."""
     rng = np.random.default_rng(0)
@@ -53,7 +59,7 @@ def test_df_gan_dies_on_white_says_so_and_keeps_what_was_good(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_a_learning_rate_a_hundred_times_too_high_ends_the_run(tmp_path, capsys):
+def test_a_learning_rate_a_hundred_times_too_high_ends_the_run(young, tmp_path, capsys):
     c = config(on_white(tmp_path / "in"), 900)
     c.optim.g.lr, c.optim.d.lr = 100 * c.optim.g.lr, 100 * c.optim.d.lr
     with pytest.raises((health.Dead, NonFinite), match=r"The last (good )?checkpoint is step \d+"):
