@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -179,6 +180,7 @@ def reason_of(error: Exception) -> str:
     A configuration's own error arrives wrapped in a traceback, whose last line is the message.
     """
     last = (str(error).strip().splitlines() or [""])[-1]
+    last = re.sub(r"^[\w.]*(ConfigError|ValueError): ", "", last)
     expected = (AttributeError, KeyError, ValueError, OSError, flags.Error)
     if isinstance(error, expected) and not isinstance(error, UnicodeError):
         return last
