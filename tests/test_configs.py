@@ -191,3 +191,10 @@ def test_freezing_moves_high_blocks_and_rgb_layers_alone():
 def test_unknown_presets_name_the_known_ones():
     with pytest.raises(ValueError, match=r"no preset 'lite65'.*lite64"):
         opened("stylegan_t:lite65")
+
+
+def test_a_length_that_another_goes_before_is_told_of():
+    config = {"total_steps": 10, "total_images": 640, "total_epochs": 0}
+    (said,) = settings.unread(config)
+    assert "config.total_images is not read: config.total_steps goes before it" in said
+    assert not settings.unread({"total_steps": 0, "total_images": 640})

@@ -216,6 +216,14 @@ def milestones(config: Mapping[str, Any], total: int, epoch: int | None) -> tupl
     return tuple(found)
 
 
+def unread(config: Mapping[str, Any]) -> list[str]:
+    """Sentences on lengths of the run that another one goes before; see `steps`."""
+    given = [f"config.total_{unit}" for unit in UNITS if config.get(f"total_{unit}", 0)]
+    return [
+        f"{name} is not read: {given[0]} goes before it; set --{given[0]}=0" for name in given[1:]
+    ]
+
+
 def steps(
     section: Mapping[str, Any],
     name: str,

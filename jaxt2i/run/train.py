@@ -91,7 +91,8 @@ def train(config: ConfigDict, workdir: epath.PathLike, command: str) -> None:
     settings.note_changes(workdir, config)
     if said := getattr(source, "cut_away", str)():
         log.say(said)
-    log.say(f"work directory: {workdir}", *method.notes, *own.strangers(config))
+    said = *method.notes, *own.strangers(config), *settings.unread(config)
+    log.say(f"work directory: {workdir}", *said)
     settings.write_config(workdir, config, command)
     facts.write(workdir, told, config.data.tokenizer)
 
