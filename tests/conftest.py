@@ -9,8 +9,9 @@ import pytest
 
 from jaxt2i.run import flags
 
-# The first example of a property often pays for a compilation.
-hypothesis.settings.register_profile("jaxt2i", deadline=None)
+# The first example of a property often pays for a compilation. The examples are the same in every
+# run: a failure belongs to the change, not to the day.
+hypothesis.settings.register_profile("jaxt2i", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("jaxt2i")
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
