@@ -53,3 +53,23 @@ def contrastive(
     right = jnp.diagonal(logits)
     loss = jax.nn.logsumexp(by_text, 1) + jax.nn.logsumexp(by_image, 0) - 2 * right
     return jnp.where(keep, loss, 0).sum() / (2 * jnp.maximum(keep.sum(), 1))
+
+
+def alignment(
+    regions: jax.Array, text: jax.Array, mask: jax.Array | None = None, sharpness: float = 10.0
+) -> jax.Array:
+    """Both cross-entropies of objects in pictures and what their captions say of each.
+
+    Args:
+      regions: [M, S], features of all objects of a batch, any length.
+      text: [M, S], row i belongs to object i.
+      mask: bool [M]; False rows are no objects.
+      sharpness: factor on the cosines.
+
+    Returns:
+      Scalar, nats: of an object among all texts plus of a text among all objects.
+    """
+    if mask is not None:
+        # What is no object may be zero, where a norm has no gradient.
+        regions, text = (jnp.where(mask[:, None], x, 1.0) for x in (regions, text))
+    return 2 * contrastive(regions, text, sharpness, mask)

@@ -127,6 +127,29 @@ def merged(before: jax.Array, new: jax.Array, rule: str) -> jax.Array:
     return before + new if rule == "sum" else jnp.where(new != 0, new, before)
 
 
+def mean_over(values: jax.Array, mask: jax.Array) -> jax.Array:
+    """The mean of the objects' values [B, N] over those that are there, float32; 0 if none is."""
+    values = jnp.where(mask, values.astype(jnp.float32), 0)
+    return values.sum() / jnp.maximum(mask.sum(), 1)
+
+
+def read_text(queries: jax.Array, words: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """What each object finds in the words of its caption: attention by scaled products.
+
+    Args:
+      queries: [B, N, S].
+      words: [B, T, S].
+      mask: bool [B, T], True at words.
+
+    Returns:
+      (shares [B, N, T], a distribution over the words; text [B, N, S]), float32.
+    """
+    queries, words = queries.astype(jnp.float32), words.astype(jnp.float32)
+    scores = jnp.einsum("bns,bts->bnt", queries, words) / words.shape[-1] ** 0.5
+    share = jax.nn.softmax(jnp.where(mask[:, None], scores, -jnp.inf), -1)
+    return share, jnp.einsum("bnt,bts->bns", share, words)
+
+
 # --- Layers --------------------------------------------------------------------------------------
 
 

@@ -1,7 +1,8 @@
 """RoIAlign: features of boxes, read at a lattice of points (He et al. 2017, arXiv 1703.06870).
 
 A box is axis-aligned, so that bilinear reading is a small matrix along each axis, and a box's
-features are two products, which gather nothing.
+features are two products, which gather nothing. `roi_align` is Obj-GAN's, whose points lie on the
+borders of a box, `cell_align` the paper's, whose points lie inside of its cells.
 """
 
 import jax
@@ -60,5 +61,46 @@ def roi_align(
     if mean:
         down, across = ((m[..., 1:, :] + m[..., :-1, :]) / POINTS for m in (down, across))
     down, across = (m.astype(features.dtype) for m in (down, across))
+    rows = jnp.einsum("bnih,bhwc->bniwc", down, features)
+    return jnp.einsum("bnjw,bniwc->bnijc", across, rows)
+
+
+def cells(start: jax.Array, extent: jax.Array, count: int, points: int, size: int) -> jax.Array:
+    """The means of points inside of cells along one axis, as matrices [..., count, size].
+
+    Args:
+      start: [...], fractions of the features' length.
+      extent: [...], of the box, fractions.
+      count: cells of equal length.
+      points: bilinear readings a cell, evenly spaced; those beyond the centre of the first or last
+        pixel read that pixel.
+      size: pixels of the features along this axis.
+    """
+    inside = (jnp.arange(count * points) + 0.5) / (count * points)
+    at = (start[..., None] + inside * extent[..., None]) * size - 0.5
+    at = jnp.clip(at, 0, size - 1)[..., None]
+    weight = jnp.maximum(1 - jnp.abs(at - jnp.arange(size, dtype=at.dtype)), 0)
+    return weight.reshape(*start.shape, count, points, size).mean(-2)
+
+
+def cell_align(features: jax.Array, boxes: jax.Array, *, size: int, points: int = 2) -> jax.Array:
+    """The features of boxes, the mean of `points` squared readings in each of size by size cells.
+
+    Args:
+      features: [B, H, W, C].
+      boxes: [B, N, 4], x, y, width, height, fractions of the picture; without gradient.
+      size: height and width of what is read.
+      points: readings a cell along each axis.
+
+    Returns:
+      [B, N, size, size, C], of the features' dtype.
+
+    Source: He et al. 2017, arXiv 1703.06870, section 3, with the centre of the first pixel half a
+    pixel inside, as torchvision's roi_align(aligned=True, sampling_ratio=points) counts.
+    """
+    boxes = jax.lax.stop_gradient(boxes.astype(jnp.float32))
+    x, y, w, h = jnp.moveaxis(boxes, -1, 0)
+    down = cells(y, h, size, points, features.shape[1]).astype(features.dtype)
+    across = cells(x, w, size, points, features.shape[2]).astype(features.dtype)
     rows = jnp.einsum("bnih,bhwc->bniwc", down, features)
     return jnp.einsum("bnjw,bniwc->bnijc", across, rows)

@@ -45,3 +45,17 @@ def test_masked_rows_count_neither_as_queries_nor_as_negatives():
     np.testing.assert_allclose(value, want, rtol=1e-5)
     assert np.isfinite(grad).all()
     np.testing.assert_array_equal(np.abs(grad).sum(1) > 0, mask)
+
+
+def test_alignment_leaves_out_what_is_no_object():
+    rng = np.random.default_rng(0)
+    regions, said = (rng.normal(size=(5, 4)).astype(np.float32) for _ in range(2))
+    mask = np.array([1, 0, 1, 1, 0], bool)
+    score = 10 * regions[mask] @ said[mask].T
+    score /= np.linalg.norm(regions[mask], axis=1)[:, None] * np.linalg.norm(said[mask], axis=1)
+    share = [np.log(np.exp(score).sum(axis)) - np.diag(score) for axis in (0, 1)]
+    regions[~mask] = 0  # where a norm has no gradient of its own
+    got, gradient = jax.value_and_grad(text.alignment)(regions, said, mask)
+    np.testing.assert_allclose(got, np.mean(share, 1).sum(), rtol=1e-5)
+    assert np.isfinite(gradient).all()
+    assert not np.asarray(gradient)[~mask].any()

@@ -109,3 +109,17 @@ def test_merging():
     before, new = jnp.asarray([1.0, 2.0, 0.0]), jnp.asarray([0.0, 5.0, 3.0])
     np.testing.assert_array_equal(objects.merged(before, new, "over"), [1, 5, 3])
     np.testing.assert_array_equal(objects.merged(before, new, "sum"), [1, 7, 3])
+
+
+def test_objects_read_words_alone_and_none_count_nowhere():
+    rng = np.random.default_rng(0)
+    queries, words = rng.normal(size=(2, 3, 4)), rng.normal(size=(2, 5, 4))
+    mask = np.array([[1, 1, 1, 0, 0], [1] * 5], bool)
+    share, text = objects.read_text(jnp.asarray(queries), jnp.asarray(words), jnp.asarray(mask))
+    score = np.exp(queries[0] @ words[0, :3].T / 2)
+    want = score / score.sum(1, keepdims=True)
+    np.testing.assert_allclose(share[0], np.pad(want, ((0, 0), (0, 2))), atol=1e-6)
+    np.testing.assert_allclose(text[0], want @ words[0, :3], atol=1e-6)
+    values = jnp.asarray([[1.0, np.inf], [3.0, np.nan]])
+    assert objects.mean_over(values, jnp.isfinite(values)) == 2
+    assert objects.mean_over(values, jnp.zeros((2, 2), bool)) == 0
