@@ -1,0 +1,134 @@
+"""The networks of latent diffusion against diffusers' modules.
+
+Pictures and features are NCHW in the folder, NHWC here.
+"""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxt2i.encoders.diffusion import names
+from jaxt2i.encoders.diffusion.control import ControlNet
+from jaxt2i.encoders.diffusion.unet import UNet
+from jaxt2i.verify.arrays import Arrays, nchw, nhwc
+from jaxt2i.verify.compute import compiled
+from jaxt2i.verify.golden import Case, Golden
+from jaxt2i.verify.networks import convert_net, observe
+
+SERVES = ("iir_net/*",)
+
+
+def sizes(config: dict) -> dict:
+    """The fields that a U-Net and a ControlNet share, of diffusers' configuration."""
+    return {
+        "channels": tuple(config["block_out_channels"]),
+        "layers": config["layers_per_block"],
+        "heads": config["attention_head_dim"],
+        "context": config["cross_attention_dim"],
+        "groups": config["norm_num_groups"],
+        "attention": tuple(kind.startswith("CrossAttn") for kind in config["down_block_types"]),
+    }
+
+
+def unet_of(golden: Golden, name: str = "unet") -> tuple[UNet, dict]:
+    """(the folder's U-Net, its variables)."""
+    config = golden.config(name)
+    module = UNet(**sizes(config), out_channels=config["out_channels"])
+    return module, convert_net(golden, name, names.UNET, module)
+
+
+def control_of(golden: Golden, name: str) -> tuple[ControlNet, dict]:
+    """(a ControlNet of the folder, its variables)."""
+    config = golden.config(name)
+    module = ControlNet(
+        **sizes(config),
+        condition_channels=config["conditioning_channels"],
+        embedding=tuple(config["conditioning_embedding_out_channels"]),
+    )
+    channels = config["in_channels"]
+    return module, convert_net(golden, name, names.CONTROL, module, *module.example(channels))
+
+
+def given(case: Case) -> tuple:
+    """(latent, times, text) of a case."""
+    return nhwc(case.inputs["in_sample"]), case.inputs["in_timestep"], case.inputs["in_context"]
+
+
+def scale_of(case: Case) -> np.ndarray:
+    """The weight of the condition; 1 where the case names none."""
+    return np.float32(case.inputs.get("in_conditioning_scale", 1))
+
+
+def unet(golden: Golden, case: Case) -> Arrays:
+    """The noise, and what happens on the way."""
+    module, variables = unet_of(golden)
+    last = len(module.channels) - 1
+    paths = {
+        "time_embedding": "down/time",
+        "conv_in": "down/conv_in",
+        "down0_resnet0": "down/level0_res0",
+        "down0_attn0_block0": "down/level0_attention0/block",
+        "down0": "down/level0_half",
+        f"down{last}": f"down/level{last}_res{module.layers - 1}",
+        "mid": "down/mid_res1",
+        "up0": "up0_double",
+        f"up{last}": f"up{last}_attention{module.layers}",
+    }
+
+    @compiled
+    def run(variables, x, t, context):
+        seen = observe(module, variables, x, t, context)
+        return {"sample": seen.output} | {name: seen.at(path) for name, path in paths.items()}
+
+    return named(run(variables, *given(case)))
+
+
+def controlnet(golden: Golden, case: Case) -> Arrays:
+    """All residuals, and how the picture is read."""
+    (name,) = case.info["weights"]
+    module, variables = control_of(golden, name)
+
+    @compiled
+    def run(variables, x, t, context, picture, scale):
+        seen = observe(module, variables, x, t, context, picture, scale=scale)
+        skips, mid = seen.output
+        out = {"mid": mid, "cond_embedding": seen.at("condition")}
+        return out | {f"down_{k}": x for k, x in enumerate(skips)}
+
+    return named(run(variables, *given(case), nhwc(case.inputs["in_cond"]), scale_of(case)))
+
+
+def unet_control(golden: Golden, case: Case) -> Arrays:
+    """The noise with a ControlNet's residuals and without."""
+    (unet, unet_variables), (control, control_variables) = pair(golden, case)
+
+    @compiled
+    def run(variables, scale, *inputs):
+        # Both in one batch, the second with a scale of 0.
+        x, t, context, picture = (jnp.concatenate([x, x]) for x in inputs)
+        scale = jnp.repeat(jnp.stack([scale, jnp.zeros_like(scale)]), len(inputs[0]))
+        skips, mid = control.apply(variables[1], x, t, context, picture, scale=scale)
+        return jnp.split(unet.apply(variables[0], x, t, context, skips=skips, mid=mid), 2)
+
+    variables, picture = (unet_variables, control_variables), nhwc(case.inputs["in_cond"])
+    held, plain = run(variables, scale_of(case), *given(case), picture)
+    return named({"sample": held, "sample_without_control": plain})
+
+
+def pair(golden: Golden, case: Case) -> tuple[tuple, tuple]:
+    """((U-Net, variables), (ControlNet, variables)) of a case."""
+    control, unet = sorted(case.info["weights"])
+    return unet_of(golden, unet), control_of(golden, control)
+
+
+def named(found: dict) -> Arrays:
+    """Outputs under the folder's names, maps with their channels first."""
+    return {f"out_{k}": nchw(x) if x.ndim == 4 else np.asarray(x) for k, x in found.items()}
+
+
+CASES: dict[str, Callable[[Golden, Case], Arrays]] = {
+    "unet_control*": unet_control,
+    "unet*": unet,
+    "controlnet*": controlnet,
+}

@@ -1,0 +1,172 @@
+"""The networks of Stable Diffusion 1.x: the names of diffusers' folders and of single files.
+
+diffusers keeps each network in a file of its own; a single file has all of them, under the names
+of the original code, each behind a prefix.
+"""
+
+from collections.abc import Iterable
+
+from jaxt2i.convert.rules import Rule, Table
+from jaxt2i.encoders.clip_names import linear, norm
+
+# Of single files: residual blocks a level, and levels. Their numbers count on across levels.
+LAYERS, LEVELS = 2, 4
+
+
+def conv(source: str, target: str) -> list[Rule]:
+    """A convolution with a bias."""
+    return [
+        Rule(f"{source}.weight", f"params/{target}/kernel", "conv2d"),
+        Rule(f"{source}.bias", f"params/{target}/bias"),
+    ]
+
+
+def renamed(make, parts: Iterable[tuple[str, str]], source: str, target: str) -> list[Rule]:
+    """Rules of `make` for every (source, target) of `parts`, below two paths."""
+    return [r for a, b in parts for r in make(f"{source}.{a}", f"{target}/{b}")]
+
+
+def dense(source: str, target: str) -> list[Rule]:
+    """A linear layer with a bias."""
+    return linear(f"{source}.", target)
+
+
+# (norms, convolutions, time) of a residual block, as (published name, ours).
+DIFFUSERS = (
+    (("norm1", "norm1"), ("norm2", "norm2")),
+    (("conv1", "conv1"), ("conv2", "conv2"), ("conv_shortcut", "shortcut")),
+    (("time_emb_proj", "time"),),
+)
+ORIGINAL = (
+    (("in_layers.0", "norm1"), ("out_layers.0", "norm2")),
+    (("in_layers.2", "conv1"), ("out_layers.3", "conv2"), ("skip_connection", "shortcut")),
+    (("emb_layers.1", "time"),),
+)
+
+
+def res(naming: tuple, source: str, target: str) -> list[Rule]:
+    """A residual block."""
+    norms, convs, time = naming
+    return [
+        *renamed(norm, norms, source, target),
+        *renamed(conv, convs, source, target),
+        *renamed(dense, time, source, target),
+    ]
+
+
+def attention(source: str, target: str) -> list[Rule]:
+    """A spatial transformer, which has the same names in both."""
+    block, ours = f"{source}.transformer_blocks.0", f"{target}/block"
+    parts = (("to_q", "query"), ("to_k", "key"), ("to_v", "value"))
+    return [
+        *norm(f"{source}.norm", f"{target}/norm"),
+        *renamed(conv, (("proj_in", "proj_in"), ("proj_out", "proj_out")), source, target),
+        *renamed(norm, ((f"norm{k}", f"norm{k}") for k in (1, 2, 3)), block, ours),
+        *(
+            Rule(f"{block}.{a}.{p}.weight", f"params/{ours}/{b}/{q}/kernel", "dense")
+            for a, b in (("attn1", "own"), ("attn2", "text"))
+            for p, q in parts
+        ),
+        *renamed(
+            dense,
+            (
+                ("attn1.to_out.0", "own/out"),
+                ("attn2.to_out.0", "text/out"),
+                ("ff.net.0.proj", "gated"),
+                ("ff.net.2", "mlp"),
+            ),
+            block,
+            ours,
+        ),
+    ]
+
+
+def diffusers_half() -> list[Rule]:
+    """Time, the way down and the middle, which a U-Net and a ControlNet share."""
+    level = "down_blocks.{i}."
+    return [
+        *conv("conv_in", "down/conv_in"),
+        *(r for k in (1, 2) for r in dense(f"time_embedding.linear_{k}", f"down/time/linear{k}")),
+        *res(DIFFUSERS, level + "resnets.{j}", "down/level{i}_res{j}"),
+        *attention(level + "attentions.{j}", "down/level{i}_attention{j}"),
+        *conv(level + "downsamplers.0.conv", "down/level{i}_half"),
+        *res(DIFFUSERS, "mid_block.resnets.{j}", "down/mid_res{j}"),
+        *attention("mid_block.attentions.0", "down/mid_attention"),
+    ]
+
+
+def original_half() -> list[Rule]:
+    """The same in a single file."""
+    rules = [
+        *conv("input_blocks.0.0", "down/conv_in"),
+        *(r for k in (1, 2) for r in dense(f"time_embed.{2 * k - 2}", f"down/time/linear{k}")),
+        *res(ORIGINAL, "middle_block.0", "down/mid_res0"),
+        *attention("middle_block.1", "down/mid_attention"),
+        *res(ORIGINAL, "middle_block.2", "down/mid_res1"),
+    ]
+    for i in range(LEVELS):
+        for j in range(LAYERS):
+            block = f"input_blocks.{1 + i * (LAYERS + 1) + j}"
+            rules += res(ORIGINAL, f"{block}.0", f"down/level{i}_res{j}")
+            rules += attention(f"{block}.1", f"down/level{i}_attention{j}")
+        rules += conv(f"input_blocks.{(i + 1) * (LAYERS + 1)}.0.op", f"down/level{i}_half")
+    return rules
+
+
+def original_up() -> list[Rule]:
+    """The way up in a single file."""
+    rules = [*norm("out.0", "norm_out"), *conv("out.2", "conv_out")]
+    for k in range(LEVELS):
+        for j in range(LAYERS + 1):
+            block = f"output_blocks.{k * (LAYERS + 1) + j}"
+            rules += res(ORIGINAL, f"{block}.0", f"up{k}_res{j}")
+            rules += attention(f"{block}.1", f"up{k}_attention{j}")
+        # Behind the level's last block, where attention is the second part or there is none.
+        for part in (1, 2):
+            rules += conv(f"{block}.{part}.conv", f"up{k}_double/conv")
+    return rules
+
+
+UNET = Table(
+    (
+        *diffusers_half(),
+        *res(DIFFUSERS, "up_blocks.{k}.resnets.{j}", "up{k}_res{j}"),
+        *attention("up_blocks.{k}.attentions.{j}", "up{k}_attention{j}"),
+        *conv("up_blocks.{k}.upsamplers.0.conv", "up{k}_double/conv"),
+        *norm("conv_norm_out", "norm_out"),
+        *conv("conv_out", "conv_out"),
+    ),
+    marker="conv_norm_out.weight",
+)
+UNET_ORIGINAL = Table(
+    (*original_half(), *original_up()), part="model.diffusion_model.", marker="out.2.weight"
+)
+CONTROL = Table(
+    (
+        *diffusers_half(),
+        *conv("controlnet_cond_embedding.conv_in", "condition/conv_in"),
+        *conv("controlnet_cond_embedding.blocks.{k}", "condition/conv{k}"),
+        *conv("controlnet_cond_embedding.conv_out", "condition/conv_out"),
+        *conv("controlnet_down_blocks.{k}", "zero{k}"),
+        *conv("controlnet_mid_block", "zero_mid"),
+    ),
+    marker="controlnet_mid_block.weight",
+)
+# The picture's convolutions: every second part of a sequence, the last one in it being zero.
+HINTS = 6
+CONTROL_ORIGINAL = Table(
+    (
+        *original_half(),
+        *conv("input_hint_block.0", "condition/conv_in"),
+        *(
+            rule
+            for k in range(HINTS)
+            for rule in conv(f"input_hint_block.{2 * k + 2}", f"condition/conv{k}")
+        ),
+        *conv(f"input_hint_block.{2 * HINTS + 2}", "condition/conv_out"),
+        *conv("zero_convs.{k}.0", "zero{k}"),
+        *conv("middle_block_out.0", "zero_mid"),
+    ),
+    part="control_model.",
+    marker="middle_block_out.0.weight",
+)
