@@ -6,6 +6,12 @@ A golden file is a `goldens.py`, or a `*_goldens.py`, anywhere in the package. I
   longest one wins;
 * `CASES`: {pattern of a case's name: function of (Golden, Case) that returns {output: array}}, the
   first match wins.
+
+Where a case is a list of worked examples that several systems share, `examples` is its runner; the
+golden file of each system then has
+
+* `EXAMPLES`: {name of the folder: {name of an input that such an example alone has: function of the
+  example that returns {"out_X": value}}}.
 """
 
 import fnmatch
@@ -15,6 +21,9 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
+
+import numpy as np
 
 import jaxt2i
 from jaxt2i.config import preset_files
@@ -91,3 +100,36 @@ def training_products(folder: str, case: str) -> str:
             f"published presets of {system[1]} multiply in {', '.join(sorted(asked))}"
         )
     return next(iter(asked), "default")
+
+
+def examples(folder: str) -> Runner:
+    """The runner of JSON cases {"cases": [example, ...]} whose examples several golden files know.
+
+    Args:
+      folder: key of their `EXAMPLES`.
+    """
+
+    def known() -> dict[str, Callable[[dict], dict]]:
+        tables = (getattr(module, "EXAMPLES", {}).get(folder, {}) for module in modules())
+        return {name: function for table in tables for name, function in table.items()}
+
+    def run(golden: Golden, case: Case) -> dict:
+        by_input, made = known(), []
+        for example in case.data["cases"]:
+            function = next((f for name, f in by_input.items() if name in example), None)
+            if function is None:
+                raise GoldenError(
+                    f"{folder}/{case.name}: nobody computes {example.get('name')!r}; an example "
+                    f"holds one of {', '.join(by_input)}"
+                )
+            made.append(example | plain(function(example)))
+        return {"*": {**case.data, "cases": made}}
+
+    return run
+
+
+def plain(value: Any) -> Any:
+    """Arrays as nested lists, wherever they lie in dicts."""
+    if isinstance(value, dict):
+        return {key: plain(x) for key, x in value.items()}
+    return value if isinstance(value, list) else np.asarray(value).tolist()
