@@ -124,7 +124,8 @@ class ClipText(nn.Module):
       vocab: token ids.
       length: positions, the most tokens a caption may have.
       width, layers, heads: of the transformer.
-      joint: width of the space shared with images, S.
+      joint: width of the space shared with images, S; 0: the tower has no projection into it, as
+        that of Stable Diffusion.
       mlp_ratio: hidden width of the MLPs over `width`.
       act: "quick_gelu" (OpenAI) or "gelu".
       eot: id of the token the sentence is read at (its first occurrence); None reads at the
@@ -165,7 +166,7 @@ class ClipText(nn.Module):
             remat=self.remat,
         )
         self.norm = layer_norm(self.eps, self.dtype)
-        self.proj = nn.Dense(
+        self.proj = self.joint and nn.Dense(
             self.joint,
             use_bias=False,
             dtype=self.dtype,
@@ -210,13 +211,16 @@ class ClipText(nn.Module):
             end-of-text token.
 
         Returns:
-          `Text`: sentence = projected state at the end of the text [B, S], not normalised; words
-          = all states after the last norm [B, T, E].
+          `Text`: sentence = projected state at the end of the text [B, S], not normalised (that
+          state itself [B, E] where there is no projection); words = all states after the last norm
+          [B, T, E].
         """
         stages = self.stages(tokens)
         if mask is None:
             mask = jnp.arange(tokens.shape[1]) <= self.end(tokens)[:, None]
-        return Text(self.proj(stages["pooled"]), stages["words"], mask.astype(bool))
+        pooled = stages["pooled"]
+        sentence = self.proj(pooled) if self.proj else pooled
+        return Text(sentence, stages["words"], mask.astype(bool))
 
 
 class ClipImage(nn.Module):

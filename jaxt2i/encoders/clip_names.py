@@ -159,7 +159,9 @@ def infer(net: str, state_dict: Mapping[str, np.ndarray]) -> dict[str, int | flo
     }
     layer = next(r.source for r in table.rules if r.target == f"params/{BLOCKS}/norm1/scale")
     width = shape[f"params/{BLOCKS}/norm1/scale"][0]
-    projection = shape["params/proj/kernel"]
+    # The text tower of Stable Diffusion has none.
+    lacks = net == "text" and "params/proj/kernel" not in shape
+    projection = (0, 0) if lacks else shape["params/proj/kernel"]
     large = image_width(state_dict) in HEADS
     out = {
         "width": width,
@@ -193,7 +195,8 @@ def from_config(net: str, config: Mapping) -> dict[str, int | str | None]:
             return act | {"heads": config["text_cfg"]["heads"]}
         part = config["vision_cfg"]
         return act | {"heads": part["width"] // part.get("head_width", 64)}
-    part = config["text_config" if net == "text" else "vision_config"]
+    # A file of one tower alone has its settings at the top.
+    part = config.get("text_config" if net == "text" else "vision_config", config)
     # The library leaves out of the file what equals its own defaults.
     defaults = {"text": 8, "image": 12}
     out = {

@@ -8,9 +8,12 @@ from collections.abc import Callable
 import jax.numpy as jnp
 import numpy as np
 
+from jaxt2i.encoders import clip_names
+from jaxt2i.encoders.clip import ClipText
 from jaxt2i.encoders.diffusion import names
 from jaxt2i.encoders.diffusion.control import ControlNet
 from jaxt2i.encoders.diffusion.unet import UNet
+from jaxt2i.encoders.diffusion.vae import VAE
 from jaxt2i.verify.arrays import Arrays, nchw, nhwc
 from jaxt2i.verify.compute import compiled
 from jaxt2i.verify.golden import Case, Golden
@@ -116,6 +119,60 @@ def unet_control(golden: Golden, case: Case) -> Arrays:
     return named({"sample": held, "sample_without_control": plain})
 
 
+def vae(golden: Golden, case: Case) -> Arrays:
+    """Both directions, and what happens on the way."""
+    (name,) = case.info["weights"]
+    config = golden.config(name)
+    module = VAE(
+        channels=tuple(config["block_out_channels"]),
+        layers=config["layers_per_block"],
+        latent=config["latent_channels"],
+        out_channels=config["out_channels"],
+        groups=config["norm_num_groups"],
+        scale=config["scaling_factor"],
+    )
+    variables = convert_net(golden, name, (names.VAE,), module)
+
+    @compiled
+    def run(variables, image, noise, latent):
+        seen = observe(module, variables, image, method="encode")
+        decoded = observe(module, variables, latent, method="decode")
+        mean, log_variance = seen.output
+        return {
+            "mean": mean,
+            "logvar": log_variance,
+            "scaled_sample": module.apply(variables, image, noise, method="sample"),
+            "decoded": decoded.output,
+            "enc_down0": seen.at("encoder/level0_half"),
+            "enc_mid_attn": seen.at("encoder/mid/attention"),
+            "dec_up0": decoded.at("decoder/up0_double"),
+        }
+
+    return named(
+        run(variables, *(nhwc(case.inputs[f"in_{k}"]) for k in ("image", "noise", "latent")))
+    )
+
+
+def text_encoder(golden: Golden, case: Case) -> Arrays:
+    """The text tower as Stable Diffusion reads it."""
+    (name,) = case.info["weights"]
+    config = golden.config(name)
+    module = ClipText(
+        **clip_names.infer("text", golden.weights(name))
+        | {
+            "heads": config["num_attention_heads"],
+            "act": config["hidden_act"],
+            "eps": config["layer_norm_eps"],
+            "eot": config["eos_token_id"],
+        }
+    )
+    variables = convert_net(golden, name, (names.TEXT,), module)
+    run = compiled(lambda variables, tokens: module.apply(variables, tokens))
+    found = run(variables, case.inputs["in_input_ids"])
+    shown = case.outputs["out_last_hidden_state"].shape[1]  # of 77 positions
+    return named({"last_hidden_state": found.words[:, :shown], "pooled": found.sentence})
+
+
 def pair(golden: Golden, case: Case) -> tuple[tuple, tuple]:
     """((U-Net, variables), (ControlNet, variables)) of a case."""
     control, unet = sorted(case.info["weights"])
@@ -131,4 +188,6 @@ CASES: dict[str, Callable[[Golden, Case], Arrays]] = {
     "unet_control*": unet_control,
     "unet*": unet,
     "controlnet*": controlnet,
+    "vae*": vae,
+    "text_encoder*": text_encoder,
 }

@@ -4,9 +4,11 @@ diffusers keeps each network in a file of its own; a single file has all of them
 of the original code, each behind a prefix.
 """
 
-from collections.abc import Iterable
+import dataclasses
+from collections.abc import Iterable, Sequence
 
 from jaxt2i.convert.rules import Rule, Table
+from jaxt2i.encoders import clip_names
 from jaxt2i.encoders.clip_names import linear, norm
 
 # Of single files: residual blocks a level, and levels. Their numbers count on across levels.
@@ -121,9 +123,8 @@ def original_up() -> list[Rule]:
             block = f"output_blocks.{k * (LAYERS + 1) + j}"
             rules += res(ORIGINAL, f"{block}.0", f"up{k}_res{j}")
             rules += attention(f"{block}.1", f"up{k}_attention{j}")
-        # Behind the level's last block, where attention is the second part or there is none.
-        for part in (1, 2):
-            rules += conv(f"{block}.{part}.conv", f"up{k}_double/conv")
+        # Behind the level's last block, and its attention, which the coarsest level lacks.
+        rules += conv(f"{block}.{min(k, 1) + 1}.conv", f"up{k}_double/conv")
     return rules
 
 
@@ -170,3 +171,74 @@ CONTROL_ORIGINAL = Table(
     part="control_model.",
     marker="middle_block_out.0.weight",
 )
+
+
+def vae(*attention: str) -> Table:
+    """The autoencoder, whose attention's four layers diffusers has renamed."""
+    rules = []
+    for half, ours in (("encoder", "encoder/"), ("decoder", "decoder/")):
+        mid = f"{half}.mid_block."
+        rules += [
+            *conv(f"{half}.conv_in", f"{ours}conv_in"),
+            *res(DIFFUSERS, mid + "resnets.{j}", ours + "mid/res{j}"),
+            *vae_attention(f"{mid}attentions.0", "group_norm", attention, f"{ours}mid/attention"),
+            *norm(f"{half}.conv_norm_out", f"{ours}norm_out"),
+            *conv(f"{half}.conv_out", f"{ours}conv_out"),
+        ]
+    return Table(
+        (
+            *rules,
+            *res(DIFFUSERS, "encoder.down_blocks.{i}.resnets.{j}", "encoder/level{i}_res{j}"),
+            *conv("encoder.down_blocks.{i}.downsamplers.0.conv", "encoder/level{i}_half"),
+            *res(DIFFUSERS, "decoder.up_blocks.{k}.resnets.{j}", "decoder/up{k}_res{j}"),
+            *conv("decoder.up_blocks.{k}.upsamplers.0.conv", "decoder/up{k}_double/conv"),
+            *conv("quant_conv", "quant"),
+            *conv("post_quant_conv", "post_quant"),
+        ),
+        marker="post_quant_conv.weight",
+    )
+
+
+def vae_attention(source: str, normed: str, layers: Sequence[str], target: str) -> list[Rule]:
+    """The autoencoder's attention; its layers are 1 x 1 convolutions in some files."""
+    ours = [f"{target}/attention/{name}" for name in ("query", "key", "value", "out")]
+    pairs = list(zip(layers, ours, strict=True))
+    return [
+        *norm(f"{source}.{normed}", f"{target}/norm"),
+        *(Rule(f"{source}.{a}.weight", f"params/{b}/kernel", "dense1x1") for a, b in pairs),
+        *(Rule(f"{source}.{a}.bias", f"params/{b}/bias") for a, b in pairs),
+    ]
+
+
+VAE = vae("to_q", "to_k", "to_v", "to_out.0")
+VAE_OLD = vae("query", "key", "value", "proj_attn")
+
+
+def vae_original() -> Table:
+    """The autoencoder in a single file, or in one of its own; its levels count from the finest."""
+    plain = (DIFFUSERS[0], (*DIFFUSERS[1][:2], ("nin_shortcut", "shortcut")), ())
+    rules = [*conv("quant_conv", "quant"), *conv("post_quant_conv", "post_quant")]
+    for half in ("encoder", "decoder"):
+        parts = ((f"mid.block_{k}", f"mid/res{k - 1}") for k in (1, 2))
+        rules += [
+            *conv(f"{half}.conv_in", f"{half}/conv_in"),
+            *(r for a, b in parts for r in res(plain, f"{half}.{a}", f"{half}/{b}")),
+            *vae_attention(
+                f"{half}.mid.attn_1", "norm", ("q", "k", "v", "proj_out"), f"{half}/mid/attention"
+            ),
+            *norm(f"{half}.norm_out", f"{half}/norm_out"),
+            *conv(f"{half}.conv_out", f"{half}/conv_out"),
+        ]
+    for i in range(LEVELS):
+        rules += res(plain, f"encoder.down.{i}.block.{{j}}", f"encoder/level{i}_res{{j}}")
+        rules += conv(f"encoder.down.{i}.downsample.conv", f"encoder/level{i}_half")
+        k = LEVELS - 1 - i
+        rules += res(plain, f"decoder.up.{i}.block.{{j}}", f"decoder/up{k}_res{{j}}")
+        rules += conv(f"decoder.up.{i}.upsample.conv", f"decoder/up{k}_double/conv")
+    return Table(tuple(rules), part="first_stage_model.", marker="post_quant_conv.weight")
+
+
+VAE_ORIGINAL = vae_original()
+TEXT = clip_names.HF_TEXT
+# In a single file; the causal mask's positions lie beside.
+TEXT_ORIGINAL = dataclasses.replace(TEXT, part="cond_stage_model.transformer.")
