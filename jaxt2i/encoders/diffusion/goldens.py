@@ -4,17 +4,23 @@ Pictures and features are NCHW in the folder, NHWC here.
 """
 
 from collections.abc import Callable
+from functools import partial
 
+import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxt2i.convert import rules
 from jaxt2i.encoders import clip_names
 from jaxt2i.encoders.clip import ClipText
 from jaxt2i.encoders.diffusion import names
 from jaxt2i.encoders.diffusion.control import ControlNet
 from jaxt2i.encoders.diffusion.unet import UNet
 from jaxt2i.encoders.diffusion.vae import VAE
-from jaxt2i.verify.arrays import Arrays, nchw, nhwc
+from jaxt2i.nn import diffusion
+from jaxt2i.systems.iir_net.goldens import schedule_of
+from jaxt2i.verify.arrays import Arrays, nchw, nhwc, norm
 from jaxt2i.verify.compute import compiled
 from jaxt2i.verify.golden import Case, Golden
 from jaxt2i.verify.networks import convert_net, observe
@@ -173,10 +179,90 @@ def text_encoder(golden: Golden, case: Case) -> Arrays:
     return named({"last_hidden_state": found.words[:, :shown], "pooled": found.sentence})
 
 
+def held(unet: nn.Module, control: nn.Module) -> Callable:
+    """(variables of both, x, t, context, picture) -> the noise that the ControlNet steers."""
+
+    def run(variables, x, t, context, picture):
+        skips, mid = control.apply(variables[1], x, t, context, picture)
+        return unet.apply(variables[0], x, t, context, skips=skips, mid=mid)
+
+    return run
+
+
+def plan_of(golden: Golden) -> diffusion.Schedule:
+    """The folder's schedule."""
+    return schedule_of(golden.manifest["config"]["scheduler"])
+
+
+def cfg_loop(golden: Golden, case: Case) -> Arrays:
+    """Guided steps of DDIM."""
+    (unet, unet_variables), (control, control_variables) = pair(golden, case)
+    network, plan, inputs = held(unet, control), plan_of(golden), case.inputs
+    steps = int(inputs["in_num_steps"])
+
+    @compiled
+    def run(variables, x, without, asked, picture, weight):
+        predict = diffusion.guided(partial(network, variables), without, asked, weight, picture)
+        turn = diffusion.stepping(predict, steps, schedule=plan, eta=case.info["config"]["eta"])
+
+        def one(so_far, number):
+            so_far = turn(number, so_far)
+            return so_far, (so_far.guess, so_far.x)
+
+        return jax.lax.scan(one, diffusion.Sampling(x, x, x), jnp.arange(steps))[1]
+
+    eps, latents = run(
+        (unet_variables, control_variables),
+        nhwc(inputs["in_latent"]),
+        inputs["in_context_uncond"],
+        inputs["in_context_cond"],
+        nhwc(inputs["in_cond"]),
+        inputs["in_guidance_scale"],
+    )
+    return {
+        "out_timesteps": plan.timesteps(steps),
+        "out_guided_eps": channels_first(eps),
+        "out_latents": channels_first(latents),
+    }
+
+
+def train_loss(golden: Golden, case: Case) -> Arrays:
+    """The loss of the noise, and norms of its gradients by the ControlNet's parameters."""
+    (unet, unet_variables), (control, control_variables) = pair(golden, case)
+    network, plan, inputs = held(unet, control), plan_of(golden), case.inputs
+
+    @compiled
+    def run(params, variables, latent, noise, t, context, picture):
+        noisy = diffusion.add_noise(plan, latent, noise, t)
+
+        def loss(params):
+            guess = network((variables, {"params": params}), noisy, t, context, picture)
+            return jnp.square(guess - noise).mean()
+
+        return noisy, *jax.value_and_grad(loss)(params)
+
+    noisy, loss, gradients = run(
+        control_variables["params"],
+        unet_variables,
+        *(nhwc(inputs[f"in_{k}"]) for k in ("latent", "noise")),
+        inputs["in_timestep"],
+        inputs["in_context"],
+        nhwc(inputs["in_cond"]),
+    )
+    tensors = rules.to_torch(names.CONTROL, {"params": gradients})
+    norms = {f"out_gradnorm_{k.replace('.', '_')}": norm(x) for k, x in tensors.items()}
+    return named({"noisy": noisy, "loss": loss}) | norms
+
+
 def pair(golden: Golden, case: Case) -> tuple[tuple, tuple]:
     """((U-Net, variables), (ControlNet, variables)) of a case."""
     control, unet = sorted(case.info["weights"])
     return unet_of(golden, unet), control_of(golden, control)
+
+
+def channels_first(x: np.ndarray) -> np.ndarray:
+    """[..., H, W, C] as [..., C, H, W]."""
+    return np.moveaxis(np.asarray(x), -1, -3)
 
 
 def named(found: dict) -> Arrays:
@@ -190,4 +276,6 @@ CASES: dict[str, Callable[[Golden, Case], Arrays]] = {
     "controlnet*": controlnet,
     "vae*": vae,
     "text_encoder*": text_encoder,
+    "cfg_loop*": cfg_loop,
+    "train_loss*": train_loss,
 }
