@@ -42,6 +42,9 @@ FULL = {
     *("op_gan/g_eval", "op_gan/g_eval_align_true", "op_gan/g_full_eval"),
     *("op_gan/g_train", "op_gan/g_train_0obj"),
     *("op_gan/rnn_encoder", "op_gan/cnn_encoder", "op_gan/damsm_losses"),
+    # Latent diffusion's U-Net and ControlNets by themselves, their loop and their gradients; both
+    # together, the autoencoder and the text tower are with the rest.
+    *(f"iir_net/{c}" for c in ("unet", "controlnet3", "controlnet4", "cfg_loop", "train_loss")),
     # Networks that the two attentional GANs share, with another's numbers.
     *("dm_gan/netG_train_b4", "dm_gan/netG_coco_eval_b2", "attngan/netD256", "attngan/netD128"),
 }
