@@ -64,9 +64,11 @@ def methods() -> dict[str, ModuleType]:
         for m in pkgutil.iter_modules(encoders.__path__)
         if m.name.endswith(NAMES)
     }
-    for found in pkgutil.iter_modules(systems.__path__):
-        if importlib.util.find_spec(f"jaxt2i.systems.{found.name}.names"):
-            modules[found.name] = importlib.import_module(f"jaxt2i.systems.{found.name}.names")
+    for parent in (encoders, systems):
+        for found in pkgutil.iter_modules(parent.__path__):
+            name = f"{parent.__name__}.{found.name}.names"
+            if found.ispkg and importlib.util.find_spec(name):
+                modules[found.name] = importlib.import_module(name)
     return {name: module for name, module in modules.items() if hasattr(module, "TABLES")}
 
 
@@ -110,7 +112,7 @@ def unused(done: Mapping[str, Converted], left: Sequence[str]) -> list[str]:
 
 
 def config_beside(source: epath.Path) -> dict | None:
-    """Content of Hugging Face's config.json beside a file; None where there is none.
+    """Content of Hugging Face's config.json beside a file of weights; None where there is none.
 
     Raises:
       ConversionError: where it is not JSON.
@@ -182,6 +184,16 @@ def export(workdir: epath.Path, folder: epath.Path, half: bool) -> int:
     return 0
 
 
+def source_of(source: epath.Path, parts: Mapping[str, epath.Path]) -> dict:
+    """Name and hash of what is converted; of a folder a hash of each file."""
+    if parts:
+        hashes = {f"{x.parent.name}/{x.name}": pretrained.sha256(x) for x in parts.values()}
+        return {"source": source.name, "sha256": hashes}
+    # Of a checkpoint this is the index, which has a hash of every array.
+    file = files.find(source)
+    return {"source": file.name, "sha256": pretrained.sha256(file)}
+
+
 def arguments(argv: Sequence[str] | None, known: Mapping[str, ModuleType]) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m jaxt2i.convert", description=__doc__)
@@ -193,7 +205,7 @@ def arguments(argv: Sequence[str] | None, known: Mapping[str, ModuleType]) -> ar
         required=True,
         metavar="FILE",
         help="a PyTorch state dict: .safetensors, .npz, .pth, .pt, .bin; a TensorFlow checkpoint: "
-        "model.ckpt; Keras' .h5; darknet's .weights; or a work directory",
+        "model.ckpt; Keras' .h5; darknet's .weights; a folder of diffusers; or a work directory",
     )
     parser.add_argument("--to", type=epath.Path, required=True, metavar="DIR")
     parser.add_argument("--net", action="append", help="only this network; may be repeated")
@@ -222,15 +234,17 @@ def arguments(argv: Sequence[str] | None, known: Mapping[str, ModuleType]) -> ar
     return args
 
 
-def converted(args: argparse.Namespace, module: ModuleType, state: Mapping) -> dict[str, Converted]:
-    """{net: what was made of it} of the networks that the file holds.
+def converted(
+    args: argparse.Namespace, module: ModuleType, state: Mapping, parts: Mapping
+) -> dict[str, Converted]:
+    """{net: what was made of it} of the networks that the file, or the folder's parts, hold.
 
     Raises:
-      ConversionError: where it holds none of them.
+      ConversionError: where there is none of them.
     """
-    config = config_beside(args.source)
     nets = args.net or list(module.TABLES)
-    tried = {net: one(module, net, state, config) for net in nets}
+    configs = {net: config_beside(parts.get(net, args.source)) for net in nets}
+    tried = {net: one(module, net, state, configs[net]) for net in nets}
     done = {net: made for net, made in tried.items() if made}
     if not done:
         raise rules.ConversionError(
@@ -245,22 +259,22 @@ def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
     known = methods()
     args = arguments(argv, known)
-    if args.source.is_dir():
+    module = known[args.method]
+    parts = files.parts(args.source, getattr(module, "FOLDERS", {}))
+    if args.source.is_dir() and not parts:
         return export(args.source, args.to, args.half)
     try:
-        found = getattr(known[args.method], "read_all", files.read_all)(args.source)
+        read = getattr(module, "read_all", files.read_all)
+        found = files.read_parts(parts) if parts else read(args.source)
         chosen = choice.select(found, args.prefix)
-        done = converted(args, known[args.method], chosen.state)
-        left = told(done, chosen, found, getattr(known[args.method], "NOTES", {}))
+        done = converted(args, module, chosen.state, parts)
+        left = told(done, chosen, found, getattr(module, "NOTES", {}))
         if why := refused(args, done):
             print(why)
             return 1
-        # Of a checkpoint this is the index, which has a hash of every array.
-        source = files.find(args.source)
         about = {
             "method": args.method,
-            "source": source.name,
-            "sha256": pretrained.sha256(source),
+            **source_of(args.source, parts),
             "prefix": args.prefix,
             "unused": left,
             "optimiser": len(found.optimiser),

@@ -1,5 +1,7 @@
 """Reads the arrays of a file of any format that weights are published in."""
 
+from collections.abc import Mapping
+
 import numpy as np
 from etils import epath
 
@@ -40,3 +42,34 @@ def read_all(path: epath.PathLike) -> torch_files.Found:
             raise torch_files.UnreadableFileError(f"{path}: not a readable .h5, but {what}")
         return torch_files.Found(tensorflow_files.read_keras(path))
     return torch_files.read_all(path)
+
+
+# Files of one network in a folder, the first that is there is read.
+WEIGHTS = tuple(
+    f"{stem}{end}"
+    for end in (".safetensors", ".bin", ".fp16.safetensors", ".fp16.bin")
+    for stem in ("diffusion_pytorch_model", "model", "pytorch_model")
+)
+
+
+def parts(path: epath.PathLike, folders: Mapping[str, str]) -> dict[str, epath.Path]:
+    """{network: its file} of a folder with a folder for each network, as diffusers writes them.
+
+    Args:
+      path: the folder; anything else has no parts.
+      folders: {network: name of its folder}.
+    """
+    path = epath.Path(path)
+    found = {
+        net: next((path / sub / name for name in WEIGHTS if (path / sub / name).is_file()), None)
+        for net, sub in folders.items()
+    }
+    return {net: file for net, file in found.items() if file}
+
+
+def read_parts(found: Mapping[str, epath.Path]) -> torch_files.Found:
+    """The arrays of several files, each behind the name of its folder and a dot."""
+    tensors = {
+        f"{file.parent.name}.{key}": x for file in found.values() for key, x in read(file).items()
+    }
+    return torch_files.Found(tensors)

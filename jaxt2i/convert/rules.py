@@ -168,6 +168,29 @@ def _fill(template: str, values: Mapping[str, Any]) -> str:
     return template
 
 
+def _finder(rules: Sequence[Rule]) -> Callable[[str], tuple[dict[str, str], Rule] | None]:
+    """A function from a key to (its placeholders' numbers, the first rule that knows it)."""
+    # Most rules of a large table are plain names: one look instead of a search each.
+    plain: dict[str, int] = {}
+    patterns = []
+    for place, rule in enumerate(rules):
+        if "{" in rule.source:
+            patterns.append((place, _pattern(rule.source)))
+        else:
+            plain.setdefault(rule.source, place)
+
+    def find(key: str) -> tuple[dict[str, str], Rule] | None:
+        most = plain.get(key, len(rules))
+        for place, pattern in patterns:
+            if place > most:
+                break
+            if match := pattern.fullmatch(key):
+                return match.groupdict(), rules[place]
+        return ({}, rules[most]) if key in plain else None
+
+    return find
+
+
 def as_table(rules: Table | Iterable[Rule]) -> Table:
     """A `Table`, made of bare rules where need be."""
     return rules if isinstance(rules, Table) else Table(tuple(rules))
@@ -178,8 +201,8 @@ def pick(tables: Sequence[Table], names: Iterable[str]) -> Table:
     names = list(names)
 
     def known(table: Table) -> int:
-        patterns = [_pattern(rule.source) for rule in table.rules]
-        return sum(any(p.fullmatch(n) for p in patterns) for n in table.names(names))
+        find = _finder(table.rules)
+        return sum(find(n) is not None for n in table.names(names))
 
     return max(tables, key=known)
 
@@ -247,16 +270,16 @@ def to_flax(
     """
     table, report, leaves = as_table(rules), Report(), {}
     wanted = None if template is None else flatten_dict(dict(template), sep="/")
-    compiled = [(_pattern(rule.source), rule) for rule in table.rules]
+    find = _finder(table.rules)
     names = table.names(state_dict)
     others = set(state_dict) - set(names.values())
     report.unused += [key for key in state_dict if key in others]
     for key, full in names.items():
-        found = next(((m, r) for p, r in compiled if (m := p.fullmatch(key))), None)
-        path = _fill(found[1].target, found[0].groupdict()) if found else None
+        found = find(key)
+        path = _fill(found[1].target, found[0]) if found else None
         if path and (wanted is None or path in wanted):
-            match, rule = found
-            index = int(match[rule.stack]) if rule.stack else 0
+            numbers, rule = found
+            index = int(numbers[rule.stack]) if rule.stack else 0
             x = _relayout(rule.op, np.asarray(state_dict[full]), full, path)
             leaves.setdefault(path, _Leaf()).add(full, rule, index, x)
             report.used.append(full)

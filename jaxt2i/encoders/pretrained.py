@@ -34,6 +34,7 @@ from jaxt2i.encoders import (
     xlm_r_names,
     yolo_names,
 )
+from jaxt2i.encoders.diffusion import names as diffusion_names
 
 HUB = "https://huggingface.co"
 # Of a download that breaks off, and the bytes of a file that are in memory at once.
@@ -114,16 +115,29 @@ NVIDIA = (
     "    net = torch.jit.load('vgg16.pt')\n    save_file({k: v.contiguous() for k, v in "
     "net.state_dict().items()}, 'vgg16.safetensors')\nand name that file"
 )
+DIFFUSERS = (
+    "is several files of https://huggingface.co/{repo}. Fetch them with `hf download {repo} "
+    "--include '*.json' --include '*.safetensors' --local-dir DIR` and name DIR, or what "
+    "`python -m jaxt2i.convert diffusion --from DIR --to OUT` makes of it"
+)
 # name: (kinds, where it is and what to do), for weights that no program can fetch.
 BY_HAND: dict[str, tuple[tuple[str, ...], str]] = {
     "stackgan/birds": (("inception",), STACKGAN.format(file="birds_valid299/model.ckpt")),
     "stackgan/flowers": (("inception",), STACKGAN.format(file="flowers_valid299/model.ckpt")),
     "nvidia/vgg16": (("vgg16",), NVIDIA),
+    **{
+        repo: (("diffusion",), DIFFUSERS.format(repo=repo))
+        for repo in (
+            "stable-diffusion-v1-5/stable-diffusion-v1-5",
+            "lllyasviel/sd-controlnet-canny",
+        )
+    },
 }
 NAMES: dict[str, ModuleType] = {
     "blip": blip_names,
     "clip": clip_names,
     "damsm": damsm_names,
+    "diffusion": diffusion_names,
     "dino": dino_names,
     "inception": inception_names,
     "lpips": lpips_names,
@@ -526,8 +540,9 @@ def load(name: str, kind: str, net: str, shapes: Mapping[str, Any] | None = None
     Args:
       name: see `find`.
       kind: key of `NAMES`.
-      net: "text" or "image" of a clip, "text" of a damsm or an xlm_r, "trunk" or "lin" of an
-        lpips, "features" of a dino, an inception or a vgg16, "detector" of a yolo.
+      net: "text" or "image" of a clip, "text" of a damsm or an xlm_r, "unet", "vae", "text" or
+        "control" of a diffusion, "trunk" or "lin" of an lpips, "features" of a dino, an inception
+        or a vgg16, "detector" of a yolo.
       shapes: tree of shapes that must be met; None takes those of the file's own sizes.
 
     Returns:
@@ -537,10 +552,11 @@ def load(name: str, kind: str, net: str, shapes: Mapping[str, Any] | None = None
       WeightsError: where the weights cannot be had.
       ConversionError: where they are not those of such a network.
     """
-    found = find(name, kind)
+    names = NAMES[kind]
+    part = files.parts(epath.Path(name).expanduser(), getattr(names, "FOLDERS", {})).get(net)
+    found = find(str(part or name), kind)
     if found.path.is_dir():
         return fitting(load_variables(found.path / f"{net}.safetensors"), shapes, found.path)
-    names = NAMES[kind]
     # A format of its own has a reader of its own.
     state = getattr(names, "read_all", files.read_all)(found.path).tensors
     table = rules.pick(names.TABLES[net], state)

@@ -5,12 +5,19 @@ of the original code, each behind a prefix.
 """
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+import itertools
+import math
+from collections.abc import Iterable, Mapping, Sequence
 
-from jaxt2i.convert.rules import Rule, Table
+import numpy as np
+from flax.traverse_util import flatten_dict
+
+from jaxt2i.convert.rules import ConversionError, Rule, Table, pick, to_flax
 from jaxt2i.encoders import clip_names
 from jaxt2i.encoders.clip_names import linear, norm
 
+# What latents are multiplied by for the U-Net: their own deviation is about 1 / SCALE.
+SCALE = 0.18215
 # Of single files: residual blocks a level, and levels. Their numbers count on across levels.
 LAYERS, LEVELS = 2, 4
 
@@ -137,6 +144,7 @@ UNET = Table(
         *norm("conv_norm_out", "norm_out"),
         *conv("conv_out", "conv_out"),
     ),
+    part="unet.",
     marker="conv_norm_out.weight",
 )
 UNET_ORIGINAL = Table(
@@ -151,6 +159,7 @@ CONTROL = Table(
         *conv("controlnet_down_blocks.{k}", "zero{k}"),
         *conv("controlnet_mid_block", "zero_mid"),
     ),
+    part="controlnet.",
     marker="controlnet_mid_block.weight",
 )
 # The picture's convolutions: every second part of a sequence, the last one in it being zero.
@@ -195,6 +204,7 @@ def vae(*attention: str) -> Table:
             *conv("quant_conv", "quant"),
             *conv("post_quant_conv", "post_quant"),
         ),
+        part="vae.",
         marker="post_quant_conv.weight",
     )
 
@@ -239,6 +249,96 @@ def vae_original() -> Table:
 
 
 VAE_ORIGINAL = vae_original()
-TEXT = clip_names.HF_TEXT
-# In a single file; the causal mask's positions lie beside.
-TEXT_ORIGINAL = dataclasses.replace(TEXT, part="cond_stage_model.transformer.")
+TEXT = dataclasses.replace(clip_names.HF_TEXT, part="text_encoder.")
+TEXT_ORIGINAL = dataclasses.replace(clip_names.HF_TEXT, part="cond_stage_model.transformer.")
+
+# One table a naming; the one that knows most of a file's keys is taken.
+TABLES: dict[str, tuple[Table, ...]] = {
+    "unet": (UNET, UNET_ORIGINAL),
+    "vae": (VAE, VAE_OLD, VAE_ORIGINAL),
+    "text": (TEXT, TEXT_ORIGINAL),
+    "control": (CONTROL, CONTROL_ORIGINAL),
+}
+NETWORKS = {
+    "unet": "jaxt2i.encoders.diffusion.unet:UNet",
+    "vae": "jaxt2i.encoders.diffusion.vae:VAE",
+    "text": "jaxt2i.encoders.clip:ClipText",
+    "control": "jaxt2i.encoders.diffusion.control:ControlNet",
+}
+# Where a folder of diffusers has them, and what their configurations call themselves there.
+FOLDERS = {"unet": "unet", "vae": "vae", "text": "text_encoder", "control": "controlnet"}
+CLASSES = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL", "control": "ControlNetModel"}
+# Attention heads and norm groups of the published networks, which no shape shows.
+HEADS, GROUPS = 8, 32
+
+
+def infer(net: str, state_dict: Mapping[str, np.ndarray]) -> dict:
+    """The fields of the network that a state dict was made by.
+
+    Args:
+      net: key of `TABLES`.
+      state_dict: of any of the namings.
+
+    Returns:
+      Keyword arguments; heads and groups are the published ones, or what divides fewer channels.
+
+    Raises:
+      KeyError: where the keys are not that network's.
+    """
+    table = pick(TABLES[net], state_dict)
+    if net == "text":
+        own = {name: state_dict[key] for name, key in table.names(state_dict).items()}
+        return clip_names.infer("text", own)
+    tree, _ = to_flax(table, state_dict, None)
+    shape = {path: x.shape for path, x in flatten_dict(tree["params"], sep="/").items()}
+    half = "encoder/" if net == "vae" else "down/"
+
+    def counted(form: str) -> int:
+        return next(i for i in itertools.count() if half + form.format(i) not in shape)
+
+    levels = range(counted("level{}_res0/conv2/kernel"))
+    channels = tuple(shape[f"{half}level{i}_res0/conv2/kernel"][-1] for i in levels)
+    out = {
+        "channels": channels,
+        "layers": counted("level0_res{}/conv2/kernel"),
+        "groups": math.gcd(GROUPS, *channels),
+    }
+    if net == "vae":
+        ends = shape["post_quant/kernel"], shape["decoder/conv_out/kernel"]
+        return out | {"latent": ends[0][-1], "out_channels": ends[1][-1]}
+    out |= {
+        "heads": math.gcd(HEADS, *channels),
+        "context": shape["down/mid_attention/block/text/key/kernel"][0],
+        "attention": tuple(f"down/level{i}_attention0/norm/scale" in shape for i in levels),
+    }
+    if net == "unet":
+        return out | {"out_channels": shape["conv_out/kernel"][-1]}
+    wider = (f"condition/conv{k}/kernel" for k in itertools.count(1, 2))
+    first, *rest = "condition/conv_in/kernel", *itertools.takewhile(shape.__contains__, wider)
+    return out | {
+        "condition_channels": shape[first][2],
+        "embedding": tuple(shape[path][-1] for path in (first, *rest)),
+    }
+
+
+def from_config(net: str, config: Mapping) -> dict:
+    """What diffusers' config.json says beyond the shapes; one of another network says nothing.
+
+    Raises:
+      ConversionError: for attention heads whose number changes from level to level.
+    """
+    if net == "text":
+        named = config.get("architectures", ["CLIPTextModel"])
+        return clip_names.from_config("text", config) if "CLIPTextModel" in named else {}
+    if config.get("_class_name") != CLASSES[net]:
+        return {}
+    out = {"groups": config["norm_num_groups"]}
+    if net == "vae":
+        return out | {"scale": config.get("scaling_factor", SCALE)}
+    heads = config["attention_head_dim"]  # their number, whatever it is called
+    if not isinstance(heads, int):
+        raise ConversionError(
+            f"attention_head_dim={heads}: heads of another number at each level, as Stable "
+            "Diffusion 2 has them; expected one number, as in 1.x"
+        )
+    return out | {"heads": heads}

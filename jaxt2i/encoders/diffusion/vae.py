@@ -12,11 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxt2i.encoders.diffusion.blocks import EPS, ResBlock, SelfAttention, Upsample, group_norm
+from jaxt2i.encoders.diffusion.names import SCALE
 from jaxt2i.nn.linear import Conv
 from jaxt2i.nn.remat import Policy, recomputed
 
-# The published latents' own deviation is about 1 / SCALE; the U-Net's has about 1.
-SCALE = 0.18215
 # Bounds of a latent's log variance.
 LOG_VARIANCE = (-30.0, 20.0)
 
