@@ -232,7 +232,7 @@ class System:
 
         Args:
           rows: conditions in words; `expand` makes several of one.
-          also: outputs beyond the rows of the schema: "stages", "attention".
+          also: outputs beyond the rows of the schema: "stages", "attention", "masks".
           rule: how pictures are rounded; "": the method's own way.
           controls: for every row that does not say otherwise, of the whole chain.
 

@@ -53,7 +53,7 @@ from jaxt2i.run import open as runs
 
 # Pictures of a walk when --num does not say.
 WALK = 8
-VIEWS = ("stages", "attention")
+VIEWS = ("stages", "attention", "masks")
 
 
 def seed_of(text: str) -> int:
@@ -144,6 +144,7 @@ def arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     p.add_argument("--grid", action="store_true", help="only the grid, no single files")
     p.add_argument("--stages", action="store_true", help="also every stage's pictures")
     p.add_argument("--attention", action="store_true", help="also where each word is looked for")
+    p.add_argument("--masks", action="store_true", help="also where each object is drawn")
     weights = p.add_mutually_exclusive_group()
     weights.add_argument("--ema", action="store_true", help="averaged weights (the default)")
     weights.add_argument("--raw", action="store_true", help="the weights as trained")

@@ -302,6 +302,8 @@ def layout_tile(row: Row, out: dict[str, Tree], names: Sequence[str]) -> show.Ti
     layout = {k: out[k] for k in ("boxes", "box_label", "box_mask") if k in out}
     if len(layout) == 3:
         example = {"image": out.get("image", blank), **layout}
+        if "masks" in out:
+            example["shape_masks"] = 255 * out["masks"]
         return show.Tile(example, row.get("prompt", ""), names=tuple(names))
     objects = row["objects"]
     labels = [thing["label"] for thing in objects]
