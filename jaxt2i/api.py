@@ -208,6 +208,8 @@ class System:
             "classes": {key: list(names) for key, names in self.run.facts.names.items()},
             "controls": [dataclasses.asdict(c) for c in self.controls.values()],
             "gives": self.gives,
+            "filled": sorted({word for s in self.after for word in s.fills}),
+            "size": [self.run.sizes.width, self.run.sizes.height],
             "walks": {"text": bool(self.sampler.text), "latent": bool(self.sampler.latent)},
         }
 
@@ -273,10 +275,9 @@ class System:
           also: see `stream`.
           controls: see `stream`.
         """
-        rows = [rows] if isinstance(rows, (str, Mapping)) else rows
-        rows = [{"prompt": row} if isinstance(row, str) else row for row in rows]
-        found = list(self.stream(_numbered(expand(rows, num, seed)), also=also, **controls))
-        return self._drawn(found, num if num > 1 else 0, controls)
+        rows = _in_words(rows)
+        found = list(self.stream(numbered(expand(rows, num, seed)), also=also, **controls))
+        return self.drawn(found, num if num > 1 else 0, controls)
 
     def interpolate(
         self,
@@ -294,13 +295,42 @@ class System:
         ends = [
             {"seed": seed} | ({"prompt": r} if isinstance(r, str) else r) for r in (first, last)
         ]
-        rows = [_towards(*ends, share, share) for share in map(float, np.linspace(0, 1, num))]
-        return self._drawn(list(self.stream(_numbered(rows), also=also, **controls)), 0, controls)
+        rows = numbered(walked(*ends, num))
+        return self.drawn(list(self.stream(rows, also=also, **controls)), 0, controls)
 
-    def _drawn(self, found: list, columns: int, controls: Mapping[str, Any]) -> Drawn:
-        found.sort(key=lambda pair: pair[0]["number"])
+    def fill(
+        self, rows: Sequence[Row | str] | Row | str, *, seed: int = 0, **controls: Any
+    ) -> list[Row]:
+        """Rows with what the earlier systems draw for them, in words: to be looked at, edited, and
+        given to `sample`. Without a change they give the picture that the whole chain gives.
+
+        Args:
+          rows: see `sample`.
+          seed: of rows that have none of their own.
+          controls: see `stream`.
+
+        Raises:
+          ConfigError: where no system comes before this one.
+        """
+        if not self.after:
+            raise ConfigError(f"{self.run.config.method} has no earlier system that fills a row")
+        self.check(controls)
+        found: Iterable[Row] = numbered(expand(_in_words(rows), 1, seed))
+        for earlier in self.after:
+            found = self._filled(earlier, found, controls)
+        return [without(r, ("number",)) for r in sorted(found, key=lambda r: r["number"])]
+
+    def drawn(self, found: Iterable, columns: int = 0, controls: Mapping[str, Any] | None = None):
+        """What `stream` gave of `numbered` rows, in their order: `Drawn`.
+
+        Args:
+          found: (row, what was drawn for it).
+          columns: of the grid; 0 chooses.
+          controls: that all rows had.
+        """
+        found = sorted(found, key=lambda pair: pair[0]["number"])
         found = [({k: v for k, v in row.items() if k != "number"}, out) for row, out in found]
-        return Drawn(found, columns, self.about | {"controls": dict(controls)})
+        return Drawn(found, columns, self.about | {"controls": dict(controls or {})})
 
     def check(self, controls: Mapping[str, Any]) -> None:
         """Refuses controls that no system of the chain has.
@@ -417,8 +447,20 @@ def _towards(first: Row, last: Row, mix: float, mix_z: float) -> Row:
     return first | {"towards": {**other, "mix": mix, "mix_z": mix_z}}
 
 
-def _numbered(rows: Iterable[Row]) -> Iterator[Row]:
+def walked(first: Row, last: Row, num: int) -> list[Row]:
+    """The `num` rows of a walk from one to another, both with their seeds; its ends are plain."""
+    return [_towards(first, last, share, share) for share in map(float, np.linspace(0, 1, num))]
+
+
+def numbered(rows: Iterable[Row]) -> Iterator[Row]:
+    """Rows with their places, by which what comes in another order is sorted again."""
     return (row | {"number": i} for i, row in enumerate(rows))
+
+
+def _in_words(rows: Sequence[Row | str] | Row | str) -> list[Row]:
+    """Captions, or rows, or one of them, as rows."""
+    rows = [rows] if isinstance(rows, (str, Mapping)) else rows
+    return [{"prompt": row} if isinstance(row, str) else row for row in rows]
 
 
 def _digest(rows: Sequence[Row]) -> str:

@@ -39,13 +39,18 @@ def sheet(file: epath.Path, tokenizer: Any, prompt: str, image: np.ndarray, maps
       image: uint8 [R, R, 3].
       maps: [T, h, w] of each stage.
     """
-    tokens, mask = (x[0] for x in tokenizer([prompt]))
-    count = int(mask.sum())
-    # Vocabularies of words say what a position holds; of others the position's number is shown.
-    known = getattr(tokenizer, "words", None)
-    words = [known[t] if known else f"{i}" for i, t in enumerate(tokens[:count])]
-    rows, captions = [], []
+    words, rows, captions = words_of(tokenizer, prompt), [], []
     for share in maps:
-        rows.append(np.concatenate([image[None], highlights(image, share[:count])]))
+        rows.append(np.concatenate([image[None], highlights(image, share[: len(words)])]))
         captions += [prompt, *words]
-    log.save_grid(file, np.concatenate(rows), captions, count + 1)
+    log.save_grid(file, np.concatenate(rows), captions, len(words) + 1)
+
+
+def words_of(tokenizer: Any, prompt: str) -> list[str]:
+    """What stands at each position of a caption.
+
+    Vocabularies of words say what a position holds; of others its number is shown.
+    """
+    tokens, mask = (x[0] for x in tokenizer([prompt]))
+    known = getattr(tokenizer, "words", None)
+    return [known[t] if known else f"{i}" for i, t in enumerate(tokens[: int(mask.sum())])]
