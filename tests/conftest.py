@@ -1,6 +1,7 @@
 """Eight simulated devices for every test, and one compilation cache for the whole run."""
 
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -52,3 +53,39 @@ OPTIMISED = ("tests/verify/", "tests/encoders/", "tests/metrics/")
 def pytest_runtest_setup(item):
     plain = not item.nodeid.startswith(OPTIMISED)
     jax.config.update("jax_disable_most_optimizations", plain)
+
+
+@pytest.fixture(scope="session")
+def toy_runs(tmp_path_factory):
+    """{toy: work directory} of two steps each; tests that ask for it are of the group "toys"."""
+    from jaxt2i.run.train import train
+    from tests.toys import box_gan, edit, layout
+
+    out = {}
+    for toy in (box_gan, layout, edit):
+        name = toy.__name__.rpartition(".")[2]
+        out[name] = tmp_path_factory.mktemp(name)
+        train(toy.get_config(), out[name], "a test")
+    return out
+
+
+@pytest.fixture
+def browser(tmp_path):
+    """A headless Chromium that saves files into tmp_path / "downloads"."""
+    selenium = pytest.importorskip("selenium.webdriver")
+    places = [shutil.which(n) for n in ("chromium", "chromium-browser", "google-chrome")]
+    driver = shutil.which("chromedriver")
+    if not any(places) or not driver:
+        pytest.skip("no Chromium with its chromedriver here (Debian: chromium-driver)")
+    options = selenium.ChromeOptions()
+    options.binary_location = next(p for p in places if p)
+    for word in ("--headless=new", "--no-sandbox", "--window-size=1200,900"):
+        options.add_argument(word)
+    options.add_argument("--disable-dev-shm-usage")
+    (tmp_path / "downloads").mkdir()
+    options.add_experimental_option(
+        "prefs", {"download.default_directory": str(tmp_path / "downloads")}
+    )
+    opened = selenium.Chrome(options=options, service=selenium.ChromeService(driver))
+    yield opened
+    opened.quit()

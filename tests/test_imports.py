@@ -36,6 +36,7 @@ MAY = {
         *("config", "configs.common", "nn", "metrics", "encoders", "convert", "data", "engine"),
         *("run", "api", "recognise", "places"),
     },
+    "studio_page": {"config", "data", "run", "api"},
 }
 FLAX_FREE = ("data",)
 # Libraries that a function may import for itself: they are slow to import, large, optional, or

@@ -24,7 +24,6 @@ from jaxt2i.evaluation import object_plan, objects, sets
 from jaxt2i.evaluation.detection import Detection, Detector
 from jaxt2i.run import borrow, checkpoint, facts, folder
 from jaxt2i.run.open import open_run
-from jaxt2i.run.train import train
 from tests.toys import box_gan, edit, layout
 
 pytestmark = pytest.mark.xdist_group("toys")
@@ -34,13 +33,8 @@ OBJECTS = [{"label": "cat", "box": [0.1, 0.2, 0.4, 0.5]}, {"label": "dog", "box"
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """{toy: work directory} of two steps each."""
-    out = {}
-    for name, toy in TOYS.items():
-        out[name] = tmp_path_factory.mktemp(name)
-        train(toy.get_config(), out[name], "a test")
-    return out
+def runs(toy_runs):
+    return toy_runs
 
 
 @pytest.fixture(scope="module")

@@ -130,7 +130,11 @@ class Systems:
         return path
 
     def draw(
-        self, rows: Sequence[Row], also: Sequence[str], controls: Sequence[Mapping[str, Any]]
+        self,
+        rows: Sequence[Row],
+        also: Sequence[str],
+        controls: Sequence[Mapping[str, Any]],
+        stop: threading.Event | None = None,
     ) -> Iterator["Progress"]:
         """All rows by every system, as far as they have come after each picture.
 
@@ -138,6 +142,7 @@ class Systems:
           rows: with their seeds.
           also: `VIEWS` that are to be kept; a system that has none of them is not asked.
           controls: of each system.
+          stop: ends it after the picture that is being drawn, once it is set.
 
         Raises:
           ConfigError, DataError: as `System.stream`.
@@ -148,9 +153,11 @@ class Systems:
             side = _Side(number, system, place / f"{number}")
             wanted = [name for name in also if name in system.gives]
             stream = system.stream(api.numbered(rows), also=wanted, **chosen)
-            while pair := self._next(number, stream, noted):
+            while not (stop and stop.is_set()) and (pair := self._next(number, stream, noted)):
                 done.append(side.keep(*pair))
                 yield Progress(tuple(done), total, time.monotonic() - begun)
+            if not side.found:
+                break
             several = len(self.systems) > 1
             inside = place / "pictures" / (f"run_{LETTERS[number]}" if several else "")
             system.drawn(side.found, controls=chosen).save(inside)

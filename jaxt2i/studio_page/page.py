@@ -6,6 +6,7 @@ import html
 import json
 import logging
 import random
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -43,12 +44,14 @@ class Visit:
       now: those of the newest press.
       chosen: the one that is looked at.
       example: number of the next held-out example.
+      stop: of the drawing that runs, to end it.
     """
 
     pictures: tuple[drawing.Picture, ...] = ()
     now: tuple[drawing.Picture, ...] = ()
     chosen: drawing.Picture | None = None
     example: int = 0
+    stop: threading.Event | None = None
 
     def settled(self) -> "Visit":
         """With the newest press in the history, whether it came to its end or not."""
@@ -167,9 +170,9 @@ class Page:
         elif word == "label":
             self.words[word] = gr.Number(label="Class, its number", value=None, precision=0)
         elif word == "image":
-            self.words[word] = gr.File(label="Photograph", height=110, elem_id="photo")
+            self.words[word] = gr.File(label="Photograph", height=140, elem_id="photo")
         else:
-            self.words[word] = gr.File(label=NAMES.get(word, word), height=110)
+            self.words[word] = gr.File(label=NAMES.get(word, word), height=140)
         if word == "objects" and word in about["filled"]:
             self.propose = gr.Button("Propose a layout for the first caption", elem_id="propose")
 
@@ -222,11 +225,12 @@ class Page:
         """What was drawn."""
         self.told = gr.HTML(said("Nothing is drawn yet."), elem_id="told")
         columns = 4 if self.small and len(self.systems.names) == 1 else 2
+        self.galleries = []
         with gr.Row():
-            self.galleries = [
-                self.gallery(name, f"gallery-{side}", columns)
-                for side, name in enumerate(self.systems.names)
-            ]
+            for side, name in enumerate(self.systems.names):
+                with gr.Column(min_width=150):
+                    gr.HTML(f"<h3>{html.escape(name)}</h3>", visible=len(self.systems.names) > 1)
+                    self.galleries.append(self.gallery(name, f"gallery-{side}", columns))
         self.animation = gr.Image(
             label="The walk", visible=False, format="png", buttons=["download"], elem_id="animation"
         )
@@ -241,7 +245,7 @@ class Page:
             self.history = self.gallery("Everything that was drawn", "history", 4)
             self.file = gr.File(
                 label="Settings from a file: a picture saved here, or a metadata.jsonl",
-                height=110,
+                height=140,
                 elem_id="settings-file",
             )
 
@@ -249,6 +253,7 @@ class Page:
         """Pictures as they are: PNG, never encoded again; small ones pixel by pixel."""
         return gr.Gallery(
             label=label,
+            show_label=False,
             columns=columns,
             object_fit="contain",
             height="auto",
@@ -270,18 +275,14 @@ class Page:
         drawn = [self.told, self.visit, *self.galleries, self.animation, self.download]
         drawn += [self.history]
         quiet = {"api_visibility": "private"}
-        begun = []
         for button, handler in (
             (self.draw_button, self.on_draw),
             (self.walk_button, self.on_walk),
         ):
             button.click(None, js=TO_WHAT_IS_TOLD, **quiet)
             how = {"show_progress_on": self.told, **quiet}
-            begun.append(button.click(handler, inputs=inputs, outputs=drawn, **how))
-        left = [self.told, self.visit, self.history]
-        self.stop_button.click(
-            self.on_stop, inputs={self.visit}, outputs=left, cancels=begun, **quiet
-        )
+            button.click(handler, inputs=inputs, outputs=drawn, **how)
+        self.stop_button.click(self.on_stop, inputs={self.visit}, outputs=self.told, **quiet)
         form = [self.told, self.visit, self.seed, self.num, self.to, self.to_seed]
         form += [*self.words.values(), *(component for *_, component in self.controls)]
         self.other.click(lambda: random.randrange(api.SEEDS), outputs=self.seed, **quiet)
@@ -344,13 +345,14 @@ class Page:
 
     def drawn(self, rows: list[Row], given: dict, walk: bool = False) -> Iterator[dict]:
         """What is shown while rows are drawn, and when they are there."""
-        visit = dataclasses.replace(given[self.visit].settled(), now=())
+        stop = threading.Event()
+        visit = dataclasses.replace(given[self.visit].settled(), now=(), stop=stop)
         yield self.looking_back(visit) | {
             self.told: said(f"Drawing {len(rows)}; the first picture of a system takes longest."),
             self.download: gr.DownloadButton(interactive=False),
             self.animation: gr.Image(visible=False),
         }
-        for so_far in self.systems.draw(rows, given[self.views], self.chosen(given)):
+        for so_far in self.systems.draw(rows, given[self.views], self.chosen(given), stop):
             visit = dataclasses.replace(visit, now=so_far.pictures)
             shown = {
                 gallery: [(p.file, p.caption) for p in so_far.pictures if p.side == side]
@@ -359,13 +361,18 @@ class Page:
             if so_far.archive is None:
                 sentence = f"{len(so_far.pictures)} of {so_far.total} drawn."
                 yield shown | {self.told: said(sentence), self.visit: visit}
-        noted = f" Noted: {', '.join(so_far.noted)}." if so_far.noted else ""
+        stop.set()
+        count, noted = len(so_far.pictures), ""
+        if count < so_far.total:
+            noted += f" Stopped; {so_far.total} were asked for."
+        if so_far.noted:
+            noted += f" Noted: {', '.join(so_far.noted)}."
         file = drawing.animated([p for p in so_far.pictures if not p.side]) if walk else None
         yield (
             shown
             | self.looking_back(visit.settled())
             | {
-                self.told: said(f"{so_far.total} drawn in {so_far.seconds:.1f} s.{noted}"),
+                self.told: said(f"{count} drawn in {so_far.seconds:.1f} s.{noted}"),
                 self.download: gr.DownloadButton(value=str(so_far.archive), interactive=True),
                 self.animation: gr.Image(value=file, visible=file is not None),
             }
@@ -377,10 +384,11 @@ class Page:
 
     @safely
     def on_stop(self, given: dict) -> Iterator[dict]:
-        """What is left when a drawing is stopped."""
-        visit = given[self.visit].settled()
-        sentence = f"Stopped; {len(visit.now)} are there." if visit.now else "Stopped."
-        yield self.looking_back(visit) | {self.told: said(sentence)}
+        """Ends the drawing of this visitor after the picture that is being drawn."""
+        stop = given[self.visit].stop
+        if stop is not None and not stop.is_set():
+            stop.set()
+            yield {self.told: said("Stopping after this picture.")}
 
     @safely
     def on_propose(self, given: dict) -> Iterator[dict]:

@@ -3,7 +3,6 @@
 import collections
 import json
 import re
-import shutil
 
 import numpy as np
 import pytest
@@ -227,28 +226,6 @@ def test_what_is_wrong_is_said(made, tmp_path, capsys):
 
 
 # --- In a browser ------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def browser(tmp_path):
-    """A headless Chromium that saves files into tmp_path / "downloads"."""
-    selenium = pytest.importorskip("selenium.webdriver")
-    places = [shutil.which(n) for n in ("chromium", "chromium-browser", "google-chrome")]
-    driver = shutil.which("chromedriver")
-    if not any(places) or not driver:
-        pytest.skip("no Chromium with its chromedriver here (Debian: chromium-driver)")
-    options = selenium.ChromeOptions()
-    options.binary_location = next(p for p in places if p)
-    for word in ("--headless=new", "--no-sandbox", "--window-size=1200,900"):
-        options.add_argument(word)
-    options.add_argument("--disable-dev-shm-usage")
-    (tmp_path / "downloads").mkdir()
-    options.add_experimental_option(
-        "prefs", {"download.default_directory": str(tmp_path / "downloads")}
-    )
-    opened = selenium.Chrome(options=options, service=selenium.ChromeService(driver))
-    yield opened
-    opened.quit()
 
 
 def test_a_person_fills_the_page_in(browser, made, tmp_path):
