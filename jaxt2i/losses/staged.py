@@ -45,6 +45,8 @@ def d_loss(
     pairs: str = "shift",
     unconditional: bool = True,
     refused: Mapping[str, Seen] | None = None,
+    pair_weight: float = 1.0,
+    alone_weight: float = 1.0,
 ) -> tuple[jax.Array, Terms]:
     """One discriminator's loss (equation 5, with the code's weights): a mean of what it should
     accept and a mean of what it should refuse.
@@ -57,6 +59,8 @@ def d_loss(
       pairs: see `wrong_pairs`.
       unconditional: whether it has a head for pictures alone.
       refused: {name: more pictures} that it should refuse, with their sentences and alone.
+      pair_weight: of the terms of pairs.
+      alone_weight: of the terms of pictures alone.
 
     Returns:
       (scalar, {"real_pair", "fake_pair", "wrong_pair", and "real", "fake" if unconditional; of what
@@ -80,9 +84,18 @@ def d_loss(
         terms["real"] = softplus(-discriminator(accept["real"], method="alone")).mean()
         for name, h in refuse.items():
             terms[name] = softplus(discriminator(h, method="alone")).mean()
-    good = [value for name, value in terms.items() if name in ("real", "real_pair")]
-    bad = [value for name, value in terms.items() if name not in ("real", "real_pair")]
+    weighted = {
+        name: scaled(value, pair_weight if name.endswith("_pair") else alone_weight)
+        for name, value in terms.items()
+    }
+    good = [value for name, value in weighted.items() if name in ("real", "real_pair")]
+    bad = [value for name, value in weighted.items() if name not in ("real", "real_pair")]
     return sum(good) / len(good) + sum(bad) / len(bad), terms
+
+
+def scaled(value: jax.Array, weight: float) -> jax.Array:
+    """A term times its weight; a weight of 1 is no operation."""
+    return value if weight == 1 else weight * value
 
 
 def features(discriminator: Discriminator, seen: Seen) -> jax.Array:

@@ -108,6 +108,14 @@ class BatchNorm(nn.Module):
         return h.astype(x.dtype)
 
 
+def instance_norm(x: jax.Array, eps: float = 1e-5) -> jax.Array:
+    """Every channel of every picture [B, H, W, C] with mean 0 and deviation 1; in float32."""
+    h = x.astype(jnp.float32)
+    h = h - h.mean((1, 2), keepdims=True)
+    h = h * jax.lax.rsqrt(jnp.square(h).mean((1, 2), keepdims=True) + eps)
+    return h.astype(x.dtype)
+
+
 def groups_of(batch: int, group: int, initializing: bool = False) -> int:
     """How many groups a batch is normalised in; 1 where `group` is 0.
 

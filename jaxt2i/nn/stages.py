@@ -153,6 +153,7 @@ class FirstStage(nn.Module):
     Attributes:
       base: channels at the end, g.
       resolution: at the end, pixels.
+      start: height and width that the dense layer makes, pixels.
       group: of the batch norms.
       dtype: compute dtype.
       remat: what each block keeps for the backward pass; see `recomputed`.
@@ -160,6 +161,7 @@ class FirstStage(nn.Module):
 
     base: int = 32
     resolution: int = 64
+    start: int = 4
     group: int = 0
     dtype: jnp.dtype = jnp.float32
     remat: Policy = None
@@ -176,15 +178,20 @@ class FirstStage(nn.Module):
           beside: further channels [B, H, H, C], which join where the features have that size.
           train: see `BatchNorm`.
         """
-        doublings = (self.resolution // 4).bit_length() - 1
+        side = self.start
+        doublings = (self.resolution // side).bit_length() - 1
         width = self.base * 2**doublings
         x = jnp.concatenate([cond, z], -1)
         wide = Linear(
-            width * 32, use_bias=False, kernel_init=orthogonal(), dtype=self.dtype, name="fc"
+            2 * width * side**2,
+            use_bias=False,
+            kernel_init=orthogonal(),
+            dtype=self.dtype,
+            name="fc",
         )
         x = wide(x)
         x = glu(norm(self.group, "fc_norm")(x, train=train))
-        x = jnp.moveaxis(x.reshape(len(x), width, 4, 4), 1, -1)
+        x = jnp.moveaxis(x.reshape(len(x), width, side, side), 1, -1)
         for i in range(doublings):
             width //= 2
             x = _joined(x, beside)
