@@ -32,6 +32,8 @@ from jaxt2i.run import facts, folder, log, restore, settings, walk
 from jaxt2i.run.open import LAYOUT, Run, open_run
 
 SEEDS = 2**32
+# The output that adds something to each object of a row.
+MASKS = "shape_masks"
 # Words of a row that say how to draw it rather than what is in it.
 HOW = ("z", "towards")
 # Ends of walks whose text and latent are remembered.
@@ -197,8 +199,18 @@ class System:
 
     @property
     def fills(self) -> set[str]:
-        """The words of a row that its outputs are."""
-        return {conditions.READ[k][0] for k in self.gives if k in conditions.READ}
+        """The words of a row that its outputs are; not those that it has to be given."""
+        given = {conditions.READ[k][0] for k in self.sampler.needs}
+        return {conditions.READ[k][0] for k in self.gives if k in conditions.READ} - given
+
+    def completes(self, row: Row) -> bool:
+        """Whether a row lacks something that it draws: a word, or the mask of an object."""
+        if not self.fills <= set(row):
+            return True
+        things = row.get("objects", ()) if MASKS in self.gives else ()
+        return isinstance(things, Sequence) and any(
+            isinstance(thing, Mapping) and "mask" not in thing for thing in things
+        )
 
     def describe(self) -> dict[str, Any]:
         """What a person may set, as plain data: a studio draws its form from it."""
@@ -247,11 +259,14 @@ class System:
             if name not in self.gives:
                 have = ", ".join(self.gives)
                 raise ConfigError(f"{self.run.config.method} draws no {name!r}; it draws {have}")
-        for earlier in self.after:
-            rows = self._filled(earlier, rows, controls)
+        for i, earlier in enumerate(self.after):
+            then = [*self.after[i + 1 :], self]
+            rows = self._filled(earlier, rows, controls, then[0])
         wanted = [n for n in self.gives if n in FIELDS or n in also]
         drawer = self.drawer(wanted, rule)
         for request, out in drawer.stream(*self.weights, self._requests(rows, controls)):
+            if MASKS in out:
+                out = {**out, MASKS: self.words.with_own_masks(out[MASKS], request.about)}
             words = self.words.row({k: v for k, v in out.items() if k != "image"})
             # What was told of objects, in fractions of what is drawn, whatever the row counted in.
             told = {k: request.row[k] for k in LAYOUT if k in request.row}
@@ -344,23 +359,29 @@ class System:
                 method = self.run.config.method
                 raise ConfigError(f"{method} has no control {name!r}; {nearest(name, known)}")
 
-    def _filled(self, earlier: "System", rows: Iterable[Row], controls: Mapping) -> Iterator[Row]:
+    def _filled(
+        self, earlier: "System", rows: Iterable[Row], controls: Mapping, then: "System"
+    ) -> Iterator[Row]:
         """Rows with what an earlier system draws for them, in words: sizes and class numbers may
-        differ. A row that has it already goes by.
+        differ, and objects of classes that the system behind it lacks are left out. A row that has
+        it already goes by.
         """
         mine = {c.name for c in earlier.controls.values()}
         chosen = {k: v for k, v in controls.items() if k in mine}
-        fills, complete = earlier.fills, collections.deque()
+        complete = collections.deque()
 
         def lacking():
             for row in rows:
-                if fills <= set(row):
-                    complete.append(row)
-                else:
+                if earlier.completes(row):
                     yield row
+                else:
+                    complete.append(row)
 
         for row, out in earlier.stream(lacking(), **chosen):
-            yield row | ({"image": out["image"]} if "image" in out else {})
+            row = row | ({"image": out["image"]} if "image" in out else {})
+            if "box_label" in then.sampler.needs:
+                row = then.words.understood(row, earlier.run.config.method)
+            yield row
             while complete:
                 yield complete.popleft()
         yield from complete

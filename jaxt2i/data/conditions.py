@@ -34,6 +34,7 @@ from jaxt2i.data.schema import FIELDS, Sizes
 __all__ = ("OPTIONAL", "READ", "Conditions", "Row", "laid_over", "read_file")
 
 NAMED = tuple(key for key, field in FIELDS.items() if field.first_class is not None)
+LAYOUT = ("boxes", "box_label", "box_mask")
 OBJECT_WORDS = ("label", "box", "mask", "note")
 # How far a box may reach out of the picture, or how small it may be, as a share of the picture:
 # what float32 makes of a box that touches the border.
@@ -161,6 +162,51 @@ class Conditions:
         if 0 <= place < len(names) and names.count(names[place]) == 1:
             return names[place]
         return number
+
+    def with_own_masks(self, drawn: np.ndarray, row: Mapping[str, Any]) -> np.ndarray:
+        """Masks that were drawn for a row's objects, those that the row itself has in their place.
+
+        Args:
+          drawn: [N, m, m], as `arrays` orders objects.
+          row: of which they were drawn.
+
+        Raises:
+          DataError: for a mask that cannot be read.
+        """
+        things = row.get("objects", ())
+        if not any("mask" in thing for thing in things):
+            return drawn
+        reading, out = _Reading(self, row, LAYOUT), np.array(drawn)
+        for slot, (i, _) in enumerate(reading.shown(things)):
+            if "mask" in things[i]:
+                out[slot] = reading.mask(things[i], f"objects[{i}]", out.shape[-1])
+        return out
+
+    def understood(self, row: Row, by: str) -> Row:
+        """A row that a model drew, without objects of classes that there are not here.
+
+        Args:
+          row: the row.
+          by: who drew it, for the note.
+        """
+        names, things = self.class_names.get("box_label", ()), row.get("objects", ())
+        if not names:
+            return row
+        if numbers := [t for t in things if "label" in t and not isinstance(t["label"], str)]:
+            self.note(
+                "classes without names",
+                f"{by} drew an object of class {numbers[0]['label']}, a number without a name: it "
+                f"is taken for {names[numbers[0]['label'] % len(names)]!r}, this model's own",
+            )
+        known = [t for t in things if not isinstance(t.get("label"), str) or t["label"] in names]
+        for thing in things:
+            if isinstance(label := thing.get("label"), str) and label not in names:
+                self.note(
+                    "objects of unknown classes",
+                    f"{by} drew {label!r}, which is no class of the model behind it "
+                    f"({nearest(label, names)}): the object is left out",
+                )
+        return row if len(known) == len(things) else row | {"objects": known}
 
     def note(self, kind: str, sentence: str) -> None:
         """Counts what was done that a row did not ask for; says the first of its kind."""
@@ -370,10 +416,7 @@ class _Reading:
         if not isinstance(given, list | tuple):
             raise misfit(self.row, "objects", given, "a list of objects")
         n, m = self.by.sizes.objects, self.by.sizes.mask_resolution
-        found = [
-            (i, box) for i, thing in enumerate(given) if (box := self.thing(i, thing)) is not None
-        ]
-        found = self.largest(found, n)
+        found = self.shown(given)
         out = {
             "boxes": np.zeros((n, 4), np.float32),
             "box_label": np.zeros(n, np.int32),
@@ -389,11 +432,21 @@ class _Reading:
                 label = self.number("box_label", f"{word}.label", thing["label"])
                 out["box_label"][slot] = label
             if "shape_masks" in self.needs and "mask" in thing:
-                mask = self.grey(thing["mask"], f"{word}.mask")
-                out["shape_masks"][slot] = self.placed(mask, (m, m), f"{word}.mask")
+                out["shape_masks"][slot] = self.mask(thing, word, m)
             elif "shape_masks" in self.needs:
                 _paint(out["shape_masks"][slot], box)
         return out
+
+    def shown(self, given: Sequence) -> list[tuple[int, np.ndarray]]:
+        """(number, box) of the objects that are drawn, in their order."""
+        found = [
+            (i, box) for i, thing in enumerate(given) if (box := self.thing(i, thing)) is not None
+        ]
+        return self.largest(found, self.by.sizes.objects)
+
+    def mask(self, thing: Mapping, word: str, size: int) -> np.ndarray:
+        """The mask of an object as what is drawn shows it, uint8 [size, size]."""
+        return self.placed(self.grey(thing["mask"], f"{word}.mask"), (size, size), f"{word}.mask")
 
     def thing(self, i: int, thing: Any) -> np.ndarray | None:
         """The box of an object; None where what is drawn does not show it."""
