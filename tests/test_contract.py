@@ -259,7 +259,8 @@ def test_networks_that_train_and_score_are_named(name):
         return run.method.score(ctx, batch)
 
     def read(state, frozen, batch):
-        return run.method.sampler.text(states.context(run.method, state, frozen, key=None), batch)
+        text = run.method.sampler.text or (lambda ctx, batch: None)
+        return text(states.context(run.method, state, frozen, key=None), batch)
 
     with listening() as scoring:
         jax.eval_shape(score, state, frozen, spec)

@@ -31,6 +31,7 @@ from jaxt2i.encoders import (
     inception_names,
     lpips_names,
     vgg16_names,
+    vgg19_bn_names,
     xlm_r_names,
     yolo_names,
 )
@@ -79,6 +80,7 @@ ADDRESSES: dict[str, tuple[tuple[str, ...], str, str]] = {
         for name, kinds, file, digest in (
             ("inception_v3", ("inception",), "inception_v3_google", "0cc3c7bd"),
             ("vgg16", ("vgg16", "lpips"), "vgg16", "397923af"),
+            ("vgg19_bn", ("vgg19_bn",), "vgg19_bn", "c79401a0"),
             ("alexnet", ("lpips",), "alexnet-owt", "7be5be79"),
             ("squeezenet1_1", ("lpips",), "squeezenet1_1", "b8a52dc0"),
         )
@@ -142,6 +144,7 @@ NAMES: dict[str, ModuleType] = {
     "inception": inception_names,
     "lpips": lpips_names,
     "vgg16": vgg16_names,
+    "vgg19_bn": vgg19_bn_names,
     "xlm_r": xlm_r_names,
     "yolo": yolo_names,
 }

@@ -22,7 +22,8 @@ class Facts:
     Attributes:
       names: {key of the schema: names of the classes that it counts}.
       counts: {split: its examples; None: no end}.
-      statistics: what else a source says of its data, such as how often each class is shown.
+      statistics: what else a source says of its data, and what the method's own
+        `measure(config, source)` finds in it.
       tokenizer: folder or file with the tokenizer, where the configuration names one of its own.
     """
 

@@ -209,7 +209,11 @@ def known(config: ConfigDict, workdir: epath.Path | None = None) -> tuple[Facts,
     splits = dict.fromkeys((data.split, data.eval_split))
     shared = together(workdir) if workdir is not None else counts.ALONE
     made = {split: sources.make_source(data, size, split, workdir, shared) for split in splits}
-    return facts_of.of(made), made
+    told = facts_of.of(made)
+    if measure := getattr(module_of(config), "measure", None):
+        found = measure(config, made[data.split])
+        told = dataclasses.replace(told, statistics={**told.statistics, **found})
+    return told, made
 
 
 def together(workdir: epath.Path) -> counts.Shared:

@@ -41,6 +41,9 @@ FULL = {
     *("op_gan/loss_d64_nobbox", "op_gan/train_step"),
     *("op_gan/g_eval", "op_gan/g_eval_align_true", "op_gan/g_full_eval"),
     *("op_gan/g_train", "op_gan/g_train_0obj"),
+    # Obj-GAN's shape generator at its published width, its losses on all networks, and a decoder of
+    # boxes that does not look at words.
+    *("obj_gan/shape_g_full", "obj_gan/shape_losses", "obj_gan/box_train"),
     *("op_gan/rnn_encoder", "op_gan/cnn_encoder", "op_gan/damsm_losses"),
     # Latent diffusion's U-Net and ControlNets by themselves, their loop and their gradients; both
     # together, the autoencoder and the text tower are with the rest.

@@ -1,0 +1,1 @@
+"""Obj-GAN's box generator: a caption to labelled boxes."""

@@ -1,0 +1,1 @@
+"""Obj-GAN's shape generator: labelled boxes to masks."""
