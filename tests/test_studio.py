@@ -17,11 +17,12 @@ from PIL import Image
 from jaxt2i import api, studio
 from jaxt2i.config import ConfigError
 from jaxt2i.data import conditions
-from jaxt2i.data.schema import DataError
+from jaxt2i.data.schema import DataError, Sizes
 from jaxt2i.studio_page import drawing, reading
 
 pytestmark = pytest.mark.xdist_group("toys")
 
+SIZES = Sizes(batch=1, height=8, width=8, text_width=2)
 BOX = [{"label": "cat", "box": [0.1, 0.2, 0.4, 0.5]}]
 
 
@@ -133,12 +134,24 @@ def test_a_picture_carries_its_row(tmp_path):
     row = {"prompt": "ein grüner 🐈", "seed": 7, "objects": BOX, "controls": {"psi": 0.5}}
     file = tmp_path / "a.png"
     file.write_bytes(reading.png(np.zeros((4, 4, 3), np.uint8), reading.plain(row)))
-    assert reading.row_in(str(file)) == row
+    assert reading.row_in(str(file)) == json.loads(reading.shown_row(row)) == row
     Image.new("RGB", (4, 4)).save(tmp_path / "b.png")
     with pytest.raises(DataError, match=r"b\.png holds no settings"):
         reading.row_in(str(tmp_path / "b.png"))
     told = reading.plain(row | {"image": "x.png", "edit_region": np.zeros((2, 2))})
     assert told["note"] == "without image, edit_region"
+
+
+def test_what_a_row_holds_becomes_files_that_read_the_same(tmp_path):
+    vector = [0.1, -2.5]
+    file = reading.file_of(vector, tmp_path, "text_vector")
+    words = conditions.Conditions(tokenizer=None, sizes=SIZES)
+    for given in (vector, file):
+        read = words.arrays({"text_vector": given}, ("text_vector",))["text_vector"]
+        np.testing.assert_array_equal(read, np.float32(vector))
+    photo = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+    np.testing.assert_array_equal(pixels(reading.file_of(photo, tmp_path, "image")), photo)
+    assert reading.file_of("gone.png", tmp_path, "image") is None
 
 
 # --- What a page draws -----------------------------------------------------------------------

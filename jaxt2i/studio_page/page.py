@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import html
-import json
 import logging
 import random
 import threading
@@ -103,7 +102,8 @@ class Page:
         self.words: dict[str, Any] = {}
         self.controls: list[tuple[dict, tuple[int, ...], Any]] = []
         self.propose: gr.Button | None = None
-        self.small = min(about["size"][0] for about in systems.about) < SMALL
+        shown = [about["size"] for about in systems.about if "image" in about["gives"]]
+        self.small = any(max(size) < SMALL for size in shown)
 
     # --- components -------------------------------------------------------------------------------
 
@@ -224,13 +224,12 @@ class Page:
     def results(self) -> None:
         """What was drawn."""
         self.told = gr.HTML(said("Nothing is drawn yet."), elem_id="told")
-        columns = 4 if self.small and len(self.systems.names) == 1 else 2
         self.galleries = []
         with gr.Row():
             for side, name in enumerate(self.systems.names):
                 with gr.Column(min_width=150):
                     gr.HTML(f"<h3>{html.escape(name)}</h3>", visible=len(self.systems.names) > 1)
-                    self.galleries.append(self.gallery(name, f"gallery-{side}", columns))
+                    self.galleries.append(self.gallery(name, f"gallery-{side}"))
         self.animation = gr.Image(
             label="The walk", visible=False, format="png", buttons=["download"], elem_id="animation"
         )
@@ -238,23 +237,24 @@ class Page:
             "Download pictures and settings", interactive=False, elem_id="download"
         )
         with gr.Accordion("The chosen picture", open=False, elem_id="closer") as self.closer:
-            self.parts = self.gallery("Stages, layout, attention", "parts", 3)
-            self.settings = gr.Code(label="Its settings", language="json", lines=3)
+            self.parts = self.gallery("Stages, layout, attention", "parts", "many")
+            self.settings = gr.Code(
+                label="Its settings", language="json", lines=3, max_lines=14, wrap_lines=True
+            )
             self.again = gr.Button("Put its settings into the form", elem_id="again")
         with gr.Accordion("History of this visit", open=False, elem_id="history-part"):
-            self.history = self.gallery("Everything that was drawn", "history", 4)
+            self.history = self.gallery("Everything that was drawn", "history", "many")
             self.file = gr.File(
                 label="Settings from a file: a picture saved here, or a metadata.jsonl",
                 height=140,
                 elem_id="settings-file",
             )
 
-    def gallery(self, label: str, name: str, columns: int) -> gr.Gallery:
+    def gallery(self, label: str, name: str, kind: str = "") -> gr.Gallery:
         """Pictures as they are: PNG, never encoded again; small ones pixel by pixel."""
         return gr.Gallery(
             label=label,
             show_label=False,
-            columns=columns,
             object_fit="contain",
             height="auto",
             fit_columns=False,
@@ -262,7 +262,7 @@ class Page:
             interactive=False,
             buttons=["download", "fullscreen"],
             elem_id=name,
-            elem_classes=["as-they-are"] if self.small else None,
+            elem_classes=["pictures", kind, "as-they-are" if self.small else ""],
         )
 
     def wire(self) -> None:
@@ -449,13 +449,12 @@ class Page:
         if number >= len(pictures):
             raise DataError("this drawing is not finished yet; wait for it, and press again")
         picture = pictures[number]
-        row = json.dumps(reading.plain(picture.row), indent=1, ensure_ascii=False)
         parts = self.systems.closer(picture)
         yield {
             self.visit: dataclasses.replace(visit, chosen=picture),
             self.closer: gr.Accordion(open=True),
             self.parts: gr.Gallery(value=parts, visible=bool(parts)),
-            self.settings: row,
+            self.settings: reading.shown_row(picture.row),
         }
 
     def filled(self, row: Row) -> dict:

@@ -181,13 +181,16 @@ def region_of(url: str) -> np.ndarray:
 
 def at_hand(given: Any) -> bool:
     """Whether what a row has for a word of `FILES` is here: rows may come without their files."""
-    return isinstance(given, np.ndarray) or (isinstance(given, str) and Path(given).is_file())
+    return isinstance(given, np.ndarray | list) or (
+        isinstance(given, str) and Path(given).is_file()
+    )
 
 
 def file_of(given: Any, folder: Path, word: str) -> str | None:
     """What a row has for a word of `FILES`, as a file; None where it is not here."""
-    if not isinstance(given, np.ndarray):
+    if not isinstance(given, np.ndarray | list):
         return given if at_hand(given) else None
+    given = np.asarray(given)
     if given.dtype == np.uint8:
         file = folder / f"{word}.png"
         file.write_bytes(png(given))
@@ -251,6 +254,12 @@ def plain(row: Mapping[str, Any]) -> dict[str, Any]:
         else:
             out[word] = value
     return out | ({"note": f"without {', '.join(dropped)}"} if dropped else {})
+
+
+def shown_row(row: Mapping[str, Any]) -> str:
+    """A row as JSON for a person, a word a line."""
+    words = [f"{json.dumps(k)}: {json.dumps(v, ensure_ascii=False)}" for k, v in plain(row).items()]
+    return "{\n " + ",\n ".join(words) + "\n}"
 
 
 def row_in(file: str) -> Row:
