@@ -49,8 +49,8 @@ class Table:
       prefixes: what wrappers put in front of every key; the first one found is removed.
       part: what files with several networks put in front of this one's keys, such as "netG."; in
         such a file every other key is another network's.
-      marker: a key of this network alone, where files do not say whose they are; without it a
-        file holds nothing of this network.
+      marker: a key of this network alone, or keys that it alone has together, where files do not
+        say whose they are; without them a file holds nothing of this network.
       foreign: a key of a larger network, which has all of this one's; a file with it holds nothing
         of this network.
       counted: layers that a framework numbers as it makes them: Conv, Conv_1, ... in every scope.
@@ -62,7 +62,7 @@ class Table:
     ignored: tuple[str, ...] = ()
     prefixes: tuple[str, ...] = ("module.", "model.")
     part: str = ""
-    marker: str = ""
+    marker: str | tuple[str, ...] = ""
     foreign: str = ""
     counted: tuple[str, ...] = ()
 
@@ -76,7 +76,8 @@ class Table:
                 out = {name.removeprefix(prefix): key for name, key in out.items()}
         for layer in self.counted:
             out = recount(out, layer)
-        ours = (not self.marker or self.marker in out) and self.foreign not in out
+        markers = (self.marker,) if isinstance(self.marker, str) else self.marker
+        ours = all(not key or key in out for key in markers) and self.foreign not in out
         return out if ours else {}
 
 

@@ -25,12 +25,14 @@ class Facts:
       statistics: what else a source says of its data, and what the method's own
         `measure(config, source)` finds in it.
       tokenizer: folder or file with the tokenizer, where the configuration names one of its own.
+      words: by token id, where the tokenizer that is open counts words; it keeps them itself.
     """
 
     names: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     counts: Mapping[str, int | None] = dataclasses.field(default_factory=dict)
     statistics: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     tokenizer: epath.Path | None = None
+    words: tuple[str, ...] = ()
 
 
 def of(sources: Mapping[str, Any]) -> Facts:
@@ -79,4 +81,5 @@ def write(workdir: epath.Path, facts: Facts, tokenizer: str) -> None:
         if not target.exists():
             places.copy(own, target)
     content = dataclasses.asdict(facts) | {"tokenizer": name}
+    del content["words"]
     places.write_whole(workdir / FILE, json.dumps(content, indent=1) + "\n")

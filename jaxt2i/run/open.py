@@ -242,7 +242,8 @@ def open_run(
         path = str(facts.tokenizer)
     tokenizer = tokenize.make_tokenizer(places.here(path), data.tokens)
     sizes = schema.sizes_of(data, batch=config.batch_size, tokens=tokenizer.length)
-    method = load_method(config, facts)
+    words = tuple(getattr(tokenizer, "words", ()))
+    method = load_method(config, dataclasses.replace(facts, words=words))
     reads = getattr(method.nets.get("text"), "reads", (tokenizer.kind,))
     if tokenizer.kind not in reads:
         raise ConfigError(
