@@ -8,7 +8,7 @@ archive, captions.pickle.
 | preset | data | batch | epochs | published |
 |---|---|---|---|---|
 | embedded | blooms, 32 px | 64 | 6 minutes on 2 CPU cores | see its docstring |
-| scenes | scenes, 64 px | 64 | two CPU cores; for OP-GAN | - |
+| scenes, scenes32 | scenes, 64 and 32 px | 64 | two CPU cores; for OP-GAN and Obj-GAN | - |
 | cub | CUB-200-2011, 299 px | 48 | 200 | - |
 | oxford102 | Oxford-102, 299 px | 48 | 200 | - |
 | coco | COCO 2014, 299 px | 48 | 100 | losses s 0.53/0.56, w 0.35/0.40 (users) |
@@ -80,6 +80,13 @@ def scenes() -> ConfigDict:
     c = embedded()
     c.total_steps = 1000
     c.data.update(corpus="scenes", resolution=64, tokens=24)
+    return c
+
+
+def scenes32() -> ConfigDict:
+    """The same at 32 px: what Obj-GAN reads with."""
+    c = scenes()
+    c.data.resolution = 32
     return c
 
 
@@ -168,7 +175,8 @@ def on(name: str, them: common.Collection) -> ConfigDict:
     return c
 
 
-PRESETS = {f.__name__: f for f in (embedded, scenes, emoji, emoji64, tiny, cub, oxford102, coco)}
+SMALL = (embedded, scenes, scenes32, emoji, emoji64, tiny)
+PRESETS = {f.__name__: f for f in (*SMALL, cub, oxford102, coco)}
 PRESETS |= common.others(
     on,
     weights=lambda name, them: "torchvision's Inception-v3 (config.model.trunk_weights)",

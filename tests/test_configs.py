@@ -34,6 +34,7 @@ SHARED = set(common.COLLECTIONS) - {"multi30k_de"}
 BUILT = [name for name in PRESETS if name.partition(":")[2] not in SHARED]
 # What is no recipe of a paper, with a length of minutes.
 SMALL = {"embedded", "emoji", "emoji64", "emoji_other", "tiny", "blooms", "scenes", "no_pathway"}
+SMALL |= {"scenes32"}
 # Teachers and ablations of the embedded presets.
 SMALL |= {"teacher", "tiny_teacher", "no_distillation", "no_alternation", "no_regressor", "basic"}
 SMALL |= {f"no_{term}" for term in ("attention", "diversity", "relativistic", "category")}

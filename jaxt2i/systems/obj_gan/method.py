@@ -83,6 +83,7 @@ class Model:
       object_weight: of the terms of objects, for G (OBJ_LAMBDA).
       damsm_weight: of the DAMSM loss on the last picture (DAMSM_LAMBDA).
       kl_weight: of the conditioning augmentation's divergence.
+      class_mask: pictures of a class are no negatives in the DAMSM loss; needs `label`.
       gamma1, gamma2, gamma3, divide_by_gamma2: of the DAMSM loss; see `losses.damsm.Gammas`.
       norm_group: examples that a batch norm takes together, as on one of the original's GPUs;
         0 = the global batch.
@@ -124,6 +125,7 @@ class Model:
     object_weight: float = 0.1
     damsm_weight: float = 100.0
     kl_weight: float = 1.0
+    class_mask: bool = False
     gamma1: float = 4.0
     gamma2: float = 5.0
     gamma3: float = 10.0
@@ -335,7 +337,7 @@ class Losses:
             return m.shape_weight if name.startswith("shp") else m.object_weight
         return m.text_weight if name.endswith("_pair") else m.alone_weight
 
-    def match(self, ctx: Ctx, image: jax.Array, text: Text) -> tuple:
+    def match(self, ctx: Ctx, batch: Batch, image: jax.Array, text: Text) -> tuple:
         """The DAMSM loss of pictures and their captions, and its four terms."""
         m = self.model
         return damsm(
@@ -343,6 +345,7 @@ class Losses:
             text.words,
             text.sentence,
             text.mask,
+            label=batch["label"] if m.class_mask else None,
             gammas=Gammas(
                 attend=m.gamma1, words=m.gamma2, match=m.gamma3, divide=m.divide_by_gamma2
             ),
@@ -354,7 +357,7 @@ class Losses:
         logs = self.adversarial(ctx, batch, drawn, read)
         total = sum(self.weight(name) * value for name, value in logs.items())
         if m.damsm_weight:
-            matched, terms = self.match(ctx, drawn.images[-1], read.text)
+            matched, terms = self.match(ctx, batch, drawn.images[-1], read.text)
             total, logs = total + m.damsm_weight * matched, {**logs, **terms}
         logs["kl"] = staged.divergence(drawn.mean, drawn.log_variance)
         return total + m.kl_weight * logs["kl"], logs
@@ -525,7 +528,10 @@ def build(cfg, facts) -> Method:
         nets=nets,
         players=(*players, Player("g", ("g",), game.g_loss, tx["g"])),
         init=lambda key, batch: initialise(nets, key),
-        needs=("image", "tokens", "token_mask", *LAYOUT),
+        needs=(
+            *("image", "tokens", "token_mask", *LAYOUT),
+            *(("label",) if model.class_mask else ()),
+        ),
         sampler=game.sampler,
         frozen=(*perception, "glove"),
         pretrained={"glove": glove.loader(model.glove, facts.words, names, nets["glove"])},
