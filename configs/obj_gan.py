@@ -35,7 +35,7 @@ from jaxt2i.systems.obj_gan.method import Model
 # Of the procedural scenes.
 SCENES = 17
 # Of one picture in a step, as traced.
-TFLOP = 1.0
+TFLOP = 1.6
 
 
 def get_config(preset: str | None = None) -> ConfigDict:

@@ -434,6 +434,7 @@ class _Reading:
             if "shape_masks" in self.needs and "mask" in thing:
                 out["shape_masks"][slot] = self.mask(thing, word, m)
             elif "shape_masks" in self.needs:
+                self.by.note("boxes filled", f"{word!r} has no 'mask': its shape is its whole box")
                 _paint(out["shape_masks"][slot], box)
         return out
 

@@ -176,13 +176,15 @@ def test_the_largest_come_first_and_the_smallest_give_way(capsys):
         assert found["box_label"].tolist() == [3, 2, 1]
     said = capsys.readouterr().err
     assert said.count("a row has 5 objects; the 3 largest are drawn (config.data.objects)") == 1
-    assert by.noted == {"objects too many": 2}
+    assert by.noted == {"objects too many": 2, "boxes filled": 6}
     found = conditions(object_order="annotation").arrays({"objects": things}, LAYOUT)
     assert found["box_label"].tolist() == [1, 2, 3]
 
 
 def test_boxes_become_masks_where_there_are_none():
-    found = conditions().arrays({"objects": [{"box": [0.25, 0.5, 0.5, 0.01]}]}, ("shape_masks",))
+    by = conditions()
+    found = by.arrays({"objects": [{"box": [0.25, 0.5, 0.5, 0.01]}]}, ("shape_masks",))
+    assert by.noted == {"boxes filled": 1}
     mask = found["shape_masks"][0]
     assert mask[4, 2:6].tolist() == [255] * 4
     assert mask.sum() == 4 * 255, "a box is never without a pixel"

@@ -105,9 +105,10 @@ def read(file: str, wanted: set[str], width: int) -> dict[str, np.ndarray]:
             except ValueError:
                 vector = np.zeros(0, np.float32)
             if vector.shape != (width,) or not np.isfinite(vector).all():
+                seen = line.rstrip()[:40]
                 raise ConfigError(
-                    f"config.model.glove={file!r}: line {number} holds {line[:40]!r}; expected a "
-                    f"word and {width} numbers (config.model.names_dim)"
+                    f"config.model.glove={file!r}: line {number} holds {seen!r}; expected a word "
+                    f"and {width} numbers (config.model.names_dim)"
                 )
             if word in wanted:
                 out[word] = vector

@@ -18,7 +18,7 @@ from jaxt2i.systems.obj_gan import layout
 from jaxt2i.systems.obj_gan import method as obj_gan
 from jaxt2i.systems.obj_gan import names as tables
 from jaxt2i.systems.obj_gan import networks as nets
-from jaxt2i.verify.arrays import Arrays, hwio, nchw, nhwc, norm
+from jaxt2i.verify.arrays import Arrays, hwio, nchw, nhwc, norm, strided
 from jaxt2i.verify.compute import compiled
 from jaxt2i.verify.encoders import damsm_image, damsm_text
 from jaxt2i.verify.networks import convert_net, observe
@@ -397,7 +397,7 @@ def patches(golden, case) -> Arrays:
     for net, (module, *_) in made.items():
         suffix = module.resolution if len(made) > 1 else ""
         h, pair, alone = played[f"look_{net}"].logs
-        out |= {f"out_feat{suffix}": strided_features(case, f"out_feat{suffix}", h)}
+        out |= {f"out_feat{suffix}": nchw(h)}
         out |= {f"out_cond{suffix}": sigmoid(pair), f"out_uncond{suffix}": sigmoid(alone)}
         if net in played:
             named = at.named(played[net].gradients)
@@ -405,11 +405,6 @@ def patches(golden, case) -> Arrays:
             name = f"out_grad_norms{suffix}"
             out[name] = norms_of(golden, case, name, named)
     return out
-
-
-def strided_features(case, name: str, h: jax.Array) -> np.ndarray:
-    """Features [B, H, W, C] as stored: every so-manieth channel and pixel."""
-    return nchw(h)
 
 
 def sigmoid(x: jax.Array) -> np.ndarray:
@@ -524,9 +519,12 @@ def cnn_encoder(golden, case) -> Arrays:
     module, variables, _ = damsm_image(golden, net)
     seen = compiled(functools.partial(observe, module))(variables, nhwc(case.inputs["in_img256"]))
     regions, code = seen.output
-    parts = {"conv2d_2b": "Conv2d_2b_3x3", "mixed_5d": "Mixed_5d"}
-    inside = {f"out_{name}": nchw(seen.at(f"trunk/{part}")) for name, part in parts.items()}
-    return inside | {"out_region": nchw(regions), "out_cnn_code": code}
+    return {
+        "out_conv2d_2b": strided(seen.at("trunk/Conv2d_2b_3x3"), 16, 16),
+        "out_mixed_5d": strided(seen.at("trunk/Mixed_5d"), 32, 8),
+        "out_region": strided(regions, 4, 2),
+        "out_cnn_code": code,
+    }
 
 
 def damsm_losses(golden, case) -> Arrays:
