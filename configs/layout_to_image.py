@@ -123,7 +123,7 @@ def embedded() -> ConfigDict:
     c.model.update(text_vocab=136, embed=64, width=64, trunk="small", base=16)
     c.model.trunk_resolution = 64
     c.model.update(divide_by_gamma2=True, damsm_weight=1.0, ema_beta=0.99)
-    c.model.update(classes=SCENES, g_base=24, d_base=24)
+    c.model.update(classes=SCENES, g_base=16, d_base=16)
     c.model.update(z_dim=32, local_dim=16, label_dim=32, box_dim=16, text_dim=32)
     # Of 32 pixels D sees 8 and 4 last; objects are read from 16 and 8.
     c.model.update(mask_features=32, d_grid=4, small_stride=2, large_stride=4, roi_size=4)

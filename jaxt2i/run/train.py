@@ -91,6 +91,8 @@ def train(config: ConfigDict, workdir: epath.PathLike, command: str) -> None:
     settings.note_changes(workdir, config)
     if said := getattr(source, "cut_away", str)():
         log.say(said)
+    if set(LAYOUT) & set(method.needs) and (said := getattr(source, "crowded", str)()):
+        log.say(said)
     said = *method.notes, *own.strangers(config), *settings.unread(config)
     log.say(f"work directory: {workdir}", *said)
     settings.write_config(workdir, config, command)

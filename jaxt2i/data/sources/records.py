@@ -374,6 +374,8 @@ class Records:
             "records": len(index.shard),
             "usable": self.size,
         }
+        if len(index.object_label):
+            self.report["objects"] = self._crowds()
         self._seen = self._sampled(folder)
         # The same record is asked for its picture and for its captions.
         self._row = functools.lru_cache(maxsize=64)(self._read)
@@ -424,6 +426,24 @@ class Records:
         seen = rare.weights(self.wanted.rare, pairs, count, self.wanted.rare_threshold)
         self.report["classes"] = rare.histogram(pairs, seen, names)
         return seen[self._rows]
+
+    def _crowds(self) -> dict[str, int]:
+        """How many pictures have more objects than there are places, and how many those leave."""
+        counts = np.diff(self.index.object_ends, prepend=0)[self._rows]
+        more = np.maximum(counts - self.wanted.objects, 0)
+        places = self.wanted.objects
+        return {"places": places, "crowded": int((more > 0).sum()), "left_out": int(more.sum())}
+
+    def crowded(self) -> str:
+        """A sentence on pictures with more objects than there are places; "" where none has."""
+        found = self.report.get("objects", {"crowded": 0})
+        if not found["crowded"]:
+            return ""
+        kept = "largest" if self.wanted.object_order == "area" else "first"
+        return (
+            f"data: {found['crowded']} of {self.size} pictures have more than {found['places']} "
+            f"objects (config.data.objects): the {kept} are used, {found['left_out']} left out"
+        )
 
     def object_count(self, index: int) -> int:
         """How many objects an example shows at most: those that its picture has."""

@@ -149,6 +149,18 @@ def test_the_largest_objects_come_first(stuff):
     assert boxes[0, 2] * boxes[0, 3] >= boxes[1, 2] * boxes[1, 3] > 0
 
 
+def test_objects_beyond_the_places_are_said_and_counted(stuff):
+    every, two = (Records(str(stuff), "train", WIDE, Wanted(objects=n)) for n in (100, 2))
+    assert every.crowded() == ""
+    counts = np.array([every.object_count(i) for i in range(every.size)])
+    many, left = (counts > 2).sum(), np.maximum(counts - 2, 0).sum()
+    assert many > 0
+    assert two.report["objects"] == {"places": 2, "crowded": many, "left_out": left}
+    said = f"data: {many} of {two.size} pictures have more than 2 objects"
+    assert two.crowded().startswith(said)
+    assert f"the largest are used, {left} left out" in two.crowded()
+
+
 def test_birds_are_cropped_to_their_surroundings(birds):
     root = birds.parent / "in" / "CUB_200_2011" / "images"
     source = Records(str(birds), "train", Framing(32, "none"))
