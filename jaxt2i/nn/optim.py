@@ -1,6 +1,7 @@
 """Optimisers as the papers state them, and updates of parameters."""
 
 import dataclasses
+import math
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +16,11 @@ Tree = Any
 def path_name(path: tuple) -> str:
     """A tree path as text: "params/g/synthesis/b8/kernel"."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def half_life(beta: float, batch_size: int) -> float:
+    """In images, of a running average whose old value weighs `beta` at every step."""
+    return -batch_size / math.log2(beta)
 
 
 @dataclasses.dataclass(frozen=True)

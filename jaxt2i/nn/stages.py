@@ -3,6 +3,9 @@
 Initial values are the family's: orthogonal kernels, N(1, 0.02) scales of norms, zero dense biases.
 """
 
+import itertools
+from collections.abc import Callable
+
 import flax.linen as nn
 import flax.struct
 import jax
@@ -54,6 +57,19 @@ def sizes_of(resolution: int, stages: int) -> tuple[int, ...]:
 def pyramid(image: jax.Array, sizes: tuple[int, ...]) -> tuple[jax.Array, ...]:
     """Pictures [B, R, R, 3], 0..255, at every size; smaller ones as Pillow resizes (bilinear)."""
     return tuple(image if n == image.shape[1] else reduce_bytes(image, n) for n in sizes)
+
+
+def latents(draw: Callable[..., jax.Array], count: int, *widths: int) -> tuple[jax.Array, ...]:
+    """This step's latents, the same for every player: [count, width] of each width, ~ N(0, I).
+
+    Args:
+      draw: `Ctx.draw`.
+      count: how many rows.
+      widths: of the latents, in the order in which a sampler's one vector holds them.
+    """
+    drawn = draw("z", lambda key: jax.random.normal(key, (count, sum(widths))))
+    ends = list(itertools.accumulate(widths))
+    return tuple(drawn[:, end - width : end] for width, end in zip(widths, ends, strict=True))
 
 
 def generator_inputs(z_dim: int, c_dim: int, words_dim: int) -> tuple[jax.ShapeDtypeStruct, ...]:

@@ -18,20 +18,19 @@ from jax.nn import softplus
 
 from jaxt2i.config import ConfigError, fields
 from jaxt2i.data.schema import unit_range
-from jaxt2i.encoders import inception
-from jaxt2i.encoders.damsm import DamsmImage, DamsmText
+from jaxt2i.encoders import guide, inception
 from jaxt2i.encoders.pretrained import WeightsError, published
 from jaxt2i.encoders.text import Text
 from jaxt2i.engine.method import Batch, Ctx, Ema, Method, Player, Sampler
 from jaxt2i.losses import staged
-from jaxt2i.losses.damsm import Gammas, damsm
+from jaxt2i.losses.damsm import damsm
 from jaxt2i.metrics.drawn import BETTER, scores
 from jaxt2i.nn import stages
 from jaxt2i.nn.attentive import Generator
 from jaxt2i.nn.critics import Critic
 from jaxt2i.nn.initial import initialise
 from jaxt2i.nn.linear import Linear
-from jaxt2i.nn.optim import Adam
+from jaxt2i.nn.optim import Adam, half_life
 from jaxt2i.nn.precision import compute_dtype, perception_dtype
 from jaxt2i.nn.stages import Drawn
 
@@ -288,9 +287,7 @@ class Losses:
     def latents(self, ctx: Ctx, batch: Batch) -> tuple[jax.Array, jax.Array]:
         """This step's (z [B K, Z], eps [B K, C]), the same for every player."""
         m = self.model
-        shape = len(batch["tokens"]) * m.num_samples, m.z_dim + m.c_dim
-        drawn = ctx.draw("z", lambda key: jax.random.normal(key, shape))
-        return drawn[:, : m.z_dim], drawn[:, m.z_dim :]
+        return stages.latents(ctx.draw, len(batch["tokens"]) * m.num_samples, m.z_dim, m.c_dim)
 
     def fake(self, ctx: Ctx, batch: Batch, text: Text) -> Drawn:
         """This step's drawings, K of a caption, made once for all players."""
@@ -349,7 +346,6 @@ class Losses:
         m = self.model
         regions, code = ctx("image", image)
         regions, code = self.samples(regions), self.samples(code)
-        gammas = Gammas(attend=m.gamma1, words=m.gamma2, match=m.gamma3, divide=m.divide_by_gamma2)
         label = batch["label"] if m.class_mask else None
         each = [
             damsm(
@@ -359,7 +355,7 @@ class Losses:
                 text.sentence,
                 text.mask,
                 label=label,
-                gammas=gammas,
+                gammas=guide.gammas(m),
             )[0]
             for k in range(m.num_samples)
         ]
@@ -464,17 +460,7 @@ class Losses:
             out["q"] = inception.InceptionFeatures(
                 **{**inception.PRESETS["torchvision"], "classes": self.classes}
             )
-        return out | {
-            "text": DamsmText(vocab=m.text_vocab, length=tokens, embed=m.embed, width=m.width),
-            "image": DamsmImage(
-                trunk=m.trunk,
-                width=m.width,
-                align_corners=m.align_corners,
-                base=m.base,
-                resolution=self.resolution,
-                dtype=sees,
-            ),
-        }
+        return out | guide.networks(m, tokens=tokens, resolution=self.resolution, dtype=sees)
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -556,8 +542,8 @@ def build(cfg, facts: Any = None) -> Method:
         )
         for i, net in enumerate(losses.critics)
     ]
-    # One weight at every step, whatever the batch: the half-life in images follows from it.
-    half_life = -cfg.batch_size / math.log2(model.ema_beta)
+    # One weight at every step, whatever the batch.
+    average = Ema(half_life(model.ema_beta, cfg.batch_size), rampup=None)
     lent, pretrained = ("text", "image"), model.weights == "pretrained"
     outside = ("q",) if "q" in nets and not losses.judged else ()
     files = (
@@ -574,7 +560,7 @@ def build(cfg, facts: Any = None) -> Method:
         frozen=(*lent, *outside),
         pretrained=files,
         borrowed=lent if pretrained else (),
-        ema={"g": Ema(half_life, rampup=None)},
+        ema={"g": average},
         vocab=model.text_vocab,
         score=losses.score,
         better=BETTER,

@@ -19,11 +19,10 @@ import optax
 
 from jaxt2i.config import ConfigError, fields
 from jaxt2i.data.schema import unit_range
-from jaxt2i.encoders.damsm import DamsmImage, DamsmText
+from jaxt2i.encoders import guide
 from jaxt2i.encoders.text import Text
 from jaxt2i.engine.method import Batch, Ctx, Ema, Method, Player, Sampler
 from jaxt2i.losses import staged
-from jaxt2i.losses.damsm import Gammas, damsm
 from jaxt2i.losses.damsm import attention as attend
 from jaxt2i.metrics.drawn import better, scores
 from jaxt2i.nn import stages
@@ -31,7 +30,7 @@ from jaxt2i.nn.critics import Critic
 from jaxt2i.nn.initial import initialise
 from jaxt2i.nn.linear import Conv
 from jaxt2i.nn.norms import orthogonal
-from jaxt2i.nn.optim import Adam, only
+from jaxt2i.nn.optim import Adam, half_life, only
 from jaxt2i.nn.precision import compute_dtype, perception_dtype
 from jaxt2i.nn.remat import Policy
 from jaxt2i.nn.stages import Drawn, read_words
@@ -401,9 +400,7 @@ class Losses:
 
     def latents(self, ctx: Ctx, batch: Batch) -> tuple[jax.Array, jax.Array]:
         """This step's (z [B, Z], eps [B, C]), the same for every player."""
-        shape = len(batch["image"]), self.model.z_dim + self.model.c_dim
-        drawn = ctx.draw("z", lambda key: jax.random.normal(key, shape))
-        return drawn[:, : self.model.z_dim], drawn[:, self.model.z_dim :]
+        return stages.latents(ctx.draw, len(batch["image"]), self.model.z_dim, self.model.c_dim)
 
     def fake(self, ctx: Ctx, batch: Batch, text: Text) -> Drawn:
         """This step's drawings, made once for all players of a student.
@@ -431,20 +428,8 @@ class Losses:
 
     def match(self, ctx: Ctx, batch: Batch, image: jax.Array) -> tuple:
         """The DAMSM loss of pictures and their captions, by the DAMSM's own encoders."""
-        m = self.model
-        regions, code = ctx("image", image)
         text = ctx("text", batch["tokens"], batch["token_mask"])
-        return damsm(
-            regions,
-            code,
-            text.words,
-            text.sentence,
-            text.mask,
-            label=batch["label"] if m.class_mask else None,
-            gammas=Gammas(
-                attend=m.gamma1, words=m.gamma2, match=m.gamma3, divide=m.divide_by_gamma2
-            ),
-        )
+        return guide.matched(ctx, self.model, batch, image, text)
 
     def g_loss(self, ctx: Ctx, batch: Batch) -> tuple[jax.Array, dict[str, jax.Array]]:
         """The generator's turn, and the teacher's projections with it."""
@@ -534,19 +519,12 @@ class Losses:
             )
             for net, size in zip(self.critics, self.sizes, strict=True)
         }
-        reader = DamsmText(vocab=m.text_vocab, length=tokens, embed=m.embed, width=m.width)
-        eye = DamsmImage(
-            trunk=m.trunk,
-            width=m.width,
-            align_corners=m.align_corners,
-            base=m.base,
-            resolution=self.resolution,
-            dtype=sees,
-        )
-        out = {"g": generator, **discriminators, "image": eye}
+        read = guide.networks(m, tokens=tokens, resolution=self.resolution, dtype=sees)
+        out = {"g": generator, **discriminators, "image": read["image"]}
         if m.task == "teacher":
-            return out | {"teacher": eye}
-        return out | {"text": reader} | ({"student": reader, "teacher": eye} if self.taught else {})
+            return out | {"teacher": read["image"]}
+        learns = {"student": read["text"], "teacher": read["image"]} if self.taught else {}
+        return out | {"text": read["text"]} | learns
 
 
 def check(model: Model, resolution: int) -> None:
@@ -599,8 +577,8 @@ def build(cfg) -> Method:
     frozen, pretrained = tuple(n for n in nets if n not in trained), model.weights == "pretrained"
     student = model.task == "student"
     label = ("label",) if student and model.class_mask and model.damsm_weight else ()
-    # One weight at every step, whatever the batch: the half-life in images follows from it.
-    half_life = -cfg.batch_size / math.log2(model.ema_beta)
+    # One weight at every step, whatever the batch.
+    average = Ema(half_life(model.ema_beta, cfg.batch_size), rampup=None)
     return Method(
         nets=nets,
         players=turns,
@@ -610,7 +588,7 @@ def build(cfg) -> Method:
         frozen=frozen,
         borrowed=frozen if pretrained else (),
         called={"student": "text"} if student else {"teacher": "image"},
-        ema={"g": Ema(half_life, rampup=None)},
+        ema={"g": average},
         vocab=model.text_vocab if student else 0,
         score=losses.score,
         better=better(student),

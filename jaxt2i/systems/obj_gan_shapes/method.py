@@ -11,7 +11,6 @@ config.data.objects, and what is behind those of the original takes no part.
 """
 
 import dataclasses
-import math
 from collections.abc import Mapping
 
 import jax
@@ -23,7 +22,7 @@ from jaxt2i.encoders import pretrained
 from jaxt2i.encoders.vgg19_bn import Vgg19Bn, seen_by_vgg19
 from jaxt2i.engine.method import Batch, Ctx, Ema, Method, Player, Sampler
 from jaxt2i.nn.initial import initialise
-from jaxt2i.nn.optim import restarted
+from jaxt2i.nn.optim import half_life, restarted
 from jaxt2i.nn.precision import compute_dtype
 from jaxt2i.systems.obj_gan_shapes.networks import SHRINK, Critic, Generator
 
@@ -372,8 +371,8 @@ def build(cfg, facts) -> Method:
         Player(net, (net,), lambda ctx, batch, net=net: losses.d_loss(net, ctx, batch), optim.tx())
         for net in critics
     ]
-    # One weight at every step, whatever the batch: the half-life in images follows from it.
-    half_life = -cfg.batch_size / math.log2(model.ema_beta)
+    # One weight at every step, whatever the batch.
+    average = Ema(half_life(model.ema_beta, cfg.batch_size), rampup=None)
     return Method(
         nets=nets,
         players=(*players, Player("g", ("g",), losses.g_loss, optim.tx(optim.clip))),
@@ -382,7 +381,7 @@ def build(cfg, facts) -> Method:
         sampler=losses.sampler,
         frozen=("vgg",) if "vgg" in nets else (),
         pretrained=weights,
-        ema={"g": Ema(half_life, rampup=None)},
+        ema={"g": average},
         score=losses.score,
         better={"iou": "higher"},
         mixes=("objects are counted up to a micro-batch's fullest picture",)

@@ -13,7 +13,6 @@ more objects (32 to 12), ours are all of config.batch_size.
 
 import dataclasses
 import functools
-import math
 
 import flax.linen as nn
 import jax
@@ -21,16 +20,15 @@ import jax.numpy as jnp
 
 from jaxt2i.config import ConfigError, fields
 from jaxt2i.data.schema import unit_range
-from jaxt2i.encoders.damsm import DamsmImage, DamsmText
+from jaxt2i.encoders import guide
 from jaxt2i.encoders.text import Text
 from jaxt2i.engine.method import Batch, Control, Ctx, Ema, Method, Player, Sampler
 from jaxt2i.losses import staged
-from jaxt2i.losses.damsm import Gammas, damsm
 from jaxt2i.metrics.drawn import BETTER, scores
 from jaxt2i.nn import stages
 from jaxt2i.nn.initial import initialise
 from jaxt2i.nn.objects import LOOPS, MERGES, Objects
-from jaxt2i.nn.optim import Adam
+from jaxt2i.nn.optim import Adam, half_life
 from jaxt2i.nn.precision import compute_dtype, perception_dtype
 from jaxt2i.systems.op_gan.networks import Drawn, Generator, ObjectCritic
 
@@ -233,19 +231,7 @@ class Losses:
 
     def match(self, ctx: Ctx, batch: Batch, image: jax.Array, text: Text) -> tuple:
         """The DAMSM loss of pictures and their captions, and its four terms."""
-        m = self.model
-        regions, code = ctx("image", image)
-        return damsm(
-            regions,
-            code,
-            text.words,
-            text.sentence,
-            text.mask,
-            label=batch["label"] if m.class_mask else None,
-            gammas=Gammas(
-                attend=m.gamma1, words=m.gamma2, match=m.gamma3, divide=m.divide_by_gamma2
-            ),
-        )
+        return guide.matched(ctx, self.model, batch, image, text)
 
     def judged(
         self, ctx: Ctx, batch: Batch, images: tuple[jax.Array, ...], text: Text
@@ -344,15 +330,7 @@ class Losses:
         return {
             "g": generator,
             **discriminators,
-            "text": DamsmText(vocab=m.text_vocab, length=tokens, embed=m.embed, width=m.width),
-            "image": DamsmImage(
-                trunk=m.trunk,
-                width=m.width,
-                align_corners=m.align_corners,
-                base=m.base,
-                resolution=self.resolution,
-                dtype=sees,
-            ),
+            **guide.networks(m, tokens=tokens, resolution=self.resolution, dtype=sees),
         }
 
 
@@ -416,8 +394,8 @@ def build(cfg, facts) -> Method:
         Player(net, (net,), functools.partial(losses.d_loss, i), tx["d"])
         for i, net in enumerate(losses.critics)
     ]
-    # One weight at every step, whatever the batch: the half-life in images follows from it.
-    half_life = -cfg.batch_size / math.log2(model.ema_beta)
+    # One weight at every step, whatever the batch.
+    average = Ema(half_life(model.ema_beta, cfg.batch_size), rampup=None)
     frozen, pretrained = ("text", "image"), model.weights == "pretrained"
     layout = LAYOUT if model.sees_objects else ()
     return Method(
@@ -432,7 +410,7 @@ def build(cfg, facts) -> Method:
         sampler=losses.sampler,
         frozen=frozen,
         borrowed=frozen if pretrained else (),
-        ema={"g": Ema(half_life, rampup=None)},
+        ema={"g": average},
         vocab=model.text_vocab,
         score=losses.score,
         better=BETTER,

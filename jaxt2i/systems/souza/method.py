@@ -24,7 +24,7 @@ from jaxt2i.metrics.drawn import better, scores
 from jaxt2i.nn.attention import NonLocal
 from jaxt2i.nn.initial import initialise
 from jaxt2i.nn.norms import BatchNorm, SpectralConv, SpectralDense, orthogonal
-from jaxt2i.nn.optim import Adam
+from jaxt2i.nn.optim import Adam, half_life
 from jaxt2i.nn.precision import compute_dtype, perception_dtype
 from jaxt2i.nn.remat import Policy, recomputed
 
@@ -458,8 +458,8 @@ def build(cfg) -> Method:
     losses = Losses(model, sees, cfg.data.resolution)
     nets = losses.nets(dtype)
     tx = {n: fields(Adam, cfg.optim[n], f"config.optim.{n}").tx() for n in ("d", "g")}
-    # One weight at every step, whatever the batch: the half-life in images follows from it.
-    half_life = -cfg.batch_size / math.log2(model.ema_beta)
+    # One weight at every step, whatever the batch.
+    average = Ema(half_life(model.ema_beta, cfg.batch_size), rampup=None)
     text = ("all_tokens", "all_token_mask", "captions_mask")
     return Method(
         nets=nets,
@@ -472,7 +472,7 @@ def build(cfg) -> Method:
         sampler=losses.sampler,
         frozen=tuple(n for n in nets if n not in ("g", "d")),
         pretrained={n: load for n, load in sees.load.items() if n in nets},
-        ema={"g": Ema(half_life, rampup=None)},
+        ema={"g": average},
         vocab=sees.text.vocab,
         score=losses.score,
         better=better(sees.joint),
