@@ -174,6 +174,10 @@ def base() -> ConfigDict:
             "crop": "centre",
             # Behind transparent parts of pictures, and beside padded ones: "white", "#808080", ...
             "background": "white",
+            # Left and right of training's examples: "crop" leaves them to the random crops, half of
+            # which are mirrored whatever a caption says; "unless_sided" mirrors half of the
+            # examples, boxes and masks with them, but none whose caption says left or right.
+            "mirror": "crop",
             # How much larger than the crop the picture is made for the random ones.
             "margin": 76 / 64,
             # Filter of Pillow's: "lanczos", "bilinear", ...

@@ -23,7 +23,7 @@ How
   --protocols A,B                     several on one set of pictures
   --metrics A,B                       fid, fid_inf, inception_score, kid, precision_recall, cmmd,
                                       clip_score, r_precision, diversity, lpips, memorised,
-                                      recognised, independent, soa, clip_similarity,
+                                      recognised, independent, soa, lqs, relations, clip_similarity,
                                       pick_score, hps_v21, image_reward
   --weights NETWORK=FILE              networks from files; else from the cache, or downloaded;
                                       damsm=RUN for R-precision by a DAMSM, clip=RUN for

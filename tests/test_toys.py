@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxt2i import api, sample
+from jaxt2i import api, evaluate, sample
 from jaxt2i.config import ConfigError
 from jaxt2i.data.drawn import meaning
 from jaxt2i.data.schema import DataError
@@ -135,6 +135,34 @@ def test_a_layout_model_shows_layouts_and_a_gan_its_boxes(runs):
     assert not (runs["layout"] / "samples" / "00000002.png").exists()
     assert (runs["box_gan"] / "samples" / "00000002.png").is_file()
     assert (runs["box_gan"] / "samples" / "00000002_layout.png").is_file()
+
+
+def test_a_layout_model_is_judged_by_its_layouts(runs, tmp_path, capsys):
+    """LQS and relations, the data's own layouts and chance beside; rows that can be changed."""
+    asked = ["--workdir", str(runs["layout"]), "--num", "24", "--out", str(tmp_path)]
+    evaluate.main(asked)
+    (file,) = tmp_path.glob("step_*2.json")
+    found = json.loads(file.read_text())
+    scores = {score["metric"]: score for score in found["scores"]}
+    assert {"lqs", "lqs_label_set", "relations", "layout_classes", "layout_counts"} <= set(scores)
+    assert scores["lqs"]["facts"]["real_layouts"] == pytest.approx(4)
+    assert 0 < scores["lqs"]["facts"]["shuffled_captions"] < 3
+    assert 0 <= scores["lqs"]["interval"]["low"] <= scores["lqs"]["value"] < 3
+    assert scores["relations"]["facts"]["real_layouts"] == 1
+    assert scores["layout_classes"]["value"] < scores["layout_classes"]["facts"]["real_layouts"]
+    assert (tmp_path / f"{file.stem}_layouts.png").is_file()
+    assert "<h2>Layouts</h2>" in (tmp_path / f"{file.stem}.html").read_text()
+    rows = [
+        json.loads(x)
+        for x in (tmp_path / f"{file.stem}_layouts.jsonl").read_text().split("\n")
+        if x
+    ]
+    assert len(rows) == 8
+    kept = next(row for row in rows if row["objects"])
+    again = api.load(runs["box_gan"]).sample([kept])
+    assert [x["label"] for x in again.layouts[0]] == [x["label"] for x in kept["objects"]][:5]
+    with pytest.raises(SystemExit, match=r"soa judge pictures, and .* draws layouts: ask for lqs"):
+        evaluate.main([*asked, "--metrics", "lqs,soa"])
 
 
 def test_a_chain_draws_a_picture_from_a_caption(runs, systems, labels, tmp_path):

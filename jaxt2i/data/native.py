@@ -7,6 +7,7 @@ Nothing of it holds Python's lock. It is meant for `jaxt2i.data.stream`; alone, 
 time, it is the definition of what is to come out.
 """
 
+import copy as copying
 import functools
 import math
 
@@ -20,8 +21,8 @@ REDUCTIONS = (1, 2, 4, 8)
 NEAR = 0.25
 # In place of a reduction: the pixels themselves are given.
 PIXELS = len(REDUCTIONS)
-# Numbers of a plan.
-PLAN = 13
+# Numbers of a plan, and which of them says whether left and right are exchanged.
+PLAN, MIRRORED = 13, 5
 
 
 class Encoded:
@@ -56,6 +57,13 @@ class Encoded:
         numbers = [place, top, left, height, width, view.mirrored]
         numbers += [top_to, left_to, bottom_to - top_to, right_to - left_to, *view.background]
         self.plan = np.array(numbers, np.int32)
+
+    def mirrored(self) -> "Encoded":
+        """The same with left and right exchanged."""
+        out = copying.copy(self)
+        out.plan = self.plan.copy()
+        out.plan[MIRRORED] ^= 1
+        return out
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
         return np.asarray(_alone(self.shape[0])(self.content, self.plan), dtype)

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxt2i.data import mirror as mirrors
 from jaxt2i.data import native, schema
 from jaxt2i.data import order as orders
 from jaxt2i.data.images import Unreadable
@@ -26,7 +27,7 @@ from jaxt2i.data.order import mix
 from jaxt2i.data.schema import DataError
 
 # Names of the independent random streams behind one seed; those below 2 and above 10 are orders'.
-CAPTION, VIEW, LEAP = 2, 3, 4
+CAPTION, VIEW, LEAP, MIRROR = 2, 3, 4, 5
 # So many neighbours that cannot be read may be a file that was cut off: others take their place. So
 # many all in all mean a lost disk.
 MAX_NEIGHBOURS, MAX_REPLACED = 50, 100
@@ -56,6 +57,7 @@ class Pipeline:
         workers: int = 2,
         caption: str = "random",
         batches: str = "",
+        mirror: str = "crop",
     ):
         """Reads one example, so that a misfit shows before anything is compiled.
 
@@ -73,6 +75,7 @@ class Pipeline:
           caption: "random" chooses anew at every position, and so it does with the view of a
             picture where config.data.crop is "random"; "first" always takes the first caption.
           batches: "objects": of pictures with equally many objects; "": of any.
+          mirror: of `jaxt2i.data.mirror.KINDS`; where captions are chosen at random.
 
         Raises:
           DataError: names the config line and the fix.
@@ -86,9 +89,14 @@ class Pipeline:
             raise DataError(f"{workers} reading threads; set --config.data.workers to 1 or more")
         if caption not in ("random", "first"):
             raise ValueError(f"caption={caption!r}; known: 'random', 'first'")
+        if mirror not in mirrors.KINDS:
+            raise DataError(
+                f"config.data.mirror is {mirror!r}; known: {', '.join(map(repr, mirrors.KINDS))}"
+            )
         self.source, self.tokenizer = source, tokenizer
         self.sizes, self.needs = sizes, tuple(needs)
         self.seed, self.caption, self.shuffle, self.batches = seed, caption, shuffle, batches
+        self.mirror = mirror
         self.process_index, self.process_count = process_index, process_count
         self.workers = workers
         self.rows = sizes.batch // process_count
@@ -102,6 +110,7 @@ class Pipeline:
         # A caption that comes again, in the next epoch of a small set, is not tokenised again.
         self._encoded = functools.lru_cache(maxsize=2**17)(lambda text: self.tokenizer([text]))
         self._augments = caption == "random" and framing is not None and framing.by_chance
+        self._mirrors = caption == "random" and mirror == "unless_sided"
         self.order = (
             _order(source, seed, sizes.batch, batches) if shuffle else orders.InOrder(source.size)
         )
@@ -169,6 +178,10 @@ class Pipeline:
             example |= self._all_captions(self.source.captions(index))
         if "mask" in self.needs:
             example["mask"] = np.True_
+        if self._mirrors and mix(self.seed, MIRROR, position) % 2:
+            told = [self._caption(index, position)] if self._tokenise else []
+            told += self.source.captions(index) if self._tokenise_all else []
+            return example if mirrors.says_a_side(told) else mirrors.mirrored(example)
         return example
 
     def _caption(self, index: int, position: int) -> str:
@@ -183,8 +196,11 @@ class Pipeline:
         return example, self._caption(index, position)
 
     def _chance(self, position: int) -> tuple[float, float, float]:
-        """Three numbers in [0, 1) that belong to a position."""
-        return tuple(mix(self.seed, VIEW, position, k) / 2**64 for k in range(3))
+        """Three numbers in [0, 1) that belong to a position; the third one, of a mirror, is 1
+        where mirrors depend on captions.
+        """
+        chance = tuple(mix(self.seed, VIEW, position, k) / 2**64 for k in range(3))
+        return (*chance[:2], 1.0) if self._mirrors else chance
 
     def _all_captions(self, captions: Sequence[str]) -> dict[str, np.ndarray]:
         """The first K captions of an image; absent ones are empty texts that the mask hides."""

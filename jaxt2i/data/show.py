@@ -15,6 +15,8 @@ COLOURS = (
     *("#4e79a7", "#f28e2b", "#e15759", "#76b7b2", "#59a14f"),
     *("#edc948", "#b07aa1", "#ff9da7", "#9c755f", "#bab0ac"),
 )
+# What boxes alone are drawn on, and how much they are filled.
+BLANK, FILLED = np.full((1, 1, 3), 245, np.uint8), 0.45
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +24,8 @@ class Tile:
     """One example to draw.
 
     Attributes:
-      example: arrays of the schema, without a batch axis.
+      example: arrays of the schema, without a batch axis; one without an image shows its boxes
+        filled on a blank canvas.
       caption: its text, shown below.
       title: shown above.
       size: width and height to draw it at; only their ratio matters.
@@ -39,13 +42,19 @@ class Tile:
 
 
 def draw(tiles: list[Tile], file: epath.PathLike, *, beside: bool = False) -> None:
-    """Writes the examples as one PNG.
+    """Writes the examples as one PNG, or in the format that the file's ending names.
 
     Args:
       tiles: at least one.
       file: to write.
       beside: show the layout of an example with boxes beside its picture, too.
     """
+    file = epath.Path(file)
+    file.write_bytes(drawn(tiles, beside=beside, kind=file.suffix[1:] or "png"))
+
+
+def drawn(tiles: list[Tile], *, beside: bool = False, kind: str = "png") -> bytes:
+    """The file of `draw`."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -67,9 +76,9 @@ def draw(tiles: list[Tile], file: epath.PathLike, *, beside: bool = False) -> No
         if "segmentation" in tile.example:
             _classes(axes[row, (column + 1) * across - 1], tile)
     FigureCanvasAgg(figure)
-    out, file = io.BytesIO(), epath.Path(file)
-    figure.savefig(out, format=file.suffix[1:] or "png")
-    file.write_bytes(out.getvalue())
+    out = io.BytesIO()
+    figure.savefig(out, format=kind)
+    return out.getvalue()
 
 
 def _with_letters(tiles: list[Tile]) -> tuple[list[Tile], list[str]]:
@@ -106,7 +115,9 @@ def _picture(axis, tile: Tile, families: list[str]) -> None:
     from matplotlib.patches import Rectangle
 
     example, (_, width, height, _) = tile.example, _extent(tile)
-    axis.imshow(example["image"], extent=_extent(tile), interpolation="nearest")
+    canvas = example.get("image", BLANK)
+    axis.imshow(canvas, extent=_extent(tile), interpolation="nearest")
+    filled = FILLED if canvas is BLANK and "shape_masks" not in example else 0.0
     for i in np.flatnonzero(example.get("box_mask", ())).tolist():
         colour = COLOURS[i % len(COLOURS)]
         if "shape_masks" in example:
@@ -115,7 +126,7 @@ def _picture(axis, tile: Tile, families: list[str]) -> None:
             rgba[..., :3] = [int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5)]
             rgba[..., 3] = 0.55 * shape
             axis.imshow(rgba, extent=_extent(tile), interpolation="nearest")
-        _box(axis, tile, i, families)
+        _box(axis, tile, i, families, filled)
     if tile.subject:
         x, y, w, h = tile.subject
         style = {"fill": False, "edgecolor": "white", "linestyle": "--"}
@@ -128,14 +139,13 @@ def _picture(axis, tile: Tile, families: list[str]) -> None:
 
 def _layout(axis, tile: Tile, families: list[str]) -> None:
     """The boxes alone, filled, in the order in which they are drawn."""
-    blank = np.full((1, 1, 3), 245, np.uint8)
-    axis.imshow(blank, extent=_extent(tile))
+    axis.imshow(BLANK, extent=_extent(tile))
     for i in np.flatnonzero(tile.example["box_mask"]).tolist():
-        _box(axis, tile, i, families, 0.45)
+        _box(axis, tile, i, families, FILLED)
 
 
 def _box(axis, tile: Tile, i: int, families: list[str], filled: float = 0.0) -> None:
-    """One object's box with its name, filled to some degree."""
+    """One object's box with its place in the order and its name, filled to some degree."""
     from matplotlib.patches import Rectangle
 
     _, width, height, _ = _extent(tile)
@@ -146,9 +156,10 @@ def _box(axis, tile: Tile, i: int, families: list[str], filled: float = 0.0) -> 
         axis.add_patch(Rectangle(at, *size, facecolor=colour, edgecolor="none", alpha=filled))
     axis.add_patch(Rectangle(at, *size, fill=False, edgecolor=colour, linewidth=1.5))
     label = int(tile.example["box_label"][i])
+    name = tile.names[label] if label < len(tile.names) else str(label)
     axis.text(
         *at,
-        tile.names[label] if label < len(tile.names) else str(label),
+        f"{i + 1} {name}",
         fontsize=6,
         family=families,
         color="white",

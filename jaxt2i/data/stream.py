@@ -299,7 +299,7 @@ def recipe(pipeline: Pipeline, data: Mapping[str, Any], tokenizer: str) -> bytes
             "options": {
                 name: getattr(pipeline, name)
                 for name in (
-                    *("seed", "shuffle", "caption", "batches"),
+                    *("seed", "shuffle", "caption", "batches", "mirror"),
                     *("process_index", "process_count"),
                 )
             },

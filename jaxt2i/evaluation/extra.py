@@ -7,10 +7,10 @@ command line does instead of judging stands in `commands`.
 import argparse
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jaxt2i import api
-from jaxt2i.evaluation import corpora, judges, own, report, sets, soa
+from jaxt2i.evaluation import corpora, judges, layouts, own, report, sets, soa
 from jaxt2i.evaluation.reading import Reader
 from jaxt2i.evaluation.subjects import Subject
 from jaxt2i.metrics.score import Score
@@ -29,6 +29,7 @@ class Case:
       real: pictures to compare with; None where there are none, or statistics alone.
       reader: of feature networks, for `reader.network(name)` and `reader.texts`.
       result: takes notes, facts and breakdowns besides the scores that are returned.
+      shared: what one metric has found out that another may need.
     """
 
     args: argparse.Namespace
@@ -39,6 +40,7 @@ class Case:
     real: sets.Set | None
     reader: Reader
     result: report.Result
+    shared: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def system(self) -> api.System | None:
@@ -52,10 +54,12 @@ class Extra(NamedTuple):
     Attributes:
       compute: the case -> scores.
       needs: "system" (pictures are drawn here), "captions", "real".
+      layouts: whether it judges layouts, of a system that draws no pictures too.
     """
 
     compute: Callable[[Case], Sequence[Score]]
     needs: tuple[str, ...] = ()
+    layouts: bool = False
 
 
 def preferred(metric: str) -> Extra:
@@ -75,4 +79,6 @@ METRICS: dict[str, Extra] = {
     "recognised": Extra(own.by_recogniser, ("system", "captions")),
     "independent": Extra(own.by_independent, ("system", "captions")),
     "soa": Extra(soa.by_objects),
+    "lqs": Extra(layouts.by_quality, layouts=True),
+    "relations": Extra(layouts.by_relations, ("captions",), layouts=True),
 }

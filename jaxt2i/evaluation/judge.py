@@ -16,6 +16,7 @@ from jaxt2i.data.progress import Progress
 from jaxt2i.evaluation import (
     corpora,
     extra,
+    layouts,
     own,
     perceptual,
     record,
@@ -318,6 +319,8 @@ def judge(args: argparse.Namespace) -> report.Result:
     data = None
     if run or args.data:
         data = corpora.open_data(args.data, args.changes, args.split, first, run, args.resolution)
+    if subject.system is not None and layouts.draws_layouts(subject.system):
+        return judge_layouts(args, subject, data, first)
     plans, extras = plans_of(args, subject, data, more)
     asked = {m for plan in plans for m in plan.metrics} | set(extras)
     labels = bool(asked & {"clip_score", "r_precision", "independent"})
@@ -346,6 +349,38 @@ def judge(args: argparse.Namespace) -> report.Result:
     if fake.lacking and not args.metrics:
         result.notes.append(f"left out {' and '.join(scores.NEEDS_TEXT)}: {fake.lacking}")
     result.facts |= {"peak_memory_mb": peak_mb()} | ({"stated": args.stated} if args.stated else {})
+    return result
+
+
+def judge_layouts(args: argparse.Namespace, subject, data, first: Protocol) -> report.Result:
+    """Judges a system that draws layouts alone.
+
+    Raises:
+      MetricError: for metrics of pictures.
+    """
+    able = [name for name, metric in extra.METRICS.items() if metric.layouts]
+    scenes = (data.config.source, data.config.get("corpus")) == ("synthetic", "scenes")
+    asked = args.metrics or [m for m in able if m != "relations" or scenes]
+    if strange := [m for m in asked if m not in able]:
+        raise MetricError(
+            f"{', '.join(strange)} judge pictures, and {subject.of.run.config.method} draws "
+            f"layouts: ask for {' or '.join(able)}, or judge the system that draws from them, with "
+            f"--after {subject.name}"
+        )
+    if args.save or args.reference:
+        option = "--save" if args.save else "--reference"
+        raise MetricError(
+            f"{option} is of pictures, and {subject.name} draws layouts: leave it out"
+        )
+    chosen = corpora.choose(args, subject.of.run, data, first.samples, False)
+    fake = draw(args, subject, chosen, "")
+    told = {"rule": chosen.rule, "count": len(chosen.said), "digest": chosen.digest}
+    result = report.Result(subject.name, subject.step, [], first, facts={"captions": told})
+    case = extra.Case(args, subject, data, chosen, fake, None, Reader(args.weights), result)
+    for name in asked:
+        result.scores += extra.METRICS[name].compute(case)
+    result.drawn, result.listed = subject.system.about, chosen.lines(data.source)
+    result.facts["peak_memory_mb"] = peak_mb()
     return result
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from etils import epath
 
 from jaxt2i import places
+from jaxt2i.data.show import Tile, drawn
 from jaxt2i.evaluation import bars
 from jaxt2i.metrics import published
 from jaxt2i.metrics.protocols import PARTS, Protocol, settings
@@ -53,6 +54,8 @@ class Result:
       drawn: with what; see `api.System.about`.
       listed: what every picture was drawn for.
       neighbours: (a picture, its nearest training picture, their distance) of a few.
+      layouts: judged ones, each with the data's own behind it.
+      layout_rows: the judged ones in words, to be changed and drawn from by `sample --conditions`.
     """
 
     name: str
@@ -71,6 +74,8 @@ class Result:
     drawn: dict[str, Any] = dataclasses.field(default_factory=dict)
     listed: Sequence[dict[str, Any]] = ()
     neighbours: Sequence[tuple[np.ndarray, np.ndarray, float]] = ()
+    layouts: list[Tile] = dataclasses.field(default_factory=list)
+    layout_rows: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -121,6 +126,8 @@ def columns(result: Result, score: Score) -> list[str]:
         fed.append(f"reference: {score.facts['reference_says']}")
     if "real_pictures" in score.facts:
         fed.append(f"real pictures: {number(score.facts['real_pictures'])}")
+    if "real_layouts" in score.facts:
+        fed.append(f"real layouts: {number(score.facts['real_layouts'])}")
     if "shuffled_captions" in score.facts:
         fed.append(f"chance: {number(score.facts['shuffled_captions'])}")
     counts = [score.facts[key] for key in ("generated", "real") if key in score.facts]
@@ -202,6 +209,11 @@ def write(out: epath.Path, stem: str, result: Result) -> list[epath.Path]:
         files.append(out / f"{stem}.png")
         said = list(result.captions) or [""] * len(result.sheet)
         log.save_grid(files[-1], np.stack(result.sheet), said, 0)
+    if result.layouts:
+        files += [out / f"{stem}_layouts.png", out / f"{stem}_layouts.jsonl"]
+        files[-2].write_bytes(drawn(result.layouts))
+        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in result.layout_rows)
+        files[-1].write_text("".join(lines), encoding="utf-8")
     if result.listed:
         files.append(out / f"{stem}_captions.jsonl")
         lines = (json.dumps(line, ensure_ascii=False) + "\n" for line in result.listed)
@@ -328,6 +340,12 @@ def write_html(file: epath.Path, result: Result, curves: epath.Path | None = Non
         parts += ["<h2>Pictures</h2>"]
         said = list(result.captions)[: len(result.grid)] or [""] * len(result.grid)
         parts += [figure_tag(x, text) for x, text in zip(result.grid, said, strict=True)]
+    if result.layouts:
+        sheet = base64.b64encode(drawn(result.layouts)).decode()
+        parts += [
+            "<h2>Layouts</h2>",
+            f'<img class="curves" src="data:image/png;base64,{sheet}">',
+        ]
     for name, table in result.breakdowns.items():
         if not table:
             continue
@@ -344,8 +362,8 @@ def write_html(file: epath.Path, result: Result, curves: epath.Path | None = Non
             "<h2>Nearest training pictures</h2>",
             "<p>Left what was drawn, right the training picture that lies nearest.</p>",
         ]
-        for drawn, near, far in result.neighbours:
-            pair = figure_tag(drawn, "") + figure_tag(near, f"distance {number(far)}")
+        for picture, near, far in result.neighbours:
+            pair = figure_tag(picture, "") + figure_tag(near, f"distance {number(far)}")
             parts += [f'<span class="pair">{pair}</span>']
     how = [settings(x) for x in result.records.values()] or [settings(result.measured)]
     described = json.dumps({"facts": result.facts, "protocols": how}, indent=1, default=str)

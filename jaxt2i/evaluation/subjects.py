@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from jaxt2i import api, places
 from jaxt2i.encoders.damsm import DamsmImage
 from jaxt2i.engine import state as states
-from jaxt2i.evaluation import sets
+from jaxt2i.evaluation import layouts, sets
 from jaxt2i.evaluation.reading import Reader, together
 from jaxt2i.metrics import protocols
 from jaxt2i.metrics.score import MetricError
@@ -170,8 +170,11 @@ def subject_of(args: argparse.Namespace, protocol: protocols.Protocol) -> Subjec
         chunk=args.chunk,
         about={"source": str(place), "step": of.step},
     )
-    if "image" not in system.gives:
-        raise MetricError(f"{place}: {of.run.config.method} draws {', '.join(system.gives)} alone")
+    if "image" not in system.gives and not layouts.draws_layouts(system):
+        raise MetricError(
+            f"{place}: {of.run.config.method} draws {', '.join(system.gives)}, neither pictures "
+            "nor layouts, which alone are judged"
+        )
     system.check(dict(args.set))
     return Subject(str(place), of.step, of, system, None)
 

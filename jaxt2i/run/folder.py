@@ -293,15 +293,15 @@ class Folder:
 
 
 def layout_tile(row: Row, out: dict[str, Tree], names: Sequence[str]) -> show.Tile:
-    """The objects of a row over its picture, or over a blank one.
+    """The objects of a row over its picture, or on a blank canvas.
 
     Boxes are those that the system was told of, where they are at hand: a row may count in pixels
     of a picture of another shape.
     """
-    blank = np.full((64, 64, 3), 255, np.uint8)
+    picture = {"image": out["image"]} if "image" in out else {}
     layout = {k: out[k] for k in ("boxes", "box_label", "box_mask") if k in out}
     if len(layout) == 3:
-        example = {"image": out.get("image", blank), **layout}
+        example = {**picture, **layout}
         if "masks" in out:
             example["shape_masks"] = 255 * out["masks"]
         return show.Tile(example, row.get("prompt", ""), names=tuple(names))
@@ -309,7 +309,7 @@ def layout_tile(row: Row, out: dict[str, Tree], names: Sequence[str]) -> show.Ti
     labels = [thing["label"] for thing in objects]
     known = list(dict.fromkeys([*names, *(x for x in labels if isinstance(x, str))]))
     example = {
-        "image": out.get("image", blank),
+        **picture,
         "boxes": np.array([thing["box"] for thing in objects], np.float32) / _frame(row),
         "box_label": np.array([known.index(x) if isinstance(x, str) else x for x in labels]),
         "box_mask": np.ones(len(objects), bool),

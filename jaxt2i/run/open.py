@@ -144,6 +144,8 @@ class Run:
             needs,
             seed=self.config.data.seed,
             workers=self.config.data.workers,
+            # Runs from before this setting have none.
+            mirror=self.config.data.get("mirror", "crop"),
             **place | kw,
         )
 

@@ -219,6 +219,6 @@ class Showing:
 def tile(
     image: np.ndarray | None, layout: dict[str, np.ndarray], caption: str, names: tuple[str, ...]
 ) -> show.Tile:
-    """Boxes over a picture, or over a blank one."""
-    blank = np.full((64, 64, 3), 255, np.uint8)
-    return show.Tile({"image": blank if image is None else image, **layout}, caption, names=names)
+    """Boxes over a picture, or on a blank canvas."""
+    picture = {} if image is None else {"image": image}
+    return show.Tile({**picture, **layout}, caption, names=names)

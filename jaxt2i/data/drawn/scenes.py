@@ -5,6 +5,8 @@ from jaxt2i.data.drawn.scenes_art import GROUNDS, THINGS
 
 CLASSES = tuple(THINGS)
 VARIANTS = 6
+# A thing whose box has a longer side below or above is called small or large.
+SMALL, LARGE = 0.24, 0.4
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six")
 TEXTURES = ("striped", "dotted", "checked")
 TEXTURED = (
@@ -72,6 +74,12 @@ def level(variant: int) -> float:
 
 def _area(box) -> float:
     return box[2] * box[3]
+
+
+def size_of(box) -> str:
+    """What a thing in a box x, y, w, h is called."""
+    longest = max(box[2:])
+    return "small" if longest < SMALL else "large" if longest > LARGE else "medium"
 
 
 def shared(a, b) -> float:
@@ -197,8 +205,7 @@ def layout(chance: Chance, extents) -> dict:
                 break
     for order, thing in enumerate(sorted(objects, key=lambda o: o["front"])):
         thing["order"] = order
-        longest = max(thing["box"][2:])
-        thing["size"] = "small" if longest < 0.24 else "large" if longest > 0.4 else "medium"
+        thing["size"] = size_of(thing["box"])
         thing["shift"] = [chance.between(-9, 9) for _ in range(3)]
     objects.sort(key=lambda o: -_area(o["box"]))
     out["objects"] = objects
