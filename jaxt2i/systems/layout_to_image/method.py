@@ -11,7 +11,6 @@ run, or the folder of converted weights, that they come from.
 """
 
 import dataclasses
-import math
 
 import flax.linen as nn
 import jax
@@ -19,16 +18,16 @@ import jax.numpy as jnp
 
 from jaxt2i.config import ConfigError, fields
 from jaxt2i.data.schema import unit_range
-from jaxt2i.encoders.damsm import DamsmImage, DamsmText
+from jaxt2i.encoders import guide
 from jaxt2i.encoders.text import Text
 from jaxt2i.engine.method import Batch, Control, Ctx, Ema, Method, Player, Sampler
 from jaxt2i.losses.adversarial import hinge_d, linear_g
-from jaxt2i.losses.damsm import Gammas, damsm
+from jaxt2i.losses.damsm import damsm
 from jaxt2i.losses.text import alignment
 from jaxt2i.metrics.drawn import BETTER, scores
 from jaxt2i.nn.initial import initialise
 from jaxt2i.nn.objects import mean_over
-from jaxt2i.nn.optim import Adam
+from jaxt2i.nn.optim import Adam, half_life
 from jaxt2i.nn.precision import compute_dtype, perception_dtype
 from jaxt2i.systems.layout_to_image.networks import (
     BACKGROUNDS,
@@ -237,10 +236,8 @@ class Losses:
 
     def match(self, ctx: Ctx, image: jax.Array, text: Text) -> tuple[jax.Array, dict]:
         """The DAMSM loss of pictures and their captions, and its four terms."""
-        m = self.model
-        gammas = Gammas(attend=m.gamma1, words=m.gamma2, match=m.gamma3, divide=m.divide_by_gamma2)
         seen = ctx("image", image)
-        return damsm(*seen, text.words, text.sentence, text.mask, gammas=gammas)
+        return damsm(*seen, text.words, text.sentence, text.mask, gammas=guide.gammas(self.model))
 
     @property
     def sampler(self) -> Sampler:
@@ -307,6 +304,7 @@ class Losses:
             group=m.norm_group,
             dtype=dtype,
         )
+        at = m.trunk_resolution or self.resolution
         return {
             "g": generator,
             "d": critic,
@@ -317,15 +315,7 @@ class Losses:
                 words_dim=m.width,
                 seen_dim=critic.seen_dim,
             ),
-            "text": DamsmText(vocab=m.text_vocab, length=tokens, embed=m.embed, width=m.width),
-            "image": DamsmImage(
-                trunk=m.trunk,
-                width=m.width,
-                align_corners=m.align_corners,
-                base=m.base,
-                resolution=m.trunk_resolution or self.resolution,
-                dtype=sees,
-            ),
+            **guide.networks(m, tokens=tokens, resolution=at, dtype=sees),
         }
 
 
@@ -395,8 +385,8 @@ def build(cfg, facts) -> Method:
         moved = (name, "reader") if name in model.reader_trained_by else (name,)
         return Player(name, moved, loss, fields(Adam, cfg.optim[name], f"config.optim.{name}").tx())
 
-    # One weight at every step, whatever the batch: the half-life in images follows from it.
-    average = Ema(-cfg.batch_size / math.log2(model.ema_beta), rampup=None)
+    # One weight at every step, whatever the batch.
+    average = Ema(half_life(model.ema_beta, cfg.batch_size), rampup=None)
     frozen, pretrained = ("text", "image"), model.weights == "pretrained"
     return Method(
         nets=nets,

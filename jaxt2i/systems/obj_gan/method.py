@@ -21,15 +21,14 @@ import jax.numpy as jnp
 
 from jaxt2i.config import ConfigError, fields
 from jaxt2i.data.schema import unit_range
-from jaxt2i.encoders.damsm import DamsmImage, DamsmText
+from jaxt2i.encoders import guide
 from jaxt2i.encoders.text import Text
 from jaxt2i.engine.method import Batch, Control, Ctx, Ema, Method, Player, Sampler
 from jaxt2i.losses import staged
-from jaxt2i.losses.damsm import Gammas, damsm
 from jaxt2i.metrics.drawn import BETTER, scores
 from jaxt2i.nn import stages
 from jaxt2i.nn.initial import initialise
-from jaxt2i.nn.optim import Adam
+from jaxt2i.nn.optim import Adam, half_life
 from jaxt2i.nn.precision import compute_dtype, perception_dtype
 from jaxt2i.systems.obj_gan import glove, layout, losses
 from jaxt2i.systems.obj_gan.layout import Layout
@@ -339,17 +338,7 @@ class Losses:
 
     def match(self, ctx: Ctx, batch: Batch, image: jax.Array, text: Text) -> tuple:
         """The DAMSM loss of pictures and their captions, and its four terms."""
-        m = self.model
-        return damsm(
-            *ctx("image", image),
-            text.words,
-            text.sentence,
-            text.mask,
-            label=batch["label"] if m.class_mask else None,
-            gammas=Gammas(
-                attend=m.gamma1, words=m.gamma2, match=m.gamma3, divide=m.divide_by_gamma2
-            ),
-        )
+        return guide.matched(ctx, self.model, batch, image, text)
 
     def g_loss(self, ctx: Ctx, batch: Batch) -> tuple[jax.Array, dict[str, jax.Array]]:
         """The generator's turn: every D, the DAMSM on the last picture, and the divergence."""
@@ -453,15 +442,7 @@ class Losses:
         return {
             "g": generator,
             **self.critics(dtype),
-            "text": DamsmText(vocab=m.text_vocab, length=tokens, embed=m.embed, width=m.width),
-            "image": DamsmImage(
-                trunk=m.trunk,
-                width=m.width,
-                align_corners=m.align_corners,
-                base=m.base,
-                resolution=self.resolution,
-                dtype=sees,
-            ),
+            **guide.networks(m, tokens=tokens, resolution=self.resolution, dtype=sees),
             "glove": glove.Glove(words=m.text_vocab, classes=m.classes, width=m.names_dim),
         }
 
@@ -521,8 +502,8 @@ def build(cfg, facts) -> Method:
         **{net: functools.partial(game.object_loss, net) for net in HALVINGS},
     }
     players = [Player(net, (net,), loss, tx["d"]) for net, loss in turns.items()]
-    # One weight at every step, whatever the batch: the half-life in images follows from it.
-    half_life = -cfg.batch_size / math.log2(model.ema_beta)
+    # One weight at every step, whatever the batch.
+    average = Ema(half_life(model.ema_beta, cfg.batch_size), rampup=None)
     perception, pretrained = ("text", "image"), model.weights == "pretrained"
     return Method(
         nets=nets,
@@ -536,7 +517,7 @@ def build(cfg, facts) -> Method:
         frozen=(*perception, "glove"),
         pretrained={"glove": glove.loader(model.glove, facts.words, names, nets["glove"])},
         borrowed=perception if pretrained else (),
-        ema={"g": Ema(half_life, rampup=None)},
+        ema={"g": average},
         vocab=model.text_vocab,
         score=game.score,
         better=BETTER,
