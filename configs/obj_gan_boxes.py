@@ -12,7 +12,7 @@ The published preset reads with AttnGAN's published encoder of COCO, on records 
     python -m jaxt2i.prepare coco --from DIR --to data
     python -m jaxt2i.convert damsm --from text_encoder100.pth --to weights/damsm_coco
     python -m jaxt2i.train --config configs/obj_gan_boxes.py:coco \\
-        --config.data.path=data/jaxt2i_coco --config.init_from=weights/damsm_coco
+        --config.data.path=data/jaxt2i_coco --config.init_from=text=weights/damsm_coco
 
 The published decoder is a pickled network: export its state dict where its code is trusted, and
 name its vocabulary of labels and the statistics of the layouts that it was trained on, which a
@@ -20,7 +20,7 @@ run's facts.json has (`coco` measures them before its first step):
 
     python -m jaxt2i.convert obj_gan_boxes --from decoder.safetensors --to weights/obj_gan_boxes
     python -m jaxt2i.sample --config configs/obj_gan_boxes.py:coco \\
-        --weights weights/obj_gan_boxes --config.init_from=weights/damsm_coco \\
+        --weights weights/obj_gan_boxes --config.init_from=text=weights/damsm_coco \\
         --config.model.labels=label_word2index.pt --config.model.statistics=RUN/facts.json \\
         --prompts "a man on a horse"
 
@@ -84,7 +84,7 @@ def embedded() -> ConfigDict:
     """Two CPU cores, procedural `scenes` of up to six objects; the paper's variant."""
     c = coco_attention()
     c.precision, c.matmul_precision = "auto", "default"
-    c.init_from = "runs/damsm-scenes"
+    c.init_from = "text=runs/damsm-scenes"
     c.total_epochs, c.total_steps, c.batch_size = 0, 1500, 32
     c.log_every_steps, c.sample_every_steps, c.checkpoint_every_steps = 50, 500, 500
     c.score_images = 512
