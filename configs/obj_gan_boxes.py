@@ -1,7 +1,7 @@
 """Obj-GAN's box generator (Li et al. 2019): --config configs/obj_gan_boxes.py[:preset].
 
 A caption becomes labelled boxes: the first of Obj-GAN's three systems. The bare command trains
-`embedded` on the text encoder of `python -m jaxt2i.train --config configs/damsm.py:scenes`; the
+`embedded` on the text encoder of `python -m jaxt2i.train --config configs/damsm.py:scenes32`; the
 second is configs/obj_gan_shapes.py, the third configs/obj_gan.py, and text alone goes through all:
 
     python -m jaxt2i.sample --workdir runs/obj_gan-default \\
@@ -84,9 +84,9 @@ def embedded() -> ConfigDict:
     """Two CPU cores, procedural `scenes` of up to six objects; the paper's variant."""
     c = coco_attention()
     c.precision, c.matmul_precision = "auto", "default"
-    c.init_from = "text=runs/damsm-scenes"
-    c.total_epochs, c.total_steps, c.batch_size = 0, 1500, 32
-    c.log_every_steps, c.sample_every_steps, c.checkpoint_every_steps = 50, 500, 500
+    c.init_from = "text=runs/damsm-scenes32"
+    c.total_epochs, c.total_steps, c.batch_size = 0, 4000, 32
+    c.log_every_steps, c.sample_every_steps, c.checkpoint_every_steps = 100, 1000, 1000
     c.score_images = 512
     c.data.update(source="synthetic", corpus="scenes", tokenizer="words", tokens=24, resolution=64)
     # One place more than there are objects: for the end.
@@ -106,6 +106,9 @@ def tiny() -> ConfigDict:
     c.score_images, c.grid.count = 64, 4
     c.data.update(resolution=16, objects=4)
     c.model.update(weights="random", embed=16, width=16, measured=64)
+    # Measured over three seeds: 0.61 to 0.88 nats and 0.27 to 0.30 gained.
+    margin = {"box_nll": 0.3, "label_accuracy": 0.15}
+    c.promise.update(steps=300, margin=ConfigDict(margin))
     return c
 
 

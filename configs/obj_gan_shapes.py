@@ -16,7 +16,7 @@ The published generator is read and drawn from, with the boxes of each row:
 
 | preset | data | batch | length |
 |---|---|---|---|
-| embedded | scenes, masks of 32 px | 16 | two CPU cores, see its docstring |
+| embedded | scenes, masks of 32 px | 8 | two CPU cores, see its docstring |
 | coco | COCO 2014, masks of 64 px | 40 | 60 epochs |
 """
 
@@ -62,14 +62,15 @@ def embedded() -> ConfigDict:
     """Two CPU cores, procedural `scenes` of up to six objects, masks of 32 px, no VGG."""
     c = coco()
     c.precision, c.matmul_precision = "auto", "default"
-    c.total_epochs, c.total_steps, c.batch_size = 0, 600, 16
+    c.total_epochs, c.total_steps, c.batch_size = 0, 600, 8
     c.log_every_steps, c.sample_every_steps, c.checkpoint_every_steps = 25, 200, 200
     c.score_images = 128
     c.data.update(source="synthetic", corpus="scenes", resolution=64, mask_resolution=32)
     c.data.update(objects=6, object_order="area")
-    c.model.update(classes=SCENES, width=16, d_width=64, perceptual="masks", last_pixel=True)
+    c.model.update(classes=SCENES, width=8, d_width=32, perceptual="masks", last_pixel=True)
     c.model.update(second_order="reversed", empty_places="own", ema_beta=0.98)
-    c.optim.update(lr=1e-3, restart=False, decay=1.0, clip=0.0)
+    c.model.perceptual_weight = 100.0
+    c.optim.update(lr=2e-3, restart=False, decay=1.0, clip=0.0)
     return c
 
 

@@ -34,6 +34,8 @@ from jaxt2i.run import attention, log
 from jaxt2i.run.files import Lines, text_lines, write_lines
 
 METADATA, ABOUT, GRID_FILE, LAYOUTS = "metadata.jsonl", "drawn.json", "grid.png", "layouts.png"
+# What of an output says which objects are where.
+OBJECTS = {"boxes", "box_label", "box_mask"}
 # Pictures that the grid shows, and pictures that may wait to be written.
 GRID, WAITING = 100, 64
 
@@ -299,8 +301,8 @@ def layout_tile(row: Row, out: dict[str, Tree], names: Sequence[str]) -> show.Ti
     of a picture of another shape.
     """
     picture = {"image": out["image"]} if "image" in out else {}
-    layout = {k: out[k] for k in ("boxes", "box_label", "box_mask") if k in out}
-    if len(layout) == 3:
+    layout = {k: out[k] for k in (*OBJECTS, "shape_masks") if k in out}
+    if layout.keys() >= OBJECTS:
         example = {**picture, **layout}
         if "masks" in out:
             example["shape_masks"] = 255 * out["masks"]

@@ -28,6 +28,8 @@ from jaxt2i.encoders import perception, pretrained
 from jaxt2i.metrics import statistics
 from jaxt2i.run import facts, settings
 from jaxt2i.run import open as runs
+from jaxt2i.systems.obj_gan_boxes import layouts
+from jaxt2i.systems.obj_gan_boxes import method as boxes
 from tests.data import shards
 from tests.fuzz.engine import Case, Outcome
 
@@ -358,6 +360,29 @@ def read_config_file(folder: Path) -> Outcome:
     return Outcome({"config": 1})
 
 
+LAYOUTS = {
+    "mean": [128.0, 130.5, 60.0, 1.2],
+    "deviation": [60.0, 55.0, 40.0, 0.5],
+    "captions": 50,
+    **{"counts": [20, 3, 0], "often": [1.5, 1, 1], "spread": [0.5, 0, 0]},
+}
+LABELS = {"<pad>": 0, "<sos>": 1, "<eos>": 2, "<unk>": 3, "44": 4, "1": 5, "90": 6}
+
+
+def write_layouts(folder: Path) -> None:
+    (folder / "facts.json").write_text(json.dumps({"statistics": {"layouts": LAYOUTS}}))
+    (folder / "labels.json").write_text(json.dumps(LABELS))
+    (folder / "labels.pt").write_bytes(pickle.dumps(LABELS))
+
+
+def read_layouts(folder: Path) -> Outcome:
+    model = boxes.Model(classes=3, statistics=str(folder / "facts.json"))
+    boxes.statistics_of(model, {})
+    for name in ("labels.json", "labels.pt"):
+        layouts.class_numbers(boxes.vocabulary(str(folder / name)), 3)
+    return Outcome({"layouts": 1})
+
+
 CASES = (
     Case("pictures", 200, write_pictures, read_pictures, lambda file, example: file == example),
     Case("sidecars", 70, write_sidecars, read_folder, of_its_name),
@@ -378,5 +403,6 @@ CASES = (
     Case("rows", 50, write_rows, read_rows, strict=False),
     Case("configs", 30, write_configs, read_configs, strict=False),
     Case("card", 20, write_card, read_card, strict=False),
+    Case("layouts", 20, write_layouts, read_layouts, strict=False),
     Case("config_file", 20, write_config_file, read_config_file, strict=False),
 )

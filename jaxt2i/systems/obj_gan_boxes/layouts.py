@@ -59,14 +59,17 @@ class Statistics:
         fields = [field.name for field in dataclasses.fields(cls)]
         try:
             made = cls(
-                **{k: v if k == "captions" else tuple(map(float, v)) for k, v in content.items()}
+                **{k: tuple(map(float, v)) for k, v in content.items() if k != "captions"},
+                captions=float(content["captions"]),
             )
             sizes = {len(made.counts), len(made.often), len(made.spread)}
             if (len(made.mean), len(made.deviation)) != (4, 4) or len(sizes) != 1:
                 raise ValueError("lists of other lengths")
-            if min(made.deviation) <= 0 or not np.isfinite(made.mean).all():
+            if not all(np.isfinite(x).all() for x in dataclasses.astuple(made)):
+                raise ValueError("numbers that are not finite")
+            if min(made.deviation) <= 0:
                 raise ValueError("deviations that are not above 0")
-        except (AttributeError, TypeError, ValueError) as error:
+        except (AttributeError, LookupError, TypeError, ValueError, OverflowError) as error:
             raise ConfigError(
                 f"{where}: no statistics of layouts ({error}); expected {', '.join(fields)}, as "
                 "facts.json of a run has them below statistics.layouts"
@@ -236,7 +239,8 @@ def class_numbers(words: Mapping[str, int] | None, classes: int) -> Sequence[int
         ids = {int(word): label for word, label in words.items() if not word.startswith("<")}
     except (AttributeError, TypeError, ValueError):
         ids = {}
-    if sorted(ids.values()) != list(range(SPECIAL, SPECIAL + classes)):
+    whole = all(type(label) is int for label in ids.values())
+    if not whole or sorted(ids.values()) != list(range(SPECIAL, SPECIAL + classes)):
         raise ConfigError(
             f"config.model.labels: expected a vocabulary of {classes} class ids, numbered from "
             f"{SPECIAL} on, as label_word2index of the published checkpoint is; it has {len(ids)}"

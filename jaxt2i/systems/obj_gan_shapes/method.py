@@ -55,7 +55,7 @@ class Model:
         do.
       least_side: objects that are narrower and lower are left out of training, pixels of 64.
       perceptual: "vgg19": all layers of a VGG19 of ImageNet see the masks of a picture together, as
-        published; "masks": they are compared pixel by pixel, where no VGG is at hand.
+        published; "masks": each mask is compared pixel by pixel, where no VGG is at hand.
       vgg_weights: of that VGG19 (with batch norms); "": random, to measure speed.
       ins_weight, glb_weight: of both discriminators' terms for G.
       perceptual_weight: of the perceptual loss.
@@ -263,27 +263,27 @@ class Losses:
         }
         return logs["real"] + logs["fake"], logs
 
-    def perceptual(self, ctx: Ctx, fake: jax.Array, real: jax.Array) -> jax.Array:
-        """How far all shapes of pictures [B, S, S] are from the real ones."""
+    def perceptual(self, ctx: Ctx, fake: jax.Array, seen: Mapping) -> jax.Array:
+        """How far the shapes of pictures are from the real ones."""
         if self.model.perceptual == "masks":
-            return jnp.abs(fake - real).mean()
+            return weighted(jnp.abs(fake - seen["shapes"]).mean((2, 3)), seen["weight"])
 
         def see(shapes: jax.Array) -> tuple[jax.Array, ...]:
             spread = jnp.broadcast_to(shapes[..., None], (*shapes.shape, 3))
             return ctx("vgg", seen_by_vgg19(spread))
 
-        pairs = zip(see(fake), see(real), strict=True)
+        both = (self.together(x, seen["weight"]) for x in (fake, seen["shapes"]))
+        pairs = zip(*map(see, both), strict=True)
         return sum(jnp.abs(a - jax.lax.stop_gradient(b)).mean() for a, b in pairs)
 
     def g_loss(self, ctx: Ctx, batch: Batch) -> tuple[jax.Array, dict[str, jax.Array]]:
         """The generator's turn."""
         m, seen = self.model, self.layout(batch)
         fake = self.fake(ctx, seen)
-        both = (self.together(x, seen["weight"]) for x in (fake, seen["shapes"]))
         logs = {
             "ins": weighted(jax.nn.softplus(-self.say_ins(ctx, fake, seen)), seen["weight"]),
             "glb": jax.nn.softplus(-self.say_glb(ctx, fake, seen)).mean(),
-            "perceptual": self.perceptual(ctx, *both),
+            "perceptual": self.perceptual(ctx, fake, seen),
         }
         weights = (m.ins_weight, m.glb_weight, m.perceptual_weight)
         return sum(w * x for w, x in zip(weights, logs.values(), strict=True)), logs
