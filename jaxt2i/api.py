@@ -22,13 +22,13 @@ from etils import epath
 from jaxt2i import places
 from jaxt2i.config import ConfigError, nearest
 from jaxt2i.data import conditions
-from jaxt2i.data.conditions import Row
+from jaxt2i.data.conditions import Conditions, Row
 from jaxt2i.data.rows import CARRIED, without
 from jaxt2i.data.schema import FIELDS, DataError
 from jaxt2i.engine import draw, mesh
 from jaxt2i.engine.method import Sampler, Tree
 from jaxt2i.engine.state import State
-from jaxt2i.run import facts, folder, log, restore, settings, walk
+from jaxt2i.run import edits, facts, folder, log, restore, settings, walk
 from jaxt2i.run.open import LAYOUT, Run, open_run
 
 SEEDS = 2**32
@@ -46,12 +46,13 @@ class Drawn(Sequence):
     Attributes:
       rows: the conditions of each, in words, with its seed and controls: to be drawn again.
       outputs: {name: array} of each.
+      sweep: of edits, the control whose values stand side by side.
     """
 
     def __init__(self, pairs: Sequence[tuple[Row, dict[str, Tree]]], columns: int, about: dict):
         self.rows = [row for row, _ in pairs]
         self.outputs = [out for _, out in pairs]
-        self._columns, self._about = columns, about
+        self._columns, self._about, self.sweep = columns, about, ""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -108,12 +109,20 @@ class Drawn(Sequence):
         captions = [folder.caption_of(row) for row in self.rows]
         return log.grid(self.arrays, captions, columns or self._columns)
 
+    def sheet(self):
+        """Edits beside their sources and what the model saw of them, as one PIL image."""
+        self._each("seen")
+        return edits.sheet(
+            list(zip(self.rows, self.outputs, strict=True)), self.sweep, self._columns
+        )
+
     def save(self, out: epath.PathLike, *, overwrite: bool = False) -> epath.Path:
         """Writes pictures, metadata.jsonl and grid.png to a folder, and returns it."""
         place = folder.Folder(out, self._about | {"rows": _digest(self.rows)})
         place.open(overwrite=overwrite)
         numbered = [row | {"number": i} for i, row in enumerate(self.rows)]
-        place.write(zip(numbered, self.outputs, strict=True), columns=self._columns)
+        pairs = zip(numbered, self.outputs, strict=True)
+        place.write(pairs, columns=self._columns, sweep=self.sweep)
         return place.path
 
     def _repr_png_(self) -> bytes:
@@ -159,6 +168,7 @@ class System:
             lambda wanted, rule: make(wanted=wanted, rule=rule, use_ema=use_ema, chunk=chunk)
         )
         self.words = run.words()
+        self._sized = functools.cache(lambda height, width: self.words.sized(height, width))
         self.chunk = self.drawer().chunk
         self.about = {
             "method": run.config.method,
@@ -240,6 +250,7 @@ class System:
         *,
         also: Sequence[str] = (),
         rule: str = "",
+        size: tuple[int, int] | int | None = None,
         **controls: Any,
     ) -> Iterator[tuple[Row, dict[str, Tree]]]:
         """(row, what was drawn for it), endless if the rows are, in constant memory.
@@ -248,6 +259,8 @@ class System:
           rows: conditions in words; `expand` makes several of one.
           also: outputs beyond the rows of the schema: "stages", "attention", "masks".
           rule: how pictures are rounded; "": the method's own way.
+          size: (height, width), or the shorter side of pictures in the shape of a row's image;
+            None: as in training. Methods that draw other sizes say so, see `Sampler.multiple`.
           controls: for every row that does not say otherwise, of the whole chain.
 
         Raises:
@@ -264,7 +277,7 @@ class System:
             rows = self._filled(earlier, rows, controls, then[0])
         wanted = [n for n in self.gives if n in FIELDS or n in also]
         drawer = self.drawer(wanted, rule)
-        for request, out in drawer.stream(*self.weights, self._requests(rows, controls)):
+        for request, out in drawer.stream(*self.weights, self._requests(rows, controls, size)):
             if MASKS in out:
                 out = {**out, MASKS: self.words.with_own_masks(out[MASKS], request.about)}
             words = self.words.row({k: v for k, v in out.items() if k != "image"})
@@ -293,6 +306,51 @@ class System:
         rows = _in_words(rows)
         found = list(self.stream(numbered(expand(rows, num, seed)), also=also, **controls))
         return self.drawn(found, num if num > 1 else 0, controls)
+
+    def edit(
+        self,
+        pictures: Sequence[Any] | Any,
+        prompts: Sequence[str] | str,
+        *,
+        regions: Sequence[Any] | Any = "all",
+        num: int = 1,
+        seed: int = 0,
+        size: tuple[int, int] | int | None = None,
+        sweep: tuple[str, Sequence[Any]] | None = None,
+        **controls: Any,
+    ) -> Drawn:
+        """Edits pictures, each to a caption.
+
+        Args:
+          pictures: files, or arrays uint8 [H, W, 3], or one of them.
+          prompts: a caption each, or one for all; of one picture also several.
+          regions: where each edit may act, see `run.edits.region_words`; or one for all.
+          num: edits of each, at seeds that follow each other.
+          seed: the first.
+          size: see `stream`.
+          sweep: a control and its values, each of which makes an edit: ("tau", (0, 200, 600)).
+          controls: see `stream`.
+
+        Raises:
+          ConfigError: where the method edits no pictures.
+        """
+        if not {"image", "edit_region"} <= set(self.sampler.needs):
+            raise ConfigError(f"{self.run.config.method} edits no pictures")
+        if not isinstance(regions, str) and all(isinstance(x, (int, float)) for x in regions):
+            regions = [regions]  # one box
+        pictures, prompts, regions = (
+            [x] if not isinstance(x, Sequence) or isinstance(x, str) else list(x)
+            for x in (pictures, prompts, regions)
+        )
+        asked = [{"prompt": prompt} for prompt in prompts]
+        rows = expand(conditions.laid_over(edits.rows_of(pictures, regions), asked), num, seed)
+        name, values = sweep or ("", ())
+        rows = edits.swept(rows, name, values) if sweep else rows
+        also = [view for view in edits.VIEWS if view in self.gives]
+        found = list(self.stream(numbered(rows), also=also, size=size, **controls))
+        out = self.drawn(found, len(values) or (num if num > 1 else 0), controls)
+        out.sweep = name
+        return out
 
     def interpolate(
         self,
@@ -386,7 +444,9 @@ class System:
                 yield complete.popleft()
         yield from complete
 
-    def _requests(self, rows: Iterable[Row], controls: Mapping) -> Iterator[draw.Request]:
+    def _requests(
+        self, rows: Iterable[Row], controls: Mapping, size: tuple[int, int] | int | None
+    ) -> Iterator[draw.Request]:
         """Rows as requests; a row's own controls win."""
         mine = {c.name for c in self.sampler.controls}
         for row in rows:
@@ -395,8 +455,16 @@ class System:
             used = draw.read_controls(self.run.method, chosen)
             about = row | {"controls": {**own, **used}, "drawn_by": self.run.config.method}
             words = without(row, HOW)
-            arrays = self.words.arrays(words, self.sampler.needs)
+            arrays = self._words(words, size).arrays(words, self.sampler.needs)
             yield draw.Request(arrays, row.get("seed", 0), used, self._given(row), about)
+
+    def _words(self, row: Row, size: tuple[int, int] | int | None) -> Conditions:
+        """What reads a row for pictures of a size, see `stream`."""
+        if size is None:
+            return self.words
+        picture = self.words.picture_size(row) if "image" in row else None
+        plain = self.run.sizes
+        return self._sized(*edits.drawn_size(size, picture, self.sampler.multiple, plain))
 
     def _own_controls(self, row: Row) -> dict[str, Any]:
         """The controls that a row brings; those of another system that drew it are no longer meant.

@@ -14,8 +14,12 @@ What is drawn; several of these are laid over each other, the later wins:
   --suite geneval                           a prompt suite: geneval, parti, t2i_compbench, dpg, or a
                                             file of prompts, with as many pictures of each as its
                                             authors draw; `evaluate --suite` scores them by skill
+  --edit PHOTO --region MASK.png|x,y,w,h|all|none
+                                            pictures that --prompts edits, and where
 How:
   --set psi=0.7                             the method's controls; --describe lists them
+  --sweep tau=0,200,600                     values of a control side by side
+  --size 512, --size 768x512                another size than training's, where the method can
   --after RUN [RUN ...]                     earlier systems fill what a row lacks: its layout
 
 Latent tools, for every method that has a latent:
@@ -48,7 +52,7 @@ from jaxt2i.data.decoding import encoding_of
 from jaxt2i.data.rows import MAX_SEED
 from jaxt2i.data.schema import DataError
 from jaxt2i.evaluation import suites
-from jaxt2i.run import folder, log, moved, settings, trouble
+from jaxt2i.run import edits, folder, log, moved, settings, trouble
 from jaxt2i.run import open as runs
 
 # Pictures of a walk when --num does not say.
@@ -73,6 +77,15 @@ def control_of(text: str) -> tuple[str, str]:
     return name, value
 
 
+def sweep_of(text: str) -> tuple[str, list[str]]:
+    """A CONTROL=VALUE,VALUE of --sweep."""
+    name, values = control_of(text)
+    found = [value.strip() for value in values.split(",")]
+    if not all(found):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected values, such as tau=0,200,600")
+    return name, found
+
+
 def text_of(text: str) -> str:
     """A caption of the command line."""
     try:
@@ -88,6 +101,15 @@ def add_what(p: argparse.ArgumentParser) -> None:
     """Options of what is drawn."""
     what = p.add_argument_group("what is drawn")
     what.add_argument("--from-split", metavar="SPLIT[:A[:B]]", help="rows of the run's own data")
+    what.add_argument("--edit", nargs="+", type=Path, metavar="PHOTO", help="pictures to edit")
+    what.add_argument(
+        "--region",
+        nargs="+",
+        default=[],
+        type=text_of,
+        metavar="REGION",
+        help="where edits may act: a mask's file, x,y,w,h, all (the default) or none",
+    )
     what.add_argument("--conditions", type=Path, metavar="FILE", help=".jsonl or .json of rows")
     text = what.add_mutually_exclusive_group()
     text.add_argument("--prompts", nargs="+", type=text_of, metavar="TEXT", help="captions")
@@ -133,6 +155,10 @@ def arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         help="controls of the method, such as psi=0.7",
     )
     p.add_argument(
+        "--sweep", type=sweep_of, metavar="CONTROL=VALUE,VALUE", help="values side by side"
+    )
+    p.add_argument("--size", metavar="N|WIDTHxHEIGHT", help="of the pictures; N: the shorter side")
+    p.add_argument(
         "--after",
         type=epath.Path,
         nargs="+",
@@ -175,6 +201,12 @@ def check(p: argparse.ArgumentParser, args: argparse.Namespace, rest: list[str])
     if args.step != "newest" and not args.workdir:
         p.error("--step chooses a checkpoint of --workdir RUN; converted weights have none")
     texts = args.prompts or args.prompts_file or args.suite or args.interpolate
+    if args.region and not args.edit:
+        p.error("--region says where --edit PHOTO may act: give both")
+    if args.edit and (args.interpolate or not (texts or args.conditions or args.from_split)):
+        p.error("--edit PHOTO needs the captions of --prompts, one for all or one each")
+    if args.sweep and (args.num > 1 or args.interpolate or args.interpolate_z):
+        p.error("--sweep makes the columns of the grid: leave --num and walks out")
     if not (texts or args.conditions or args.from_split or args.describe):
         p.error(
             "give --prompts, --prompts-file, --suite, --interpolate, --conditions or --from-split"
@@ -247,6 +279,8 @@ def check_files(args: argparse.Namespace) -> None:
         args.prompts_file: lambda: read_prompts(args),
         args.conditions: lambda: conditions.read_file(args.conditions),
         args.workdir: lambda: settings.read_config(args.workdir),
+        args.size: lambda: edits.size_of(args.size),
+        tuple(args.edit or ()): lambda: edits.rows_of(args.edit, args.region),
     }
     faults = []
     for given, read in tried.items():
@@ -264,11 +298,13 @@ def plain_rows(args: argparse.Namespace, run: runs.Run) -> Iterator[Row] | list[
     layers: list[Any] = []
     if args.from_split:
         rows = api.from_split(run, args.from_split)
-        if not (args.prompts or args.prompts_file or args.suite or args.conditions):
+        if not (args.prompts or args.prompts_file or args.suite or args.conditions or args.edit):
             return rows  # as many as there are, one by one
         layers.append(list(rows))
     if args.conditions:
         layers.append(conditions.read_file(args.conditions))
+    if args.edit:
+        layers.append(edits.rows_of(args.edit, args.region))
     if args.prompts or args.prompts_file or args.suite:
         layers.append([{"prompt": text} for text in read_prompts(args)])
     return conditions.laid_over(*layers)
@@ -283,6 +319,8 @@ def all_rows(args: argparse.Namespace, run: runs.Run) -> tuple[Iterator[Row], in
         rows = list(rows)
         latents = given_latents(args.z, len(rows), run.method)
         rows = [{**row, "z": z} for row, z in zip(rows, latents, strict=True)]
+    if args.sweep:
+        return edits.swept(api.expand(rows, 1, args.seed), *args.sweep), len(args.sweep[1])
     num = max(args.num, 1)
     return api.expand(rows, num, args.seed), num if num > 1 else 0
 
@@ -366,12 +404,14 @@ def opened(args: argparse.Namespace, changes: list[str]) -> api.System:
 def asked_for(args: argparse.Namespace) -> dict[str, Any]:
     """What a folder of pictures belongs to, beside the weights: the same command continues it."""
     names = ("from_split", "prompts", "suite", "interpolate", "interpolate_z", "seed", "num")
-    names = (*names, "grid", *VIEWS)
+    names = (*names, "edit", "region", "sweep", "size", "grid", *VIEWS)
     said = {name: value for name in names if (value := getattr(args, name))}
     for name in ("conditions", "prompts_file", "z"):
         if file := getattr(args, name):
             said[name] = str(file)
             said[f"{name}_digest"] = folder.digest_of(file)
+    given = [*(args.edit or ()), *map(Path, args.region)]
+    said |= {"edit_digest": [folder.digest_of(file) for file in given]} if given else {}
     return said
 
 
@@ -393,13 +433,16 @@ def main(argv: Sequence[str]) -> None:
     drawn_by.check(controls)
     rows, columns = all_rows(args, drawn_by.run)
     also = [name for name in VIEWS if getattr(args, name)]
+    also += [name for name in edits.VIEWS if name in drawn_by.gives]
+    size = edits.size_of(args.size) if args.size else None
+    sweep = args.sweep[0] if args.sweep else ""
     about = drawn_by.about | {"controls": controls, "asked": asked_for(args)}
     place = folder.Folder(out, about)
     # A folder of the run's own is there to be written over, any other is somebody's.
     place.open(overwrite=args.overwrite or not args.out)
-    drawn = drawn_by.stream(place.missing(rows), also=also, **controls)
+    drawn = drawn_by.stream(place.missing(rows), also=also, size=size, **controls)
     names = drawn_by.run.facts.names.get("box_label", ())
-    place.write(drawn, columns=columns, single=not args.grid, names=names)
+    place.write(drawn, columns=columns, single=not args.grid, names=names, sweep=sweep)
     if args.attention:
         place.attention(drawn_by.run.tokenizer)
     step = drawn_by.about["step"]

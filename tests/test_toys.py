@@ -130,6 +130,56 @@ def test_the_grid_the_command_and_the_api_draw_the_same(runs, systems, tmp_path)
         assert drawn.rows([0])[0]["prompt"] == rows[0]["prompt"]
 
 
+def test_edits_by_the_command_and_the_api(runs, systems, photo, tmp_path, capsys):
+    """Pictures and regions on the command line; other sizes; a control's values side by side."""
+    wide = tmp_path / "wide.png"
+    pixels = np.random.default_rng(1).integers(0, 256, (24, 36, 3), np.uint8)
+    Image.fromarray(pixels).save(wide)
+    Image.fromarray(pixels[..., 0] // 128 * 255).save(tmp_path / "mask.png")
+    place, out = ["--workdir", str(runs["edit"])], tmp_path / "out"
+    few = ["--set", "steps=2", "--out", str(out), "--edit", str(photo), str(wide)]
+    both = [*few, "--region", "0,0,8,8", str(tmp_path / "mask.png"), "--prompts", "snow"]
+    sample.main([*place, *both, "--size", "17"])
+    lines = [json.loads(x) for x in (out / "metadata.jsonl").read_text().splitlines()]
+    by_number = {line["number"]: line for line in lines}
+    assert by_number[0]["edit_region"] == [[0, 0, 8, 8]]
+    assert by_number[0]["units"] == "pixels"
+    sizes = {f.name: Image.open(f).size for f in out.glob("00*.png")}
+    assert sizes["000000.png"] == (16, 16)
+    assert sizes["000001.png"] == sizes["000001_seen.png"] == (24, 16)
+    assert Image.open(out / "edits.png").width == 3 * (144 + 6) + 6
+    again = systems["edit"].edit(
+        [photo, wide], "snow", regions=["0,0,8,8", tmp_path / "mask.png"], size=17, steps=2
+    )
+    for i, found in enumerate(again.outputs):
+        np.testing.assert_array_equal(found["image"], np.asarray(Image.open(out / f"00000{i}.png")))
+        drawn_from = np.asarray(Image.open(out / f"00000{i}_source.png"))
+        np.testing.assert_array_equal(found["source"], drawn_from)
+    # One line: the source and three edits, then what was seen of it at each strength.
+    swept = ["--edit", str(photo), "--prompts", "snow", "--sweep", "strength=0,400,999"]
+    sample.main([*place, *swept, "--set", "steps=2", "--out", str(tmp_path / "swept")])
+    lines = (tmp_path / "swept" / "metadata.jsonl").read_text().splitlines()
+    assert [json.loads(x)["controls"]["strength"] for x in lines] == [0, 400, 999]
+    seen = [np.asarray(Image.open(tmp_path / "swept" / f"00000{i}_seen.png")) for i in (0, 1, 2)]
+    colour = [np.abs(np.diff(x.astype(int), axis=-1)).mean() for x in seen]
+    assert colour[0] < 10 < colour[1] < colour[2], "grey, and then ever more noise"
+    assert (tmp_path / "swept" / "edits.png").is_file()
+    with pytest.raises(ConfigError, match="nearest is 16x16"):
+        systems["edit"].edit(photo, "snow", size=(18, 16))
+    with pytest.raises(ConfigError, match="draws 16x16 alone"):
+        systems["layout"].sample(["a"], size=32)
+    with pytest.raises(ConfigError, match="edits no pictures"):
+        systems["layout"].edit(photo, "snow")
+    with pytest.raises(ConfigError, match="2 regions for 1 pictures"):
+        systems["edit"].edit(photo, "snow", regions=["all", "none"])
+    for bad in (["--region", "all"], ["--edit", str(photo), "--sweep", "steps=1,"]):
+        with pytest.raises(SystemExit):
+            sample.main([*place, "--prompts", "a", *bad])
+    said = capsys.readouterr().err
+    assert "--region says where --edit PHOTO may act" in said
+    assert "expected values, such as tau=0,200,600" in said
+
+
 def test_a_layout_model_shows_layouts_and_a_gan_its_boxes(runs):
     assert (runs["layout"] / "samples" / "00000002_layout.png").is_file()
     assert not (runs["layout"] / "samples" / "00000002.png").exists()

@@ -113,6 +113,15 @@ class Conditions:
             out |= read(reading, row.get(word, OPTIONAL.get(key)))
         return {key: out[key] for key in needs}
 
+    def sized(self, height: int, width: int) -> "Conditions":
+        """The same for pictures of another size."""
+        sizes = dataclasses.replace(self.sizes, height=height, width=width)
+        return dataclasses.replace(self, sizes=sizes)
+
+    def picture_size(self, row: Mapping[str, Any]) -> tuple[int, int]:
+        """Width and height of a row's image; raises as `arrays` does."""
+        return _Reading(self, row, ()).picture[1]
+
     def row(self, arrays: Mapping[str, Any], prompt: str | None = None) -> Row:
         """The words of one example of a source, or of what a model drew.
 

@@ -180,6 +180,9 @@ VIEWS: dict[str, str] = {
     "stages": "floats or uint8 [h, w, 3] each: the pictures of the earlier stages, in order",
     "attention": "float32 [T, h, w] each: where each text position is looked for",
     "masks": "float32 [objects, h, w]: where each object is drawn, 0 to 1; 0 where there is none",
+    "source": "floats or uint8 [h, w, 3]: the picture that is edited, as it was read",
+    "seen": "floats or uint8 [h, w, 3]: what an editor sees of it, without edges",
+    "edges": "floats or uint8 [h, w, 3]: its edges, white",
 }
 
 

@@ -26,7 +26,7 @@ from jaxt2i.nn.pixels import to_pixels
 CHUNKS = {"cpu": 1}
 CHUNK = 8  # of every other platform
 # Outputs in [-1, 1] that become bytes; all others stay as they are.
-PICTURES = ("image", "stages")
+PICTURES = ("image", "stages", "source", "seen", "edges")
 # Chunks that the devices work on while the host takes the one before.
 AHEAD = 2
 

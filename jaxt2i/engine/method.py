@@ -132,6 +132,7 @@ class Sampler:
       settle: (Ctx, rows) -> None on batches of training captions before pictures are drawn:
         running statistics in `ctx.extra` then belong to the averaged weights.
       settle_batches: how many of them.
+      multiple: pixels; pictures may have any sides that are multiples of it. 0: training's alone.
     """
 
     draw: Callable[..., dict[str, Any]]
@@ -143,6 +144,7 @@ class Sampler:
     latents: str = ""
     settle: Callable[["Ctx", Batch], None] | None = None
     settle_batches: int = 100
+    multiple: int = 0
 
     def code(self, ctx: "Ctx", rows: Batch, keys: jax.Array) -> dict[str, Any]:
         """{"z", "text"} of rows [n] and their keys [n]; None where the method has no such thing."""

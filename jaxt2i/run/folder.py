@@ -30,10 +30,11 @@ from jaxt2i.data.rows import FILES
 from jaxt2i.data.schema import FIELDS
 from jaxt2i.engine.draw import PICTURES
 from jaxt2i.engine.method import Tree
-from jaxt2i.run import attention, log
+from jaxt2i.run import attention, edits, log
 from jaxt2i.run.files import Lines, text_lines, write_lines
 
-METADATA, ABOUT, GRID_FILE, LAYOUTS = "metadata.jsonl", "drawn.json", "grid.png", "layouts.png"
+METADATA, ABOUT = "metadata.jsonl", "drawn.json"
+GRID_FILE, LAYOUTS, EDITS = "grid.png", "layouts.png", "edits.png"
 # What of an output says which objects are where.
 OBJECTS = {"boxes", "box_label", "box_mask"}
 # Pictures that the grid shows, and pictures that may wait to be written.
@@ -127,6 +128,7 @@ class Folder:
         columns: int = 0,
         single: bool = True,
         names: Sequence[str] = (),
+        sweep: str = "",
     ) -> int:
         """Writes pictures as PNG, a line of metadata each once its files are there, and the grid.
 
@@ -137,12 +139,13 @@ class Folder:
           columns: of the grid; 0 chooses.
           single: each picture as a file of its own; else the grid alone.
           names: of the classes of boxes.
+          sweep: of edits, the control whose values are the columns.
 
         Returns:
           How many were written.
         """
         try:
-            return self._write(drawn, columns, single, names)
+            return self._write(drawn, columns, single, names, sweep)
         except BaseException:
             if not self.done and not any(self._lines()):
                 self._remove([])  # nothing was drawn, so nothing is left behind
@@ -150,7 +153,9 @@ class Folder:
                     self.path.rmdir()
             raise
 
-    def _write(self, drawn: Iterable, columns: int, single: bool, names: Sequence[str]) -> int:
+    def _write(
+        self, drawn: Iterable, columns: int, single: bool, names: Sequence[str], sweep: str
+    ) -> int:
         first: dict[int, tuple[Row, dict]] = {}
         waiting: collections.deque = collections.deque()
         count = 0
@@ -173,7 +178,7 @@ class Folder:
                     finish()
             while waiting:
                 finish()
-        self._sheets(first, columns, names)
+        self._sheets(first, columns, names, sweep)
         return count
 
     def attention(self, tokenizer: Any) -> None:
@@ -194,13 +199,14 @@ class Folder:
     def count(self) -> str:
         """How many pictures, or other things, it holds, in words."""
         lines = list(self._lines())
-        kind = "pictures" if (self.path / GRID_FILE).is_file() else "rows"
+        pictures = any((self.path / name).is_file() for name in (GRID_FILE, EDITS))
+        kind = "pictures" if pictures else "rows"
         return f"{len(lines)} {kind}"
 
     @property
     def contents(self) -> str:
         """What lies in it beside single pictures."""
-        names = (GRID_FILE, LAYOUTS, METADATA, ABOUT)
+        names = (GRID_FILE, EDITS, LAYOUTS, METADATA, ABOUT)
         return ", ".join(name for name in names if (self.path / name).is_file())
 
     def _jobs(self, row: Row, out: dict[str, Tree], single: bool) -> tuple[list, dict]:
@@ -231,23 +237,30 @@ class Folder:
         line |= {"objects": objects} if objects else {}
         for stage in out.get("stages", ()) if single else ():
             keep(f"{name}_stage{len(stage)}.png", stage)
+        for view in [v for v in edits.VIEWS if v in out and single]:
+            keep(f"{name}_{view}.png", out[view])
         for key in [k for k in out if k not in PICTURES and k not in FIELDS]:
             leaves = {str(i): x for i, x in enumerate(jax.tree.leaves(out[key]))}
             jobs.append((_save_npz, self.path / f"{name}_{key}.npz", leaves))
         return jobs, line
 
-    def _sheets(self, first: dict[int, tuple[Row, dict]], columns: int, names: Sequence) -> None:
-        """The grid of the first pictures, of every stage, and the layouts over them."""
+    def _pixels(self, line: Row) -> dict[str, np.ndarray]:
+        """The picture of a line, and its views of an edit, read from their files."""
         from PIL import Image
 
+        names = {"image": line["file_name"]}
+        names |= {view: f"{line['number']:06d}_{view}.png" for view in edits.VIEWS}
+        files = {k: self.path / name for k, name in names.items() if (self.path / name).is_file()}
+        return {k: np.asarray(Image.open(io.BytesIO(f.read_bytes()))) for k, f in files.items()}
+
+    def _sheets(self, first: dict, columns: int, names: Sequence, sweep: str) -> None:
+        """The grid of the first pictures, of every stage, edits, and the layouts over them."""
         shown: dict[int, tuple[Row, dict]] = {}
         for line in itertools.islice(self._lines(), 10 * GRID):
             if line["number"] in first:
                 shown[line["number"]] = first[line["number"]]
             elif line["number"] < GRID and (self.path / line.get("file_name", "-")).is_file():
-                content = (self.path / line["file_name"]).read_bytes()
-                pixels = np.asarray(Image.open(io.BytesIO(content)))
-                shown[line["number"]] = line, {"image": pixels}
+                shown[line["number"]] = line, self._pixels(line)
         pairs = [shown[number] for number in sorted(shown)]
         pictures = [(row, out["image"]) for row, out in pairs if "image" in out]
         # Pictures of several sizes make no grid.
@@ -255,6 +268,12 @@ class Folder:
             captions = [caption_of(row) for row, _ in pictures]
             images = np.stack([x for _, x in pictures])
             log.save_grid(self.path / GRID_FILE, images, captions, columns)
+        edited = [(row, out) for row, out in pairs if {"source", "seen"} <= set(out)]
+        whole = len(edited) - len(edited) % columns if sweep else len(edited)
+        if whole:
+            content = io.BytesIO()
+            edits.sheet(edited[:whole], sweep, columns).save(content, "PNG")
+            places.write_whole(self.path / EDITS, content.getvalue())
         stages = [(row, out["stages"]) for row, out in pairs if "stages" in out]
         for stage in zip(*(s for _, s in stages), strict=True):
             captions = [caption_of(row) for row, _ in stages]
@@ -288,7 +307,7 @@ class Folder:
                 file.unlink()
         if places.scheme_of(self.path):
             write_lines(self.path / METADATA, ())  # its parts, too
-        for name in (METADATA, ABOUT, GRID_FILE, LAYOUTS):
+        for name in (METADATA, ABOUT, GRID_FILE, EDITS, LAYOUTS):
             (self.path / name).unlink(missing_ok=True)
         for file in places.matching(self.path, "stage*.png"):
             file.unlink()

@@ -42,8 +42,8 @@ def build(cfg) -> Method:
         }
 
     def draw(ctx, rows, keys, *, z, text, steps, guidance, strength, control, scheduler):
-        n = len(keys)
-        noise = lambda k: jax.vmap(lambda q: jax.random.normal(q, (size, size, 3)))(k)  # noqa: E731
+        n, shape = len(keys), rows["image"].shape[1:]
+        noise = lambda k: jax.vmap(lambda q: jax.random.normal(q, shape))(k)  # noqa: E731
         own = jax.vmap(jax.random.fold_in, (0, None))
         given = removed(
             unit_range(rows["image"]), rows["edit_region"], noise(own(keys, 0)), strength
@@ -64,8 +64,8 @@ def build(cfg) -> Method:
             x = jnp.sqrt(then) * clean + jnp.sqrt(1 - then - sigma**2) * eps + sigma * fresh
             return x
 
-        x = jax.lax.fori_loop(0, steps, turn, z)
-        return {"image": x, "stages": (given[..., :3],)}
+        x = jax.lax.fori_loop(0, steps, turn, noise(keys))
+        return {"image": x, "source": unit_range(rows["image"]), "seen": given[..., :3]}
 
     def loss(ctx, batch):
         image = unit_range(batch["image"])
@@ -101,7 +101,7 @@ def build(cfg) -> Method:
             draw,
             needs=("image", "edit_region", *TEXTS),
             text=text,
-            latent=lambda key: jax.random.normal(key, (size, size, 3)),
+            multiple=8,
             controls=(
                 Control("steps", 10, 1, T, help="of the sampler"),
                 Control("guidance", 7.5, 0.0, 30.0, help="1 = none"),
