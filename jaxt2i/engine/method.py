@@ -182,6 +182,8 @@ class Method:
       sampler: how it draws; None: it draws nothing.
       frozen: networks that no player updates; gradients may still pass to their input.
       pretrained: {net: () -> variables} for networks that start from a file instead of `init`.
+      starts: {trained network: (another one, (its fresh variables, the other's) -> variables)}:
+        what it begins as, where it has no `pretrained` of its own.
       borrowed: frozen networks that an earlier run trained: they come from config.init_from.
       called: {network: another name that it may have in the run that config.init_from names}.
       lineage: {frozen network: the setting, below config, that borrows it} for those that an
@@ -210,6 +212,9 @@ class Method:
     sampler: Sampler | None = None
     frozen: tuple[str, ...] = ()
     pretrained: Mapping[str, Callable[[], Tree]] = dataclasses.field(default_factory=dict)
+    starts: Mapping[str, tuple[str, Callable[[Tree, Tree], Tree]]] = dataclasses.field(
+        default_factory=dict
+    )
     borrowed: tuple[str, ...] = ()
     called: Mapping[str, str] = dataclasses.field(default_factory=dict)
     lineage: Mapping[str, str] = dataclasses.field(default_factory=dict)

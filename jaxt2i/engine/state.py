@@ -78,7 +78,8 @@ def create(
 ) -> tuple[State, dict[str, Tree]]:
     """Initialises (State, frozen weights) straight into their shards.
 
-    Networks with a `pretrained` loader come from it; the others from `method.init`.
+    Networks with a `pretrained` loader come from it; the others from `method.init`, or from
+    another network, see `Method.starts`.
 
     Args:
       method: the method.
@@ -89,14 +90,21 @@ def create(
     # Loaded weights enter as arguments; constants would be baked into the program.
     given = {n: method.pretrained[n]() for n in method.trained if n in method.pretrained}
 
-    def build(key, given):
-        return new(method, {**method.init(key, zeros(batch)), **given})
+    starts = {net: start for net, start in method.starts.items() if net not in given}
+    others = {other for other, _ in starts.values()} & set(method.pretrained)
+    lent = {net: method.pretrained[net]() for net in others}
+
+    def build(key, given, lent):
+        variables = {**method.init(key, zeros(batch)), **given}
+        there = {**variables, **lent}
+        made = {net: make(there[net], there[other]) for net, (other, make) in starts.items()}
+        return new(method, {**variables, **made})
 
     # The same numbers either way; on accelerators weights are drawn straight into their shards.
     if jax.default_backend() == "cpu":
-        state = apart(build, init_key(seed), given, out_shardings=shardings[0])
+        state = apart(build, init_key(seed), given, lent, out_shardings=shardings[0])
     else:
-        state = jax.jit(build, out_shardings=shardings[0])(init_key(seed), given)
+        state = jax.jit(build, out_shardings=shardings[0])(init_key(seed), given, lent)
     return state, create_frozen(method, batch, seed, shardings[1])
 
 
