@@ -347,9 +347,9 @@ def some_objects(
       there: bool [B, N].
       shape: [B, H, W].
     """
-    u = ctx.draw("objects", lambda key: jax.random.uniform(key, there.shape))
+    u, v = ctx.draw("objects", lambda key: jax.random.uniform(key, (2, *there.shape)))
     u = jnp.where(there, u, 2.0)
-    some = there & ((u < 0.5) | (u == u.min(1, keepdims=True)))
+    some = there & ((u == u.min(1, keepdims=True)) | (v < 0.5))
     union = jnp.where(some[..., None, None], masks, 0).max(1)
     return (jax.image.resize(union, shape, "nearest") > 127).astype(jnp.float32)
 
