@@ -336,7 +336,8 @@ class System:
         """
         if not {"image", "edit_region"} <= set(self.sampler.needs):
             raise ConfigError(f"{self.run.config.method} edits no pictures")
-        if not isinstance(regions, str) and all(isinstance(x, (int, float)) for x in regions):
+        several = isinstance(regions, Sequence) and not isinstance(regions, str)
+        if several and all(isinstance(x, (int, float)) for x in regions):
             regions = [regions]  # one box
         pictures, prompts, regions = (
             [x] if not isinstance(x, Sequence) or isinstance(x, str) else list(x)
