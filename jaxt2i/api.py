@@ -1,7 +1,8 @@
-"""A trained run that draws: rows of words in, pictures and rows of words out.
+"""Trained weights that draw: rows of words in, pictures and rows of words out.
 
 import jaxt2i
-flowers = jaxt2i.load("runs/stylegan_t-default")
+flowers = jaxt2i.load("runs/stylegan_t-default")  # also an export, or hf://USER/NAME
+flowers.controls, flowers.conditions  # what can be set, and what a row may say
 flowers.sample(["a red rose", "a blue owl"], num=4).save("drawn")
 jaxt2i.load("runs/images", after=["runs/layouts"]).sample(["a cat on a mat"]).images[0]
 """
@@ -9,7 +10,6 @@ jaxt2i.load("runs/images", after=["runs/layouts"]).sample(["a cat on a mat"]).im
 import collections
 import dataclasses
 import functools
-import io
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,10 +25,12 @@ from jaxt2i.data import conditions
 from jaxt2i.data.conditions import Conditions, Row
 from jaxt2i.data.rows import CARRIED, without
 from jaxt2i.data.schema import FIELDS, DataError
+from jaxt2i.drawn import Drawn
 from jaxt2i.engine import draw, mesh
 from jaxt2i.engine.method import Sampler, Tree
 from jaxt2i.engine.state import State
-from jaxt2i.run import edits, facts, folder, log, restore, settings, walk
+from jaxt2i.evaluation import best
+from jaxt2i.run import edits, facts, log, placement, restore, settings, shown, walk
 from jaxt2i.run.open import LAYOUT, Run, open_run
 
 SEEDS = 2**32
@@ -38,98 +40,6 @@ MASKS = "shape_masks"
 HOW = ("z", "towards")
 # Ends of walks whose text and latent are remembered.
 ENDS = 64
-
-
-class Drawn(Sequence):
-    """What was drawn, in the order it was asked for.
-
-    Attributes:
-      rows: the conditions of each, in words, with its seed and controls: to be drawn again.
-      outputs: {name: array} of each.
-      sweep: of edits, the control whose values stand side by side.
-    """
-
-    def __init__(self, pairs: Sequence[tuple[Row, dict[str, Tree]]], columns: int, about: dict):
-        self.rows = [row for row, _ in pairs]
-        self.outputs = [out for _, out in pairs]
-        self._columns, self._about, self.sweep = columns, about, ""
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, i: int) -> dict[str, Tree]:
-        """{"row": its words, "image": uint8 [H, W, 3], ...} of one."""
-        return {"row": self.rows[i], **self.outputs[i]}
-
-    @property
-    def arrays(self) -> np.ndarray:
-        """The pictures, uint8 [n, H, W, 3]."""
-        return np.stack(self._each("image"))
-
-    @property
-    def images(self) -> list:
-        """The pictures, as PIL images."""
-        from PIL import Image
-
-        return [Image.fromarray(x) for x in self._each("image")]
-
-    @property
-    def stages(self) -> list:
-        """The pictures of every stage, asked for by `also=("stages",)`: a tuple for each."""
-        return self._each("stages")
-
-    @property
-    def attention(self) -> list:
-        """Maps over the words of each, asked for by `also=("attention",)`."""
-        return self._each("attention")
-
-    @property
-    def seeds(self) -> list[int]:
-        """The seed of each."""
-        return [row["seed"] for row in self.rows]
-
-    @property
-    def prompts(self) -> list[str]:
-        """The caption of each."""
-        return [row.get("prompt", "") for row in self.rows]
-
-    @property
-    def layouts(self) -> list[list[dict]]:
-        """The objects of each: [{"label", "box", ...}]."""
-        return [row.get("objects", []) for row in self.rows]
-
-    def _each(self, name: str) -> list:
-        if self.outputs and name not in self.outputs[0]:
-            hint = nearest(name, self.outputs[0])
-            raise ConfigError(f"no {name!r} was drawn; {hint}. Other outputs: also=({name!r},)")
-        return [out[name] for out in self.outputs]
-
-    def grid(self, columns: int = 0):
-        """All pictures with their captions, as one PIL image."""
-        captions = [folder.caption_of(row) for row in self.rows]
-        return log.grid(self.arrays, captions, columns or self._columns)
-
-    def sheet(self):
-        """Edits beside their sources and what the model saw of them, as one PIL image."""
-        self._each("seen")
-        return edits.sheet(
-            list(zip(self.rows, self.outputs, strict=True)), self.sweep, self._columns
-        )
-
-    def save(self, out: epath.PathLike, *, overwrite: bool = False) -> epath.Path:
-        """Writes pictures, metadata.jsonl and grid.png to a folder, and returns it."""
-        place = folder.Folder(out, self._about | {"rows": _digest(self.rows)})
-        place.open(overwrite=overwrite)
-        numbered = [row | {"number": i} for i, row in enumerate(self.rows)]
-        pairs = zip(numbered, self.outputs, strict=True)
-        place.write(pairs, columns=self._columns, sweep=self.sweep)
-        return place.path
-
-    def _repr_png_(self) -> bytes:
-        """Shows itself in a notebook."""
-        file = io.BytesIO()
-        self.grid().save(file, "png")
-        return file.getvalue()
 
 
 class System:
@@ -179,6 +89,7 @@ class System:
             "precision": run.config.get("precision", "float32"),
             **({"after": [s.about for s in after]} if after else {}),
         }
+        self._scorer = functools.cache(best.scorer)
         self._ends: collections.OrderedDict = collections.OrderedDict()
         self._told = False
 
@@ -194,18 +105,27 @@ class System:
         spec = self.run.row_spec()
         return self.drawer().outputs(*self.weights, spec)
 
-    @property
-    def controls(self) -> dict[str, Any]:
-        """{name: `Control`} of the whole chain."""
-        return {c.name: c for s in (*self.after, self) for c in s.sampler.controls}
+    @functools.cached_property
+    def controls(self) -> shown.Shown:
+        """{name: `Control`} of the whole chain; shows itself as a table."""
+        return shown.controls(c for s in (*self.after, self) for c in s.sampler.controls)
 
-    @property
-    def conditions(self) -> list[str]:
-        """The words that a row must have, or may have."""
-        chain = (*self.after, self)
-        needs = dict.fromkeys(conditions.READ[k][0] for s in chain for k in s.sampler.needs)
+    @functools.cached_property
+    def conditions(self) -> shown.Shown:
+        """{word: `Condition`} that a row must have, or may have; shows itself as a table."""
+        chain, found = (*self.after, self), {}
         filled = {word for s in self.after for word in s.fills}
-        return [word for word in needs if word not in filled]
+        for system in chain:
+            for key in system.sampler.needs:
+                word, names = conditions.READ[key][0], system.run.facts.names.get(key, ())
+                if word in filled:
+                    continue
+                before = found.get(word)
+                needed = key not in conditions.OPTIONAL or bool(before and before.needed)
+                kind, meaning = conditions.MEANINGS[word]
+                names = names or (before.names if before else ())
+                found[word] = shown.Condition(word, kind, needed, meaning, tuple(names))
+        return shown.conditions(found.values())
 
     @property
     def fills(self) -> set[str]:
@@ -226,7 +146,7 @@ class System:
         """What a person may set, as plain data: a studio draws its form from it."""
         return {
             **self.about,
-            "conditions": self.conditions,
+            "conditions": list(self.conditions),
             "classes": {key: list(names) for key, names in self.run.facts.names.items()},
             "controls": [dataclasses.asdict(c) for c in self.controls.values()],
             "gives": self.gives,
@@ -292,6 +212,8 @@ class System:
         num: int = 1,
         seed: int = 0,
         also: Sequence[str] = (),
+        best_of: int = 0,
+        judge: str = "",
         **controls: Any,
     ) -> Drawn:
         """Draws `num` pictures a row.
@@ -301,11 +223,49 @@ class System:
           num: pictures a row, at seeds that follow each other.
           seed: the first, of rows that have none of their own.
           also: see `stream`.
+          best_of: draw so many for each picture and keep the one that the judge likes best, see
+            `best`; 0: draw what is asked for.
+          judge: see `best`.
           controls: see `stream`.
         """
-        rows = _in_words(rows)
-        found = list(self.stream(numbered(expand(rows, num, seed)), also=also, **controls))
+        asked = numbered(expand(_in_words(rows), num, seed))
+        if best_of or judge:
+            found = list(self.best(asked, best_of, judge, also=also, **controls))
+        else:
+            found = list(self.stream(asked, also=also, **controls))
         return self.drawn(found, num if num > 1 else 0, controls)
+
+    def best(
+        self,
+        rows: Iterable[Row],
+        count: int,
+        judge: str = "",
+        *,
+        also: Sequence[str] = (),
+        **controls: Any,
+    ) -> Iterator[tuple[Row, dict[str, Tree]]]:
+        """(row, what was drawn for it): of `count` pictures the one that a judge likes best.
+
+        Args:
+          rows: see `stream`; a row of seed s draws the seeds from s * count on.
+          count: pictures that one is chosen of.
+          judge: "clip_similarity", "pick_score", "hps_v21", or "mini_clip", the shipped one; "":
+            mini_clip for runs that look through it, else clip_similarity. Its scores of all of
+            them are in the row.
+          also: see `stream`.
+          controls: see `stream`.
+
+        Raises:
+          ConfigError: for an unknown judge; as `stream` does.
+          WeightsError: where the judge's weights cannot be had.
+        """
+        sees = self.run.config.model.get("perception", "")
+        judge = judge or ("mini_clip" if sees == "mini" else "clip_similarity")
+        if count < 2:
+            raise ConfigError(f"the best of {count}: expected 2 or more")
+        score = self._scorer(judge)
+        drawn = self.stream(best.candidates(rows, count), also=also, **controls)
+        return best.chosen(drawn, count, judge, score)
 
     def edit(
         self,
@@ -553,10 +513,6 @@ def _in_words(rows: Sequence[Row | str] | Row | str) -> list[Row]:
     return [{"prompt": row} if isinstance(row, str) else row for row in rows]
 
 
-def _digest(rows: Sequence[Row]) -> str:
-    return folder.digest([json.dumps(row, sort_keys=True, default=str) for row in rows])
-
-
 def from_split(run: Run, spec: str) -> Iterator[Row]:
     """Rows of "SPLIT[:FIRST[:LAST]]", with everything that the source knows of what is needed.
 
@@ -585,49 +541,62 @@ def latent_shape(sampler: Sampler) -> tuple[int, ...]:
 
 def here() -> mesh.Layout:
     """Weights whole on each device of this process, rows split over them."""
-    return mesh.Layout(mesh.make(-1, 1, 1, jax.local_devices()))
+    return placement.of_devices()
 
 
 def load(
-    workdir: epath.PathLike,
+    place: epath.PathLike,
     *,
+    config: Any = None,
     step: str | int = "newest",
     after: Sequence["epath.PathLike | System"] = (),
     use_ema: bool = True,
     chunk: int = 0,
-    layout: mesh.Layout | None = None,
+    device: Any = None,
     data_path: str = "",
 ) -> System:
-    """A checkpoint of a run, ready to draw.
+    """A run, an export or converted weights, ready to draw.
 
     Args:
-      workdir: the run's directory.
+      place: a run's work directory; a folder of `python -m jaxt2i.export`, or hf://USER/NAME where
+        one was uploaded; a folder of `python -m jaxt2i.convert`, with `config`.
+      config: the configuration that converted weights belong to: "galip:coco", FILE:preset, or one
+        that was read. Runs and exports have their own.
       step: "newest", "best" by the run's score, or a number.
       after: earlier runs that fill what is missing in a row: a layout for a caption, for instance.
       use_ema: averaged weights where there are any.
       chunk: rows a device draws at once; 0: what suits the platform.
-      layout: where the weights lie; None: on every device of this process.
+      device: what draws, see `placement.of_devices`: "cpu", "gpu:1", devices of JAX, a mesh; None:
+        every device of this process.
       data_path: where the run's data lies now, if it moved; drawing itself needs none.
 
     Raises:
-      ConfigError: where there is no run, or no usable checkpoint.
+      ConfigError: where nothing is there that could be drawn with.
     """
-    workdir, layout = places.of(workdir, "the run"), layout or here()
-    config = settings.read_config(workdir)
+    found, layout = places.of(place, "the run"), placement.of_devices(device)
+    if config is not None:
+        return load_weights(config, found, after=after, chunk=chunk, device=layout)
+    if (found / "convert.json").is_file() and not (found / "config.json").is_file():
+        raise ConfigError(
+            f"{found} holds converted weights, which bring no settings: name those that they "
+            'belong to, as in jaxt2i.load(DIR, config="galip:coco")'
+        )
+    config = settings.read_config(found)
+    if not use_ema and restore.exported(found):
+        raise ConfigError(f"{found}: an export holds the averaged weights alone; use_ema is True")
     if data_path:
         config.data.path = data_path
-    run = open_run(config, facts.read(workdir), workdir)
-    state, frozen, number = restore.from_run(run, workdir, layout, str(step))
-    chain = [s if isinstance(s, System) else load(s, use_ema=use_ema) for s in after]
+    run = open_run(config, facts.read(found), found)
+    state, frozen, number = restore.from_run(run, found, layout, str(step))
     return System(
         run=run,
         state=state,
         frozen=frozen,
-        after=chain,
+        after=[s if isinstance(s, System) else load(s, use_ema=use_ema) for s in after],
         layout=layout,
         use_ema=use_ema,
         chunk=chunk,
-        about={"source": str(workdir), "step": number},
+        about={"source": str(place), "step": number},
     )
 
 
@@ -637,27 +606,27 @@ def load_weights(
     *,
     after: Sequence["epath.PathLike | System"] = (),
     chunk: int = 0,
-    layout: mesh.Layout | None = None,
+    device: Any = None,
 ) -> System:
-    """Converted weights, ready to draw.
+    """Converted weights, ready to draw; `load` with `config`.
 
     Args:
-      config: the configuration that they belong to.
+      config: the configuration that they belong to: "NAME:preset", FILE:preset, or one that was
+        read.
       weights: folder of NET.safetensors files.
       after: see `load`.
       chunk: see `load`.
-      layout: see `load`.
+      device: see `load`.
     """
-    layout, run = layout or here(), open_run(config)
+    config = settings.configuration(config, []) if isinstance(config, str) else config
+    layout, run = placement.of_devices(device), open_run(config)
     state, frozen = restore.from_weights(run, places.of(weights, "--weights"), layout)
-    chain = [s if isinstance(s, System) else load(s) for s in after]
-    about = {"source": str(weights), "step": None}
     return System(
         run=run,
         state=state,
         frozen=frozen,
-        after=chain,
+        after=[s if isinstance(s, System) else load(s) for s in after],
         layout=layout,
         chunk=chunk,
-        about=about,
+        about={"source": str(weights), "step": None},
     )

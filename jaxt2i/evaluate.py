@@ -24,11 +24,16 @@ How
   --metrics A,B                       fid, fid_inf, inception_score, kid, precision_recall, cmmd,
                                       clip_score, r_precision, diversity, lpips, memorised,
                                       recognised, independent, soa, lqs, relations, clip_similarity,
-                                      pick_score, hps_v21, image_reward
+                                      pick_score, hps_v21, image_reward, mini_clip,
+                                      mini_clip_frechet (the shipped CLIP's, which flatters runs
+                                      that it guided)
   --weights NETWORK=FILE              networks from files; else from the cache, or downloaded;
                                       damsm=RUN for R-precision by a DAMSM, clip=RUN for
                                       `independent`: a run of configs/clip.py, of another seed and
                                       shape than the one that guides the judged run
+
+  --sweep psi=0.5,0.7,1               scores over the values of a control, the same captions and
+                                      seeds: one JSON and one figure
 
   --compare A B, --study A B          several side by side, by networks or people, and
   --suite NAME --images DIR           the pictures of a prompt suite by skill: --compare --help
@@ -43,18 +48,19 @@ import argparse
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
 
 import jax
 from etils import epath
 
-from jaxt2i import places, sample
-from jaxt2i.config import ConfigError
+from jaxt2i import api, calling, places, sample
+from jaxt2i.config import ConfigError, nearest
 from jaxt2i.convert.rules import ConversionError
 from jaxt2i.convert.torch_files import UnreadableFileError, UnsafeFileError
 from jaxt2i.data.schema import DataError
 from jaxt2i.encoders import features
-from jaxt2i.evaluation import commands, extra, perceptual, report, scores, soa, subjects
+from jaxt2i.evaluation import commands, extra, perceptual, report, scores, soa, subjects, sweep
 from jaxt2i.evaluation.judge import judge
 from jaxt2i.metrics.score import MetricError
 from jaxt2i.run import facts, log, processes, settings, trouble
@@ -74,9 +80,9 @@ DRAWING = {
 }
 
 
-def parser() -> argparse.ArgumentParser:
+def parser(kind: type[argparse.ArgumentParser] = argparse.ArgumentParser):
     """The options."""
-    p = argparse.ArgumentParser(
+    p = kind(
         prog="python -m jaxt2i.evaluate",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -87,6 +93,7 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument("--step", default="newest", help="of it: newest (default), best, a number")
     what.add_argument("--config", default="", metavar="FILE[:preset]", help="of converted weights")
     what.add_argument("--images", type=epath.Path, metavar="DIR", help="pictures to judge")
+    p.set_defaults(system=None)
     on = p.add_argument_group("on what, against what")
     on.add_argument("--data", default="", metavar="WORD", help="a data set; default the run's own")
     on.add_argument("--split", default="", help="of it; default the protocol's or held-out one")
@@ -146,6 +153,9 @@ def add_how(how: argparse._ArgumentGroup) -> None:
         help="what only you know of --images, for the record: samples.captions=one_pass",
     )
     how.add_argument("--no-intervals", dest="intervals", action="store_false")
+    how.add_argument(
+        "--sweep", default="", metavar="CONTROL=A,B,C", help="scores over values of a control"
+    )
     how.add_argument("--watch", action="store_true", help="judge each new checkpoint")
     how.add_argument("--out", type=epath.Path, help="default WORKDIR/evaluation, or DIR-evaluation")
     how.add_argument(
@@ -155,13 +165,97 @@ def add_how(how: argparse._ArgumentGroup) -> None:
     soa.add_options(how)
 
 
+class Spoken(argparse.ArgumentParser):
+    """Options of a call in Python: what does not go together is an error, not the end."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(message)
+
+
+def evaluate(
+    subject: "epath.PathLike | api.System",
+    *,
+    images: bool = False,
+    metrics: str | Sequence[str] = (),
+    controls: Mapping[str, Any] | None = None,
+    weights: Mapping[str, str] | None = None,
+    **options: Any,
+) -> report.Result | sweep.Sweep:
+    """Judges pictures, as the command line does.
+
+    Args:
+      subject: a run or an export, also of the hub; what `jaxt2i.load` gave; or, with `images`, a
+        folder of pictures. Converted weights: what `jaxt2i.load` gave of them.
+      images: the subject is a folder of pictures.
+      metrics: "fid,clip_score", or a list; none: the protocol's.
+      controls: of the method, such as {"psi": 0.7}.
+      weights: {network: file}; others come from the cache, or are downloaded.
+      options: of the command line, with underscores: protocol="galip_coco", num=1000,
+        data="DIR", out="DIR"; see python -m jaxt2i.evaluate --help.
+
+    Returns:
+      The scores, which show themselves in a notebook; `values` has the numbers. Written to `out`
+      too, where that is given. With sweep="psi=0.5,0.7,1" a `Sweep`, always written.
+
+    Raises:
+      ConfigError: for options that there are not, or that do not go together.
+      MetricError: for what cannot be measured.
+    """
+    p = parser(Spoken)
+    args = p.parse_args([])
+    known = set(vars(args)) - {"set", "weights", "workdir", "images", "metrics", "watch"}
+    for name, value in options.items():
+        if name not in known:
+            raise ConfigError(f"evaluate has no option {name!r}; {nearest(name, known)}")
+        setattr(args, name, value)
+    args.metrics = metrics if isinstance(metrics, str) else ",".join(metrics)
+    args.set, args.images = list((controls or {}).items()), epath.Path(subject) if images else None
+    if isinstance(subject, api.System):
+        args.system, args.workdir = subject, epath.Path(subject.about["source"])
+    elif not images:
+        args.workdir = epath.Path(subject)
+    args = settled(p, args, dict(weights or {}), [], {})
+    runs.prepare_jax()
+    check_places(args)
+    if args.sweep:
+        return curve(args)
+    result = judge(args)
+    if args.out:
+        finish(args, result)
+    return result
+
+
 def arguments(argv: Sequence[str]) -> argparse.Namespace:
     """The command line, checked."""
     p = parser()
     args, rest = p.parse_known_args(argv)
-    args.weights, folders = weights_of(p, args.weights)
+    weights, folders = weights_of(p, args.weights)
+    return settled(p, args, weights, folders, changes_of(p, rest))
+
+
+def settled(
+    p: argparse.ArgumentParser,
+    args: argparse.Namespace,
+    weights: dict[str, str],
+    folders: Sequence[str],
+    changes: dict[str, str],
+) -> argparse.Namespace:
+    """Options, checked and in the form that judging takes.
+
+    Args:
+      p: says what is wrong with them.
+      args: as they were given.
+      weights: {network: file}.
+      folders: of converted weights.
+      changes: where data lies, of `changes_of`.
+    """
+    args.weights, args.changes = weights, changes
+    if args.workdir and places.scheme_of(args.workdir) == "hf":
+        # The hub's own folder is for reading: what is written goes to where one stands.
+        args.out = args.out or epath.Path(f"{args.workdir.name}-evaluation")
+        args.cache = args.cache or args.out / "references"
+        args.workdir = places.of(args.workdir, "--workdir")
     args.converted = epath.Path(folders[0]) if folders else None
-    args.changes = changes_of(p, rest)
     check(p, args, folders)
     known = (*scores.METRICS, *extra.METRICS)
     args.metrics = [name for name in args.metrics.split(",") if name]
@@ -172,6 +266,9 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
         p.error("--soa-captions are of --metrics soa, which is not asked for")
     args.protocols = [x for x in (args.protocols or args.protocol or "tf2015").split(",") if x]
     args.reference_path, args.stated = epath.Path(args.reference), dict(args.stated)
+    for name in ("out", "save", "cache"):
+        place = getattr(args, name)
+        setattr(args, name, epath.Path(place) if place else None)
     return args
 
 
@@ -213,6 +310,8 @@ def check(p: argparse.ArgumentParser, args: argparse.Namespace, folders: Sequenc
         p.error("--batch is 1 or more; --num, --resolution, --words, --chunk 0 (default) or more")
     if args.protocol and args.protocols:
         p.error("--protocol names one, --protocols several: give one of them")
+    if args.sweep and (args.watch or args.save or not args.workdir):
+        p.error("--sweep is of --workdir RUN, without --watch and --save")
     if args.watch and args.save:
         p.error("--save keeps the pictures of one evaluation; leave --watch out")
     there = args.out and not places.scheme_of(args.out) and args.out.exists()
@@ -301,6 +400,15 @@ def watch(args: argparse.Namespace) -> None:
         done = result.step
 
 
+def curve(args: argparse.Namespace) -> sweep.Sweep:
+    """Judges every value of --sweep, and writes the curve."""
+    found = sweep.sweep(args)
+    if not jax.process_index():
+        out = args.out or subjects.out_of(str(args.workdir), 0)
+        log.say(f"written: {', '.join(map(str, sweep.write(out, found)))}")
+    return found
+
+
 def main(argv: Sequence[str]) -> None:
     """Runs the command line."""
     other = commands.asked(argv)
@@ -311,7 +419,9 @@ def main(argv: Sequence[str]) -> None:
             if other:
                 return other(argv)
             check_places(args)
-            if args.watch:
+            if args.sweep:
+                curve(args)
+            elif args.watch:
                 watch(args)
             else:
                 finish(args, judge(args))
@@ -320,6 +430,8 @@ def main(argv: Sequence[str]) -> None:
         except KeyboardInterrupt:
             sys.exit("stopped")
 
+
+calling.as_function(__name__, evaluate)
 
 if __name__ == "__main__":
     main(sys.argv[1:])

@@ -8,7 +8,8 @@
 - what only opens files of this machine gets a copy (`here`).
 
 gs:// holds everything. s3:// and az:// hold all but work directories: TensorStore, which writes
-checkpoints, is led to gs:// alone by orbax.
+checkpoints, is led to gs:// alone by orbax. hf://USER/NAME[@REVISION] is a model of the Hugging
+Face hub, to be read: its files are fetched into the hub's cache, and that folder is the place.
 """
 
 import fnmatch
@@ -28,6 +29,7 @@ from jaxt2i.config import ConfigError
 # What reaches a store, by how its paths begin.
 STORES = {"gs": "gcsfs", "s3": "s3fs", "az": "adlfs"}
 SCHEME = re.compile(r"(\w\w+):/+")
+HUB = re.compile(r"hf:/+([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
 # Written last into a folder of a store that must not be taken for whole before.
 COMPLETE = "complete"
 
@@ -52,8 +54,10 @@ def of(path: epath.PathLike, what: str = "the path") -> epath.Path:
     scheme = scheme_of(path)
     if not scheme:
         return epath.Path(path)
+    if scheme == "hf":
+        return epath.Path(_of_hub(os.fspath(path), what))
     if scheme not in STORES:
-        known = ", ".join(f"{name}://" for name in STORES)
+        known = ", ".join(f"{name}://" for name in (*STORES, "hf"))
         raise ConfigError(
             f"{what} {path}: no store of the kind {scheme}:// is known here; known: {known} and "
             "folders of this machine"
@@ -68,6 +72,30 @@ def of(path: epath.PathLike, what: str = "the path") -> epath.Path:
             )
     _without_memory()
     return epath.Path(SCHEME.sub(rf"{scheme}://", os.fspath(path), count=1))
+
+
+@functools.cache
+def _of_hub(name: str, what: str) -> str:
+    """The folder of a model of the Hugging Face hub, all of whose files are fetched.
+
+    Raises:
+      ConfigError: for another form of name, and where it cannot be fetched.
+    """
+    found = HUB.fullmatch(name)
+    if not found:
+        raise ConfigError(f"{what} {name}: expected hf://USER/NAME, or hf://USER/NAME@REVISION")
+    import huggingface_hub as hub
+
+    try:
+        return hub.snapshot_download(found[1], revision=found[2])
+    except Exception as error:  # of many kinds: no network, no such model, no permission
+        said = (str(error).strip().splitlines() or [""])[0][:200]
+        raise ConfigError(
+            f"{what} {name}: could not be fetched from the Hugging Face hub "
+            f"({type(error).__name__}: {said}); is that its name, and may you read it (hf auth "
+            f"login)? Where there is a network: hf download {found[1]} --local-dir DIR, then name "
+            "DIR"
+        ) from None
 
 
 @functools.cache

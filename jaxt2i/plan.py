@@ -100,7 +100,7 @@ def main(argv: list[str]) -> None:
             jax.config.update("jax_num_cpu_devices", target.count)
         else:  # what was compiled for a TPU cannot be read back without one
             jax.config.update("jax_enable_compilation_cache", False)
-        config = compiled.prepared(train.CONFIG.value, BATCH.value, mesh_sizes(MESH.value))
+        config = compiled.prepared(flags.FLAGS.config, BATCH.value, mesh_sizes(MESH.value))
         if SEARCH.value:
             trials = []
             for trial in search.search(config, target, TRIALS.value, UNTIL.value):
@@ -109,7 +109,7 @@ def main(argv: list[str]) -> None:
             print(report.search_text(search.ranked(trials)))
             keep(JSON.value, report.search_data(search.ranked(trials)))
             return
-        plan, programs = fitting(train.CONFIG.value, config, target)
+        plan, programs = fitting(flags.FLAGS.config, config, target)
         possible = SAMPLE.value and not any(p.shortfall for p in programs)
         sample = compiled.sampling(plan, UNTIL.value) if possible else None
     except (*runs.USER_ERRORS, ValueError) as error:

@@ -35,7 +35,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import logging
+from absl import flags, logging
 
 from jaxt2i.data import order as orders
 from jaxt2i.data import schema, vocabulary
@@ -304,7 +304,7 @@ def show_pipeline(args: argparse.Namespace, settings: list[str]) -> Path:
     from jaxt2i.run import open as runs
 
     train.parse(["prepare", f"--config={args.config}", *settings])
-    run = runs.open_run(train.CONFIG.value)
+    run = runs.open_run(flags.FLAGS.config)
     split = args.split or run.config.data.split
     source = run.source(split)
     if said := getattr(source, "cut_away", str)():

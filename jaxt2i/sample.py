@@ -20,6 +20,7 @@ How:
   --set psi=0.7                             the method's controls; --describe lists them
   --sweep tau=0,200,600                     values of a control side by side
   --size 512, --size 768x512                another size than training's, where the method can
+  --best-of 8 --judge pick_score            of eight pictures keep the one that a network likes best
   --after RUN [RUN ...]                     earlier systems fill what a row lacks: its layout
 
 Latent tools, for every method that has a latent:
@@ -136,7 +137,9 @@ def arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    p.add_argument("--workdir", type=epath.Path, help="the training run")
+    p.add_argument(
+        "--workdir", type=epath.Path, help="the training run, an export, or hf://USER/NAME"
+    )
     p.add_argument("--step", default="newest", help="newest (the default), best, or a number")
     p.add_argument("--data", default="", metavar="DIR", help="where the run's data lies now")
     p.add_argument("--config", metavar="FILE[:preset]", help="with --weights: the configuration")
@@ -166,6 +169,14 @@ def arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         metavar="RUN",
         help="earlier runs fill rows",
     )
+    p.add_argument(
+        *("--best-of",),
+        type=int,
+        default=0,
+        metavar="N",
+        help="draw N for each picture and keep the one that --judge likes best",
+    )
+    p.add_argument("--judge", default="", help="clip_similarity, pick_score, hps_v21 or mini_clip")
     p.add_argument("--chunk", type=int, default=0, help="rows a device at once; 0: as suits it")
     p.add_argument("--grid", action="store_true", help="only the grid, no single files")
     p.add_argument("--stages", action="store_true", help="also every stage's pictures")
@@ -213,6 +224,10 @@ def check(p: argparse.ArgumentParser, args: argparse.Namespace, rest: list[str])
         )
     if args.interpolate and (args.conditions or args.from_split):
         p.error("--interpolate walks between captions: leave --conditions and --from-split out")
+    if args.judge and not args.best_of:
+        p.error("--judge chooses the best of several: give --best-of N")
+    if args.best_of and (args.best_of < 2 or args.interpolate or args.interpolate_z or args.z):
+        p.error("--best-of N: 2 or more, among seeds: leave --z and walks out")
     if args.num < 0 or args.chunk < 0:
         p.error("--num and --chunk are 1 or more, or 0 for the default")
     if args.seed + max(args.num, 1) - 1 > MAX_SEED:
@@ -278,7 +293,7 @@ def check_files(args: argparse.Namespace) -> None:
     tried = {
         args.prompts_file: lambda: read_prompts(args),
         args.conditions: lambda: conditions.read_file(args.conditions),
-        args.workdir: lambda: settings.read_config(args.workdir),
+        args.workdir: lambda: settings.read_config(places.of(args.workdir, "--workdir")),
         args.size: lambda: edits.size_of(args.size),
         tuple(args.edit or ()): lambda: edits.rows_of(args.edit, args.region),
     }
@@ -404,7 +419,7 @@ def opened(args: argparse.Namespace, changes: list[str]) -> api.System:
 def asked_for(args: argparse.Namespace) -> dict[str, Any]:
     """What a folder of pictures belongs to, beside the weights: the same command continues it."""
     names = ("from_split", "prompts", "suite", "interpolate", "interpolate_z", "seed", "num")
-    names = (*names, "edit", "region", "sweep", "size", "grid", *VIEWS)
+    names = (*names, "edit", "region", "sweep", "size", "grid", *VIEWS, "best_of", "judge")
     said = {name: value for name in names if (value := getattr(args, name))}
     for name in ("conditions", "prompts_file", "z"):
         if file := getattr(args, name):
@@ -422,7 +437,9 @@ def main(argv: Sequence[str]) -> None:
         args.num = suites.load(args.suite).pictures
     check_files(args)
     runs.prepare_jax()
-    out = args.out or (args.workdir or args.weights) / "drawn"
+    # What comes from the hub is drawn beside where one stands.
+    at_hub = args.workdir and places.scheme_of(args.workdir) == "hf"
+    out = args.out or (epath.Path() if at_hub else args.workdir or args.weights) / "drawn"
     if not args.describe:
         places.check_writable(places.of(out, "--out"), "--out")
     drawn_by = opened(args, changes)
@@ -440,7 +457,11 @@ def main(argv: Sequence[str]) -> None:
     place = folder.Folder(out, about)
     # A folder of the run's own is there to be written over, any other is somebody's.
     place.open(overwrite=args.overwrite or not args.out)
-    drawn = drawn_by.stream(place.missing(rows), also=also, size=size, **controls)
+    rows, how = place.missing(rows), {"also": also, "size": size, **controls}
+    if args.best_of:
+        drawn = drawn_by.best(rows, args.best_of, args.judge, **how)
+    else:
+        drawn = drawn_by.stream(rows, **how)
     names = drawn_by.run.facts.names.get("box_label", ())
     place.write(drawn, columns=columns, single=not args.grid, names=names, sweep=sweep)
     if args.attention:

@@ -13,21 +13,98 @@ import re
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 from absl import app, flags
 from etils import epath
 from ml_collections import ConfigDict, config_flags
 
-from jaxt2i import places
+from jaxt2i import calling, places
 from jaxt2i.config import ConfigError, preset_file
 
 FILE = "configs/stylegan_t.py"
-CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "configuration FILE[:preset]", lock_config=True
-)
-WORKDIR = flags.DEFINE_string("workdir", None, "where the run is written; default runs/NAME")
-DRY_RUN = flags.DEFINE_boolean("dry-run", False, "say what the run would be, and stop")
-HELP_CONFIG = flags.DEFINE_boolean("help-config", False, "list every setting, and stop")
+
+
+def define() -> None:
+    """Defines what the command line may say; a program that imports this has flags of its own."""
+    config_flags.DEFINE_config_file("config", None, "configuration FILE[:preset]", lock_config=True)
+    flags.DEFINE_string("workdir", None, "where the run is written; default runs/NAME")
+    flags.DEFINE_boolean("dry-run", False, "say what the run would be, and stop")
+    flags.DEFINE_boolean("help-config", False, "list every setting, and stop")
+
+
+def train(config: str | ConfigDict, workdir: epath.PathLike = "", **changes: Any) -> epath.Path:
+    """Trains, or continues a run that was stopped.
+
+    Args:
+      config: "NAME:preset" of those that come with the package, FILE:preset, or a configuration.
+      workdir: where the run is written; "": runs/NAME-PRESET, where a mark says that settings were
+        changed. A configuration that was read needs one.
+      changes: of settings: total_steps=100, or **{"data.path": "DIR"}.
+
+    Returns:
+      The work directory: `jaxt2i.load` draws from it.
+
+    Raises:
+      ConfigError: for impossible settings, before anything is compiled.
+      ValueError, OSError: for unusable data, before anything is compiled.
+    """
+    from jaxt2i.run import open as runs
+    from jaxt2i.run import settings
+
+    name, before = (
+        (config, settings.configuration(config, [])) if type(config) is str else ("", None)
+    )
+    config = before.copy_and_resolve_references() if name else config.copy_and_resolve_references()
+    settings.changed(config, changes)
+    if not (workdir or name):
+        raise ConfigError("a configuration that was read needs a workdir, where the run is written")
+    runs.prepare_jax()
+    place = place_of(config, before, str(workdir), name)
+    said = [repr(name or "config"), *(f"{k}={v!r}" for k, v in changes.items())]
+    begin(config, place, f"jaxt2i.train({', '.join(said)})")
+    return place
+
+
+def begin(config: ConfigDict, workdir: epath.Path, command: str) -> None:
+    """Trains what a configuration describes, in as many micro-batches as its memory asks for.
+
+    Args:
+      config: the configuration.
+      workdir: where the run is written.
+      command: kept for the record.
+    """
+    from jaxt2i.planning import fit
+    from jaxt2i.run import log
+    from jaxt2i.run import train as training
+
+    config, chosen = fit.settled(config, workdir)
+    if chosen:
+        log.say(*chosen)
+    training.train(config, workdir, command)
+
+
+def place_of(config: ConfigDict, before: ConfigDict | None, given: str, name: str) -> epath.Path:
+    """The work directory, and that it can be one.
+
+    Args:
+      config: the configuration.
+      before: its preset as the file has it.
+      given: what the person named; "": nothing.
+      name: FILE:preset.
+
+    Raises:
+      ConfigError: for a seed that does not exist, or a place that cannot be one.
+    """
+    from jaxt2i.run import settings
+
+    check_seeds(config)
+    file, _, preset = name.partition(":")
+    named = f"{Path(file).stem}-{preset or 'default'}"
+    workdir = places.of(given, "--workdir") if given else None
+    workdir = workdir or settings.default_workdir(config, before, named)
+    check_place(workdir)
+    return workdir
 
 
 def with_files(argv: list[str]) -> list[str]:
@@ -58,6 +135,8 @@ def config_file(argv: list[str]) -> str | None:
 
 def parse(argv: list[str]) -> list[str]:
     """Reads the command line; what it gets wrong ends the program with one message."""
+    if "config" not in flags.FLAGS:
+        define()
     if config_file(argv) is None:
         argv = [argv[0], f"--config={FILE}", *argv[1:]]
     try:
@@ -124,32 +203,25 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}; settings are --config.KEY=VALUE")
     from jaxt2i.planning import dry_run, fit
-    from jaxt2i.run import describe, log, processes, settings, train, trouble
+    from jaxt2i.run import describe, log, processes, settings, trouble
     from jaxt2i.run import open as runs
 
-    config = CONFIG.value
-    if HELP_CONFIG.value:
+    said, config = flags.FLAGS, flags.FLAGS.config
+    if said["help-config"].value:
         print(describe.describe(config))
         return
     runs.prepare_jax()
-    filename = config_flags.get_config_filename(flags.FLAGS["config"])
-    file, _, preset = filename.partition(":")
-    name = f"{Path(file).stem}-{preset or 'default'}"
+    name = config_flags.get_config_filename(said["config"])
+    file, _, preset = name.partition(":")
     command = shlex.join(["python", "-m", "jaxt2i.train", *sys.argv[1:]])
     with processes.together(), trouble.told_once():
         try:
-            check_seeds(config)
             before = settings.preset(file, preset)
-            workdir = WORKDIR.value and places.of(WORKDIR.value, "--workdir")
-            workdir = workdir or settings.default_workdir(config, before, name)
-            check_place(workdir)
-            if DRY_RUN.value:
+            workdir = place_of(config, before, said.workdir or "", name)
+            if said["dry-run"].value:
                 log.say(dry_run.dry_run(config, before, workdir))
             else:
-                config, chosen = fit.settled(config, workdir)
-                if chosen:
-                    log.say(*chosen)
-                train.train(config, workdir, command)
+                begin(config, workdir, command)
         except trouble.Unwritable as error:
             if processes.expected():  # the others must hear of it
                 log.fail(error)
@@ -161,6 +233,8 @@ def main(argv: list[str]) -> None:
                 raise
             log.fail(ConfigError(said))
 
+
+calling.as_function(__name__, train)
 
 if __name__ == "__main__":
     app.run(main, flags_parser=parse)

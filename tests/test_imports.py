@@ -29,7 +29,10 @@ MAY = {
         "data",
         "convert",
     },
-    "run": {"config", "configs.common", "engine", "data", "encoders", "metrics", "nn", "places"},
+    "run": {
+        *("config", "configs.common", "engine", "data", "encoders", "metrics", "nn", "places"),
+        "version",
+    },
     "planning": {"config", "engine", "data", "run", "places"},
     "verify": {"config", "nn", "losses", "encoders", "engine", "convert"},
     "evaluation": {
@@ -189,7 +192,19 @@ def test_a_configuration_starts_no_backend():
     assert out.stdout.strip() == "False"
 
 
-@pytest.mark.parametrize("module", ["jaxt2i", "jaxt2i.train", "jaxt2i.sample", "jaxt2i.run.open"])
+def test_the_package_itself_is_light():
+    """Nothing is imported before a function is asked for, and then no backend starts."""
+    code = (
+        "import sys, jaxt2i; assert not {'jax', 'numpy'} & set(sys.modules);"
+        "jaxt2i.load, jaxt2i.presets, jaxt2i.train, jaxt2i.evaluate, jaxt2i.export;"
+        "import jax._src.xla_bridge as b; assert not b.backends_are_initialized();"
+        "print([m for m in ('tensorflow', 'torch') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("module", ["jaxt2i.train", "jaxt2i.sample", "jaxt2i.run.open"])
 def test_heavy_libraries_come_in_late(module):
     code = f"import sys, {module}; print([m for m in ('tensorflow', 'torch') if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

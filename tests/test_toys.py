@@ -81,8 +81,8 @@ def equal(a, b):
 def test_the_law_of_drawing(runs, labels, photo, name, chunk):
     """To the bit: alone, in three, among nineteen, on one device and on four."""
     rows = rows_for(name, labels, photo)
-    one = api.load(runs[name], chunk=chunk, layout=devices(1))
-    many = api.load(runs[name], chunk=chunk, layout=devices(4))
+    one = api.load(runs[name], chunk=chunk, device=devices(1))
+    many = api.load(runs[name], chunk=chunk, device=devices(4))
     three = one.sample(rows, seed=5).outputs
     alone = [one.sample([row], seed=5).outputs[0] for row in rows]
     crowd = one.sample([*rows[::-1] * 6, rows[0]], seed=5).outputs
@@ -217,7 +217,7 @@ def test_a_layout_model_is_judged_by_its_layouts(runs, tmp_path, capsys):
 
 def test_a_chain_draws_a_picture_from_a_caption(runs, systems, labels, tmp_path):
     chain = api.load(runs["box_gan"], after=[runs["layout"]])
-    assert chain.conditions == ["prompt"]
+    assert list(chain.conditions) == ["prompt"]
     assert set(chain.controls) == {"temperature", "greedy", "psi"}
     found = chain.sample(["two cats and a dog"], num=2, temperature=0.5, psi=0.8)
     layouts = systems["layout"].sample(["two cats and a dog"], num=2, temperature=0.5)

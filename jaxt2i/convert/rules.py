@@ -144,6 +144,8 @@ OPS: dict[str, tuple[Callable, Callable]] = {
     "conv2d": (lambda x: x.transpose(2, 3, 1, 0), lambda x: x.transpose(3, 2, 0, 1)),
     # [out, in, 1, 1] or [out, in, 1] <-> [in, out]; written back with two window axes
     "dense1x1": (lambda x: x.reshape(x.shape[:2]).T, lambda x: x.T[..., None, None]),
+    # The same, written back with one window axis.
+    "dense1": (lambda x: x.reshape(x.shape[:2]).T, lambda x: x.T[..., None]),
     "conv1d": (lambda x: x.transpose(2, 1, 0), lambda x: x.transpose(2, 1, 0)),
     "squeeze": (lambda x: x.reshape(-1), lambda x: x.reshape(1, -1, 1, 1)),  # [1, C, 1, 1] <-> [C]
     "token": (lambda x: x.reshape(-1), lambda x: x.reshape(1, 1, -1)),  # [1, 1, C] <-> [C]

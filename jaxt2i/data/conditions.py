@@ -578,6 +578,20 @@ READ: dict[str, tuple[str, Callable[[_Reading, Any], dict[str, np.ndarray]]]] = 
     "edit_region": ("edit_region", _Reading.region),
     "segmentation": ("segmentation", _Reading.segmentation),
 }
+# Of each word: what stands behind it, and what it means, for a person.
+MEANINGS: dict[str, tuple[str, str]] = {
+    "prompt": ("text", "the caption"),
+    "negative": ("text", "what is not wanted"),
+    "label": ("name or number", "class of the picture"),
+    "objects": (
+        "list of {label, box, mask}",
+        "what is where; a box is [x, y, width, height] in fractions, top-left first",
+    ),
+    "image": ("file or uint8 [H, W, 3]", "the picture that is read or changed"),
+    "edit_region": ("file or boxes", "where a change may act"),
+    "segmentation": ("file or int [H, W]", "class of each pixel"),
+    "text_vector": ("file or floats", "the caption's embedding, computed elsewhere"),
+}
 # What a row means that does not say so: no negative prompt; an edit may act everywhere.
 OPTIONAL = {"negative_tokens": "", "negative_token_mask": "", "edit_region": EVERYWHERE}
 _PICTURES = ("image", "edit_region", "segmentation")

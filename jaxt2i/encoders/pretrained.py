@@ -195,6 +195,10 @@ def published(name: str, kind: str, net: str, module: nn.Module) -> Weights:
 # --- Storage of variables ----------------------------------------------------------------------
 
 
+# Behind the name of an array of int8: its float32 factors, one for each of its last axis.
+SCALE = ":scale"
+
+
 def save_variables(
     path: epath.PathLike, variables: Mapping[str, Any], dtype: Any = None, about: Any = None
 ) -> None:
@@ -203,26 +207,42 @@ def save_variables(
     Args:
       path: file; replaced as a whole or not at all.
       variables: {"params": tree, ...} of arrays.
-      dtype: floating-point arrays are stored in this one; None keeps theirs.
+      dtype: floating-point arrays are stored in this one; None keeps theirs. "int8" is for
+        parameters of two axes and more, rounded by a factor for each of the last one (the output
+        channels of kernels); others keep theirs.
       about: {str: str} for the file's header.
     """
     path = epath.Path(path)
     flat = {}
     for name, value in flatten_dict(dict(variables), sep="/").items():
         x = np.asarray(value)
-        keep = dtype is None or not jax.numpy.issubdtype(x.dtype, np.floating)
-        flat[name] = np.ascontiguousarray(x if keep else x.astype(dtype)).reshape(x.shape)
+        real = jax.numpy.issubdtype(x.dtype, np.floating)
+        if dtype == "int8" and real and x.ndim > 1 and name.startswith("params/"):
+            x, flat[name + SCALE] = in_bytes(x.astype(np.float32))
+        elif dtype not in (None, "int8") and real:
+            x = x.astype(dtype)
+        flat[name] = np.ascontiguousarray(x).reshape(x.shape)
     if places.scheme_of(path):
         path.write_bytes(to_bytes(flat, metadata=about))
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(path.name + ".unfinished")
+    unfinished.touch()
+    mode = os.stat(unfinished).st_mode
     save_file(flat, unfinished, metadata=about)
+    os.chmod(unfinished, mode)  # it makes files that nobody else may read
     unfinished.replace(path)
 
 
+def in_bytes(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(int8 of x's shape, float32 factors of its last axis), whose product is near x."""
+    scale = np.abs(x).max(axis=tuple(range(x.ndim - 1))) / 127
+    scale = np.where(scale > 0, scale, 1).astype(np.float32)
+    return np.round(x / scale).astype(np.int8), scale
+
+
 def load_variables(path: epath.PathLike) -> dict:
-    """Reads what `save_variables` wrote; half precision comes back as float32.
+    """Reads what `save_variables` wrote; half precision and int8 come back as float32.
 
     Raises:
       WeightsError: where the file is absent or damaged.
@@ -232,6 +252,9 @@ def load_variables(path: epath.PathLike) -> dict:
         flat = from_bytes(epath.Path(path).read_bytes()) if stored else load_file(path)
     except Exception as error:  # safetensors has an exception type of its own, outside any family
         raise WeightsError(f"{path}: cannot be read as safetensors ({error})") from error
+    factors = {k.removesuffix(SCALE): flat.pop(k) for k in list(flat) if k.endswith(SCALE)}
+    for name, factor in factors.items():
+        flat[name] = flat[name].astype(np.float32) * factor
     return unflatten_dict({k: torch_files.widen(x) for k, x in flat.items()}, sep="/")
 
 

@@ -242,9 +242,9 @@ class Drawer:
         program = self._jit(self._both(fixed))
         return program.lower(state, frozen, rows, shape(jnp.uint32), numbers)
 
-    def outputs(self, state: Tree, frozen: Tree, rows: Batch) -> dict[str, Tree]:
+    def outputs(self, state: Tree, frozen: Tree, rows: Batch, **controls: Any) -> dict[str, Tree]:
         """{output: shapes of one}, from shapes of the weights and of rows, without drawing."""
-        values = read_controls(self.method, {})
+        values = read_controls(self.method, controls)
         count = next(iter(rows.values())).shape[0]
         floats = {n: jax.ShapeDtypeStruct((count,), jnp.float32) for n in self._sorted({})[0]}
         fixed = {n: v for n, v in values.items() if n not in floats}

@@ -74,7 +74,11 @@ def preferred(metric: str) -> Extra:
     return Extra(compute, ("captions",))
 
 
+# Both scores of the shipped CLIP, from one look at the pictures.
+MINI_FRECHET = "mini_clip_frechet"
+
 METRICS: dict[str, Extra] = {
+    MINI_FRECHET: Extra(own.by_mini_clip, ("captions", "real")),
     **{metric: preferred(metric) for metric in judges.JUDGES},
     "recognised": Extra(own.by_recogniser, ("system", "captions")),
     "independent": Extra(own.by_independent, ("system", "captions")),

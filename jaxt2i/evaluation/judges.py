@@ -11,8 +11,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jaxt2i.data import wordpiece
-from jaxt2i.encoders import blip
+from jaxt2i.data import tokenize, wordpiece
+from jaxt2i.encoders import blip, perception
 from jaxt2i.evaluation.reading import Look, Reader, share_of, together
 from jaxt2i.evaluation.sets import Set, on_local_devices
 from jaxt2i.metrics import confidence, retrieval
@@ -36,7 +36,11 @@ class Judge:
     source: str
 
 
+# The small CLIP that ships with jaxt2i: for runs on its procedural pictures, which it has read.
+MINI = "mini_clip"
+
 JUDGES: dict[str, Judge] = {
+    MINI: Judge(MINI, "unit_range", 1.0, "configs/clip.py, the weights that ship with jaxt2i"),
     "clip_similarity": Judge(
         *("openai_vit_b32", "pillow_bicubic_crop", 1.0),
         "Radford et al. 2021, arXiv 2103.00020",
@@ -130,7 +134,7 @@ def verdicts(metrics: Sequence[str], pictures: Set, reader: Reader) -> dict[str,
             f"{pictures.lacking or f'{pictures.name} has no captions'}; {', '.join(metrics)} need "
             "them: put a.txt beside each a.png, or a metadata.jsonl into the folder"
         )
-    looks = {m: Look(JUDGES[m].network, JUDGES[m].input) for m in metrics if JUDGES[m].scale}
+    looks = {m: look_of(m, reader) for m in metrics if JUDGES[m].scale}
     out, seen = {}, reader.read(pictures, looks.values()) if looks else None
     for metric, look in looks.items():
         image = seen.features[look]["embedding"]
@@ -140,6 +144,40 @@ def verdicts(metrics: Sequence[str], pictures: Set, reader: Reader) -> dict[str,
     if "image_reward" in metrics:
         out["image_reward"] = rewards(pictures, reader)
     return {metric: out[metric] for metric in metrics}
+
+
+def look_of(metric: str, reader: Reader) -> Look:
+    """How a judge looks at pictures; lends the reader what ships with this package."""
+    judge = JUDGES[metric]
+    if metric == MINI and not reader.lent(MINI):
+        lend_mini(reader)
+    return Look(judge.network, judge.input)
+
+
+def lend_mini(reader: Reader) -> None:
+    """Gives the reader the shipped CLIP."""
+    sees = perception.make("mini")
+    tokenizer = tokenize.make_tokenizer(str(perception.MINI / "tokenizer.json"), sees.text.length)
+    weights = {"text": sees.load["text"](), "image": sees.load["guide"]()}
+    reader.lend(
+        MINI,
+        lambda variables, pixels: sees.guide.apply(variables["image"], sees.look(pixels))[0],
+        lambda variables, *said: sees.text.apply(variables["text"], *said).sentence,
+        weights,
+        tokenizer,
+        "shipped",
+    )
+
+
+def values_of(
+    metric: str, pixels: np.ndarray, captions: Sequence[str], reader: Reader
+) -> np.ndarray:
+    """Scores [n] of pictures uint8 [n, H, W, 3] with their captions, by a judge with a scale."""
+    look, parts = look_of(metric, reader), []
+    for at in range(0, len(pixels), reader.batch):
+        parts.append(reader.see(look, pixels[at : at + reader.batch])["embedding"])
+    text = reader.texts(look.network, list(captions))
+    return JUDGES[metric].scale * retrieval.cosines(np.concatenate(parts), text)
 
 
 BERT = "google-bert/bert-base-uncased"

@@ -9,11 +9,11 @@ import numpy as np
 from jaxt2i import recognise
 from jaxt2i.data import schema
 from jaxt2i.data.readable import readable
-from jaxt2i.evaluation import corpora, independent, sets
+from jaxt2i.evaluation import corpora, independent, judges, sets
 from jaxt2i.evaluation.reading import share_of, together
 from jaxt2i.evaluation.subjects import Subject, opened
-from jaxt2i.metrics import confidence
-from jaxt2i.metrics.score import MetricError, Score
+from jaxt2i.metrics import confidence, frechet, retrieval
+from jaxt2i.metrics.score import MetricError, Score, unit_rows
 
 # Training pictures behind centres of classes and beside which neighbours are looked for.
 TRAIN = 10_000
@@ -65,6 +65,27 @@ def by_independent(case: Any) -> Sequence[Score]:
         classes = len(schema.names_of(data.source)["label"])
         centres = independent.centres_of(by, pictures, groups, classes)
     return independent.judge(by, pixels, real, fake.captions, fake.labels, centres)
+
+
+def by_mini_clip(case: Any) -> list[Score]:
+    """Similarity to captions and Frechet distance to real pictures, as the shipped CLIP sees them.
+
+    It guides the embedded runs, so it flatters them; but for one run under several settings it says
+    which way each goes.
+    """
+    reader, look = case.reader, judges.look_of(judges.MINI, case.reader)
+    ours, theirs = (reader.read(x, [look]) for x in (case.fake, case.real))
+    drawn, real = (seen.features[look]["embedding"] for seen in (ours, theirs))
+    said = [case.fake.captions[row] for row in ours.rows]
+    found = retrieval.cosines(drawn, reader.texts(look.network, said))
+    known = {"generated": len(drawn), "real": len(real), "network": "mini CLIP, shipped"}
+    of = case.subject.of
+    if of and of.run.config.model.get("perception", "") == "mini":
+        case.result.notes.append("mini CLIP looks at the training of this run: it flatters it")
+    moments = (independent.gaussian(unit_rows(x, "pictures")) for x in (real, drawn))
+    score = Score(judges.MINI, float(found.mean()), facts=known)
+    distance = Score("mini_clip_frechet", frechet.fid(*moments).value, facts=known)
+    return [score.with_interval(confidence.of_mean(found)), distance]
 
 
 def by_recogniser(case: Any) -> list[Score]:

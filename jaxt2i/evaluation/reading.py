@@ -413,6 +413,14 @@ class Reader:
         rates = (len(numbers) / max(t, 1e-9) for t in (spent, waited, spent - waited))
         return Seen(numbers, joined, *rates, shown, skipped, counts_together(sizes))
 
+    def see(self, look: Look, pixels: np.ndarray) -> dict[str, np.ndarray]:
+        """What a network gives of at most `batch` pictures [n, H, W, 3], on the host."""
+        return self._seen({look: self._look(look)}, pixels)[look]
+
+    def lent(self, name: str) -> bool:
+        """Whether `lend` gave a network of this name."""
+        return name in self._lent
+
     def _seen(self, programs: Mapping[Look, tuple], pixels: np.ndarray) -> dict:
         """What the networks give of a batch, of its real rows alone, on the host."""
         placed, seen = {}, {}

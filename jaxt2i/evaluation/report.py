@@ -30,6 +30,7 @@ LOWER_IS_BETTER = (
     "memorised",
     "recognised_frechet",
     "independent_frechet",
+    "mini_clip_frechet",
 )
 
 
@@ -76,6 +77,16 @@ class Result:
     neighbours: Sequence[tuple[np.ndarray, np.ndarray, float]] = ()
     layouts: list[Tile] = dataclasses.field(default_factory=list)
     layout_rows: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+
+    @property
+    def values(self) -> dict[str, float]:
+        """{metric: value}; of several protocols, the first one's."""
+        return {score.metric: score.value for score in reversed(self.scores)}
+
+    def _repr_html_(self) -> str:
+        """Shows itself in a notebook."""
+        notes = "".join(f"<p>{html.escape(note)}</p>" for note in self.said())
+        return rows_tag(*scores_table(self)) + notes
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -223,8 +234,13 @@ def write(out: epath.Path, stem: str, result: Result) -> list[epath.Path]:
 
 def write_json(file: epath.Path, result: Result) -> None:
     """Writes everything but the pictures."""
+    write_plain(file, result.as_dict())
+
+
+def write_plain(file: epath.Path, found: Mapping[str, Any]) -> None:
+    """Writes plain values, and the folder where it is not there."""
     places.make_folder(file.parent)
-    file.write_text(json.dumps(result.as_dict(), indent=1, default=float) + "\n")
+    file.write_text(json.dumps(found, indent=1, default=float) + "\n")
 
 
 def history(folder: epath.Path) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxt2i import api, places
+from jaxt2i import places
 from jaxt2i.data import images
 from jaxt2i.data.conditions import Row
 from jaxt2i.data.order import mix, permuted
@@ -336,7 +336,7 @@ def on_local_devices() -> tuple[NamedSharding, NamedSharding]:
 
 
 def of_system(
-    system: api.System,
+    system: Any,
     captions: Sequence[str],
     *,
     name: str,
@@ -352,7 +352,7 @@ def of_system(
     Each process draws with its own devices what it is asked for.
 
     Args:
-      system: the run, or a chain of them.
+      system: `api.System`: the run, or a chain of them.
       captions: what to draw.
       name: for reports.
       seed: of all seeds; a row that names none gets one of its own.

@@ -13,6 +13,7 @@ from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from jaxt2i import api, places
+from jaxt2i.config import ConfigError
 from jaxt2i.encoders.damsm import DamsmImage
 from jaxt2i.engine import state as states
 from jaxt2i.evaluation import layouts, sets
@@ -144,6 +145,8 @@ def subject_of(args: argparse.Namespace, protocol: protocols.Protocol) -> Subjec
         pictures = dataclasses.replace(pictures, made=made)
         return Subject(str(args.images), None, None, None, pictures)
     words = args.words or words_of(protocol.samples.cap)
+    if given := getattr(args, "system", None):
+        return of_given(given, args)
     if args.workdir:
         of = opened(args.workdir, args.step, words=words)
         place = args.workdir
@@ -177,6 +180,28 @@ def subject_of(args: argparse.Namespace, protocol: protocols.Protocol) -> Subjec
         )
     system.check(dict(args.set))
     return Subject(str(place), of.step, of, system, None)
+
+
+def of_given(system: api.System, args: argparse.Namespace) -> Subject:
+    """A system that was loaded already.
+
+    Raises:
+      ConfigError: for options that say how to load it.
+      MetricError: where it draws no pictures.
+    """
+    for name, default in (("words", 0), ("after", []), ("chunk", 0), ("raw", False)):
+        if getattr(args, name) != default:
+            raise ConfigError(
+                f"{name} says how a system is loaded, and this one was: give it there"
+            )
+    if args.step != "newest":
+        raise ConfigError("step says how a system is loaded, and this one was: give it there")
+    source, step = system.about["source"], system.about["step"]
+    if "image" not in system.gives:
+        raise MetricError(f"{source}: {system.run.config.method} draws no pictures to be judged")
+    system.check(dict(args.set))
+    of = Opened(system.run, *system.weights, step)
+    return Subject(source, step, of, system, None)
 
 
 def drawn_by(place: epath.Path) -> dict[str, Any]:

@@ -1,15 +1,17 @@
-"""The newest weights of a run as files of their own, with a card that says how they were made."""
+"""The weights of a run as files of their own, with a card that says how they were made."""
 
 import json
 from typing import Any
 
 import numpy as np
 from etils import epath
+from ml_collections import ConfigDict
 
 from jaxt2i import places
 from jaxt2i.encoders import pretrained
 from jaxt2i.run import checkpoint, settings
 from jaxt2i.run.files import json_lines
+from jaxt2i.run.restore import EXPORT
 
 
 def export(
@@ -40,18 +42,33 @@ def export(
     for file in places.matching(workdir / settings.INHERITED, "*.safetensors"):
         variables = pretrained.load_variables(file)
         pretrained.save_variables(folder / file.name, variables, np.float16 if half else None)
+    card = card_of(config, workdir, int(epath.Path(where).name))
+    (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n")
+    return card
+
+
+def card_of(config: ConfigDict, workdir: epath.Path, step: int) -> dict[str, Any]:
+    """How weights were made: the command, the seed, the length, the last scores, the sizes.
+
+    Args:
+      config: of the run.
+      workdir: its directory, or an export of it.
+      step: of the weights.
+    """
+    if (workdir / EXPORT).is_file():
+        return json.loads((workdir / "card.json").read_text())
     lines = json_lines(workdir / "metrics.jsonl")
-    scores = [x for x in lines if any(k.startswith("score/") for k in x)] or [{}]
+    scored = [
+        x for x in lines if x.get("step", 0) <= step and any(k.startswith("score/") for k in x)
+    ]
     command = workdir / "command.txt"
-    card = {
+    return {
         "command": command.read_text().strip() if command.is_file() else "",
         "seed": config.seed,
-        "step": int(epath.Path(where).name),
-        "images": int(epath.Path(where).name) * config.batch_size,
-        "scores": {k: v for k, v in scores[-1].items() if k.startswith("score/")},
+        "step": step,
+        "images": step * config.batch_size,
+        "scores": {k: v for k, v in (scored or [{}])[-1].items() if k.startswith("score/")},
         "tokens": config.data.tokens,
         "resolution": config.data.resolution,
         "model": settings.plain(config.model),
     }
-    (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n")
-    return card

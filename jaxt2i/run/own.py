@@ -23,6 +23,8 @@ from jaxt2i.run.open import COUNTS, LEARNED, Run
 
 # Examples whose captions are read for it.
 READ = 100_000
+# Of a perception's folder: the run that it came from.
+FROM = "from.json"
 # Settings of a perception's networks, which who uses it must repeat.
 SIZES = ("text_vocab", "embed", "width", "trunk", "align_corners", "base")
 
@@ -134,9 +136,10 @@ def learned(config: ConfigDict, workdir: epath.Path) -> epath.Path:
 
 def perceive(config: ConfigDict, workdir: epath.Path) -> None:
     """Makes an earlier run the text tower, guide and tokenizer of a configuration, in place."""
+    folder = workdir / settings.PERCEPTION
     source = places.of(config.perception_from, "config.perception_from")
     try:
-        its = settings.read_config(source)
+        its = kept_settings(folder) or settings.read_config(source)
     except ConfigError as error:
         raise ConfigError(f"config.perception_from={str(source)!r}: {error}") from None
     kind = its.method.rpartition(".")[2]
@@ -145,16 +148,14 @@ def perceive(config: ConfigDict, workdir: epath.Path) -> None:
             f"config.perception_from={str(source)!r} is a run of {its.method}; it must be one of "
             "CLIP (configs/clip.py) or DAMSM (configs/damsm.py), trained on the same kind of data"
         )
-    folder = workdir / settings.PERCEPTION
 
     def make(part: epath.Path) -> None:
         card = export.export(source, part)
         tokenizer = kept_tokenizer(source, its)
         if tokenizer:
             places.copy(tokenizer, part / tokenizer.name)
-        (part / "from.json").write_text(
-            json.dumps({"kind": kind, "tokenizer": tokenizer.name if tokenizer else ""})
-        )
+        about = {"kind": kind, "tokenizer": tokenizer.name if tokenizer else ""}
+        (part / FROM).write_text(json.dumps(about | {"settings": settings.plain(its)}))
         scores = ", ".join(f"{k.partition('/')[2]} {v:.3g}" for k, v in card["scores"].items())
         log.say(
             f"perception: step {card['step']} of {source} ({scores or 'never scored'} on its own "
@@ -163,6 +164,16 @@ def perceive(config: ConfigDict, workdir: epath.Path) -> None:
 
     once(folder, make)
     place(config, folder, its)
+
+
+def kept_settings(folder: epath.Path) -> ConfigDict | None:
+    """Those of the run that a perception came from: who goes on needs that run no more.
+
+    None: nothing is kept yet, or by an earlier version.
+    """
+    file = folder / FROM
+    found = json.loads(file.read_text()).get("settings") if file.is_file() else None
+    return found and ConfigDict(found)
 
 
 def kept_tokenizer(workdir: epath.Path, config: ConfigDict) -> epath.Path | None:
@@ -180,7 +191,7 @@ def place(config: ConfigDict, folder: epath.Path, its: Mapping) -> None:
     Raises:
       ConfigError: where the system has no use for it.
     """
-    about = json.loads((folder / "from.json").read_text())
+    about = json.loads((folder / FROM).read_text())
     kind, model = about["kind"], config.model
     weights = next((name for name in ("clip_weights", "text_weights") if name in model), None)
     if "perception" in model and weights:

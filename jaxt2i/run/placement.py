@@ -8,11 +8,13 @@ import functools
 import math
 import re
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 from jax.sharding import Mesh, PartitionSpec
 
 from jaxt2i.config import ConfigError
+from jaxt2i.engine import mesh as meshes
 from jaxt2i.engine.mesh import Layout
 from jaxt2i.engine.method import Tree
 from jaxt2i.nn.optim import path_name
@@ -21,6 +23,40 @@ from jaxt2i.nn.optim import path_name
 def layout(mesh: Mesh, rules: Sequence[tuple[str, str]] = (), min_mb: float = 4.0) -> Layout:
     """A mesh with rules; arguments as for `tree_specs`."""
     return Layout(mesh, functools.partial(tree_specs, mesh, rules=rules, min_mb=min_mb))
+
+
+def of_devices(device: Any = None) -> Layout:
+    """Weights whole on each of some devices, rows split over them.
+
+    Args:
+      device: None: all devices of this process; "cpu", "gpu" or "tpu", also as "gpu:1"; a device of
+        JAX or several; a mesh with the axes `mesh.AXES`; a `Layout`, which stays itself.
+
+    Raises:
+      ConfigError: where there is no such device, or a mesh has other axes.
+    """
+    if isinstance(device, Layout):
+        return device
+    if isinstance(device, Mesh):
+        if device.axis_names != meshes.AXES:
+            raise ConfigError(
+                f"device: a mesh with the axes {device.axis_names}; expected {meshes.AXES}, as "
+                "jaxt2i.engine.mesh.make gives"
+            )
+        return Layout(device)
+    if isinstance(device, str):
+        kind, colon, number = device.partition(":")
+        try:
+            found = jax.local_devices(backend=kind)
+            device = found[int(number)] if colon else found
+        except (RuntimeError, ValueError, IndexError):
+            there = ", ".join(f"{d.platform}:{i}" for i, d in enumerate(jax.local_devices()))
+            raise ConfigError(
+                f"device={device!r}: no such device here; there are {there}"
+            ) from None
+    devices = jax.local_devices() if device is None else device
+    devices = list(devices) if isinstance(devices, Sequence) else [devices]
+    return Layout(meshes.make(-1, 1, 1, devices))
 
 
 def replicate(shape: tuple[int, ...], mesh: Mesh, min_bytes: int) -> PartitionSpec:

@@ -1,6 +1,8 @@
-"""Weights to draw with: of a run's checkpoint, or converted ones, straight into their places."""
+"""Weights to draw with: of a run's checkpoint, an export, or converted, put into their places."""
 
 import dataclasses
+import json
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,28 +10,57 @@ from etils import epath
 
 from jaxt2i import places
 from jaxt2i.config import ConfigError
+from jaxt2i.encoders import pretrained
 from jaxt2i.engine import state as states
 from jaxt2i.engine.mesh import Layout
 from jaxt2i.run import borrow, checkpoint, log
 from jaxt2i.run.open import Run
 
 FIELDS = ("step", "params", "extra", "ema", "settled")
+# What an export says of itself (`jaxt2i.run.portable` writes it), and how it is written today.
+EXPORT, FORMAT = "export.json", 1
+
+
+def exported(folder: epath.Path) -> dict[str, Any] | None:
+    """What an export says of itself; None: the folder is none.
+
+    Raises:
+      ConfigError: where that is damaged, or written in a way that is not known here.
+    """
+    path = folder / EXPORT
+    if not path.is_file():
+        return None
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+        written, nets, step = int(about["format"]), dict(about["nets"]), int(about["step"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ConfigError(
+            f"{path} is damaged ({type(error).__name__}: {error}); fetch or export it again"
+        ) from None
+    if written > FORMAT:
+        raise ConfigError(
+            f"{folder} was exported by a later version of jaxt2i ({about.get('version')}); "
+            "install that one: pip install -U jaxt2i"
+        )
+    return about | {"nets": nets, "step": step}
 
 
 def from_run(
     run: Run, workdir: epath.Path, layout: Layout, which: str = "newest"
 ) -> tuple[states.State, dict, int]:
-    """(state without optimisers, frozen weights, step) of a checkpoint.
+    """(state without optimisers, frozen weights, step) of a checkpoint, or of an export.
 
     Args:
       run: the run.
-      workdir: its directory.
+      workdir: its directory, or the folder of an export.
       layout: where the weights go.
       which: "newest", "best" or a step.
 
     Raises:
       ConfigError: when the run has no usable checkpoint.
     """
+    if about := exported(workdir):
+        return from_export(run, workdir, layout, which, about)
     spec = run.batch_spec()
     state, frozen = states.shapes(run.method, spec)
     placed = layout.abstract(state)
@@ -53,6 +84,61 @@ def from_run(
     frozen = states.create_frozen(run.method, spec, run.config.seed, layout.shardings(frozen))
     state = states.State(opt={}, **found[0])
     return state, frozen, int(state.step)
+
+
+def from_export(
+    run: Run, folder: epath.Path, layout: Layout, which: str, about: dict[str, Any]
+) -> tuple[states.State, dict, int]:
+    """(state, frozen weights, step) of an export, which holds what drawing reads and no more.
+
+    Args:
+      run: its configuration.
+      folder: where it lies.
+      layout: where the weights go.
+      which: "newest" or its step.
+      about: of `exported`.
+
+    Raises:
+      ConfigError: for another step, and for files that are missing, damaged or of other sizes.
+    """
+    step = about["step"]
+    if which not in ("newest", "", str(step)):
+        raise ConfigError(f"{folder}: an export of step {step} alone, which has no {which!r}")
+    shapes, frozen_shapes = states.shapes(run.method, run.batch_spec())
+    params, extra, frozen = {}, {}, {}
+    for net, known in about["nets"].items():
+        file = folder / f"{net}.safetensors"
+        if not file.is_file() or pretrained.sha256(file) != known.get("sha256"):
+            raise ConfigError(
+                f"{file} is {'damaged' if file.is_file() else 'missing'}; fetch or export it again"
+            )
+        variables = pretrained.load_variables(file)
+        if net in run.method.frozen:
+            wanted, frozen[net] = frozen_shapes[net], variables
+        else:
+            wanted = {"params": shapes.params[net], **shapes.extra.get(net, {})}
+            params[net] = variables["params"]
+            extra[net] = {kind: x for kind, x in variables.items() if kind != "params"}
+        fitting(file, variables, wanted)
+    state = states.State(jnp.asarray(step, jnp.int32), params, extra, {}, {})
+    state = jax.device_put(state, layout.shardings(state))
+    return state, jax.device_put(frozen, layout.shardings(frozen)), step
+
+
+def fitting(file: epath.Path, variables: Any, wanted: Any) -> None:
+    """Refuses arrays of other shapes than a configuration asks for.
+
+    Raises:
+      ConfigError: names the file, and the array that does not fit.
+    """
+    given = checkpoint.named(variables)
+    for name, want in checkpoint.named(wanted).items():
+        seen = tuple(given[name].shape) if name in given else "nothing"
+        if seen != tuple(want.shape):
+            raise ConfigError(
+                f"{file} has {seen} for {name}, where the configuration asks for "
+                f"{tuple(want.shape)}; is it the --config that these weights belong to?"
+            )
 
 
 def from_weights(run: Run, folder: epath.Path, layout: Layout) -> tuple[states.State, dict]:
@@ -83,20 +169,11 @@ def from_weights(run: Run, folder: epath.Path, layout: Layout) -> tuple[states.S
             continue
         its, more = tree["params"][net], tree["extra"][net]
         if net in run.method.frozen:
-            own[net] = {"params": its, **more}
-            wanted = checkpoint.named(frozen[net])
+            own[net], wanted = {"params": its, **more}, frozen[net]
         else:
             params[net], extra[net] = its, more
-            wanted = checkpoint.named({"params": shapes.params[net], **shapes.extra.get(net, {})})
-        given = checkpoint.named({"params": its, **more})
-        for name, want in wanted.items():
-            seen = tuple(given[name].shape) if name in given else "nothing"
-            if seen != tuple(want.shape):
-                raise ConfigError(
-                    f"{folder / net}.safetensors has {seen} for {name}, where the configuration "
-                    f"asks for {tuple(want.shape)}; is it the --config that these weights belong "
-                    "to?"
-                )
+            wanted = {"params": shapes.params[net], **shapes.extra.get(net, {})}
+        fitting(folder / f"{net}.safetensors", {"params": its, **more}, wanted)
     strange = sorted(set(tree["params"]) - set(run.method.nets))
     log.say(
         f"weights of {', '.join([*params, *own]) or 'nothing'} from {folder}"

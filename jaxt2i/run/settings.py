@@ -2,10 +2,12 @@
 
 import hashlib
 import importlib.util
+import inspect
 import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import jax
@@ -13,9 +15,9 @@ from absl import flags
 from etils import epath
 from ml_collections import ConfigDict, config_flags
 
-from jaxt2i.config import ConfigError, alike, kind_of, preset_file
+from jaxt2i.config import ConfigError, alike, kind_of, nearest, preset_file, preset_files
 from jaxt2i.configs.common import base
-from jaxt2i.run import log
+from jaxt2i.run import log, shown
 
 # Folder of a work directory with the networks of config.perception_from.
 PERCEPTION = "perception"
@@ -150,11 +152,63 @@ def note_changes(workdir: epath.Path, config: ConfigDict) -> None:
 
 def preset(file: str, name: str) -> ConfigDict:
     """The configuration of FILE:NAME as it stands in the file; see `jaxt2i.config.preset_file`."""
-    file = preset_file(file)
+    module = module_of(preset_file(file))
+    return module.get_config(name) if name else module.get_config()
+
+
+def presets(name: str = "") -> shown.Shown:
+    """The configurations that come with the package, as a table that shows itself.
+
+    Args:
+      name: of one file, such as "galip"; "": all.
+
+    Returns:
+      {"NAME:PRESET", as `train` takes it: what its docstring says}.
+
+    Raises:
+      ConfigError: where there is no such file.
+    """
+    files = preset_files()
+    if name and name not in files:
+        raise ConfigError(f"no presets of the name {name!r}; {nearest(name, files)}")
+    found = {
+        f"{file}:{preset}": inspect.getdoc(make) or ""
+        for file in ([name] if name else files)
+        for preset, make in module_of(str(files[file])).PRESETS.items()
+    }
+    rows = ((key, said.partition("\n\n")[0].replace("\n", " ")) for key, said in found.items())
+    return shown.Shown(found, ("preset", "what it is"), rows)
+
+
+def module_of(file: str) -> ModuleType:
+    """A configuration file as a module."""
     spec = importlib.util.spec_from_file_location(Path(file).stem, file)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.get_config(name) if name else module.get_config()
+    return module
+
+
+def changed(config: ConfigDict, changes: Mapping[str, Any]) -> None:
+    """Changes settings in place.
+
+    Args:
+      config: the configuration.
+      changes: {"batch_size": 8, "data.path": "DIR", ...}.
+
+    Raises:
+      ConfigError: for a setting that there is not, or a value of another kind.
+    """
+    known = flat(plain(config))
+    for key, value in changes.items():
+        if key not in known:
+            raise ConfigError(f"there is no setting config.{key}; {nearest(key, known)}")
+        *path, last = key.split(".")
+        section = config
+        for part in path:
+            section = section[part]
+        if key != "accumulate" and not alike(value, section[last]) and section[last] is not None:
+            raise ConfigError(f"config.{key}={value!r}: expected {kind_of(section[last])}")
+        section[last] = value
 
 
 def configuration(file: str, changes: Sequence[str]) -> ConfigDict:

@@ -23,14 +23,14 @@ def memory_stage(stage: int) -> Iterator[Rule]:
     at, to = f"h_net{stage}", f"params/stage{stage}"
     yield Rule(f"{at}.A.weight", f"{to}/gate_words/kernel", "dense")
     yield Rule(f"{at}.B.weight", f"{to}/gate_image/kernel", "dense")
-    for source, target in (
-        ("M_w", "write_words"),
-        ("M_r", "write_image"),
-        ("key", "key"),
-        ("value", "value"),
-        ("response_gate", "respond"),
+    for source, target, op in (
+        ("M_w", "write_words", "dense1"),
+        ("M_r", "write_image", "dense1"),
+        ("key", "key", "dense1"),
+        ("value", "value", "dense1"),
+        ("response_gate", "respond", "dense1x1"),
     ):
-        yield Rule(f"{at}.{source}.0.weight", f"{to}/{target}/kernel", "dense1x1")
+        yield Rule(f"{at}.{source}.0.weight", f"{to}/{target}/kernel", op)
         yield Rule(f"{at}.{source}.0.bias", f"{to}/{target}/bias")
     yield from refinement(stage)
 
