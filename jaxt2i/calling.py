@@ -1,5 +1,6 @@
 """Modules that are functions too: `jaxt2i.train` is a command line, and trains when called."""
 
+import inspect
 import sys
 import types
 from collections.abc import Callable
@@ -18,3 +19,4 @@ def as_function(module: str, function: Callable[..., Any]) -> None:
         __call__ = staticmethod(function)
 
     sys.modules[module].__class__ = Called
+    sys.modules[module].__signature__ = inspect.signature(function)

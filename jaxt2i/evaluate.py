@@ -203,10 +203,12 @@ def evaluate(
     """
     p = parser(Spoken)
     args = p.parse_args([])
-    known = set(vars(args)) - {"set", "weights", "workdir", "images", "metrics", "watch"}
+    own = {"images", "metrics", "controls", "weights"}
+    known = set(vars(args)) - {"set", "workdir", "config", "system", "watch", *own}
     for name, value in options.items():
         if name not in known:
-            raise ConfigError(f"evaluate has no option {name!r}; {nearest(name, known)}")
+            said = nearest(name, sorted(known | own))
+            raise ConfigError(f"evaluate has no option {name!r}; {said}")
         setattr(args, name, value)
     args.metrics = metrics if isinstance(metrics, str) else ",".join(metrics)
     args.set, args.images = list((controls or {}).items()), epath.Path(subject) if images else None

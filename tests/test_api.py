@@ -1,4 +1,4 @@
-"""The Python API: functions that are command lines too, what describes itself, the best of several."""
+"""The Python API: functions that are command lines too, the best of several, curves."""
 
 import inspect
 import types
@@ -40,11 +40,11 @@ def test_training_is_a_function(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     where = jaxt2i.train("df_gan:tiny", batch_size=16, **{"data.corpus": "scenes"})
     config, workdir, command = begun.pop()
-    assert (config.batch_size, config.data.corpus, config.total_steps) == (16, "scenes", 400)
+    assert (config.batch_size, config.data.corpus, config.total_steps) == (16, "scenes", 8)
     assert where == workdir
     assert str(where).startswith("runs/df_gan-tiny-")  # a mark for what was changed
     assert command == "jaxt2i.train('df_gan:tiny', batch_size=16, data.corpus='scenes')"
-    assert str(jaxt2i.train("df_gan:tiny", total_steps=400)) == "runs/df_gan-tiny"
+    assert str(jaxt2i.train("df_gan:tiny", total_steps=8)) == "runs/df_gan-tiny"
     assert str(jaxt2i.train(config, "mine")) == "mine"
     for given, said in (
         ({"config": "df_gan:tiny", "batchsize": 8}, "no setting config.batchsize; did you mean"),
