@@ -173,13 +173,24 @@ def subject_of(args: argparse.Namespace, protocol: protocols.Protocol) -> Subjec
         chunk=args.chunk,
         about={"source": str(place), "step": of.step},
     )
+    return drawing(system, of, args)
+
+
+def drawing(system: api.System, of: Opened, args: argparse.Namespace) -> Subject:
+    """What a system draws, to be judged.
+
+    Raises:
+      ConfigError: for controls that it does not have.
+      MetricError: for a system that draws neither pictures nor layouts.
+    """
+    place = system.about["source"]
     if "image" not in system.gives and not layouts.draws_layouts(system):
         raise MetricError(
             f"{place}: {of.run.config.method} draws {', '.join(system.gives)}, neither pictures "
             "nor layouts, which alone are judged"
         )
     system.check(dict(args.set))
-    return Subject(str(place), of.step, of, system, None)
+    return Subject(place, of.step, of, system, None)
 
 
 def of_given(system: api.System, args: argparse.Namespace) -> Subject:
@@ -187,7 +198,7 @@ def of_given(system: api.System, args: argparse.Namespace) -> Subject:
 
     Raises:
       ConfigError: for options that say how to load it.
-      MetricError: where it draws no pictures.
+      MetricError: see `drawing`.
     """
     for name, default in (("words", 0), ("after", []), ("chunk", 0), ("raw", False)):
         if getattr(args, name) != default:
@@ -196,12 +207,7 @@ def of_given(system: api.System, args: argparse.Namespace) -> Subject:
             )
     if args.step != "newest":
         raise ConfigError("step says how a system is loaded, and this one was: give it there")
-    source, step = system.about["source"], system.about["step"]
-    if "image" not in system.gives:
-        raise MetricError(f"{source}: {system.run.config.method} draws no pictures to be judged")
-    system.check(dict(args.set))
-    of = Opened(system.run, *system.weights, step)
-    return Subject(source, step, of, system, None)
+    return drawing(system, Opened(system.run, *system.weights, system.about["step"]), args)
 
 
 def drawn_by(place: epath.Path) -> dict[str, Any]:

@@ -187,7 +187,7 @@ def chain():
 def test_masks_go_from_one_model_to_the_next(chain):
     earlier, last, both = chain
     assert earlier.fills == set()
-    assert both.conditions == ["objects"]
+    assert list(both.conditions) == ["objects"]
     row = {"prompt": "x", "objects": THINGS, "seed": 3}
     drawn = earlier.sample([row])
     assert [thing["label"] for thing in drawn.layouts[0]] == ["car", "cat"]  # the largest first
