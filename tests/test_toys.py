@@ -189,7 +189,7 @@ def test_a_layout_model_shows_layouts_and_a_gan_its_boxes(runs):
 
 def test_a_layout_model_is_judged_by_its_layouts(runs, tmp_path, capsys):
     """LQS and relations, the data's own layouts and chance beside; rows that can be changed."""
-    asked = ["--workdir", str(runs["layout"]), "--num", "24", "--out", str(tmp_path)]
+    asked = ["--workdir", str(runs["layout"]), "--num", "48", "--out", str(tmp_path)]
     evaluate.main(asked)
     (file,) = tmp_path.glob("step_*2.json")
     found = json.loads(file.read_text())
