@@ -203,6 +203,10 @@ def base() -> ConfigDict:
             "around_box": True,
             # Objects of a picture at most, for systems that see objects.
             "objects": 8,
+            # Relations between them at most, for systems that read relations.
+            "relations": 8,
+            # How many attributes a picture may have (CUB: 312); 0: none are read.
+            "attributes": 0,
             # "area", the largest first, or "annotation".
             "object_order": "area",
             # Of the objects' masks, pixels.

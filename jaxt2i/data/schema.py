@@ -31,6 +31,8 @@ class Sizes:
       mask_resolution: height and width of one object's mask, pixels.
       captions: padded number of an image's captions, K.
       text_width: width of `text_vector`; 0 where there is none.
+      relations: padded number of relations between objects, R.
+      attributes: how many attributes a picture may have; 0 where none are read.
     """
 
     batch: int
@@ -41,6 +43,8 @@ class Sizes:
     mask_resolution: int = 16
     captions: int = 1
     text_width: int = 0
+    relations: int = 8
+    attributes: int = 0
 
     @property
     def resolution(self) -> int | tuple[int, int]:
@@ -100,7 +104,10 @@ def sizes_of(data, *, batch: int, tokens: int) -> Sizes:
         objects=data.objects,
         mask_resolution=data.mask_resolution,
         captions=data.captions,
+        # Runs from before these settings have none of them.
         text_width=getattr(data, "text_width", 0),
+        relations=getattr(data, "relations", 8),
+        attributes=getattr(data, "attributes", 0),
     )
 
 
@@ -161,6 +168,16 @@ FIELDS: dict[str, Field] = {
         "place and colour of a procedural corpus' background: numbers of "
         "data.meaning.PLACES and .ATTRIBUTES['colour'], -1 = no single colour",
     ),
+    "relation_objects": Field(
+        "int32", ("relations", 2), "subject and object of each relation: places among the objects"
+    ),
+    "relation_label": Field(
+        "int32", ("relations",), "what each relation says (Visual Genome's predicates)", 0
+    ),
+    "relation_mask": Field("bool", ("relations",), "True where there is a relation"),
+    "attributes": Field(
+        "bool", ("attributes",), "True where what is shown has an attribute (CUB has 312)"
+    ),
     "shape_masks": Field(
         "uint8",
         ("objects", "mask_resolution", "mask_resolution"),
@@ -190,11 +207,15 @@ def names_of(source) -> dict[str, tuple[str, ...]]:
     """Names of the classes that a source's keys count: {"label": (...), "box_label": (...), ...}.
 
     Args:
-      source: its `class_names` hold for every key that has no names of its own, `object_names` or
-        `pixel_names`.
+      source: its `class_names` hold for every key that has no names of its own, `object_names`,
+        `pixel_names` or `predicate_names`.
     """
     named = source.class_names
-    own = {"box_label": "object_names", "segmentation": "pixel_names"}
+    own = {
+        "box_label": "object_names",
+        "segmentation": "pixel_names",
+        "relation_label": "predicate_names",
+    }
     keys = [key for key, field in FIELDS.items() if field.first_class is not None]
     return {key: tuple(getattr(source, own.get(key, ""), named)) for key in keys}
 
@@ -220,11 +241,12 @@ def spec(sizes: Sizes, needs: tuple[str, ...]) -> dict[str, jax.ShapeDtypeStruct
             hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(FIELDS)}"
             raise KeyError(f"a batch has no key {key!r}{hint}")
         shape = tuple(getattr(sizes, n) if isinstance(n, str) else n for n in FIELDS[key].shape)
-        if "text_width" in FIELDS[key].shape and not sizes.text_width:
-            raise DataError(
-                f"batch[{key!r}] ({FIELDS[key].meaning}) is needed, and config.data.text_width "
-                "does not say how wide it is"
-            )
+        for size in {"text_width", "attributes"}.intersection(FIELDS[key].shape):
+            if not getattr(sizes, size):
+                raise DataError(
+                    f"batch[{key!r}] ({FIELDS[key].meaning}) is needed, and config.data.{size} "
+                    "does not say how wide it is"
+                )
         # Device integers are 32 bits wide unless x64 is enabled; ids are only ever carried along.
         dtype = "int32" if FIELDS[key].dtype == "int64" else FIELDS[key].dtype
         out[key] = jax.ShapeDtypeStruct((sizes.batch, *shape), np.dtype(dtype))
@@ -241,6 +263,8 @@ CONFIG_LINES = {
     "mask_resolution": "config.data.mask_resolution",
     "captions": "config.data.captions",
     "text_width": "config.data.text_width",
+    "relations": "config.data.relations",
+    "attributes": "config.data.attributes",
 }
 
 

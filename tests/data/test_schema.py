@@ -28,7 +28,7 @@ def test_pictures_have_a_height_and_a_width():
 
 
 def test_every_size_of_a_field_is_one_and_has_a_config_line():
-    sizes = Sizes(batch=2, height=16, width=16, text_width=5)
+    sizes = Sizes(batch=2, height=16, width=16, text_width=5, attributes=4)
     for field in FIELDS.values():
         for name in (n for n in field.shape if isinstance(n, str)):
             assert getattr(sizes, name) > 0
@@ -72,10 +72,12 @@ def test_vectors_need_a_width():
 
 
 def test_names_of_each_key():
-    keys = ("label", "box_label", "segmentation")
+    keys = ("label", "box_label", "relation_label", "segmentation")
     assert schema.names_of(SimpleNamespace(class_names=())) == dict.fromkeys(keys, ())
     source = SimpleNamespace(class_names=["a"], object_names=["b", "c"], pixel_names=[])
     found = schema.names_of(source)
+    assert found["relation_label"] == ("a",)
+    del found["relation_label"]
     assert found == {"label": ("a",), "box_label": ("b", "c"), "segmentation": ()}
     corpus = Synthetic("scenes", 32)
     found = schema.names_of(corpus)

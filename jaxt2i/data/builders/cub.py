@@ -1,5 +1,6 @@
 """CUB-200-2011 with the ten captions a picture of Reed et al. (2016)."""
 
+import collections
 from pathlib import Path
 from typing import ClassVar
 
@@ -31,6 +32,9 @@ MASKS = Need(
     archives=("segmentations.tgz",),
     optional=True,
 )
+# Which of so many attributes pictures have; the names lie beside the folder of an unpacked archive.
+MARKED, NAMED = "CUB_200_2011/attributes/image_attribute_labels.txt", "attributes.txt"
+ATTRIBUTES = 312
 
 
 class Jaxt2iCub(Builder):
@@ -48,12 +52,19 @@ class Jaxt2iCub(Builder):
         return IMAGES, CAPTIONS, MASKS
 
     def names(self, files: Files) -> dict[str, list[str]]:
-        return {"label": [_spoken(name) for _, name in _table(files, "classes.txt")]}
+        names = {"label": [_spoken(name) for _, name in _table(files, "classes.txt")]}
+        if (files / MARKED).is_file():
+            names["attributes"] = [f"attribute {n + 1}" for n in range(ATTRIBUTES)]
+            if (files / NAMED).is_file():
+                rows = (line.split() for line in (files / NAMED).read_text().splitlines())
+                names["attributes"] = [row[1] for row in rows if len(row) == 2]
+        return names
 
     def items(self, files: Files) -> dict[str, list[Item]]:
         classes = dict(_table(files, "image_class_labels.txt"))
         boxes = dict(_table(files, "bounding_boxes.txt"))
         kinds = dict(_table(files, "classes.txt"))
+        attributes = _attributes(files)
         test = _test_classes(files)
         unknown = test - set(kinds.values())
         if unknown or not test:
@@ -66,13 +77,13 @@ class Jaxt2iCub(Builder):
             kind = classes[number]
             box = tuple(float(v) for v in boxes[number].split())
             split = "test" if kinds[kind] in test else "train"
-            content = (int(kind) - 1, _spoken(kinds[kind]), box)
+            content = (int(kind) - 1, _spoken(kinds[kind]), box, attributes.get(number, []))
             item = Item(image.removesuffix(".jpg"), f"CUB_200_2011/images/{image}", content)
             splits[split].append(item)
         return splits
 
     def record(self, files: Files, item: Item) -> Record:
-        label, name, box = item.content
+        label, name, box, attributes = item.content
         text = _texts(files) / f"{item.key}.txt"
         if not text.is_file():
             raise Unreadable(item.key, NO_CAPTION)
@@ -86,6 +97,7 @@ class Jaxt2iCub(Builder):
             label_name=name,
             bbox=box,
             segmentation=_bird(mask) if mask.is_file() else None,
+            metadata={"attributes": attributes} if attributes else {},
         )
 
 
@@ -99,6 +111,28 @@ def _table(files: Files, name: str) -> list[tuple[str, str]]:
     if bad:
         raise DataError(f"{file}: expected lines 'number value', found {' '.join(bad[0])!r}")
     return [(number, value.strip()) for number, value in rows]
+
+
+def _attributes(files: Files) -> dict[str, list[int]]:
+    """{number of a picture: its attributes, from 0}, as annotators marked them, sure or not.
+
+    Raises:
+      DataError: for a line that says something else.
+    """
+    file, found = files / MARKED, collections.defaultdict(list)
+    if not file.is_file():
+        return {}
+    for number, line in enumerate(file.read_text().splitlines(), 1):
+        # Picture, attribute, whether it is there, how sure, seconds; some lines hold more.
+        row = line.split()
+        if len(row) < 3 or not row[1].isdigit() or row[2] not in ("0", "1"):
+            raise DataError(
+                f"{file}:{number}: expected 'picture attribute 0-or-1 ...', found {line[:60]!r}; "
+                f"get CUB_200_2011.tgz again from {IMAGES.where}"
+            )
+        if row[2] == "1":
+            found[row[0]].append(int(row[1]) - 1)
+    return found
 
 
 def _spoken(name: str) -> str:

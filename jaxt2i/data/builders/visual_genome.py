@@ -20,6 +20,8 @@ HOME = "https://homes.cs.washington.edu/~ranjay/visualgenome/api.html"
 SG2IM = "https://github.com/google/sg2im"
 # Names that occur this often in the training split are classes (Johnson et al., 2018: 178).
 MIN_COUNT = 2000
+# Predicates that occur this often there are numbered, as sg2im's 45 are.
+MIN_PREDICATES = 500
 SPLITS = ("train", "val", "test")
 
 # What is left out of the records, and counted.
@@ -55,9 +57,11 @@ class VisualGenomeConfig(tfds.core.BuilderConfig):
     Attributes:
       min_count: how often a name occurs in the training split at least; scale it down with the
         number of pictures.
+      min_predicates: the same of what relationships say; all are stored, in words.
     """
 
     min_count: int = MIN_COUNT
+    min_predicates: int = MIN_PREDICATES
 
 
 class Jaxt2iVisualGenome(Builder):
@@ -72,7 +76,9 @@ class Jaxt2iVisualGenome(Builder):
     TERMS = "CC BY 4.0; the pictures are Flickr's, half of them COCO's."
     BUILDER_CONFIGS: ClassVar = [
         VisualGenomeConfig(name="sg2im", description="Names that occur 2,000 times are classes."),
-        VisualGenomeConfig(name="all", description="Every name is a class.", min_count=1),
+        VisualGenomeConfig(
+            name="all", description="Every name is a class.", min_count=1, min_predicates=1
+        ),
     ]
     EXPECTED: ClassVar = {"train": 108077}
 
@@ -81,7 +87,10 @@ class Jaxt2iVisualGenome(Builder):
 
     def names(self, files: Files) -> dict[str, list[str]]:
         splits = _splits(files, _by_image(files / "image_data.json", _picture))
-        return {"objects": self._vocabulary(_objects(files), splits["train"])}
+        return {
+            "objects": self._vocabulary(_objects(files), splits["train"]),
+            "predicates": self._predicates(files, splits["train"]),
+        }
 
     def items(self, files: Files) -> dict[str, list[Item]]:
         pictures = _by_image(files / "image_data.json", _picture)
@@ -132,6 +141,16 @@ class Jaxt2iVisualGenome(Builder):
         counts = collections.Counter(o[1] for image in images for o in objects.get(image, []))
         least = self.builder_config.min_count
         frequent = [name for name, n in counts.items() if name and n >= least and is_text(name)]
+        return sorted(frequent, key=lambda name: (-counts[name], name))
+
+    def _predicates(self, files: Files, images: Iterable[int]) -> list[str]:
+        """What relationships say, the most frequent in the images first, then by letters."""
+        said = _by_image(files / "relationships.json", _relationships)
+        aliases = _aliases(files / "relationship_alias.txt")
+        names = (_clean(name, aliases) for image in images for *_, name in said.get(image, []))
+        counts = collections.Counter(name for name in names if name and is_text(name))
+        least = self.builder_config.min_predicates
+        frequent = [name for name, n in counts.items() if n >= least]
         return sorted(frequent, key=lambda name: (-counts[name], name))
 
     def _kept(self, objects: list[tuple], labels: dict[str, int]):

@@ -91,6 +91,8 @@ def _records(data_config, resolution: int, split: str, workdir):
             pairs=records.read_pairs(data_config.list) if split != "train" else (),
             rare=data_config.rare if split == "train" else "",
             rare_threshold=data_config.rare_threshold,
+            relations=data_config.get("relations", 8),
+            attributes=data_config.get("attributes", 0),
         ),
     )
     if workdir is not None:

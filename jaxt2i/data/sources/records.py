@@ -36,6 +36,7 @@ FORMATS = {"array_record": arrayrecords.Files, "tfrecord": tfrecords.Files}
 # Pixels of no class in a stored segmentation.
 VOID = 255
 OBJECT_ORDERS = ("annotation", "area")
+RELATIONS = ("relation_objects", "relation_label", "relation_mask")
 GET = "python -m jaxt2i.prepare NAME --from DIR --to DIR makes one; set --config.data.path=DIR"
 
 
@@ -292,6 +293,8 @@ class Wanted:
       pairs: ((id, number of the caption), ...) to use and nothing else; none: everything.
       rare: "repeat" or "balanced" sampling by class, see `jaxt2i.data.rare`; "": none.
       rare_threshold: for "repeat".
+      relations: padded number of relations, R.
+      attributes: that a picture may have; 0: none are read.
     """
 
     languages: tuple[str, ...] = ()
@@ -302,6 +305,8 @@ class Wanted:
     pairs: tuple[tuple[str, int], ...] = ()
     rare: str = ""
     rare_threshold: float = 0.001
+    relations: int = 8
+    attributes: int = 0
 
 
 class Records:
@@ -317,6 +322,8 @@ class Records:
       class_names: names that `label` counts.
       object_names: names that `box_label` counts.
       pixel_names: names that `segmentation` counts from 1.
+      predicate_names: names that `relation_label` counts.
+      attribute_names: of `attributes`.
       index: what is known of every usable record.
       report: what was found.
     """
@@ -355,6 +362,14 @@ class Records:
         self.class_names = about["names"].get("label", [])
         self.object_names = about["names"].get("objects", [])
         self.pixel_names = about["names"].get("segmentation", [])
+        self.predicate_names = about["names"].get("predicates", [])
+        self.attribute_names = about["names"].get("attributes", [])
+        if wanted.attributes and len(self.attribute_names) not in (0, wanted.attributes):
+            raise DataError(
+                f"config.data.attributes={wanted.attributes}, and {folder} has "
+                f"{len(self.attribute_names)}; set --config.data.attributes="
+                f"{len(self.attribute_names)}"
+            )
         self.index = index
         usable = self._usable(folder, index)
         self._rows = usable
@@ -363,6 +378,10 @@ class Records:
         gives = ["image", "id", "label"]
         if len(index.object_label):
             gives += ["boxes", "box_label", "box_mask"]
+        if self.predicate_names:
+            gives += RELATIONS
+        if self.attribute_names and wanted.attributes:
+            gives.append("attributes")
         if index.masks:
             gives.append("shape_masks")
         if index.segmented:
@@ -449,6 +468,10 @@ class Records:
         """How many objects an example shows at most: those that its picture has."""
         return min(len(self.index.objects_of(int(self._rows[index]))), self.wanted.objects)
 
+    def object_counts(self) -> np.ndarray:
+        """How many objects of each class all records together have."""
+        return np.bincount(self.index.object_label, minlength=len(self.object_names))
+
     def order(self, seed: int, batch: int):
         """The order in which training sees the records; see `jaxt2i.data.order`."""
         if self._seen is not None:
@@ -529,8 +552,11 @@ class Records:
         if "label" in keys:
             label = int(row.integers("label")[0])
             out["label"] = np.int32(index if label < 0 else label)
-        if not {"boxes", "box_label", "box_mask", "shape_masks"}.isdisjoint(keys):
+        if not {"boxes", "box_label", "box_mask", "shape_masks", *RELATIONS}.isdisjoint(keys):
             out |= self._objects(row, size, view, keys)
+        if "attributes" in keys:
+            had = json.loads(row.texts("metadata")[0]).get("attributes", [])
+            out["attributes"] = np.isin(np.arange(self.wanted.attributes), had)
         if "segmentation" in keys:
             out["segmentation"] = _segmentation(row, size, view)
         return out
@@ -564,7 +590,27 @@ class Records:
                 mask = mask_of(runs[ends[i - 1] if i else 0 : ends[i]], size)
                 if mask is not None:
                     out["shape_masks"][slot] = view.mask(mask, side)
+        if not set(RELATIONS).isdisjoint(keys):
+            out |= self._relations(row, chosen.tolist())
         return {key: value for key, value in out.items() if key in keys}
+
+    def _relations(self, row: tfrecords.Example, chosen: list[int]) -> dict[str, np.ndarray]:
+        """Relations between objects that are told, of predicates that have a number."""
+        slot = {i: place for place, i in enumerate(chosen)}
+        number = {name: n for n, name in enumerate(self.predicate_names)}
+        ends = (row.integers(f"relationships/{end}").tolist() for end in ("subject", "object"))
+        said = zip(*ends, row.texts("relationships/predicate"), strict=True)
+        known = [
+            (slot[a], slot[b], number[name])
+            for a, b, name in said
+            if a in slot and b in slot and name in number
+        ]
+        known = known[: self.wanted.relations]
+        table = np.zeros((self.wanted.relations, 3), np.int32)
+        table[: len(known)] = np.array(known, np.int32).reshape(-1, 3)
+        there = np.arange(len(table)) < len(known)
+        found = table[:, :2], table[:, 2], there
+        return dict(zip(RELATIONS, found, strict=True))
 
 
 def _pixels(stored: np.ndarray, size: tuple[int, int]) -> np.ndarray:

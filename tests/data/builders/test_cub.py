@@ -6,7 +6,9 @@ import pytest
 from PIL import Image
 
 from jaxt2i.data.builders.cub import Jaxt2iCub
+from jaxt2i.data.pictures import Framing
 from jaxt2i.data.schema import DataError
+from jaxt2i.data.sources import records
 from tests.data.builders.built import build
 from tests.data.builders.pictures import cut, save
 
@@ -104,6 +106,29 @@ def test_masks_become_a_segmentation(tmp_path):
     )
     kind, stem = BIRDS[1]
     assert rows[f"{kind}/{stem}.jpg"]["segmentation"].shape == (1, 1, 1)
+
+
+def test_attributes_are_rows_of_a_batch(tmp_path):
+    root = tree(tmp_path / "in")
+    (root / "attributes.txt").write_text("1 has_bill_shape::curved\n2 has_wing_color::blue\n")
+    marked = root / "CUB_200_2011" / "attributes" / "image_attribute_labels.txt"
+    marked.parent.mkdir()
+    marked.write_text("1 1 0 3 1.2\n1 2 1 4 1.2\n2 1 1 1 0 0.5\n2 2 1 2 3\n3 1 0 1 1\n")
+    build(Jaxt2iCub, root, tmp_path / "out")
+    wanted = records.Wanted(attributes=2)
+    source = records.Records(str(tmp_path / "out"), "train", Framing(16), wanted)
+    assert source.attribute_names == ["has_bill_shape::curved", "has_wing_color::blue"]
+    found = {
+        source.name(i)[-10:]: source.example(i, ("attributes",))["attributes"].tolist()
+        for i in range(source.size)
+    }
+    assert sorted(found.values()) == [[False, False], [False, True], [True, True]]
+    wanted = records.Wanted(attributes=312)
+    with pytest.raises(DataError, match=r"has 2; set --config\.data\.attributes=2"):
+        records.Records(str(tmp_path / "out"), "train", Framing(16), wanted)
+    marked.write_text("1 one 0\n")
+    with pytest.raises(DataError, match=r"labels\.txt:1: expected 'picture attribute 0-or-1"):
+        build(Jaxt2iCub, root, tmp_path / "again")
 
 
 def test_a_broken_picture_and_a_missing_text_are_counted(tmp_path):

@@ -5,9 +5,12 @@ import zipfile
 import numpy as np
 import pytest
 
+from jaxt2i.data import schema
 from jaxt2i.data.builders.visual_genome import Jaxt2iVisualGenome, VisualGenomeConfig
 from jaxt2i.data.decoding import NOT_UTF8
+from jaxt2i.data.pictures import Framing
 from jaxt2i.data.schema import DataError
+from jaxt2i.data.sources import records
 from tests.data.builders.built import build
 from tests.data.builders.pictures import cut, save
 
@@ -34,7 +37,7 @@ PHRASES = {
     5: [(501, "a man and a dog")],
     7: [(701, "an empty street")],
 }
-SMALL = VisualGenomeConfig(name="small", min_count=2)
+SMALL = VisualGenomeConfig(name="small", min_count=2, min_predicates=1)
 
 
 def tree(root, old=False):
@@ -329,3 +332,26 @@ def test_texts_that_are_not_utf8_are_left_out_and_counted(tmp_path, capfd):
     assert json.loads(rows[1]["metadata"])["attributes"][0] == ["tall"]
     assert "object_alias.txt:2: not UTF-8; no alias is taken of it" in capfd.readouterr().err
     assert "tr" not in "".join(rows[2]["objects"]["name"]).replace("tree", "")
+
+
+def test_relations_are_rows_of_a_batch(built_vg):
+    """Places among the objects as they are told, largest first, and numbers of predicates."""
+    root, _, _ = built_vg
+    out, wanted = str(root.parent / "out"), records.Wanted(objects=3, relations=2)
+    source = records.Records(out, "train", Framing(48, "none"), wanted)
+    assert source.predicate_names == ["beside", "by", "holds", "standing near"]
+    assert schema.names_of(source)["relation_label"] == tuple(source.predicate_names)
+    keys = ("box_label", *records.RELATIONS)
+    found = {source.name(i).rpartition("/")[2]: source.example(i, keys) for i in range(4)}
+    row = found["1"]
+    (subject, object_), other = row["relation_objects"]
+    names = [source.object_names[n] for n in row["box_label"]]
+    assert (names[subject], names[object_]) == ("man", "tree")
+    assert source.predicate_names[row["relation_label"][0]] == "standing near"
+    assert row["relation_mask"].tolist() == [True, False]
+    assert not other.any()
+    assert not found["7"]["relation_mask"].any()
+    for key in records.RELATIONS:
+        sizes = schema.Sizes(batch=1, height=48, width=48, relations=2)
+        spec = schema.spec(sizes, (key,))[key]
+        assert (row[key].shape, row[key].dtype) == (spec.shape[1:], spec.dtype)
