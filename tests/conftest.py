@@ -18,8 +18,10 @@ hypothesis.settings.load_profile("jaxt2i")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = (
     "--xla_force_host_platform_device_count=8"
-    # Tests compile far more than they compute: with little optimisation they take half the time.
-    " --xla_backend_optimization_level=1 " + os.environ.get("XLA_FLAGS", "")
+    # Tests compile far more than they compute. With little optimisation they take half the time,
+    # and half of that again without a compiler of its own for each fusion and each core.
+    " --xla_backend_optimization_level=1 --xla_cpu_use_fusion_emitters=false"
+    " --xla_cpu_parallel_codegen_split_count=1 " + os.environ.get("XLA_FLAGS", "")
 )
 # Less still, for the processes that tests start too; see `pytest_runtest_setup`.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
@@ -41,6 +43,9 @@ def pytest_addoption(parser):
     )
     parser.addoption(
         "--fuzz", type=int, default=1, help="how many times 1,000 damaged files tests/fuzz tries"
+    )
+    parser.addoption(
+        "--guard-write", action="store_true", help="keep what a step costs; see benchmarks/guard.py"
     )
     parser.addoption("--fuzz-only", metavar="CASE:SEED", help="try one damaged file of tests/fuzz")
 

@@ -22,6 +22,7 @@ import pytest
 from ml_collections import ConfigDict
 
 import jaxt2i.systems
+from benchmarks import guard
 from jaxt2i.config import ConfigError
 from jaxt2i.data import schema
 from jaxt2i.engine import draw, mesh
@@ -200,6 +201,20 @@ def test_trained_networks_change_and_extras_stay_finite(name):
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(after.extra))
 
 
+def guarded(request, name, count):
+    """Compares what a step costs, or keeps it."""
+    if request.config.getoption("--method"):
+        pytest.skip("figures are kept of this repository's systems")
+    found = guard.costs(table(name, count).programs.play, count)
+    if request.config.getoption("--guard-write"):
+        return guard.write(name, found)
+    assert not guard.differences(name, found)
+
+
+def test_a_step_costs_what_is_kept(name, request):
+    guarded(request, name, 1)
+
+
 @contextlib.contextmanager
 def listening():
     """The names of the networks that are called meanwhile."""
@@ -300,6 +315,10 @@ def test_data_parallel_step_moves_no_examples(name, eight):
     text = table(name, 8).programs.play[1].as_text()
     assert "all-reduce(" in text
     assert "all-to-all(" not in text
+
+
+def test_eight_devices_exchange_what_the_costs_say(name, eight, request):
+    guarded(request, name, 8)
 
 
 @functools.cache
