@@ -18,10 +18,8 @@ hypothesis.settings.load_profile("jaxt2i")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = (
     "--xla_force_host_platform_device_count=8"
-    # Tests compile far more than they compute. With little optimisation they take half the time,
-    # and half of that again without a compiler of its own for each fusion and each core.
-    " --xla_backend_optimization_level=1 --xla_cpu_use_fusion_emitters=false"
-    " --xla_cpu_parallel_codegen_split_count=1 " + os.environ.get("XLA_FLAGS", "")
+    # Tests compile far more than they compute: with little optimisation they take half the time.
+    " --xla_backend_optimization_level=1 " + os.environ.get("XLA_FLAGS", "")
 )
 # Less still, for the processes that tests start too; see `pytest_runtest_setup`.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
@@ -32,6 +30,7 @@ os.environ.setdefault(
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 
 import jax  # noqa: E402 (it reads the environment)
+from jax._src import compiler  # noqa: E402
 
 
 def pytest_addoption(parser):
@@ -50,14 +49,35 @@ def pytest_addoption(parser):
     parser.addoption("--fuzz-only", metavar="CASE:SEED", help="try one damaged file of tests/fuzz")
 
 
-# Without optimisation XLA rounds otherwise, which the gradients of goldens magnify.
+# Without optimisation XLA rounds otherwise, which the gradients of goldens magnify; and without a
+# compiler of its own for each fusion, large programs are slow.
 OPTIMISED = ("tests/verify/", "tests/encoders/", "tests/metrics/")
+QUICKLY = {"xla_cpu_use_fusion_emitters": False, "xla_cpu_parallel_codegen_split_count": 1}
+
+
+def compile_quickly(chosen):
+    """Has XLA compile with the options that are chosen when a program is compiled."""
+    plain = compiler.get_compile_options
+
+    def options(*args, env_options_overrides=None, **kw):
+        given = {**(env_options_overrides or {}), **chosen}
+        return plain(*args, env_options_overrides=given, **kw)
+
+    compiler.get_compile_options = options
+
+
+CHOSEN = {}
+compile_quickly(CHOSEN)
+jax.devices()  # this process has read its flags; those that tests start compile quickly as well
+os.environ["XLA_FLAGS"] += "".join(f" --{k}={str(v).lower()}" for k, v in QUICKLY.items())
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
     plain = not item.nodeid.startswith(OPTIMISED)
     jax.config.update("jax_disable_most_optimizations", plain)
+    CHOSEN.clear()
+    CHOSEN.update(QUICKLY if plain else {})
 
 
 @pytest.fixture(scope="session")
