@@ -1,0 +1,116 @@
+"""How far every system is, and what its paper reports: the table of benchmarks/README.md.
+
+    python benchmarks/systems.py            # prints it
+    python benchmarks/systems.py --write    # into benchmarks/README.md
+
+Nothing in it is typed: the paper's numbers are those of the presets' docstrings, ours are the
+promises that the contract tests hold each `tiny` preset to, and what was compared is what the
+golden files name as their source. Four steps: *traced*, every preset builds and its step can be
+traced (tests/test_configs.py); *equal*, its numbers are the official code's, or worked examples'
+where there is no public code (python -m jaxt2i.verify); *learns*, a short run improves its score by
+a stated margin (pytest tests/test_contract.py -k learns -m "full or not full"); *weights*, it has
+drawn with published weights. No system is at the fourth.
+"""
+
+import argparse
+import fnmatch
+import importlib
+import json
+import pkgutil
+import re
+import sys
+from pathlib import Path
+
+import jaxt2i.systems
+from jaxt2i.run import settings
+from jaxt2i.verify import find
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "benchmarks" / "README.md"
+MARKS = ("<!-- systems -->", "<!-- end of systems -->")
+HEAD = ("system", "step", "equal to", "a short run here", "preset", "the paper's number")
+
+
+def sources(name: str) -> list[tuple[str, int]]:
+    """[(what a system is compared with, number of cases)]."""
+    module = f"jaxt2i.systems.{name}.goldens"
+    if not find.importlib.util.find_spec(module):
+        return []
+    out = []
+    for folder in sorted((ROOT / "tests" / "goldens").iterdir()):
+        if not (folder / "manifest.json").exists():
+            continue
+        about = json.loads((folder / "manifest.json").read_text())
+        serves = getattr(importlib.import_module(module), "SERVES", ())
+        cases = [c for c in about["cases"] if mine(f"{folder.name}/{c}", module, serves)]
+        examples = folder.name in getattr(importlib.import_module(module), "EXAMPLES", {})
+        if cases or examples:
+            out.append((told(about["source"]), len(cases)))
+    return out
+
+
+def mine(case: str, module: str, serves: tuple[str, ...]) -> bool:
+    """Whether a system's golden file computes a case."""
+    if not any(fnmatch.fnmatchcase(case, pattern) for pattern in serves):
+        return False
+    found = find.serving(*case.rsplit("/", 1))
+    return found is not None and found.__name__ == module
+
+
+def told(source: str) -> str:
+    """A golden's source in few words: OWNER/NAME, or what stands for it."""
+    if source.startswith("no official code"):
+        return "worked examples"
+    repository = re.match(r"(?:https://)?(?:github\.com/)?([\w.-]+/[\w.-]+?)\s*@", source)
+    return repository[1] if repository else source.split(" (")[0].split(" modules")[0]
+
+
+def published(name: str) -> tuple[str, str]:
+    """(first preset that says what it should give, what that is)."""
+    module = importlib.import_module(f"jaxt2i.configs.{name}")
+    for preset, make in module.PRESETS.items():
+        said = re.search(r"^Expected: (.*)\.$", make.__doc__ or "", re.MULTILINE)
+        if getattr(make, "published", False) and said:
+            return preset, said[1]
+    return "", ""
+
+
+def row(name: str) -> tuple[str, ...]:
+    """A line of the table."""
+    promise = settings.preset(str(ROOT / "configs" / f"{name}.py"), "tiny").promise
+    gained = ", ".join(f"{k} by {v:g}" for k, v in promise.margin.items())
+    short = f"`tiny`, {promise.steps} steps: {gained}" if promise.steps else "not yet run"
+    compared = sources(name)
+    equal = "; ".join(f"{source} ({n})" if n else source for source, n in compared)
+    step = "learns" if promise.steps else "equal" if compared else "traced"
+    preset, expected = published(name)
+    return f"`{name}`", step, equal or "-", short, f"`{preset}`" if preset else "-", expected or "-"
+
+
+def table() -> str:
+    """The table, in Markdown."""
+    names = sorted(m.name for m in pkgutil.iter_modules(jaxt2i.systems.__path__) if m.ispkg)
+    rows = [HEAD, ("---",) * len(HEAD), *map(row, names)]
+    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in r)} |" for r in rows)
+
+
+def page(text: str) -> str:
+    """The page with the table of today between its marks."""
+    before, _, rest = text.partition(MARKS[0])
+    _, _, after = rest.partition(MARKS[1])
+    return f"{before}{MARKS[0]}\n\n{table()}\n\n{MARKS[1]}{after}"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--write", action="store_true", help=f"into {PAGE.relative_to(ROOT)}")
+    if parser.parse_args(argv).write:
+        PAGE.write_text(page(PAGE.read_text()))
+    else:
+        print(table())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
