@@ -91,7 +91,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--write", action="store_true", help="keep what is found")
     parser.add_argument("--system", help="one system alone, such as galip")
     args = parser.parse_args(argv)
-    chosen = f"costs and {args.system}" if args.system else "costs"
+    chosen = f"costs and systems.{args.system}]" if args.system else "costs"
     options = ["--guard-write"] if args.write else []
     return pytest.main(["-q", "tests/test_contract.py", "-k", chosen, *options])
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import systems
 from jaxt2i.run import settings
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *ROOT.glob("[a-z]*/README.md")]
+PAGES = [ROOT / "README.md", *ROOT.glob("launch/*.md"), *ROOT.glob("benchmarks/*.md")]
 # Their command line is a configuration's: absl's flags and config_flags.
 BY_CONFIG = ("train", "plan")
 
@@ -97,3 +98,19 @@ def test_files_that_are_named_exist(page):
     for name in named:
         found = ROOT / name if (ROOT / name).exists() else page.parent / name
         assert found.exists() or name.endswith("/NAME/"), f"{page.name} names {name}"
+
+
+def test_presets_of_the_table_exist():
+    rows = re.findall(
+        r"^\|(?:[^|]*\|){2}([^|]*)\|([^|]*)\|", (ROOT / "README.md").read_text(), re.MULTILINE
+    )
+    named = [n for row in rows for cell in row for n in re.findall(r"`([a-z_]+(?::\w+)?)`", cell)]
+    assert len(named) > 20
+    for name in named:
+        preset_of(name)
+
+
+def test_the_table_of_systems_is_that_of_today():
+    assert systems.PAGE.read_text() == systems.page(systems.PAGE.read_text()), (
+        "python benchmarks/systems.py --write"
+    )
