@@ -56,7 +56,8 @@ def coco() -> ConfigDict:
     """COCO 2014 as published: one caption a step, ten boxes at most, the largest first.
 
     The official script goes through all captions ten times; its author advises a tenth of that,
-    after which its loss may become infinite (config.model.rho_limit below 1 prevents it).
+    after which its loss may become infinite (config.model.rho_limit below 1 prevents it). It reads
+    captions up to their first comma; here they are read whole.
     """
     c = common.base()
     c.method = "jaxt2i.systems.obj_gan_boxes"

@@ -21,7 +21,8 @@ How:
   --sweep tau=0,200,600                     values of a control side by side
   --size 512, --size 768x512                another size than training's, where the method can
   --best-of 8 --judge pick_score            of eight pictures keep the one that a network likes best
-  --after RUN [RUN ...]                     earlier systems fill what a row lacks: its layout
+  --after RUN [RUN ...]                     earlier systems fill what a row lacks: its layout,
+                                            the masks of its objects
 
 Latent tools, for every method that has a latent:
   --prompts A B --num 4                     rows share a prompt, columns share a latent

@@ -1,5 +1,6 @@
 """Obj-GAN's box generator against its official code's numbers."""
 
+import dataclasses
 from collections.abc import Callable
 
 import jax
@@ -37,8 +38,15 @@ def statistics(case) -> layouts.Statistics:
     return layouts.Statistics(mean, (1.0,) * 4, same, 1.0, same, same)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Given(boxes.Losses):
-    """The method's own losses of a given sequence."""
+    """The method's own losses of a given sequence.
+
+    Attributes:
+      shown: how often each label is shown.
+    """
+
+    shown: jax.Array
 
     def sequence(self, batch) -> tuple[jax.Array, jax.Array]:
         """As the case has it."""
@@ -46,8 +54,8 @@ class Given(boxes.Losses):
 
     @property
     def counts(self) -> jax.Array:
-        """As the case has them, set before use."""
-        return self.order
+        """As the case has them."""
+        return self.shown
 
 
 def networks(golden, case) -> tuple[Networks, Decoder]:
@@ -71,7 +79,7 @@ def train(golden, case) -> Arrays:
         "places": jnp.stack(list(given.values()), -1),
     }
     counts = jnp.asarray(case.inputs["in_label_counts"])
-    losses = Given(MODEL, statistics(case), 1, counts)
+    losses = Given(MODEL, statistics(case), steps=1, shown=counts)
 
     def seen(ctx, batch):
         text = losses.text(ctx, batch)
