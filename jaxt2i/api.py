@@ -192,9 +192,8 @@ class System:
             if name not in self.gives:
                 have = ", ".join(self.gives)
                 raise ConfigError(f"{self.run.config.method} draws no {name!r}; it draws {have}")
-        for i, earlier in enumerate(self.after):
-            then = [*self.after[i + 1 :], self]
-            rows = self._filled(earlier, rows, controls, then[0])
+        for earlier, then in itertools.pairwise((*self.after, self)):
+            rows = self._filled(earlier, rows, controls, then)
         wanted = [n for n in self.gives if n in FIELDS or n in also]
         drawer = self.drawer(wanted, rule)
         for request, out in drawer.stream(*self.weights, self._requests(rows, controls, size)):
@@ -350,8 +349,8 @@ class System:
             raise ConfigError(f"{self.run.config.method} has no earlier system that fills a row")
         self.check(controls)
         found: Iterable[Row] = numbered(expand(_in_words(rows), 1, seed))
-        for earlier in self.after:
-            found = self._filled(earlier, found, controls)
+        for earlier, then in itertools.pairwise((*self.after, self)):
+            found = self._filled(earlier, found, controls, then)
         return [without(r, ("number",)) for r in sorted(found, key=lambda r: r["number"])]
 
     def drawn(self, found: Iterable, columns: int = 0, controls: Mapping[str, Any] | None = None):
@@ -387,17 +386,25 @@ class System:
         """
         mine = {c.name for c in earlier.controls.values()}
         chosen = {k: v for k, v in controls.items() if k in mine}
-        complete = collections.deque()
+        theirs = set(self.controls) - mine
+        complete, others = collections.deque(), {}
 
         def lacking():
             for row in rows:
                 if earlier.completes(row):
+                    # Controls of the rest of the chain go by.
+                    own = row.get("controls", {}) if "number" in row else {}
+                    if beside := {k: own[k] for k in own if k in theirs}:
+                        others[row["number"]] = beside
+                        row = row | {"controls": {k: v for k, v in own.items() if k not in theirs}}
                     yield row
                 else:
                     complete.append(row)
 
         for row, out in earlier.stream(lacking(), **chosen):
             row = row | ({"image": out["image"]} if "image" in out else {})
+            beside = others.pop(row.get("number"), {})
+            row = row | {"controls": {**beside, **row["controls"]}}
             if "box_label" in then.sampler.needs:
                 row = then.words.understood(row, earlier.run.config.method)
             yield row

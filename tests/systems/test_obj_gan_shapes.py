@@ -20,7 +20,7 @@ from jaxt2i.encoders import pretrained, vgg19_bn_names
 from jaxt2i.encoders.pretrained import template
 from jaxt2i.encoders.vgg19_bn import Vgg19Bn
 from jaxt2i.engine import state as states
-from jaxt2i.engine.method import Sampler
+from jaxt2i.engine.method import Control, Sampler
 from jaxt2i.run import open as runs
 from jaxt2i.run import settings
 from jaxt2i.systems.obj_gan_shapes import method as shapes
@@ -161,7 +161,7 @@ def chain():
     run = runs.open_run(config, runs.known(config)[0])
     earlier = system(run)
 
-    def draw(ctx, rows, keys, *, z, text):
+    def draw(ctx, rows, keys, *, z, text, strength=0.0):
         """The masks of the first two objects, and the label of the first, as a picture."""
         masks = rows["shape_masks"][:, :2].astype(jnp.float32) / 127.5 - 1
         label = jnp.full_like(masks[:, 0], 1) * (rows["box_label"][:, :1, None] / 8 - 1)
@@ -217,6 +217,22 @@ def test_a_mask_that_is_given_is_not_drawn(chain):
     assert (found[0][..., :2] == mine[..., None]).all()
     assert (found[2][..., 1] == mine).all()
     assert (found[2][..., 0] == found[1][..., 0]).all()
+
+
+def test_controls_of_a_whole_chain_reach_their_systems(chain, capsys):
+    earlier, last, _ = chain
+    controls = (Control("strength", 0.5),)
+    sampler = dataclasses.replace(last.sampler, controls=controls)
+    method = dataclasses.replace(last.run.method, sampler=sampler)
+    both = system(dataclasses.replace(last.run, method=method), after=[earlier])
+    row = {"prompt": "x", "objects": THINGS, "controls": {"strength": 0.25}}
+    assert both.sample([row]).rows[0]["controls"] == {"strength": 0.25}
+    with pytest.raises(ConfigError, match="no control 'strenth'"):
+        both.sample([row | {"controls": {"strenth": 1.0}}])
+    assert not capsys.readouterr().err
+    filled = both.fill([row])[0]
+    assert all("mask" in thing for thing in filled["objects"])
+    assert filled["controls"] == {"strength": 0.25}
 
 
 def test_classes_that_the_next_model_lacks_are_left_out_and_said(chain, capsys):
