@@ -36,6 +36,8 @@ from jaxt2i.run.open import LAYOUT, Run, open_run
 SEEDS = 2**32
 # The output that adds something to each object of a row.
 MASKS = "shape_masks"
+# What a row told of places, which belongs to what was drawn.
+TOLD = (*LAYOUT, "edit_region")
 # Words of a row that say how to draw it rather than what is in it.
 HOW = ("z", "towards")
 # Ends of walks whose text and latent are remembered.
@@ -201,7 +203,7 @@ class System:
                 out = {**out, MASKS: self.words.with_own_masks(out[MASKS], request.about)}
             words = self.words.row({k: v for k, v in out.items() if k != "image"})
             # What was told of objects, in fractions of what is drawn, whatever the row counted in.
-            told = {k: request.row[k] for k in LAYOUT if k in request.row}
+            told = {k: request.row[k] for k in TOLD if k in request.row}
             yield request.about | words, told | out
 
     def sample(

@@ -24,7 +24,7 @@ CONDITIONS = (
     "text_vector",
 )
 FRAME, DRAWING = ("units", "size"), ("seed", "controls", "z", "towards")
-CARRIED = ("note", "number", "file_name", "text", "drawn_by", "scores")
+CARRIED = ("note", "number", "file_name", "text", "drawn_by", "scores", "source_prompt")
 WORDS = (*CONDITIONS, *FRAME, *DRAWING, *CARRIED)
 # Words that may be names of files, and those that lie in the frame that FRAME describes.
 FILES = ("image", "edit_region", "segmentation", "text_vector", "z")

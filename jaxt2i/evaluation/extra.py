@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from jaxt2i import api
-from jaxt2i.evaluation import corpora, judges, layouts, own, report, sets, soa
+from jaxt2i.evaluation import corpora, edited, judges, layouts, own, report, sets, soa
 from jaxt2i.evaluation.reading import Reader
 from jaxt2i.evaluation.subjects import Subject
 from jaxt2i.metrics.score import Score
@@ -80,6 +80,7 @@ MINI_FRECHET = "mini_clip_frechet"
 METRICS: dict[str, Extra] = {
     MINI_FRECHET: Extra(own.by_mini_clip, ("captions", "real")),
     **{metric: preferred(metric) for metric in judges.JUDGES},
+    "edits": Extra(edited.by_edits, ("captions",)),
     "recognised": Extra(own.by_recogniser, ("system", "captions")),
     "independent": Extra(own.by_independent, ("system", "captions")),
     "soa": Extra(soa.by_objects),

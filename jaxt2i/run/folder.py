@@ -239,6 +239,8 @@ class Folder:
             keep(f"{name}_stage{len(stage)}.png", stage)
         for view in [v for v in edits.VIEWS if v in out and single]:
             keep(f"{name}_{view}.png", out[view])
+        if single and "source" in out and "edit_region" in out:
+            keep(f"{name}_region.png", out["edit_region"])
         for key in [k for k in out if k not in PICTURES and k not in FIELDS]:
             leaves = {str(i): x for i, x in enumerate(jax.tree.leaves(out[key]))}
             jobs.append((_save_npz, self.path / f"{name}_{key}.npz", leaves))
