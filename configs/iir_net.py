@@ -8,9 +8,15 @@ the colours of a region and under noise. After training:
 
 | preset | data | batch | steps | published (150 pictures) |
 |---|---|---|---|---|
+| embedded | blooms, 32 px, the flower or bird, no autoencoder | 16 | 1,000 | - |
 | coco | COCO, 512 px, some objects' masks | 32 | 50,000 | LPIPS 0.301, CLIP 24.30 |
 | cub | CUB-200-2011, 512 px, the bird's mask | 32 | 20,000 | not found |
 | outdoor | Outdoor Scenes, 512 px, the whole picture | 32 | 20,000 | not found |
+
+The bare command trains `embedded`, beside a U-Net that comes from a run of latent diffusion:
+
+    python -m jaxt2i.train --config configs/latent_diffusion.py
+    python -m jaxt2i.train --config configs/iir_net.py
 
 Neither code nor settings of training are public: those here are ControlNet's. Outdoor Scenes are
 the 8,571 webcam pictures of the Transient Attributes dataset (Laffont et al. 2014). They have no
@@ -20,7 +26,7 @@ Put your copy beside captions of your own (a folder of pictures with .txt files)
 
 from ml_collections import ConfigDict
 
-from jaxt2i.configs import common
+from jaxt2i.configs import common, latent_diffusion
 from jaxt2i.nn.optim import Adam
 from jaxt2i.systems.iir_net.method import Model
 
@@ -97,6 +103,21 @@ def outdoor() -> ConfigDict:
     return c
 
 
+def embedded() -> ConfigDict:
+    """Two CPU cores, procedural `blooms` at 32 px, beside latent diffusion's U-Net: unseen yet."""
+    c, base = published(1000, "segmentation"), latent_diffusion.embedded()
+    c.batch_size, c.accumulate, c.remat = base.batch_size, 1, ()
+    c.log_every_steps, c.checkpoint_every_steps, c.sample_every_steps = 50, 250, 500
+    c.score_images, c.grid.count = 64, 6
+    c.init_from = "runs/latent_diffusion-default"
+    c.data.update(base.data)
+    c.model.update(base="run", start="unet", padding="tokenizer", embedding=(16, 32))
+    shared = ("perception", "space", "channels", "layers", "heads", "groups", "attention")
+    c.model.update({name: base.model[name] for name in shared})
+    c.optim.update(lr=1e-3, weight_decay=0.0, warmup_steps=100)
+    return c
+
+
 def tiny() -> ConfigDict:
     """Compiles in seconds: beside random locked networks, for smoke tests."""
     c = published(20, "objects")
@@ -130,4 +151,4 @@ def tiny() -> ConfigDict:
     return c
 
 
-PRESETS = {"coco": coco, "cub": cub, "outdoor": outdoor, "tiny": tiny}
+PRESETS = {"embedded": embedded, "coco": coco, "cub": cub, "outdoor": outdoor, "tiny": tiny}
