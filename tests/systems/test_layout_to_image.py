@@ -30,6 +30,13 @@ def test_impossible_settings_name_their_line(change, resolution, said):
         system.check(system.Model(**change), resolution, tuple("abcde"))
 
 
+def filled(net, *inputs):
+    """Variables drawn in NumPy, positive so that no singular value is 0: `init` takes seconds."""
+    shapes, rng = jax.eval_shape(net.init, jax.random.key(0), *inputs), np.random.default_rng(0)
+    positive = lambda x: jnp.asarray(abs(rng.normal(size=x.shape)), jnp.float32)  # noqa: E731
+    return jax.tree.map(positive, shapes)
+
+
 def layouts():
     """Two pictures: a large and a small object, and one object beside an empty place."""
     first, small = [0, 0, 0.5, 1], [0.75, 0.25, 0.125, 0.125]
@@ -63,10 +70,7 @@ def test_what_overlaps_is_averaged_and_the_rest_is_the_background():
     cover = np.zeros((1, 2, 2, 2), np.float32)
     cover[0, 0] = [[1, 0.5], [1, 0]]
     cover[0, 1] = [[0, 0], [1, 0]]
-    variables = jax.tree.map(
-        lambda p: jnp.asarray(rng.normal(size=p.shape), jnp.float32),
-        jax.eval_shape(net.init, jax.random.key(0), x, code, sentence, cover),
-    )
+    variables = filled(net, x, code, sentence, cover)
     variables["batch_stats"] = {"norm": {"mean": jnp.zeros(3), "var": jnp.ones(3)}}
     out = net.apply(variables, x, code, sentence, cover)[0]
     of = lambda name, v: v @ variables["params"][name]["kernel"] + variables["params"][name]["bias"]  # noqa: E731
@@ -85,7 +89,7 @@ def judge():
         base=4, resolution=32, grid=8, small_stride=2, large_stride=4, roi_size=4, classes=4
     )
     image, sentence = jnp.zeros((2, 32, 32, 3)), jnp.ones((2, 256))
-    start = jax.jit(net.init)(jax.random.key(0), image, sentence, layouts())
+    start = filled(net, image, sentence, layouts())
     return jax.jit(lambda image, layout: net.apply(start, image, sentence, layout))
 
 
