@@ -110,7 +110,10 @@ def visual_genome() -> ConfigDict:
 def embedded() -> ConfigDict:
     """Two CPU cores, procedural `scenes` of up to six objects at 32 px.
 
-    Not yet seen.
+    Not yet seen in full. After 200 steps, 3,200 images, behind a DAMSM of half its own length: the
+    Frechet distance to held-out pictures in its codes is 0.61 (0.96 at the start) and R-precision
+    among 100 is 0.16 (0.01), by the DAMSM that guides the run. Colours then follow captions, shapes
+    do not yet.
     """
     c = coco()
     c.total_epochs, c.total_steps, c.batch_size = 0, 2000, 16

@@ -326,7 +326,9 @@ def layout_tile(row: Row, out: dict[str, Tree], names: Sequence[str]) -> show.Ti
     if layout.keys() >= OBJECTS:
         example = {**picture, **layout}
         if "masks" in out:
-            example["shape_masks"] = 255 * out["masks"]
+            # Each in its own range: a faint one shows its shape, too.
+            top = out["masks"].max((1, 2), keepdims=True)
+            example["shape_masks"] = 255 * out["masks"] / np.maximum(top, 1e-6)
         return show.Tile(example, row.get("prompt", ""), names=tuple(names))
     objects = row["objects"]
     labels = [thing["label"] for thing in objects]

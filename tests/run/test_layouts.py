@@ -30,6 +30,11 @@ def test_what_the_system_was_told_wins(tmp_path):
     }
     tile = folder.layout_tile(ROW, {"image": IMAGE, **told}, ("dog", "cat"))
     np.testing.assert_array_equal(tile.example["boxes"], told["boxes"])
+    masks = np.zeros((2, 4, 4), np.float32)
+    masks[0, 1, 1:3] = 0.1, 0.2
+    shown = folder.layout_tile(ROW, {"image": IMAGE, "masks": masks, **told}, ("dog", "cat"))
+    np.testing.assert_allclose(shown.example["shape_masks"][0, 1], [0, 127.5, 255, 0], rtol=1e-5)
+    assert not shown.example["shape_masks"][1].any()
     sizes = []
     for beside in (False, True):
         show.draw([tile], tmp_path / "layout.png", beside=beside)
