@@ -439,8 +439,8 @@ def main(argv: Sequence[str]) -> None:
     check_files(args)
     runs.prepare_jax()
     # What comes from the hub is drawn beside where one stands.
-    at_hub = args.workdir and places.scheme_of(args.workdir) == "hf"
-    out = args.out or (epath.Path() if at_hub else args.workdir or args.weights) / "drawn"
+    source = args.workdir or args.weights
+    out = args.out or (epath.Path() if places.scheme_of(source) == "hf" else source) / "drawn"
     if not args.describe:
         places.check_writable(places.of(out, "--out"), "--out")
     drawn_by = opened(args, changes)

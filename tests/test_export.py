@@ -17,7 +17,7 @@ from jaxt2i import systems as all_systems
 from jaxt2i.config import ConfigError
 from jaxt2i.convert.__main__ import main as convert
 from jaxt2i.encoders import pretrained
-from jaxt2i.run import borrow, checkpoint, portable, restore, settings, train
+from jaxt2i.run import borrow, card, checkpoint, portable, restore, settings, train
 from tests.engine import toy_config
 from tests.evaluation import small
 
@@ -63,6 +63,16 @@ def test_the_card_says_how_it_was_made(exported):
     ):
         assert part in said
     assert "/" not in json.loads((exported / "config.json").read_text())["data"]["path"]
+
+
+def test_the_terms_of_records_are_found_beside_them(tmp_path):
+    (tmp_path / "jaxt2i_cub" / "1.0.0").mkdir(parents=True)
+    file = tmp_path / "jaxt2i_cub" / "1.0.0" / "dataset_info.json"
+    file.write_text('{"description": "CUB. Non-commercial research only."}')
+    for place in (tmp_path, tmp_path / "jaxt2i_cub"):
+        assert card.description(str(place)) == "CUB. Non-commercial research only."
+    file.write_text("no")
+    assert card.description(str(tmp_path)) == card.description("") == ""
 
 
 def test_places_of_this_machine_stay_here():

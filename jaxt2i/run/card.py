@@ -67,13 +67,18 @@ def description(path: str) -> str:
     """What the records of `jaxt2i.prepare` say of themselves and of their terms; "" for nothing."""
     if not path:
         return ""
-    for folder in (epath.Path(path), *places.matching(path, "*")):
-        for file in (folder / "dataset_info.json", *places.matching(folder, "*/dataset_info.json")):
-            if file.is_file():
-                try:
-                    return str(json.loads(file.read_text()).get("description", ""))
-                except ValueError:
-                    return ""
+    inside = places.matching(path, "*")
+    for folder in (
+        epath.Path(path),
+        *inside,
+        *(y for x in inside for y in places.matching(x, "*")),
+    ):
+        file = folder / "dataset_info.json"
+        if file.is_file():
+            try:
+                return str(json.loads(file.read_text()).get("description", ""))
+            except ValueError:
+                return ""
     return ""
 
 
