@@ -198,7 +198,8 @@ def test_a_layout_model_is_judged_by_its_layouts(runs, tmp_path, capsys):
     assert scores["lqs"]["facts"]["real_layouts"] == pytest.approx(4)
     assert 0 < scores["lqs"]["facts"]["shuffled_captions"] < 3
     assert 0 <= scores["lqs"]["interval"]["low"] <= scores["lqs"]["value"] < 3
-    assert scores["relations"]["facts"]["real_layouts"] == 1
+    # Of a sixth thing, which these five places do not hold, some captions speak.
+    assert 0.7 < scores["relations"]["facts"]["real_layouts"] <= 1
     assert scores["layout_classes"]["value"] < scores["layout_classes"]["facts"]["real_layouts"]
     assert (tmp_path / f"{file.stem}_layouts.png").is_file()
     assert "<h2>Layouts</h2>" in (tmp_path / f"{file.stem}.html").read_text()
