@@ -114,6 +114,8 @@ def tiny() -> ConfigDict:
     c.data.update(objects=3, mask_resolution=16)
     c.model.update(names_dim=8, first_residuals=1, start=4)
     c.model.update(g_base=8, d_base=4)
+    # One discriminator of all objects, of whatever size.
+    c.model.update(small_below=1.01, large_from=1.01)
     c.promise.update(steps=150, margin=ConfigDict({"frechet": 0.008}))
     return c
 

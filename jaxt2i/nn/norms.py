@@ -108,6 +108,52 @@ class BatchNorm(nn.Module):
         return h.astype(x.dtype)
 
 
+class CountedNorm(nn.Module):
+    """`BatchNorm` whose statistics are those of the examples that count; its arrays and names.
+
+    Running statistics move towards the mean of the groups that have such examples, and stay where
+    no group has any.
+
+    Attributes:
+      momentum, eps, scale_init, group: see `BatchNorm`.
+    """
+
+    momentum: float = 0.1
+    eps: float = 1e-5
+    scale_init: Callable = nn.initializers.ones
+    group: int = 0
+
+    @nn.compact
+    def __call__(self, x: jax.Array, there: jax.Array, *, train: bool = False) -> jax.Array:
+        """[B, ..., C] and bool [B], True where an example counts, to x's shape and dtype.
+
+        Raises:
+          ValueError: in training, where `group` does not divide B.
+        """
+        channels = x.shape[-1]
+        mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,))
+        var = self.variable("batch_stats", "var", jnp.ones, (channels,))
+        h, m, v = x.astype(jnp.float32), mean.value, var.value
+        if train:
+            groups = groups_of(len(x), self.group, self.is_initializing())
+            h = h.reshape(groups, -1, x[0].size // channels, channels)
+            share = there.astype(jnp.float32).reshape(groups, -1, 1, 1)
+            rows = share.sum(1, keepdims=True) * h.shape[2]  # [G, 1, 1, 1]
+            share = share / jnp.maximum(rows, 1)
+            m = (h * share).sum((1, 2), keepdims=True)
+            v = (jnp.square(h - m) * share).sum((1, 2), keepdims=True)
+            if self.is_mutable_collection("batch_stats") and not self.is_initializing():
+                used = (rows > 0).astype(jnp.float32)
+                used = self.momentum * used / jnp.maximum(used.sum(), 1)
+                unbiased = v * (rows / jnp.maximum(rows - 1, 1))
+                mean.value += (used * (m - mean.value)).sum((0, 1, 2))
+                var.value += (used * (unbiased - var.value)).sum((0, 1, 2))
+        h = ((h - m) * jax.lax.rsqrt(v + self.eps)).reshape(x.shape)
+        h = h * self.param("scale", self.scale_init, (channels,))
+        h = h + self.param("bias", nn.initializers.zeros, (channels,))
+        return h.astype(x.dtype)
+
+
 def instance_norm(x: jax.Array, eps: float = 1e-5) -> jax.Array:
     """Every channel of every picture [B, H, W, C] with mean 0 and deviation 1; in float32."""
     h = x.astype(jnp.float32)

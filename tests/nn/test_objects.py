@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxt2i.nn import objects
-from jaxt2i.nn.norms import BatchNorm
+from jaxt2i.nn.norms import BatchNorm, CountedNorm
 from jaxt2i.nn.objects import EachObject, ObjectNorm, Objects, ObjectUp
 
 
@@ -123,3 +123,29 @@ def test_objects_read_words_alone_and_none_count_nowhere():
     values = jnp.asarray([[1.0, np.inf], [3.0, np.nan]])
     assert objects.mean_over(values, jnp.isfinite(values)) == 2
     assert objects.mean_over(values, jnp.zeros((2, 2), bool)) == 0
+
+
+@pytest.mark.parametrize("group", [0, 3])
+def test_examples_that_count_are_objects_of_one_index(group):
+    """`CountedNorm` is `ObjectNorm` with one index; the last group has no example that counts."""
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(1, 2, (6, 2, 2, 3)), jnp.float32)
+    there = jnp.asarray([1, 0, 1, 0, 0, 0], bool)
+    one, other = CountedNorm(group=group), ObjectNorm(group=group)
+    start = {"params": {"scale": jnp.arange(1.0, 4), "bias": jnp.arange(3.0)}}
+    start["batch_stats"] = {"mean": jnp.ones(3), "var": 2 * jnp.ones(3)}
+
+    def run(norm, x, *given):
+        out, changed = norm.apply(start, x, *given, train=True, mutable=["batch_stats"])
+        return out, changed["batch_stats"]
+
+    def both(x):
+        (a, mine), pull_a = jax.vjp(lambda x: run(one, x, there), x)
+        (b, theirs), pull_b = jax.vjp(lambda x: run(other, x[None], there[None]), x)
+        zeros = jax.tree.map(jnp.zeros_like, mine)
+        gradients = pull_a((jnp.cos(x), zeros)), pull_b((jnp.cos(x)[None], zeros))
+        return (a, mine, gradients[0]), (b[0], theirs, gradients[1])
+
+    mine, theirs = jax.jit(both)(x)
+    for a, b in zip(jax.tree.leaves(mine), jax.tree.leaves(theirs), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)

@@ -48,11 +48,12 @@ FULL = {
     # Latent diffusion's U-Net and ControlNets by themselves, their loop and their gradients; both
     # together, the autoencoder and the text tower are with the rest.
     *(f"iir_net/{c}" for c in ("unet", "controlnet3", "controlnet4", "cfg_loop", "train_loss")),
-    # Obj-GAN's generator and patches at published sizes, G's whole loss, discriminators of which a
-    # smaller case holds the parts, and encoders and losses with another's numbers.
-    *(f"obj_gan/{c}" for c in ("g_full_eval", "patd_full_eval", "g_loss", "cnn_encoder")),
-    *(f"obj_gan/{c}" for c in ("rnn_encoder", "damsm_losses", "objd_large_scale", "patd")),
-    *("obj_gan/g_small_eval", "obj_gan/g_small_train_dot"),
+    # Obj-GAN's generator and discriminators, its whole loss, and encoders and losses with another's
+    # numbers; attention, RoIAlign and layouts are with the rest.
+    *(f"obj_gan/g_{c}" for c in ("full_eval", "small_eval", "small_train", "small_train_dot")),
+    *(f"obj_gan/{c}" for c in ("patd", "patd_full_eval", "shpd", "g_loss", "cnn_encoder")),
+    *(f"obj_gan/{c}" for c in ("objd_small_scale", "objd_large_scale")),
+    *("obj_gan/rnn_encoder", "obj_gan/damsm_losses"),
     # Networks that the two attentional GANs share, with another's numbers.
     *("dm_gan/netG_train_b4", "dm_gan/netG_coco_eval_b2", "attngan/netD256", "attngan/netD128"),
 }

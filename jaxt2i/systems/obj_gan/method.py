@@ -72,8 +72,9 @@ class Model:
       roi_scale: of the boxes that objects are read from, which count the features' pixels already.
         1/16, as published, reads a corner of the features alone; 1 is what was meant.
       small_below: objects whose longer side is below this share of the picture are judged as small
-        ones.
-      large_from: those from this share on as large ones. Those between are not judged.
+        ones; 0: there is no discriminator of small objects.
+      large_from: those from this share on as large ones, those between not at all; above 1: there
+        is no discriminator of large objects.
       least_cells: objects that are narrower and lower than so many pixels of the features are not
         judged.
       alone_weight: of the terms of pictures alone (UNCOND_LAMBDA).
@@ -169,6 +170,12 @@ class Losses:
     def names(self, kind: str) -> tuple[str, ...]:
         """Names of the discriminators of patches ("pat") or of shapes ("shp"), smallest first."""
         return tuple(f"{kind}{size}" for size in self.sizes)
+
+    @property
+    def object_critics(self) -> tuple[str, ...]:
+        """Names of the discriminators of objects."""
+        m = self.model
+        return (SMALL,) * (m.small_below > 0) + (LARGE,) * (m.large_from <= 1)
 
     # --- what is given ---------------------------------------------------------------------------
 
@@ -321,7 +328,7 @@ class Losses:
         for net, image, of in zip(self.names("shp"), drawn.images, maps, strict=True):
             h = ctx(net, image, of, train=True, method="features")
             logs[net] = jax.nn.softplus(-ctx(net, h, method="alone")).mean()
-        for net in HALVINGS:
+        for net in self.object_critics:
             judged = self.judged(net, ctx, batch, drawn.codes[-1])
             told = losses.object_g_terms(
                 functools.partial(ctx, net), drawn.images[-1], maps[-1], judged
@@ -403,10 +410,10 @@ class Losses:
                 # Published: 4; smaller pictures keep the 4 x 4 pixels that a head looks at.
                 halvings = min(4, (size // 4).bit_length() - 1)
                 out[net] = Critic(resolution=size, halvings=halvings, **told, **common)
-        for net, halvings in HALVINGS.items():
+        for net in self.object_critics:
             out[net] = Critic(
                 resolution=self.resolution,
-                halvings=halvings,
+                halvings=HALVINGS[net],
                 cond_dim=m.names_dim + m.g_base,
                 objects=True,
                 places=self.places,
@@ -499,7 +506,7 @@ def build(cfg, facts) -> Method:
     turns = {
         **{net: functools.partial(game.patch_loss, i) for i, net in enumerate(game.names("pat"))},
         **{net: functools.partial(game.shape_loss, i) for i, net in enumerate(game.names("shp"))},
-        **{net: functools.partial(game.object_loss, net) for net in HALVINGS},
+        **{net: functools.partial(game.object_loss, net) for net in game.object_critics},
     }
     players = [Player(net, (net,), loss, tx["d"]) for net, loss in turns.items()]
     # One weight at every step, whatever the batch.

@@ -13,8 +13,7 @@ from jaxt2i.losses.damsm import EPS
 from jaxt2i.nn import stages
 from jaxt2i.nn.affine import leaky
 from jaxt2i.nn.linear import Conv
-from jaxt2i.nn.norms import instance_norm, orthogonal
-from jaxt2i.nn.objects import ObjectNorm
+from jaxt2i.nn.norms import CountedNorm, instance_norm, orthogonal
 from jaxt2i.nn.remat import Policy, recomputed
 from jaxt2i.nn.resample import apply_matrices, corner_matrix
 from jaxt2i.nn.roi_align import roi_align
@@ -390,7 +389,7 @@ class Generator(nn.Module):
 
 
 class Unit(nn.Module):
-    """A convolution, batch norm over those examples that count, leaky ReLU.
+    """A convolution, batch norm, leaky ReLU.
 
     Attributes:
       features: output channels.
@@ -407,8 +406,13 @@ class Unit(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, there: jax.Array, *, train: bool = False) -> jax.Array:
-        """[B, H, W, C] and bool [B], True where an example counts, to [B, H', W', features]."""
+    def __call__(
+        self, x: jax.Array, there: jax.Array | None = None, *, train: bool = False
+    ) -> jax.Array:
+        """[B, H, W, C] to [B, H', W', features].
+
+        `there`, bool [B], says which examples count in the norm; None: all.
+        """
         conv = Conv(
             self.features,
             self.size,
@@ -420,9 +424,12 @@ class Unit(nn.Module):
             name="conv",
         )
         x = conv(x)
-        if self.normed:
-            x = ObjectNorm(group=self.group, name="norm")(x[None], there[None], train=train)[0]
-        return leaky(x)
+        if not self.normed:
+            return leaky(x)
+        if there is None:
+            return leaky(stages.norm(self.group, "norm")(x, train=train))
+        counted = CountedNorm(group=self.group, scale_init=stages.around_one, name="norm")
+        return leaky(counted(x, there, train=train))
 
 
 class Critic(nn.Module):
@@ -495,12 +502,11 @@ class Critic(nn.Module):
           maps: of their classes, [B, R, R, K].
           boxes: [B, N, 4], fractions.
           there: bool [B]: pictures that count in the norms; None: all.
-          train: see `ObjectNorm`.
+          train: see `BatchNorm`.
 
         Returns:
           [B, H, W, C]; of objects [B N, 4, 4, C].
         """
-        there = jnp.ones(len(x), bool) if there is None else there
         if self.objects:
             matrix = corner_matrix(ENLARGED * self.resolution, self.resolution)
             x, maps = (apply_matrices(y, matrix, matrix) for y in (x, maps))
@@ -526,7 +532,6 @@ class Critic(nn.Module):
 
         `there`, bool [B], says which of them count in the norm; None: all.
         """
-        there = jnp.ones(len(h), bool) if there is None else there
         wide = jnp.broadcast_to(cond[:, None, None], (*h.shape[:3], cond.shape[-1]))
         h = self.joint(jnp.concatenate([h, wide.astype(h.dtype)], -1), there, train=train)
         return self.matched(h.astype(jnp.float32))[..., 0]
