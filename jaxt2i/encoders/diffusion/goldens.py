@@ -61,7 +61,10 @@ def control_of(golden: Golden, name: str) -> tuple[ControlNet, dict]:
 
 def given(case: Case) -> tuple:
     """(latent, times, text) of a case."""
-    return nhwc(case.inputs["in_sample"]), case.inputs["in_timestep"], case.inputs["in_context"]
+    x = nhwc(case.inputs["in_sample"])
+    # One time may stand for all of them.
+    t = np.broadcast_to(np.reshape(case.inputs["in_timestep"], -1), len(x))
+    return x, t, case.inputs["in_context"]
 
 
 def scale_of(case: Case) -> np.ndarray:
