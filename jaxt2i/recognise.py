@@ -35,7 +35,7 @@ from jaxt2i.metrics import statistics as stats
 from jaxt2i.metrics.frechet import fid
 from jaxt2i.metrics.score import MetricError
 from jaxt2i.nn.precision import exact
-from jaxt2i.run import export, log, settings
+from jaxt2i.run import checkpoint, export, log, settings
 from jaxt2i.run import open as runs
 from jaxt2i.run import train as training
 from jaxt2i.systems.recogniser import method as recogniser
@@ -87,12 +87,22 @@ def name_of(config: ConfigDict) -> str:
 
 
 def train(config: ConfigDict, folder: Path) -> None:
-    """Trains a recogniser and puts it into `folder`, whole or not at all."""
+    """Trains a recogniser and puts it into `folder`, whole or not at all.
+
+    Raises:
+      MetricError: where the training was stopped before its end.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
     log.say(f"training a recogniser of {config.data.corpus}, once: it is kept in {folder}")
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".training-") as scratch:
         workdir, made = Path(scratch) / "run", Path(scratch) / "made"
         training.train(config, workdir, "jaxt2i.recognise")
+        seen = max(checkpoint.steps_in(workdir), default=0)
+        if seen < config.total_steps:
+            raise MetricError(
+                f"the training of the recogniser of {config.data.corpus} was stopped at step "
+                f"{seen} of {config.total_steps}: it is not kept; the same command trains it again"
+            )
         made.mkdir()
         export.export(workdir, made)
         try:

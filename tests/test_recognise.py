@@ -9,6 +9,7 @@ from jaxt2i import recognise
 from jaxt2i.configs import recogniser as presets
 from jaxt2i.data.drawn import meaning
 from jaxt2i.data.drawn.synthetic import Synthetic
+from jaxt2i.metrics.score import MetricError
 
 pytestmark = pytest.mark.xdist_group("recognise")
 
@@ -123,3 +124,11 @@ def test_a_recogniser_is_trained_once(tmp_path, monkeypatch, capsys):
     assert out["kinds"]["class"]["said"] == 5
     assert np.isfinite(out["frechet"])
     recognise.eye.cache_clear()
+
+
+def test_a_recogniser_that_was_stopped_early_is_not_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(recognise.training, "train", lambda *_: None)
+    monkeypatch.setattr(recognise.checkpoint, "steps_in", lambda _: [3, 7])
+    with pytest.raises(MetricError, match=r"stopped at step 7 of \d+: it is not kept"):
+        recognise.train(presets.get_config("tiny"), tmp_path / "eye")
+    assert list(tmp_path.iterdir()) == []

@@ -18,6 +18,12 @@ NAMES = {
     "damsm": ("encoders.damsm_names",),
     "dm_gan": ("systems.dm_gan.names",),
     "galip": ("systems.galip.names", "encoders.clip_names"),
+    "obj_gan": (
+        "systems.obj_gan.names",
+        "systems.obj_gan_boxes.names",
+        "systems.obj_gan_shapes.names",
+        "encoders.damsm_names",
+    ),
     "op_gan": ("systems.op_gan.names", "encoders.damsm_names"),
     "souza_single_stage": ("systems.souza.names",),
     "stylegan_t": ("systems.stylegan_t.names",),
