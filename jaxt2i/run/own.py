@@ -110,7 +110,7 @@ def learned(config: ConfigDict, workdir: epath.Path) -> epath.Path:
     def make(part: epath.Path) -> None:
         size = schema.height_and_width(data.resolution)
         shared = counts.Shared(workdir / COUNTS)
-        source = sources.make_source(data, size, data.split, shared=shared)
+        source = sources.make_source(data, size, data.split, workdir, shared)
         count = min(source.size or READ, READ)
         found = readable(range(count), source.captions, "the tokenizer's captions")
         captions = [text for _, texts in found for text in texts]

@@ -28,9 +28,11 @@ from jaxt2i.data.sources.pairing import Pairs, ends_in, pair, table_part
 from jaxt2i.data.sources.stored import ZIP, Store
 
 # Of pairing and checking, so that a report of earlier ones is not taken for one of these.
-RULES = 3
+RULES = 4
 # Files that a scan depends on.
 COUNTED = (*SUFFIXES, *UNREAD, *ARCHIVES, ZIP, *tables.SUFFIXES, ".txt", *METADATA)
+# Shares of the pictures whose shorter side is no longer than what the report says.
+QUANTILES = (0, 10, 50, 90, 100)
 # Names that found no partner in an error; languages on the screen.
 IN_ERROR, IN_LINE = 2, 5
 LAYOUTS = (
@@ -38,6 +40,16 @@ LAYOUTS = (
     "line; metadata.jsonl, .csv or .parquet with file_name and text; or tables of pictures and "
     "texts, as Hugging Face's datasets keep them. Set --config.data.path=DIR"
 )
+
+
+def quantile(counts: Mapping[int, int], percent: int) -> int:
+    """The least number that so many percent of what was counted reach not beyond; 0 of none."""
+    passed, total = 0, sum(counts.values())
+    for number in sorted(counts):
+        passed += counts[number]
+        if passed * 100 >= percent * total:
+            return number
+    return 0
 
 
 def read_sidecar(file: Path) -> list[str]:
@@ -194,12 +206,13 @@ class Folder:
     def _scan(self, pairs: Pairs, digest: str, skips: Skips, file) -> dict[str, Any]:
         start = time.monotonic()
         rejected, unused = [], pairs.unused.copy()
-        per_image, aspects, spoken = (collections.Counter() for _ in range(3))
+        per_image, aspects, sides, spoken = (collections.Counter() for _ in range(4))
         progress = Progress(f"checking the images of {self.root}", len(pairs.images))
         for i, verdict in enumerate(self._verdicts(pairs, progress)):
             if isinstance(verdict, Verdict):
                 per_image[verdict.captions] += 1
                 aspects[f"{verdict.size[0] / verdict.size[1]:.2f}"] += 1
+                sides[min(verdict.size)] += 1
                 spoken.update(verdict.spoken)
                 for line in verdict.bad:
                     skips.add(f"{pairs.texts[i]}:{line}", NOT_UTF8)
@@ -215,6 +228,7 @@ class Folder:
             "captions_per_image": {str(n): per_image[n] for n in sorted(per_image)},
             "languages": dict(spoken.most_common()),
             "aspects": dict(sorted(aspects.items())),
+            "short_sides": {f"{share} %": quantile(sides, share) for share in QUANTILES},
             "archives": self._store.archives,
             "skipped": dict(skips.counts.most_common()),
             "skipped_files": skips.listed,
