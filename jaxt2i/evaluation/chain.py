@@ -14,6 +14,19 @@ from jaxt2i.run import suited
 from jaxt2i.run.files import json_lines
 
 PAGE = "results.html"
+# Sheets keep their own size.
+FIT = "display: block; width: auto; max-width: 100%"
+# What was seen, in words.
+WORDS = {
+    "pictures": "pictures to train on",
+    "held_out": "held out",
+    "short": "shorter side of nine in ten, at least",
+    "cut": "share that a square crop cuts much of",
+    "captions": "captions a picture",
+    "longest": "words of 99 captions in 100, at most",
+    "words": "different words",
+    "left_out": "left out",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +47,7 @@ class Stage:
 
 
 def scores(workdir: epath.Path) -> list[list[str]]:
-    """[score, first, last, best] of a run, of what it logged."""
+    """[score, first, last] of a run, of what it logged."""
     found: dict[str, list[float]] = {}
     for line in json_lines(workdir / "metrics.jsonl"):
         for name, value in line.items():
@@ -47,7 +60,10 @@ def write(file: epath.Path, title: str, seen: suited.Seen, stages: Sequence[Stag
     """Writes the page, which needs nothing from elsewhere."""
     parts = [f"<h1>{html.escape(title)}</h1>"]
     facts = dataclasses.asdict(seen) | {"left_out": sum(seen.left_out.values())}
-    parts += ["<h2>The pictures</h2>", rows_tag(list(facts), [list(facts.values())])]
+    parts += [
+        "<h2>The pictures</h2>",
+        rows_tag(["", ""], [[WORDS[k], v] for k, v in facts.items()]),
+    ]
     parts += [f'<p class="note">{html.escape(note)}</p>' for note in suited.notes(seen)]
     for stage in stages:
         parts += [f"<h2>{html.escape(stage.name)}</h2>"]
@@ -56,7 +72,8 @@ def write(file: epath.Path, title: str, seen: suited.Seen, stages: Sequence[Stag
         for picture in pictures(stage.workdir):
             content = base64.b64encode(picture.read_bytes()).decode()
             name = html.escape(f"{picture.parent.name}/{picture.name}")
-            parts += [f'<p>{name}<img class="curves" src="data:image/png;base64,{content}"></p>']
+            source = f'src="data:image/png;base64,{content}"'
+            parts += [f'<p>{name}<img class="curves" style="{FIT}" {source}></p>']
         rows = [[c.key, str(c.value), c.why] for c in stage.choices]
         parts += [rows_tag(["setting", "chosen", "why"], rows)]
         parts += [f"<pre>{html.escape(shlex.join(stage.command))}</pre>"]

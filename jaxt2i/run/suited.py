@@ -26,8 +26,10 @@ FETCHED = ("clip_b32", "clip_b16", "clip_l14")
 READ = 5000
 # Fewer pictures are learned by heart, fewer still fill no batch.
 FEW, LEAST = 500, 8
+# Fewer pictures to score by cannot tell whether anything is still learned.
+JUDGED = 100
 # Pictures that CLIP is shown: each about so often, but in all within these; none more often.
-EPOCHS, SHOWN, MOST = 20, (16_000, 256_000), 200
+EPOCHS, SHOWN, MOST = 20, (16_000, 256_000), 50
 # Ids of a tokenizer that is learned; the stand-in that a dry run reads with has 612.
 VOCAB = (1024, 8192)
 
@@ -182,6 +184,7 @@ def clip_choices(seen: Seen) -> list[Choice]:
         Choice("data.tokenizer", "own_pieces", "pieces of words, learned from these captions"),
         Choice("data.tokens", tokens, f"99 captions in 100 have {seen.longest} words or fewer"),
         Choice("model.vocab", vocab, f"{seen.words:,} different words"),
+        *patience(judged),
     ]
 
 
@@ -217,7 +220,14 @@ def system_choices(seen: Seen, system: str, perception: str) -> list[Choice]:
     judged = seen.held_out or seen.pictures
     if judged < settings.preset(system, "emoji").score_images:
         out.append(Choice("score_images", judged, "as many as there are to compare with"))
-    return out
+    return out + patience(judged)
+
+
+def patience(judged: int) -> list[Choice]:
+    """Whether a run may end itself when its scores stand still."""
+    if judged >= JUDGED:
+        return []
+    return [Choice("stop_when_dead", False, f"scores of {judged} pictures say too little")]
 
 
 def notes(seen: Seen) -> list[str]:

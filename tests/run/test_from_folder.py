@@ -68,7 +68,7 @@ def values(choices):
         ({}, False, "data.crop", None),
         ({}, False, "total_steps", 80_000 // 128),
         ({"pictures": 100_000}, False, "total_steps", 256_000 // 128),
-        ({"pictures": 40}, False, "total_steps", 200 * 40 // 8),
+        ({"pictures": 40}, False, "total_steps", 50 * 40 // 8),
         ({"pictures": 600}, False, "batch_size", 128),
         ({"pictures": 40}, False, "batch_size", 8),
         ({}, False, "data.tokens", 24),
@@ -76,6 +76,8 @@ def values(choices):
         ({"words": 20}, False, "model.vocab", 1024),
         ({}, False, "model.vocab", 2048),
         ({"held_out": 50}, False, "score_images", 50),
+        ({"held_out": 50}, False, "stop_when_dead", False),
+        ({}, False, "stop_when_dead", None),
     ],
 )
 def test_settings_follow_from_the_pictures(change, accelerator, key, value):
