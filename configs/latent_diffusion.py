@@ -70,6 +70,7 @@ def embedded() -> ConfigDict:
         perception="mini",
         from_scratch=True,
         space="pixels",
+        padding="tokenizer",
         channels=(16, 32, 64),
         layers=1,
         heads=4,

@@ -2,6 +2,9 @@
 
 import flax.struct
 import jax
+import jax.numpy as jnp
+
+PADDINGS = ("end", "tokenizer")
 
 
 @flax.struct.dataclass
@@ -17,3 +20,16 @@ class Text:
     sentence: jax.Array
     words: jax.Array
     mask: jax.Array
+
+
+def padded(tokens: jax.Array, mask: jax.Array, end: int, rule: str) -> jax.Array:
+    """Captions int [B, T] as a network reads them that sees what is behind their ends.
+
+    Args:
+      tokens: as the tokenizer gives them.
+      mask: bool [B, T], True at the caption.
+      end: the token that ends a caption.
+      rule: "end": that token all the way, as Stable Diffusion's networks were trained; "tokenizer":
+        as they are.
+    """
+    return jnp.where(mask, tokens, end) if rule == "end" else tokens

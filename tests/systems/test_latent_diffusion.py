@@ -1,4 +1,5 @@
 import dataclasses
+import types
 from pathlib import Path
 
 import jax
@@ -37,7 +38,8 @@ class Noted(Ctx):
 
 
 def losses(**model):
-    return Losses(Model(**model), None, None, (4, 4))
+    sees = types.SimpleNamespace(text=types.SimpleNamespace(vocab=10))
+    return Losses(Model(**model), sees, None, (4, 4))
 
 
 def batch(count=4):
@@ -69,6 +71,13 @@ def test_training_sees_noisy_pictures_and_now_and_then_no_caption():
     errors = np.square(given["noise"]).mean((1, 2, 3))
     np.testing.assert_allclose(loss, errors.mean(), rtol=1e-5)
     np.testing.assert_allclose(logs["error_late"], errors[1:3].mean(), rtol=1e-5)
+
+
+def test_behind_a_caption_stands_its_end_or_what_the_tokenizer_gives():
+    tokens, mask = jnp.array([[3, 9, 0, 0]]), jnp.array([[True, True, False, False]])
+    for rule, read in (("end", [3, 9, 9, 9]), ("tokenizer", [3, 9, 0, 0])):
+        found = losses(padding=rule).words(Noted(), tokens, mask)
+        np.testing.assert_array_equal(found[0, :, 0], read)
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])

@@ -21,6 +21,7 @@ from jaxt2i.encoders.diffusion.control import ControlNet, from_unet
 from jaxt2i.encoders.diffusion.unet import UNet
 from jaxt2i.encoders.diffusion.vae import VAE
 from jaxt2i.encoders.pretrained import Weights, published
+from jaxt2i.encoders.text import PADDINGS, padded
 from jaxt2i.engine.method import Batch, Control, Ctx, Method, Player, Sampler
 from jaxt2i.nn import diffusion, edges
 from jaxt2i.nn.initial import initialise
@@ -39,7 +40,6 @@ REGIONS: dict[str, tuple[str, ...]] = {
 }
 BASES = ("files", "run", "random")
 STARTS = ("canny", "unet")
-PADDINGS = ("end", "tokenizer")
 # Where the published networks are found.
 STABLE, CANNY = "stable-diffusion-v1-5/stable-diffusion-v1-5", "lllyasviel/sd-controlnet-canny"
 TEXT = ("tokens", "token_mask", "negative_tokens", "negative_token_mask")
@@ -148,8 +148,7 @@ class Losses:
     def words(self, ctx: Ctx, batch: Batch, prefix: str = "") -> jax.Array:
         """Captions as the U-Net reads them [B, T, E]."""
         tokens, mask = (batch[f"{prefix}{name}"] for name in ("tokens", "token_mask"))
-        if self.model.padding == "end":
-            tokens = jnp.where(mask, tokens, self.sees.text.vocab - 1)
+        tokens = padded(tokens, mask, self.sees.text.vocab - 1, self.model.padding)
         return ctx("text", tokens, mask).words.astype(jnp.float32)
 
     def text(self, ctx: Ctx, rows: Batch) -> dict[str, jax.Array]:

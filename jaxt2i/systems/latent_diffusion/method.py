@@ -20,6 +20,7 @@ from jaxt2i.encoders.clip import ClipText
 from jaxt2i.encoders.diffusion.unet import UNet
 from jaxt2i.encoders.diffusion.vae import VAE
 from jaxt2i.encoders.pretrained import Weights, published
+from jaxt2i.encoders.text import PADDINGS, padded
 from jaxt2i.engine.method import DTYPES, Batch, Control, Ctx, Ema, Method, Player, Sampler, cast
 from jaxt2i.losses.text import l2_normalize
 from jaxt2i.metrics.drawn import better, scores
@@ -48,6 +49,8 @@ class Model:
       clip_weights: of a perception with files of its own; "" = their usual place.
       sd_weights: folder of diffusers, single file, or what `python -m jaxt2i.convert diffusion`
         wrote.
+      padding: what the U-Net reads behind a caption's end: "end" (ends all the way, as Stable
+        Diffusion) or "tokenizer" (what the tokenizer puts there).
       from_scratch: the U-Net starts from random weights; False: from those of `sd_weights`.
       space: "latent", or "pixels": no autoencoder.
       channels: of the U-Net's levels, the finest first; each has half the size of the one before.
@@ -74,6 +77,7 @@ class Model:
     weights: str = "pretrained"
     clip_weights: str = ""
     sd_weights: str = ""
+    padding: str = "end"
     from_scratch: bool = False
     space: str = "latent"
     channels: tuple[int, ...] = UNet.channels
@@ -147,6 +151,11 @@ class Losses:
         guess = ctx("unet", diffusion.add_noise(plan, x, noise, t), t, words)
         return t, jnp.square(guess - diffusion.target(plan, x, noise, t)).mean((1, 2, 3))
 
+    def words(self, ctx: Ctx, tokens: jax.Array, mask: jax.Array) -> jax.Array:
+        """Captions as the U-Net reads them [B, T, E]."""
+        tokens = padded(tokens, mask, self.sees.text.vocab - 1, self.model.padding)
+        return ctx("text", tokens, mask).words
+
     def loss(self, ctx: Ctx, batch: Batch) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Mean squared error of the predicted noise (arXiv 2112.10752, equation 3)."""
         share, count = self.model.caption_dropout, len(batch["image"])
@@ -155,7 +164,7 @@ class Losses:
             jnp.where(dropped, batch[f"negative_{name}"], batch[name])
             for name in ("tokens", "token_mask")
         ]
-        t, errors = self.errors(ctx, batch, ctx("text", *read).words)
+        t, errors = self.errors(ctx, batch, self.words(ctx, *read))
         late = t >= self.schedule.length // 2
         logs = {
             "error_late": (errors * late).sum() / jnp.maximum(late.sum(), 1),
@@ -174,8 +183,8 @@ class Losses:
 
     def text(self, ctx: Ctx, rows: Batch) -> dict[str, jax.Array]:
         """Words of the captions, and of the negative ones: the empty text where there is none."""
-        asked = ctx("text", rows["tokens"], rows["token_mask"]).words
-        without = ctx("text", rows["negative_tokens"], rows["negative_token_mask"]).words
+        asked = self.words(ctx, rows["tokens"], rows["token_mask"])
+        without = self.words(ctx, rows["negative_tokens"], rows["negative_token_mask"])
         return {"asked": asked.astype(jnp.float32), "without": without.astype(jnp.float32)}
 
     @property
@@ -343,6 +352,7 @@ def check(model: Model, vae: VAE | None, size: tuple[int, int]) -> None:
     for name, known in (
         ("space", SPACES),
         ("weighting", WEIGHTINGS),
+        ("padding", PADDINGS),
         ("prediction", diffusion.PREDICTIONS),
         ("curve", diffusion.CURVES),
         ("frozen_dtype", DTYPES),
