@@ -62,6 +62,7 @@ from jaxt2i.data.schema import DataError
 from jaxt2i.encoders import features
 from jaxt2i.evaluation import commands, extra, perceptual, report, scores, soa, subjects, sweep
 from jaxt2i.evaluation.judge import judge
+from jaxt2i.metrics import statistics
 from jaxt2i.metrics.score import MetricError
 from jaxt2i.run import facts, log, processes, settings, trouble
 from jaxt2i.run import open as runs
@@ -268,6 +269,12 @@ def settled(
         p.error("--soa-captions are of --metrics soa, which is not asked for")
     args.protocols = [x for x in (args.protocols or args.protocol or "tf2015").split(",") if x]
     args.reference_path, args.stated = epath.Path(args.reference), dict(args.stated)
+    if args.reference.lower().endswith(".npz"):
+        # Before networks are looked for, or pictures drawn.
+        try:
+            statistics.load(args.reference_path)
+        except statistics.StatisticsError as error:
+            p.error(f"--reference: {error}")
     for name in ("out", "save", "cache"):
         place = getattr(args, name)
         setattr(args, name, epath.Path(place) if place else None)

@@ -103,6 +103,13 @@ def test_arrays_that_are_no_moments_are_refused(tmp_path, content, said):
         stats.load(tmp_path / "s.npz")
 
 
+def test_a_bad_file_is_told_of_before_any_network_is_looked_for(tmp_path, capsys):
+    (tmp_path / "s.npz").write_text("<html>")
+    with pytest.raises(SystemExit):
+        evaluate.arguments(["--images", str(tmp_path), "--reference", str(tmp_path / "s.npz")])
+    assert "--reference: " in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("text", ["not JSON", "[1]", "3"])
 def test_what_another_program_calls_protocol_is_none_of_ours(tmp_path, text):
     given = {"mu": np.zeros(2), "sigma": np.eye(2), "protocol": np.array(text)}
