@@ -51,12 +51,17 @@ def file_of(name: str) -> Path:
     return KEPT / f"{name.rpartition('.')[2]}.json"
 
 
+def kept_of(name: str) -> dict[str, float | str]:
+    """The figures that are kept of a system; {} where there are none."""
+    path = file_of(name)
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
 def write(name: str, found: dict[str, float]) -> None:
     """Keeps figures, beside others of the same system."""
     KEPT.mkdir(parents=True, exist_ok=True)
     path = file_of(name)
-    before = json.loads(path.read_text()) if path.exists() else {}
-    kept = {**before, **{k: round(v) for k, v in found.items()}, "jaxlib": version("jaxlib")}
+    kept = {**kept_of(name), **{k: round(v) for k, v in found.items()}, "jaxlib": version("jaxlib")}
     path.write_text(json.dumps(kept, indent=1) + "\n")
 
 
@@ -67,10 +72,9 @@ def differences(name: str, found: dict[str, float]) -> list[str]:
       name: the module of a system.
       found: of `costs`.
     """
-    path = file_of(name)
-    if not path.exists():
+    path, kept = file_of(name), kept_of(name)
+    if not kept:
         return [f"{path} does not exist: keep one with python benchmarks/guard.py --write"]
-    kept = json.loads(path.read_text())
     compiler = kept["jaxlib"] == version("jaxlib")
     out = []
     for figure, value in found.items():
