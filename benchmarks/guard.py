@@ -21,7 +21,7 @@ from jaxt2i.run import hlo
 KEPT = Path(__file__).parent / "results" / "guard"
 # How far a figure may be from the one that is kept, as a share of it. Operations follow from the
 # model; the others are the compiler's choices as well, and are compared under its version alone.
-TOLERANCE = {"flops": 0.02, "bytes": 0.1, "instructions": 0.1, "exchanged_bytes": 0.02}
+TOLERANCE = {"flops": 0.05, "bytes": 0.25, "instructions": 0.25, "exchanged_bytes": 0.05}
 
 
 def costs(play: dict[int, jax.stages.Compiled], devices: int = 1) -> dict[str, float]:
