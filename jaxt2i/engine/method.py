@@ -212,9 +212,7 @@ class Method:
     sampler: Sampler | None = None
     frozen: tuple[str, ...] = ()
     pretrained: Mapping[str, Callable[[], Tree]] = dataclasses.field(default_factory=dict)
-    starts: Mapping[str, tuple[str, Callable[[Tree, Tree], Tree]]] = dataclasses.field(
-        default_factory=dict
-    )
+    starts: Mapping[str, tuple[str, Callable]] = dataclasses.field(default_factory=dict)
     borrowed: tuple[str, ...] = ()
     called: Mapping[str, str] = dataclasses.field(default_factory=dict)
     lineage: Mapping[str, str] = dataclasses.field(default_factory=dict)

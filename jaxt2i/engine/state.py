@@ -91,14 +91,12 @@ def create(
     given = {n: method.pretrained[n]() for n in method.trained if n in method.pretrained}
 
     starts = {net: start for net, start in method.starts.items() if net not in given}
-    others = {other for other, _ in starts.values()} & set(method.pretrained)
-    lent = {net: method.pretrained[net]() for net in others}
+    lent = {o: method.pretrained[o]() for o, _ in starts.values() if o in method.pretrained}
 
     def build(key, given, lent):
-        variables = {**method.init(key, zeros(batch)), **given}
-        there = {**variables, **lent}
+        there = {**method.init(key, zeros(batch)), **given, **lent}
         made = {net: make(there[net], there[other]) for net, (other, make) in starts.items()}
-        return new(method, {**variables, **made})
+        return new(method, {**there, **made})
 
     # The same numbers either way; on accelerators weights are drawn straight into their shards.
     if jax.default_backend() == "cpu":
@@ -159,16 +157,8 @@ def context(
     params, extra = state.params, state.extra
     if use_ema:
         params, extra = {**params, **state.ema}, {**extra, **state.settled}
-    return Ctx(
-        method,
-        params,
-        extra,
-        frozen,
-        key=key,
-        step=state.step,
-        batch_size=batch_size,
-        total_steps=total_steps,
-    )
+    length = {"batch_size": batch_size, "total_steps": total_steps}
+    return Ctx(method, params, extra, frozen, key=key, step=state.step, **length)
 
 
 def count(tree: Tree) -> int:

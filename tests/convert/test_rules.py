@@ -72,6 +72,7 @@ def test_ops_are_inverse(op):
         "squeeze": (1, 4, 1, 1),
         "token": (1, 1, 4),
         "dense1x1": (2, 3, 1, 1),
+        "dense1": (2, 3, 1),
     }.get(op, (1, 3))
     x = np.arange(np.prod(shape)).reshape(shape)
     forward, back = OPS[op]

@@ -352,7 +352,9 @@ class Generator(nn.Module):
         """Each object's mask in the frame of its box, [B, N, m, m]."""
         if self.masks == "boxes":
             return jnp.ones((*code.shape[:2], self.mask_size, self.mask_size))
-        net = MaskNet(self.mask_size, self.mask_features, self.dtype, name="masks")
+        net = MaskNet(
+            size=self.mask_size, features=self.mask_features, dtype=self.dtype, name="masks"
+        )
         return net(code, train=train)
 
 

@@ -312,7 +312,8 @@ class Layouts:
         keys = jax.random.split(ctx.rng("score"), len(batch["tokens"]))
         drawn = self.sampler(ctx, batch, keys)
         true, predicted = (
-            layout_quality.Layout(*(x[key] for key in LAYOUT)) for x in (batch, drawn)
+            layout_quality.Layout(boxes=x["boxes"], label=x["box_label"], there=x["box_mask"])
+            for x in (batch, drawn)
         )
         found = layout_quality.qualities(true, predicted)
         shown = true.there.any(-1)

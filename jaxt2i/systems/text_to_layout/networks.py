@@ -165,9 +165,9 @@ class Encoder(nn.Module):
         x = nn.Dropout(self.dropout)(x, deterministic=not train)
         for n in range(self.layers):
             layer = Layer(
-                self.width,
-                self.heads,
-                self.hidden,
+                width=self.width,
+                heads=self.heads,
+                hidden=self.hidden,
                 act=self.act,
                 dropout=self.dropout,
                 dtype=self.dtype,
@@ -232,15 +232,20 @@ class Decoder(nn.Module):
             self.place = nn.Embed(self.slots, self.width, embedding_init=init)
         common = {"act": self.act, "dropout": self.dropout, "dtype": self.dtype}
         self.blocks = [
-            Layer(self.width, self.heads, self.hidden, reads=True, **common)
+            Layer(width=self.width, heads=self.heads, hidden=self.hidden, reads=True, **common)
             for _ in range(self.layers)
         ]
         self.norm, self.drop = layer_norm(1e-5, self.dtype), nn.Dropout(self.dropout)
         self.to_kind = nn.Dense(kinds, dtype=self.dtype)
         if not self.bins:
             self.box, self.centre = nn.Dense(self.width), nn.Dense(self.centre_width)
-            head = (self.head_width, 6 * self.components, self.act, self.dtype)
-            self.to_xy, self.to_wh = Head(*head), Head(*head)
+            head = {
+                "width": self.head_width,
+                "out": 6 * self.components,
+                "act": self.act,
+                "dtype": self.dtype,
+            }
+            self.to_xy, self.to_wh = Head(**head), Head(**head)
 
     def _entered(self, kind: jax.Array, box: jax.Array | None, number: jax.Array) -> jax.Array:
         """What the first block reads of the object before: [B, N, C]."""
