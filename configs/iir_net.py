@@ -145,6 +145,7 @@ def tiny() -> ConfigDict:
         heads=2,
         groups=2,
         embedding=(8,),
+        steps=4,
     )
     c.optim.lr = 1e-3
     c.promise.update(steps=20, margin=ConfigDict({"denoising": 0.01}))

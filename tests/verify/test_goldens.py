@@ -54,6 +54,10 @@ FULL = {
     *(f"obj_gan/{c}" for c in ("patd", "patd_full_eval", "shpd", "g_loss", "cnn_encoder")),
     *(f"obj_gan/{c}" for c in ("objd_small_scale", "objd_large_scale")),
     *("obj_gan/rnn_encoder", "obj_gan/damsm_losses"),
+    # A loss of a discriminator at 256 pixels; its parts, and a small one's, are with the rest.
+    "df_gan/loss_D",
+    # The smallest discriminator's loss with layouts; its network is with the others above.
+    "op_gan/loss_d64_bbox",
     # Networks that the two attentional GANs share, with another's numbers.
     *("dm_gan/netG_train_b4", "dm_gan/netG_coco_eval_b2", "attngan/netD256", "attngan/netD128"),
 }

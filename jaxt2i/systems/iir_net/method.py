@@ -84,6 +84,7 @@ class Model:
       edge_low, edge_high: thresholds of the edges. Not published: ControlNet's annotator.
       edge_sees: what edges are found in: "colour" (the steepest of three, as that annotator gives
         OpenCV the picture) or "grey".
+      steps: default of the sampler.
     """
 
     perception: str = "clip_l14"
@@ -116,12 +117,12 @@ class Model:
     edge_low: int = 100
     edge_high: int = 200
     edge_sees: str = "colour"
+    steps: int = 50
 
 
 CONTROLS = (
     Control("tau", 400.0, 0.0, 999.0, help="noise that hides texture; 0: none, 200: colour edits"),
     Control("guidance", 7.5, 0.0, 30.0, help="of the text; 1 = none"),
-    Control("steps", 50, 1, 1000, help="of the sampler"),
     Control("scale", 1.0, 0.0, 2.0, help="weight of the picture; 0: text alone"),
     Control("eta", 0.0, 0.0, 1.0, help="how random the steps are"),
     Control("solver", "ddim", choices=diffusion.SOLVERS, help="how steps go"),
@@ -250,7 +251,10 @@ class Losses:
             draw=self.draw,
             needs=("image", "edit_region", *TEXT),
             text=self.text,
-            controls=CONTROLS,
+            controls=(
+                Control("steps", self.model.steps, 1, 1000, help="of the sampler"),
+                *CONTROLS,
+            ),
             pixels="save_image",
             multiple=multiple_of(self.model),
         )

@@ -79,7 +79,8 @@ def test_fresh_noise_keeps_the_distribution_and_a_picture_its_own(solver):
     assert float(out.std()) == pytest.approx(SPREAD, rel=0.06)
     still = drawn(X, 100, 0.0, KEYS, plan=SHARP, solver=solver, noisy=False)
     assert np.abs(np.corrcoef(out.ravel(), still.ravel())[0, 1]) < 0.7
-    np.testing.assert_array_equal(draw(X, 100, 0.0, KEYS), still)
+    # Two programs, whose sums the compiler may round otherwise.
+    np.testing.assert_allclose(draw(X, 100, 0.0, KEYS), still, atol=1e-5)
     # Noise belongs to a picture's key, not to its place.
     np.testing.assert_allclose(draw(X[::-1], 100, 1.0, KEYS[::-1])[::-1], out, atol=1e-6)
 
