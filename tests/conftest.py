@@ -1,5 +1,6 @@
 """Eight simulated devices for every test, and one compilation cache for the whole run."""
 
+import gc
 import os
 import shutil
 import tempfile
@@ -65,6 +66,9 @@ def compile_quickly(chosen):
 
     compiler.get_compile_options = options
 
+
+# Traces are millions of small objects, which Python would look through again and again.
+gc.set_threshold(100_000, 20, 20)
 
 CHOSEN = {}
 compile_quickly(CHOSEN)

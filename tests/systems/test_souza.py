@@ -91,10 +91,8 @@ def test_settling_brings_statistics_to_those_of_the_weights():
     """After many batches the running mean is that of the first normalised features."""
     method = run().method
     spec = run().batch_spec()
-    state = states.new(method, jax.jit(method.init)(jax.random.key(0), states.zeros(spec)))
-    frozen = {
-        n: jax.jit(method.init)(jax.random.key(0), states.zeros(spec))[n] for n in method.frozen
-    }
+    variables = jax.jit(method.init)(jax.random.key(0), states.zeros(spec))
+    state, frozen = states.new(method, variables), {n: variables[n] for n in method.frozen}
     rows = pipeline.prompts_batch(run().tokenizer, ["a red rose"] * 8)
 
     @jax.jit
