@@ -17,6 +17,7 @@ SIZES = {"classes": 4, "words_dim": 8}
     ("change", "resolution", "said"),
     [
         ({"masks": "hard"}, 256, r"config\.model\.masks='hard'"),
+        ({"overlap": "mean"}, 256, r"config\.model\.overlap='mean'.*'one', 'sum'"),
         ({"reader_trained_by": ("g", "text")}, 256, r"config\.model\.reader_trained_by"),
         ({}, 512, r"config\.data\.resolution=512.*from 8 to 256"),
         ({"mask_size": 12}, 256, r"config\.model\.mask_size=12"),
@@ -61,8 +62,9 @@ def test_covers_are_boxes_at_every_size():
         np.testing.assert_allclose(cover[0, 1].mean(), 1 / 64, rtol=1e-5)
 
 
-def test_what_overlaps_is_averaged_and_the_rest_is_the_background():
-    net = networks.LayoutNorm()
+@pytest.mark.parametrize("overlap", ["one", "sum"])
+def test_what_overlaps_is_averaged_and_the_rest_is_the_background(overlap):
+    net = networks.LayoutNorm(overlap=overlap)
     rng = np.random.default_rng(0)
     x, code, sentence = (
         rng.normal(size=s).astype(np.float32) for s in ((1, 2, 2, 3), (1, 2, 4), (1, 5))
@@ -76,7 +78,9 @@ def test_what_overlaps_is_averaged_and_the_rest_is_the_background():
     of = lambda name, v: v @ variables["params"][name]["kernel"] + variables["params"][name]["bias"]  # noqa: E731
     first, second = of("objects", code[0])
     behind = of("background", sentence[0])
-    want = [[first, (first + behind) / 2], [(first + second) / 2, behind]]
+    # Half a mask: the background has the other half, or the object has all of the place.
+    half = (first + behind) / 2 if overlap == "one" else first
+    want = [[first, half], [(first + second) / 2, behind]]
     for i, j in np.ndindex(2, 2):
         scale, bias = want[i][j][:3], want[i][j][3:]
         np.testing.assert_allclose(out[i, j], (1 + scale) * x[0, i, j] + bias, atol=2e-4)

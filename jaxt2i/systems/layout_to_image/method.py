@@ -32,6 +32,7 @@ from jaxt2i.nn.precision import compute_dtype, perception_dtype
 from jaxt2i.systems.layout_to_image.networks import (
     BACKGROUNDS,
     MASKS,
+    OVERLAPS,
     WIDTHS,
     Critic,
     Drawn,
@@ -73,6 +74,9 @@ class Model:
       mask_features: channels of the network that draws them (LostGAN).
       background: what stands behind the objects: "sentence": the caption scales and shifts it
         (ours); "none": nothing does (LostGAN).
+      overlap: what masks of a place are divided by: "one": their sum where it is above 1, the rest
+        being the background's (ours); "sum": their sum always, so that objects share all of it,
+        however faint their masks are (LostGAN).
       d_grid: size of the features that D's verdict on the picture is summed over, pixels (ours:
         LostGAN has 4).
       small_stride, large_stride: how many pixels of the picture one of the features is from which
@@ -115,6 +119,7 @@ class Model:
     mask_size: int = 16
     mask_features: int = 128
     background: str = "sentence"
+    overlap: str = "one"
     d_grid: int = 8
     small_stride: int = 4
     large_stride: int = 8
@@ -297,6 +302,7 @@ class Losses:
             mask_size=m.mask_size,
             mask_features=m.mask_features,
             background=m.background,
+            overlap=m.overlap,
             z_dim=m.z_dim,
             local_dim=m.local_dim,
             sentence_dim=m.width,
@@ -335,7 +341,8 @@ def check(model: Model, resolution: int, names: tuple[str, ...] = ()) -> None:
     Raises:
       ConfigError: names the config line and the fix.
     """
-    for name, known in (("weights", WEIGHTS), ("masks", MASKS), ("background", BACKGROUNDS)):
+    known_as = {"weights": WEIGHTS, "masks": MASKS, "background": BACKGROUNDS, "overlap": OVERLAPS}
+    for name, known in known_as.items():
         if (value := getattr(model, name)) not in known:
             raise ConfigError(f"config.model.{name}={value!r}; expected one of {known}")
     who = tuple(model.reader_trained_by)

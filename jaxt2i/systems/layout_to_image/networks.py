@@ -22,6 +22,9 @@ from jaxt2i.nn.roi_align import cell_align
 WIDTHS = (16, 8, 8, 4, 2, 1)
 MASKS = ("soft", "boxes")
 BACKGROUNDS = ("sentence", "none")
+OVERLAPS = ("one", "sum")
+# LostGAN's: what keeps a division by the sum of masks finite where no object is.
+NO_OBJECT = 1e-6
 
 
 def conv(features: int, size: int, dtype: jnp.dtype, name: str) -> SpectralConv:
@@ -183,6 +186,20 @@ def covers(masks: jax.Array, layout: Layout, size: int) -> dict[int, jax.Array]:
     return found
 
 
+def shares(cover: jax.Array, overlap: str) -> jax.Array:
+    """What each object has of a place's scale and bias; the background has the rest.
+
+    Args:
+      cover: [B, N, H, H], in [0, 1].
+      overlap: see `LayoutNorm`.
+
+    Returns:
+      [B, N, H, H], which sum to at most 1 over objects.
+    """
+    total = cover.sum(1, keepdims=True)
+    return cover / (jnp.maximum(total, 1) if overlap == "one" else total + NO_OBJECT)
+
+
 class LayoutNorm(nn.Module):
     """Batch norm whose scales and biases are painted: an object's into its mask.
 
@@ -192,11 +209,15 @@ class LayoutNorm(nn.Module):
     Attributes:
       background: "sentence": scale and bias of the background come from the caption; "none": there
         they are 1 and 0.
+      overlap: what masks are divided by: "one": their sum where that is above 1, so that a faint
+        mask leaves the rest to the background; "sum": always their sum, so that objects have all
+        of a place, however faint their masks are, and masks decide only between objects.
       group: of the batch norm.
       dtype: compute dtype.
     """
 
     background: str = "sentence"
+    overlap: str = "one"
     group: int = 0
     dtype: jnp.dtype = jnp.float32
 
@@ -214,12 +235,11 @@ class LayoutNorm(nn.Module):
         width = 2 * x.shape[-1]
         h = BatchNorm(affine=False, group=self.group, name="norm")(x, train=train)
         own = Linear(width, dtype=self.dtype, name="objects")(code)
-        total = cover.sum(1)
-        share = (cover / jnp.maximum(total, 1)[:, None]).astype(self.dtype)
-        both = jnp.einsum("bnhw,bnc->bhwc", share, own)
+        share = shares(cover, self.overlap)
+        both = jnp.einsum("bnhw,bnc->bhwc", share.astype(self.dtype), own)
         if self.background == "sentence":
             behind = Linear(width, dtype=self.dtype, name="background")(sentence)[:, None, None]
-            free = jnp.maximum(1 - total, 0)[..., None]
+            free = jnp.maximum(1 - share.sum(1), 0)[..., None]
             both = both + free.astype(self.dtype) * behind
         scale, bias = jnp.split(both, 2, -1)
         return (1 + scale) * h + bias
@@ -232,11 +252,12 @@ class UpBlock(nn.Module):
 
     Attributes:
       features: output channels.
-      background, group, dtype: see `LayoutNorm`.
+      background, overlap, group, dtype: see `LayoutNorm`.
     """
 
     features: int
     background: str = "sentence"
+    overlap: str = "one"
     group: int = 0
     dtype: jnp.dtype = jnp.float32
 
@@ -245,8 +266,14 @@ class UpBlock(nn.Module):
         """X [B, H, H, C] with the covers of H and 2H pixels to [B, 2H, 2H, features]."""
 
         def painted(h, cover, name: str) -> jax.Array:
-            own = {"background": self.background, "group": self.group, "dtype": self.dtype}
-            return nn.relu(LayoutNorm(name=name, **own)(h, code, sentence, cover, train=train))
+            norm = LayoutNorm(
+                background=self.background,
+                overlap=self.overlap,
+                group=self.group,
+                dtype=self.dtype,
+                name=name,
+            )
+            return nn.relu(norm(h, code, sentence, cover, train=train))
 
         h = resize_nearest(painted(x, small, "norm1"), 2 * x.shape[1])
         h = conv(self.features, 3, self.dtype, "conv1")(h, train=train)
@@ -277,7 +304,7 @@ class Generator(nn.Module):
       text_dim: to which what an object has read is brought.
       masks: "soft": drawn by a network; "boxes": the whole of each box.
       mask_size, mask_features: see `MaskNet`.
-      background: see `LayoutNorm`.
+      background, overlap: see `LayoutNorm`.
       z_dim, local_dim, sentence_dim, label_dim: widths of the inputs, for `example` alone.
       group: of the batch norms.
       dtype: compute dtype; pictures are float32.
@@ -291,6 +318,7 @@ class Generator(nn.Module):
     mask_size: int = 16
     mask_features: int = 128
     background: str = "sentence"
+    overlap: str = "one"
     z_dim: int = 128
     local_dim: int = 128
     sentence_dim: int = 256
@@ -338,6 +366,7 @@ class Generator(nn.Module):
             block = UpBlock(
                 width * self.base,
                 background=self.background,
+                overlap=self.overlap,
                 group=self.group,
                 dtype=self.dtype,
                 name=f"block{i}",
