@@ -38,6 +38,8 @@ class Schedule:
       final_one: DDIM's last step goes to abar 1; False: to that of t = 0, so that a trace of noise
         stays.
       prediction: "epsilon": the noise; "v_prediction": sqrt(abar) eps - sqrt(1 - abar) x_0.
+      clip: sampling keeps the clean picture within [-clip, clip], for pixels, whose range is known
+        (Ho et al. 2020; strong guidance leaves it); 0: no bounds, for latents.
     """
 
     length: int = 1000
@@ -47,6 +49,7 @@ class Schedule:
     offset: int = 1
     final_one: bool = False
     prediction: str = "epsilon"
+    clip: float = 0.0
 
     def __post_init__(self):
         for name, known in (("curve", CURVES), ("prediction", PREDICTIONS)):
@@ -86,6 +89,13 @@ class Schedule:
         return np.asarray(self.timestep(np.arange(steps), steps))
 
 
+def ending(space: str) -> dict[str, float | bool]:
+    """Fields of `Schedule` that say how sampling ends: as Stable Diffusion does in "latent" space;
+    pixels keep their range and no trace of noise, which would be seen as grain.
+    """
+    return {"clip": 1.0, "final_one": True} if space == "pixels" else {}
+
+
 def like(value: jax.Array, x: jax.Array) -> jax.Array:
     """[n] or () with axes behind it, to be multiplied by x [n, ...]."""
     return jnp.reshape(value, jnp.shape(value) + (1,) * (x.ndim - jnp.ndim(value)))
@@ -114,6 +124,12 @@ def split(abar: jax.Array, x: jax.Array, guess: jax.Array, prediction: str) -> t
     if prediction == "v_prediction":
         return a * x - s * guess, s * x + a * guess
     return (x - s * guess) / a, guess
+
+
+def clipped(abar: jax.Array, x: jax.Array, clean: jax.Array, most: float) -> tuple:
+    """(clean picture within [-most, most], noise that x then consists of)."""
+    clean = jnp.clip(clean, -most, most)
+    return clean, (x - jnp.sqrt(abar) * clean) / jnp.sqrt(1 - abar)
 
 
 def guide(without: jax.Array, asked: jax.Array, weight: jax.Array | float) -> jax.Array:
@@ -238,6 +254,8 @@ def stepping(
         then = jnp.where(final, last, schedule.at(ahead))
         guess = predict(x, jnp.full(len(x), t))
         clean, eps = split(abar, x, guess, schedule.prediction)
+        if schedule.clip:
+            clean, eps = clipped(abar, x, clean, schedule.clip)
         fresh = noise(number) if noise else jnp.zeros_like(x)
         if solver == "dpmpp_2m":
             before = schedule.at(jnp.where(number > 0, t + schedule.length // steps, t))

@@ -113,3 +113,21 @@ def test_impossible_settings_are_refused():
         diffusion.Schedule().timesteps(0)
     with pytest.raises(ConfigError, match="did you mean euler"):
         diffusion.stepping(lambda x, t: x, 5, solver="euller")
+
+
+@pytest.mark.parametrize("solver", diffusion.SOLVERS)
+def test_clipped_pictures_stay_in_range_and_others_are_left_alone(solver):
+    x = jax.random.normal(jax.random.key(0), (2, 4, 4, 3))
+    plan = diffusion.Schedule(**diffusion.ending("pixels"))
+
+    def ends(size, plan):
+        def predict(x, t):  # of a picture of `size` everywhere
+            abar = plan.at(t[0])
+            return (x - jnp.sqrt(abar) * size) / jnp.sqrt(1 - abar)
+
+        return np.asarray(diffusion.sample(predict, x, 8, schedule=plan, solver=solver))
+
+    np.testing.assert_allclose(ends(3.0, plan), 1.0, atol=1e-4)
+    np.testing.assert_allclose(ends(0.5, plan), 0.5, atol=1e-4)
+    free = diffusion.Schedule(final_one=True)
+    np.testing.assert_allclose(ends(3.0, free), 3.0, atol=1e-3)

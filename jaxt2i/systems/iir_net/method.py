@@ -428,7 +428,9 @@ def build(cfg) -> Method:
             "  python -m jaxt2i.train --config configs/iir_net.py:coco --config.data.path=DIR"
         ),
     )
-    plan = diffusion.Schedule(curve=model.schedule, prediction=model.prediction)
+    plan = diffusion.Schedule(
+        curve=model.schedule, prediction=model.prediction, **diffusion.ending(model.space)
+    )
     losses = Losses(model, sees, plan)
     nets = losses.nets(dtype, locked)
     tx = fields(Adam, cfg.optim, "config.optim").tx()

@@ -124,7 +124,11 @@ class Losses:
         """How noise grows."""
         m = self.model
         return diffusion.Schedule(
-            beta_start=m.beta_start, beta_end=m.beta_end, curve=m.curve, prediction=m.prediction
+            beta_start=m.beta_start,
+            beta_end=m.beta_end,
+            curve=m.curve,
+            prediction=m.prediction,
+            **diffusion.ending(m.space),
         )
 
     @property
