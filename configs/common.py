@@ -2,7 +2,7 @@
 
 `base()` is the full list of top-level keys; a system's file sets `model` and `optim` on top, from
 the system's own settings classes, where every default and every docstring stands.
-`python -m jaxt2i.train --config FILE[:preset] --help-config` prints all of it.
+`python -m jaxt2i.train --config FILE[:preset] --help` prints all of it.
 """
 
 import dataclasses

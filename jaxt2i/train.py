@@ -4,8 +4,8 @@ FILE is a Python file with a function get_config, or the name of one that comes 
 stylegan_t:lite64 is configs/stylegan_t.py:lite64, wherever it is installed.
 
 Trains, or continues a run that was stopped: the same command resumes. --dry-run says what the run
-would be (its settings, data, weights, networks, a step's work and memory) and stops. --help-config
-lists every setting with its value and its meaning.
+would be (its settings, data, weights, networks, a step's work and memory) and stops. --help lists
+every setting with its value and its meaning, of the configuration that stands beside it.
 """
 
 import difflib
@@ -23,6 +23,7 @@ from jaxt2i import calling, places
 from jaxt2i.config import ConfigError, preset_file
 
 FILE = "configs/stylegan_t.py"
+HELP = ("--help", "-help", "--h", "-h", "-?")
 
 
 def define() -> None:
@@ -30,7 +31,7 @@ def define() -> None:
     config_flags.DEFINE_config_file("config", None, "configuration FILE[:preset]", lock_config=True)
     flags.DEFINE_string("workdir", None, "where the run is written; default runs/NAME")
     flags.DEFINE_boolean("dry-run", False, "say what the run would be, and stop")
-    flags.DEFINE_boolean("help-config", False, "list every setting, and stop")
+    flags.DEFINE_boolean("help-config", False, "list the settings alone, and stop")
 
 
 def train(config: str | ConfigDict, workdir: epath.PathLike = "", **changes: Any) -> epath.Path:
@@ -139,9 +140,15 @@ def parse(argv: list[str]) -> list[str]:
         define()
     if config_file(argv) is None:
         argv = [argv[0], f"--config={FILE}", *argv[1:]]
+    asked = [argument for argument in argv if argument not in HELP]
+    options = flags.FLAGS.main_module_help() if len(asked) < len(argv) else ""
     try:
-        argv = with_files(argv)
-        return flags.FLAGS(argv)
+        argv = with_files(asked)
+        rest = flags.FLAGS(argv)
+        if options:
+            print(help_text(options))
+            sys.exit()
+        return rest
     except (AttributeError, KeyError):
         sys.exit(f"error: {unknown(argv)}")
     except Exception as error:  # a configuration is a program, and may raise anything
@@ -150,6 +157,25 @@ def parse(argv: list[str]) -> list[str]:
         named = isinstance(error, (flags.Error, ValueError, OSError))
         where = "" if named else f"--config={config_file(argv)}: "
         sys.exit(f"error: {where}{reason_of(error)}")
+
+
+def help_text(options: str) -> str:
+    """What --help says: of the command, its options and every setting of the configuration.
+
+    Args:
+      options: text of the options.
+    """
+    from jaxt2i.run import describe
+
+    return "\n".join(
+        (
+            (sys.modules["__main__"].__doc__ or "").strip(),
+            options,
+            f"\nsettings of {config_flags.get_config_filename(flags.FLAGS['config'])}, "
+            "--config.KEY=VALUE changes one; --config NAME[:preset] --help lists another's:\n",
+            describe.describe(flags.FLAGS.config),
+        )
+    )
 
 
 def unknown(argv: list[str]) -> str:

@@ -102,9 +102,10 @@ def test_a_section_has_every_field_of_its_class():
 
 def test_the_command_line_prints_it_and_stops():
     command = [sys.executable, "-m", "jaxt2i.train", "--config", "configs/clip.py:tiny"]
-    command += ["--help-config", "--config.batch_size=48"]
+    command += ["--help", "--config.batch_size=48"]
     out = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     lines = out.stdout.splitlines()
+    assert any("--workdir" in line for line in lines)
     assert "config.batch_size = 48" in lines
     at = lines.index("config.model.joint = 16")
     assert lines[at + 1] == "    width of the shared space."

@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+import scipy.ndimage
 
 from jaxt2i.config import ConfigError
 from jaxt2i.encoders.pretrained import Weights
@@ -48,6 +49,33 @@ def test_what_is_seen_is_grey_inside_the_region_alone_and_noisy_by_tau():
     roi = seen(600, noise_region="roi")
     np.testing.assert_allclose(roi[:, 8:, :, :3], clean[:, 8:, :, :3], atol=1e-6)
     assert np.abs(seen(0, tau_zero_clean=False) - clean).max() > 0.01
+
+
+def test_noise_is_a_step_or_a_share_of_all_steps():
+    method = losses()
+    level = jax.jit(lambda tau: method.level(method.step(tau)))
+    for share, step in ((0.4, 400), (0.001, 1), (0.9999, 999), (0, 0)):
+        assert float(level(np.float32(share))) == float(level(np.float32(step)))
+    assert float(level(np.float32(1))) == np.float32(method.plan.abar[1])
+    assert float(level(np.float32(0))) == 1
+    assert level._cache_size() == 1
+    tau = next(c for c in iir.CONTROLS if c.name == "tau")
+    assert (tau.read("0.4"), type(tau.default)) == (0.4, float)
+
+
+def test_the_edit_fades_inside_the_region_and_never_outside():
+    inside = np.zeros((1, 12, 20), bool)
+    inside[:, 3:, 4:15] = True
+    share = jax.jit(iir.removal.feathered)
+    np.testing.assert_array_equal(share(inside, 0.0), inside)
+    found = np.asarray(share(inside, 3.0))[0]
+    assert share._cache_size() == 1
+    apart = scipy.ndimage.distance_transform_edt(np.pad(inside[0], ((0, 9), (0, 0)), "edge"))
+    np.testing.assert_allclose(found, np.minimum(apart[:12] / 4, 1), atol=1e-6)
+    # The picture's lower border is no edge of the region.
+    assert found[11, 9] == 1
+    assert not share(np.zeros_like(inside), 5.0).any()
+    assert (np.asarray(share(np.ones_like(inside), 5.0)) == 1).all()
 
 
 def test_regions_of_training_have_the_shares_that_are_asked_for():

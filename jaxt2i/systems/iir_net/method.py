@@ -121,12 +121,26 @@ class Model:
 
 
 CONTROLS = (
-    Control("tau", 400.0, 0.0, 999.0, help="noise that hides texture; 0: none, 200: colour edits"),
+    Control(
+        "tau",
+        400.0,
+        0.0,
+        999.0,
+        help="noise that hides texture, as a step of 1000 or a share below 1 of them (0.4 is 400); "
+        "0: none, 200: colour edits",
+    ),
     Control("guidance", 7.5, 0.0, 30.0, help="of the text; 1 = none"),
     Control("scale", 1.0, 0.0, 2.0, help="weight of the picture; 0: text alone"),
     Control("eta", 0.0, 0.0, 1.0, help="how random the steps are"),
     Control("solver", "ddim", choices=diffusion.SOLVERS, help="how steps go"),
     Control("paste_back", False, help="the source's own pixels outside the region"),
+    Control(
+        "feather",
+        0.0,
+        0.0,
+        256.0,
+        help="of paste_back: pixels inside the region along which the source fades into the edit",
+    ),
 )
 
 
@@ -162,6 +176,11 @@ class Losses:
         if self.model.tau_zero_clean:
             clean |= t == 0
         return jnp.where(clean, 1.0, self.plan.at(t))
+
+    def step(self, tau: jax.Array) -> jax.Array:
+        """The step that a person's tau says: itself, or below 1 a share of all steps; [] or [B]."""
+        steps = jnp.where(tau < 1, jnp.round(tau * self.plan.length), tau)
+        return jnp.minimum(steps, self.plan.length - 1)
 
     def condition(
         self, image: jax.Array, region: jax.Array, abar: jax.Array, noise: jax.Array
@@ -260,13 +279,27 @@ class Losses:
         )
 
     def draw(
-        self, ctx, rows, keys, *, z, text, tau, guidance, steps, scale, eta, solver, paste_back
+        self,
+        ctx,
+        rows,
+        keys,
+        *,
+        z,
+        text,
+        tau,
+        guidance,
+        steps,
+        scale,
+        eta,
+        solver,
+        paste_back,
+        feather,
     ) -> dict[str, jax.Array]:
         """Edits: one picture a row, whose own key draws all its noise."""
         image, region = rows["image"], rows["edit_region"].astype(jnp.float32) / 255
         own = [jax.vmap(jax.random.fold_in, (0, None))(keys, i) for i in range(3)]
         noise = diffusion.fresh_noise(own[0], image.shape[1:])(0)
-        abar = jnp.broadcast_to(self.level(tau), len(keys))
+        abar = jnp.broadcast_to(self.level(self.step(tau)), len(keys))
         seen = self.condition(image, region, abar, noise)
         factor = factor_of(self.model)
         shape = (image.shape[1] // factor, image.shape[2] // factor, self.width)
@@ -286,7 +319,8 @@ class Losses:
             out = ctx("vae", out, method="picture")
         source = unit_range(image)
         if paste_back:
-            out = jnp.where(region[..., None] > 0, out, source)
+            share = removal.feathered(region > 0, feather)[..., None]
+            out = share * out + (1 - share) * source
         lines = jnp.broadcast_to(2 * seen[..., 3:] - 1, source.shape)
         return {"image": out, "source": source, "seen": 2 * seen[..., :3] - 1, "edges": lines}
 

@@ -67,3 +67,35 @@ def first_kernel(kernel: jax.Array) -> jax.Array:
       [3, 3, 4, C]: it sees them once, and nothing of the picture.
     """
     return jnp.concatenate([jnp.zeros_like(kernel), kernel.sum(2, keepdims=True)], 2)
+
+
+def feathered(inside: jax.Array, width: jax.Array | float) -> jax.Array:
+    """The edit's share of what a picture shows, where its source is pasted back outside a region.
+
+    The paper does not say how edges are joined: a width of 0 joins them as they are.
+
+    Args:
+      inside: bool [B, H, W], the region.
+      width: pixels, [] or traced.
+
+    Returns:
+      [B, H, W]: 0 outside, rising with the distance from there to 1 beyond `width`. What lies
+      beyond the picture's borders is not outside.
+    """
+
+    def nearer(square: jax.Array, axis: int) -> jax.Array:
+        """Squared distances to the nearest along an axis, of squares that the others gave."""
+        size = square.shape[axis]
+        at = jnp.arange(size).reshape([-1 if a == axis else 1 for a in range(square.ndim)])
+
+        def step(k: jax.Array, found: jax.Array) -> jax.Array:
+            for to in (k, -k):
+                there = (at - to >= 0) & (at - to < size)
+                moved = jnp.where(there, jnp.roll(square, to, axis), jnp.inf)
+                found = jnp.minimum(found, moved + k.astype(jnp.float32) ** 2)
+            return found
+
+        return jax.lax.fori_loop(1, jnp.ceil(width).astype(jnp.int32) + 1, step, square)
+
+    square = nearer(nearer(jnp.where(inside, jnp.inf, 0.0), 1), 2)
+    return jnp.minimum(jnp.sqrt(square) / (width + 1), 1.0)
