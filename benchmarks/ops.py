@@ -3,7 +3,7 @@
     python benchmarks/ops.py [--only up_conv] [--dtype bfloat16] [--repeats 7] [--save NAME]
 
 Prints one JSON line per case: machine, versions, variant, median milliseconds, and the ratio to
-the variant that `jaxt2i.nn.resample.FASTEST` chooses for this platform.
+the variant that `jaxt2i.nn.fastest.FASTEST` chooses for this platform.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from machine import facts, report
 
-from jaxt2i.nn import augment, resample
+from jaxt2i.nn import augment, convolution, fastest, resample
 from jaxt2i.nn.modulated import demodulation, modulated_conv
 
 FIR = resample.setup_filter((1, 3, 3, 1))
@@ -25,6 +25,9 @@ FIR = resample.setup_filter((1, 3, 3, 1))
 # Batch, side before, channels in, channels out: what a 64 px and a 256 px generator do.
 UP_CONVS = ((4, 8, 96, 96), (8, 16, 64, 64), (8, 32, 64, 32), (4, 64, 128, 64))
 LARGE_UP_CONVS = ((8, 16, 512, 512), (8, 64, 256, 256), (8, 128, 256, 128))
+# Batch, side, channels in, channels out, kernel: of GALIP at 224 px, and of StyleGAN-T.
+CONVS = ((4, 7, 512, 512, 3), (4, 14, 512, 512, 3), (8, 32, 128, 128, 3), (4, 56, 256, 256, 3))
+LARGE_CONVS = (*CONVS, (4, 28, 512, 512, 3), (4, 112, 128, 128, 3), (8, 64, 512, 512, 3))
 IMAGES = ((8, 32, 3), (8, 128, 3), (8, 32, 64))
 
 
@@ -57,6 +60,17 @@ def cases(dtype: jnp.dtype, large: bool) -> Iterator[tuple[str, dict[str, Callab
         variants = {"scaled": modulated_conv, "per_sample": per_sample}
         args = (normal(b, r, r, i), normal(3, 3, i, o), normal(b, i))
         yield f"modulated_conv {b}x{r}x{r} {i}->{o}", variants, args
+    for b, r, i, o, k in LARGE_CONVS if large else CONVS:
+        pads = ((k // 2, k // 2),) * 2
+        variants = {
+            "products": lambda x, w, p=pads: convolution.forward(x, w, (1, 1), p),
+            "conv": lambda x, w, p=pads: convolution.plain(x, w, (1, 1), p),
+        }
+        yield (
+            f"weight_gradient {b}x{r}x{r} {i}->{o}",
+            variants,
+            (normal(b, r, r, i), normal(k, k, i, o)),
+        )
     for b, r, c in IMAGES[:2]:
         rows, cols = jnp.asarray(random.randint(-2, 3, (2, b)))
         variants = {
@@ -71,7 +85,7 @@ def chosen(name: str) -> str:
     operation, backend = name.split()[0], jax.default_backend()
     if operation == "modulated_conv":
         return "scaled"
-    table = resample.FASTEST[operation]
+    table = fastest.FASTEST[operation]
     return table.get({"gpu": "cuda"}.get(backend, backend), table["default"])
 
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxt2i.nn import resample
+from jaxt2i.nn.fastest import by_platform
 
 POLICIES = ("color", "translation", "cutout")
 Draws = dict[str, jax.Array]
@@ -119,7 +120,7 @@ def translate(
         return jax.vmap(one)(jnp.pad(x, ((0, 0), border, border, (0, 0))), rows, cols)
 
     variants = {"matmul": matmul, "slice": cut}
-    return resample.by_platform("translate", variant, variants, x, rows, cols)
+    return by_platform("translate", variant, variants, x, rows, cols)
 
 
 def cutout(x: jax.Array, rows: jax.Array, cols: jax.Array) -> jax.Array:

@@ -10,6 +10,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxt2i.nn.convolution import convolve
+
 
 def torch_uniform(fan_in: int) -> Callable:
     """U(-1 / sqrt(fan_in), 1 / sqrt(fan_in)), for kernels and biases alike."""
@@ -72,12 +74,11 @@ class Conv(nn.Module):
         init = torch_uniform(x.shape[-1] * self.size**2)
         shape = (self.size, self.size, x.shape[-1], self.features)
         pad = self.size // 2 if self.pad is None else self.pad
-        y = jax.lax.conv_general_dilated(
+        y = convolve(
             x.astype(self.dtype),
             self.param("kernel", self.kernel_init or init, shape).astype(self.dtype),
             (self.stride, self.stride),
             ((pad, pad), (pad, pad)),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
         if self.use_bias:
             y = y + self.param("bias", init, (self.features,)).astype(self.dtype)

@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxt2i.nn.convolution import convolve
 from jaxt2i.nn.linear import torch_uniform
 
 
@@ -353,6 +354,13 @@ class SpectralConv(Spectral):
         spatial = "HW"[-dims:] if dims <= 2 else "DHW"
 
         def convolved(kernel: jax.Array) -> jax.Array:
+            if dims == 2:
+                return convolve(
+                    x.astype(self.dtype),
+                    kernel,
+                    self.strides or (1, 1),
+                    "SAME" if self.padding == "same" else "VALID",
+                )
             return jax.lax.conv_general_dilated(
                 x.astype(self.dtype),
                 kernel,

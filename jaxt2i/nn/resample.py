@@ -2,7 +2,8 @@
 and resampling as products with one small matrix an axis.
 
 No variant builds a zero-inserted intermediate. Every variant of an operation gives the same
-numbers, borders included; `FASTEST` says which one a platform uses when the field says "auto".
+numbers, borders included; `fastest.FASTEST` says which one a platform uses where the field says
+"auto".
 """
 
 import functools
@@ -12,49 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxt2i.nn.convolution import convolve
+from jaxt2i.nn.fastest import by_platform
+
 HIGHEST = jax.lax.Precision.HIGHEST
 NHWC = ("NHWC", "HWIO", "NHWC")
-
-# Fastest variant of each operation, by the platform that a program is compiled for: "cpu" as
-# benchmarks/ops.py measures it (forward and backward), "tpu" by the TPU compiler's cost model;
-# "default", any other platform, follows the TPU until it is measured.
-FASTEST = {
-    "upfirdn": {"cpu": "matmul", "tpu": "matmul", "default": "matmul"},
-    "up_conv": {"cpu": "folded", "tpu": "folded", "default": "folded"},
-    "translate": {"cpu": "slice", "tpu": "matmul", "default": "matmul"},
-}
-
-
-def by_platform(
-    operation: str, variant: str, variants: dict[str, Callable[..., jax.Array]], *args: jax.Array
-) -> jax.Array:
-    """Calls one of several equal implementations.
-
-    "auto" is settled when the program is lowered, by the platform it is lowered for: compiling
-    for a TPU on a machine without one picks the TPU's variant.
-
-    Args:
-      operation: key of `FASTEST`.
-      variant: key of `variants`, or "auto".
-      variants: the implementations; the first one stands in where the fastest does not apply.
-      *args: arrays they take.
-
-    Raises:
-      ValueError: for an unknown variant; names the known ones.
-    """
-    if variant != "auto":
-        if variant not in variants:
-            raise ValueError(
-                f"{operation} has no variant {variant!r} here; choose from "
-                f"auto, {', '.join(variants)}"
-            )
-        return variants[variant](*args)
-    first = next(iter(variants.values()))
-    table = {k: variants.get(v, first) for k, v in FASTEST[operation].items()}
-    if len(set(table.values())) == 1:
-        return table["default"](*args)
-    return jax.lax.platform_dependent(*args, **table)
-
 
 # --- FIR filters -------------------------------------------------------------------------------
 
@@ -259,6 +222,8 @@ def conv2d(
 ) -> jax.Array:
     """Correlation of [B, H, W, I] with [kh, kw, I, O]; `up` dilates the input."""
     kernel = kernel.astype(x.dtype)
+    if up == 1:
+        return convolve(x, kernel, (stride, stride), padding)
     dilation = (up, up)
     return jax.lax.conv_general_dilated(
         x, kernel, (stride, stride), padding, lhs_dilation=dilation, dimension_numbers=NHWC

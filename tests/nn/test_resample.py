@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from jaxt2i.nn import resample
+from jaxt2i.nn import fastest, resample
 
 FIR = resample.setup_filter((1, 3, 3, 1))
 RANDOM = np.random.RandomState(0)
@@ -79,7 +79,7 @@ def test_up_convolutions_agree_to_the_border_with_gradients(taps, flip):
 def test_the_platform_is_settled_at_lowering(monkeypatch):
     # Different choices: the program for a CPU holds one of them, and no branch.
     table = {"cpu": "matmul", "tpu": "dilated", "default": "dilated"}
-    monkeypatch.setitem(resample.FASTEST, "upfirdn", table)
+    monkeypatch.setitem(fastest.FASTEST, "upfirdn", table)
     step = jax.jit(jax.grad(lambda x: jnp.square(resample.upsample2d(x, FIR)).sum()))
     text = step.lower(jnp.ones((1, 4, 4, 2))).compile().as_text()
     assert " dot(" in text

@@ -1,0 +1,47 @@
+"""Which of several equal implementations of an operation a platform uses."""
+
+from collections.abc import Callable
+
+import jax
+
+# Fastest variant of each operation, by the platform that a program is compiled for: "cpu" as
+# benchmarks/ops.py measures it (forward and backward), "tpu" by the TPU compiler's cost model;
+# "default", any other platform, follows the TPU until it is measured.
+FASTEST = {
+    "upfirdn": {"cpu": "matmul", "tpu": "matmul", "default": "matmul"},
+    "up_conv": {"cpu": "folded", "tpu": "folded", "default": "folded"},
+    "translate": {"cpu": "slice", "tpu": "matmul", "default": "matmul"},
+    # As benchmarks/results/conv_cpu.json has it.
+    "weight_gradient": {"cpu": "products", "tpu": "conv", "default": "conv"},
+}
+
+
+def by_platform(
+    operation: str, variant: str, variants: dict[str, Callable[..., jax.Array]], *args: jax.Array
+) -> jax.Array:
+    """Calls one of several equal implementations.
+
+    "auto" is settled when the program is lowered, by the platform it is lowered for: compiling
+    for a TPU on a machine without one picks the TPU's variant.
+
+    Args:
+      operation: key of `FASTEST`.
+      variant: key of `variants`, or "auto".
+      variants: the implementations; the first one stands in where the fastest does not apply.
+      *args: arrays they take.
+
+    Raises:
+      ValueError: for an unknown variant; names the known ones.
+    """
+    if variant != "auto":
+        if variant not in variants:
+            raise ValueError(
+                f"{operation} has no variant {variant!r} here; choose from "
+                f"auto, {', '.join(variants)}"
+            )
+        return variants[variant](*args)
+    first = next(iter(variants.values()))
+    table = {k: variants.get(v, first) for k, v in FASTEST[operation].items()}
+    if len(set(table.values())) == 1:
+        return table["default"](*args)
+    return jax.lax.platform_dependent(*args, **table)

@@ -1,0 +1,52 @@
+"""The convolution with gradients of its own equals XLA's, in values and gradients of two orders."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxt2i.nn import convolution
+
+CASES = [
+    # kernel, strides, padding
+    ((3, 3), (1, 1), "SAME"),
+    ((4, 4), (2, 2), ((1, 1), (1, 1))),
+    ((3, 3), (2, 2), "SAME"),
+    ((1, 1), (1, 1), "VALID"),
+    ((3, 2), (1, 1), ((2, 0), (0, 1))),
+]
+
+
+def penalty(conv, x, kernel, g):
+    """A gradient penalty, whose own gradients ask for the second order."""
+    dx, dk = jax.grad(lambda x, k: (conv(x, k) * g).sum(), (0, 1))(x, kernel)
+    return (dx**2 * (1 + x)).sum() + (dk**2 * (1 + kernel)).sum()
+
+
+@pytest.mark.parametrize(("size", "strides", "padding"), CASES)
+def test_gradients_of_both_orders_are_those_of_xla(size, strides, padding, monkeypatch):
+    x = jax.random.normal(jax.random.key(0), (2, 6, 7, 3))
+    kernel = jax.random.normal(jax.random.key(1), (*size, 3, 5))
+    found = []
+    for least in (0, 1000):
+        monkeypatch.setattr(convolution, "LEAST", least)
+
+        def conv(x, k):
+            return convolution.convolve(x, k, strides, padding)
+
+        y, vjp = jax.vjp(jax.jit(conv), x, kernel)
+        g = jnp.cos(jnp.arange(y.size, dtype=jnp.float32)).reshape(y.shape)
+        second = jax.jit(jax.grad(lambda x, k: penalty(conv, x, k, g), (0, 1)))  # noqa: B023
+        found.append((y, *vjp(g), *second(x, kernel)))
+    for ours, theirs in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4 * float(abs(theirs).max()))
+
+
+def test_other_platforms_keep_the_convolution():
+    x, kernel = jnp.zeros((1, 4, 4, 128)), jnp.zeros((3, 3, 128, 128))
+    step = jax.jit(jax.grad(lambda k: convolution.convolve(x, k, (1, 1), "SAME").sum()))
+    lowered = {
+        p: step.trace(kernel).lower(lowering_platforms=(p,)).as_text() for p in ("cpu", "tpu")
+    }
+    assert "dot_general" in lowered["cpu"]
+    assert "dot_general" not in lowered["tpu"]
