@@ -1,6 +1,6 @@
 """Judges edits of procedural flowers: is the asked colour there, is the rest as it was?
 
-    python benchmarks/edits.py RUN [--step N] [--count 200] [--save NAME]
+    python benchmarks/edits.py RUN [--step N] [--count 200] [--guidance G] [--save NAME]
 
 RUN was trained on the corpus `blooms`. Held-out flowers are edited to captions that name another
 colour, their region being the flower; a recogniser that no run saw (jaxt2i.recognise) says which
@@ -65,6 +65,8 @@ def main() -> None:
     parser.add_argument("run", help="work directory of a run of iir_net on blooms")
     parser.add_argument("--step", default="newest", help="of its checkpoints")
     parser.add_argument("--count", type=int, default=200, help="flowers that are edited")
+    parser.add_argument("--guidance", type=float, help="of the text; default: the run's")
+    parser.add_argument("--steps", type=int, help="of the sampler; default: the run's")
     parser.add_argument("--save", metavar="NAME", help="keep the lines and a picture")
     args = parser.parse_args()
     model = load(args.run, step=args.step)
@@ -73,10 +75,12 @@ def main() -> None:
     said, asked = [r["said"] for r in rows], [r["asked"] for r in rows]
     own = [(r["segmentation"] > 0).astype(np.uint8) * 255 for r in rows]
 
+    given = {k: v for k in ("guidance", "steps") if (v := getattr(args, k)) is not None}
+
     def edit(captions: list[str], regions: object, count: int = 0, **controls: object) -> Drawn:
         n = count or len(rows)
         chosen = regions if isinstance(regions, str) else regions[:n]
-        return model.edit(list(sources[:n]), captions[:n], regions=chosen, **controls)
+        return model.edit(list(sources[:n]), captions[:n], regions=chosen, **given, **controls)
 
     lines = [
         show({"case": "before", "caption": "its own"} | scores(sources, said, rows)),
@@ -90,7 +94,7 @@ def main() -> None:
     found = edit(asked, "all", tau=999).arrays
     lines.append(show({"case": "free", "tau": 999} | scores(np.stack(found), asked, rows)))
     for line in lines:
-        line.update(count=len(rows), step=model.about["step"])
+        line.update(count=len(rows), step=model.about["step"], **given)
     if args.save:
         report(lines, args.save)
         sheet = edit(asked, own, 6, tau=TAUS[1]).grid()

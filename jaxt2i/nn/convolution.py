@@ -2,8 +2,8 @@
 
 XLA's CPU convolution finds the gradient of a large kernel at a fifth of the speed of the forward
 pass. With one matrix product a place of the kernel instead, forward pass and both gradients
-together are up to 1.8 times as fast (benchmarks/results/conv_cpu.json). Accelerators keep the convolution. The three operations are
-each other's derivatives, of any order.
+together are up to 1.8 times as fast (benchmarks/results/conv_cpu.json). Accelerators keep the
+convolution. The three operations are each other's derivatives, of any order.
 """
 
 import functools
