@@ -112,6 +112,7 @@ def embedded() -> ConfigDict:
     c.init_from = "runs/latent_diffusion-default"
     c.data.update(base.data)
     c.model.update(base="run", start="unet", padding="tokenizer", embedding=(16, 32))
+    c.model.guidance = 1.5
     shared = ("perception", "space", "channels", "layers", "heads", "groups", "attention")
     c.model.update({name: base.model[name] for name in shared})
     c.optim.update(lr=1e-3, weight_decay=0.0, warmup_steps=100)

@@ -84,7 +84,7 @@ class Model:
       edge_low, edge_high: thresholds of the edges. Not published: ControlNet's annotator.
       edge_sees: what edges are found in: "colour" (the steepest of three, as that annotator gives
         OpenCV the picture) or "grey".
-      steps: default of the sampler.
+      guidance, steps: defaults of the sampler.
     """
 
     perception: str = "clip_l14"
@@ -117,6 +117,7 @@ class Model:
     edge_low: int = 100
     edge_high: int = 200
     edge_sees: str = "colour"
+    guidance: float = 7.5
     steps: int = 50
 
 
@@ -129,7 +130,6 @@ CONTROLS = (
         help="noise that hides texture, as a step of 1000 or a share below 1 of them (0.4 is 400); "
         "0: none, 200: colour edits",
     ),
-    Control("guidance", 7.5, 0.0, 30.0, help="of the text; 1 = none"),
     Control("scale", 1.0, 0.0, 2.0, help="weight of the picture; 0: text alone"),
     Control("eta", 0.0, 0.0, 1.0, help="how random the steps are"),
     Control("solver", "ddim", choices=diffusion.SOLVERS, help="how steps go"),
@@ -272,6 +272,7 @@ class Losses:
             text=self.text,
             controls=(
                 Control("steps", self.model.steps, 1, 1000, help="of the sampler"),
+                Control("guidance", self.model.guidance, 0.0, 30.0, help="of the text; 1 = none"),
                 *CONTROLS,
             ),
             pixels="save_image",
