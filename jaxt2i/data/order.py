@@ -19,7 +19,8 @@ WORD = 2**64 - 1
 BLOCK = 1024
 # Names of the independent random streams behind one seed; the pipeline's own are further up.
 SHUFFLE, DEAL, SHARDS, INSIDE, MIXTURE, PHASE, KIND, ALIKE = 1, 11, 12, 13, 14, 15, 16, 17
-# Examples of an endless source among which batches of one kind look, and how often at most.
+KEEP = 18
+# Examples of an endless source among which orders that choose look, and how often at most.
 ENDLESS, TRIES = 2**31, 2000
 
 
@@ -181,6 +182,29 @@ class AlikeEndless:
         for turn in range(TRIES):
             index = mix(self.seed, ALIKE, step, row, turn) % ENDLESS
             if self.kind(index) == wanted:
+                break
+        return index
+
+
+class WeightedEndless:
+    """`Weighted` of a source without an end: examples drawn by chance, each kept with the chance
+    of its weight over the largest one.
+    """
+
+    size = None
+
+    def __init__(self, weight: Callable[[int], float], most: float, seed: int):
+        """Args:
+        weight: of an example, 0 to `most`.
+        most: no weight is larger.
+        seed: of the order.
+        """
+        self.weight, self.most, self.seed = weight, most, seed
+
+    def __call__(self, position: int) -> int:
+        for turn in range(TRIES):
+            index = mix(self.seed, KEEP, position, turn) % ENDLESS
+            if mix(self.seed, KEEP, position, turn, 1) / 2**64 * self.most < self.weight(index):
                 break
         return index
 

@@ -7,6 +7,8 @@ thousand, a uniform epoch hardly trains it.
 import numpy as np
 
 KINDS = ("repeat", "balanced")
+# The first examples of a source without an end, whose classes tell how rare each is.
+COUNTED = 2000
 
 
 def presence(records: np.ndarray, classes: np.ndarray) -> np.ndarray:
@@ -19,13 +21,44 @@ def presence(records: np.ndarray, classes: np.ndarray) -> np.ndarray:
     return np.unique(np.stack([records, classes], 1).astype(np.int64), axis=0)
 
 
-def weights(kind: str, pairs: np.ndarray, count: int, threshold: float) -> np.ndarray:
-    """How often an epoch shows each record.
+def factors(kind: str, share: np.ndarray, count: int, threshold: float) -> np.ndarray:
+    """What a class counts for in the weight of a record that shows it.
 
     "repeat" is repeat-factor sampling: with f the share of records that show a class, it is
     repeated max(1, sqrt(threshold / f)) times, and a record as often as its rarest class (Gupta et
     al. 2019, LVIS, section 4.2; threshold 0.001 there). "balanced" draws every class equally often
     and then one of its records; an epoch keeps its length.
+
+    Args:
+      kind: one of `KINDS`.
+      share: [C], of the records that show each class.
+      count: records that were counted; a class in none of them counts as if it were in one.
+      threshold: for "repeat".
+
+    Returns:
+      float64 [C].
+    """
+    seen = np.maximum(share, 1 / count)
+    if kind == "repeat":
+        return np.maximum(1, np.sqrt(threshold / seen))
+    return 1 / seen / np.count_nonzero(share)
+
+
+def weight(kind: str, counts: np.ndarray, classes: np.ndarray) -> float:
+    """How often an epoch shows one record.
+
+    Args:
+      kind: one of `KINDS`.
+      counts: [C], of `factors`.
+      classes: those that it shows, each once.
+    """
+    if kind == "repeat":
+        return float(max(1.0, counts[classes].max(initial=0)))
+    return float(counts[classes].sum())
+
+
+def weights(kind: str, pairs: np.ndarray, count: int, threshold: float) -> np.ndarray:
+    """How often an epoch shows each record; see `factors`.
 
     Args:
       kind: one of `KINDS`.
@@ -36,14 +69,12 @@ def weights(kind: str, pairs: np.ndarray, count: int, threshold: float) -> np.nd
     Returns:
       float64 [N]; records without a class count once with "repeat" and never with "balanced".
     """
-    share = np.bincount(pairs[:, 1]) / count
+    counts = factors(kind, np.bincount(pairs[:, 1]) / count, count, threshold)
     if kind == "repeat":
-        factors = np.maximum(1, np.sqrt(threshold / np.maximum(share, 1 / count)))
         out = np.ones(count)
-        np.maximum.at(out, pairs[:, 0], factors[pairs[:, 1]])
+        np.maximum.at(out, pairs[:, 0], counts[pairs[:, 1]])
         return out
-    known = np.count_nonzero(share)
-    return np.bincount(pairs[:, 0], 1 / share[pairs[:, 1]] / known, minlength=count)
+    return np.bincount(pairs[:, 0], counts[pairs[:, 1]], minlength=count)
 
 
 def histogram(pairs: np.ndarray, seen: np.ndarray, names: list[str]) -> dict[str, list[float]]:

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from jaxt2i.data import rare
+from jaxt2i.data import order, rare
+from jaxt2i.data.drawn.synthetic import Synthetic
 
 # 100 records: class 0 in all of them, class 1 in ten, class 2 in one.
 RECORDS = np.array([*range(100), *range(10), 3, 3])
@@ -43,3 +44,38 @@ def test_the_histogram_names_the_rarest_first():
     assert list(table) == ["2", "bird", "sky"]
     assert table["bird"] == [10, round(float(seen[:10].sum()), 1)]
     assert table["sky"] == [100, 100.0]
+
+
+@pytest.mark.parametrize("kind", rare.KINDS)
+def test_one_record_weighs_what_all_together_say(kind):
+    counts = rare.factors(kind, np.bincount(PAIRS[:, 1]) / 100, 100, 0.4)
+    of_record = [PAIRS[PAIRS[:, 0] == i, 1] for i in range(100)]
+    np.testing.assert_allclose(
+        [rare.weight(kind, counts, classes) for classes in of_record],
+        rare.weights(kind, PAIRS, 100, 0.4),
+    )
+
+
+def test_an_endless_order_draws_by_weight():
+    """Odd examples weigh a quarter of even ones: a fifth of what is drawn."""
+    drawn = order.WeightedEndless(lambda index: 1.0 if index % 2 else 4.0, 4.0, seed=3)
+    found = np.array([drawn(position) for position in range(2000)])
+    assert (found % 2).mean() == pytest.approx(0.2, abs=0.03)
+    assert drawn(17) == found[17]
+    assert len(np.unique(found)) == 2000
+
+
+def test_procedural_scenes_show_every_class_equally_often(monkeypatch):
+    monkeypatch.setattr(rare, "COUNTED", 300)
+    source = Synthetic("scenes", 32, rare="balanced")
+    drawn, counts = source.order(0, 16), np.zeros(17)
+    for position in range(300):
+        classes = {thing["label"] for thing in source.facts(drawn(position))["objects"]}
+        counts[list(classes)] += 1 / len(classes)
+    as_it_comes = np.bincount(source._counted[:, 1], minlength=17)
+    assert counts.max() / counts.min() < as_it_comes.max() / as_it_comes.min()
+    table = source.report["classes"]
+    assert [n for n, _ in table.values()] == sorted(as_it_comes.tolist())
+    more = [seen / there for there, seen in table.values()]
+    assert more[0] > more[-1], "the rarest first"
+    assert Synthetic("scenes", 32).order(0, 16)(5) == 5

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
+from jaxt2i.data import order, rare
 from jaxt2i.data.drawn import blooms, blooms_art, meaning, scenes, scenes_art
 from jaxt2i.data.drawn.drawing import FINEST, MARGIN, SLOT, Canvas, Chance, draw, shrink, split
 from jaxt2i.data.schema import square
@@ -161,6 +162,8 @@ class Synthetic:
         seed: int = 0,
         objects: int = 8,
         mask_resolution: int = 16,
+        rare: str = "",
+        rare_threshold: float = 0.001,
     ):
         """Chooses a corpus; draws nothing yet.
 
@@ -173,6 +176,8 @@ class Synthetic:
           seed: another seed is another corpus of the same kind.
           objects: padded number of objects; the smallest are dropped where there are more.
           mask_resolution: height and width of a shape mask, pixels.
+          rare: "repeat" or "balanced" sampling by class, see `jaxt2i.data.rare`; "": none.
+          rare_threshold: for "repeat".
 
         Raises:
           ValueError: for an unknown corpus or split, or a resolution out of range.
@@ -191,6 +196,7 @@ class Synthetic:
             )
         self.corpus, self.resolution, self.split, self.seed = corpus, resolution, split, seed
         self.objects, self.mask_resolution = objects, mask_resolution
+        self._rare = rare, rare_threshold
         self.class_names = {
             "scenes": scenes.CLASSES,
             "blooms": blooms.CLASSES,
@@ -237,6 +243,40 @@ class Synthetic:
     def object_count(self, index: int) -> int:
         """How many objects an example shows."""
         return min(len(self._layout(index)["objects"]), self.objects)
+
+    def _classes(self, index: int) -> np.ndarray:
+        """Numbers of the classes that an example shows, each once."""
+        return np.unique([thing["label"] for thing in self._things(self._layout(index))])
+
+    @functools.cached_property
+    def _counted(self) -> np.ndarray:
+        """`rare.presence` of the first examples."""
+        found = [self._classes(index) for index in range(rare.COUNTED)]
+        record = np.repeat(np.arange(len(found)), [len(x) for x in found])
+        return rare.presence(record, np.concatenate(found))
+
+    @property
+    def report(self) -> dict:
+        """How often the first examples show each class, and how often as many of training do."""
+        kind, threshold = self._rare
+        if not kind:
+            return {}
+        seen = rare.weights(kind, self._counted, rare.COUNTED, threshold)
+        seen *= rare.COUNTED / seen.sum()
+        classes = rare.histogram(self._counted, seen, list(self.class_names))
+        return {"examples": rare.COUNTED, "rare": kind, "classes": classes}
+
+    def order(self, seed: int, batch: int):
+        """The order in which training sees the examples; see `jaxt2i.data.order`."""
+        kind, threshold = self._rare
+        if not kind:
+            return order.InOrder(None)
+        share = np.bincount(self._counted[:, 1], minlength=len(self.class_names)) / rare.COUNTED
+        counts = rare.factors(kind, share, rare.COUNTED, threshold)
+        most = counts.max() if kind == "repeat" else np.sort(counts)[-self.objects :].sum()
+        return order.WeightedEndless(
+            lambda index: rare.weight(kind, counts, self._classes(index)), float(most), seed
+        )
 
     def captions(self, index: int) -> list[str]:
         """All sentences of an example, five (scenes) or ten (blooms), without drawing it.

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from etils import epath
 
+from jaxt2i.data import rare
 from jaxt2i.data.drawn.synthetic import Synthetic
 from jaxt2i.data.schema import DataError
 from jaxt2i.data.sources import counts, embeddings, records, web
@@ -43,20 +44,52 @@ def make_source(
             "--config.data.source=synthetic (nothing to download) or --config.data.source=folder "
             "with --config.data.path=DIR"
         )
+    if data_config.get("rare", ""):
+        check_rare(data_config)
     if data_config.source == "webdataset":
         return _webdataset(data_config, resolution, split, workdir, shared)
     return SOURCES[data_config.source](data_config, resolution, split, workdir)
 
 
+def check_rare(data_config) -> None:
+    """Refuses what cannot go with config.data.rare.
+
+    Raises:
+      DataError: names the config line and the fix.
+    """
+    kind = data_config.rare
+    if kind not in rare.KINDS:
+        raise DataError(
+            f"config.data.rare is {kind!r}; known: {', '.join(rare.KINDS)}, or '' for every "
+            "example as it comes"
+        )
+    if data_config.get("batches", ""):
+        raise DataError(
+            f"config.data.rare={kind!r} repeats pictures, and config.data.batches="
+            f"{data_config.batches!r} orders each once an epoch; set one of them to ''"
+        )
+    if data_config.source not in ("synthetic", "records"):
+        raise DataError(
+            f"config.data.rare={kind!r} counts the classes of pictures, which config.data.source="
+            f"{data_config.source} does not know; set --config.data.rare=''"
+        )
+
+
 def _synthetic(data_config, resolution: int, split: str, workdir):
-    return Synthetic(
+    kind = data_config.get("rare", "") if split == "train" else ""
+    source = Synthetic(
         data_config.corpus,
         resolution,
         split=split,
         seed=data_config.seed,
         objects=data_config.objects,
         mask_resolution=data_config.mask_resolution,
+        rare=kind,
+        rare_threshold=data_config.get("rare_threshold", 0.001),
     )
+    if kind and workdir is not None:
+        write_report(epath.Path(workdir) / f"data_report_{split}.json", source.report)
+    return source
 
 
 def _folder(data_config, resolution: int, split: str, workdir):
@@ -73,11 +106,6 @@ def _folder(data_config, resolution: int, split: str, workdir):
 
 
 def _records(data_config, resolution: int, split: str, workdir):
-    if data_config.rare and data_config.get("batches", ""):
-        raise DataError(
-            f"config.data.rare={data_config.rare!r} repeats pictures, and config.data.batches="
-            f"{data_config.batches!r} orders each once an epoch; set one of them to ''"
-        )
     source = records.Records(
         data_config.path,
         records.nearest_split(data_config.path, split),

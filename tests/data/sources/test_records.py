@@ -224,6 +224,21 @@ def test_rare_classes_are_seen_more_often(birds, tmp_path):
     assert "classes" not in held_out.report
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"rare": "often"}, r"'often'; known: repeat, balanced"),
+        ({"source": "folder"}, r"source=folder does not know; set --config\.data\.rare=''"),
+        ({"batches": "objects"}, r"set one of them to ''"),
+    ],
+)
+def test_rare_classes_need_classes(changes, said):
+    data = base().data
+    data.update({"rare": "repeat"} | changes)
+    with pytest.raises(DataError, match=said):
+        make_source(data, 16, "val")
+
+
 # --- Batches -----------------------------------------------------------------------------------
 
 SIZES = schema.Sizes(batch=4, height=16, width=16, tokens=6, objects=3, mask_resolution=8)
