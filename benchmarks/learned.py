@@ -1,0 +1,63 @@
+"""Keeps what a run learned: its scores at every look, as benchmarks/results/NAME.json.
+
+    python benchmarks/learned.py RUN --save NAME [--note "..."] [--picture]
+
+The lines are those of the run's metrics.jsonl that hold scores. --picture keeps the run's newest
+sample grid beside them, as NAME.png.
+"""
+
+import argparse
+import json
+import re
+import shutil
+import statistics
+from pathlib import Path
+
+from machine import facts
+
+RESULTS = Path(__file__).parent / "results"
+KEPT = ("score/", "pixels/")
+
+
+def looks(lines: list[dict]) -> list[dict]:
+    """Step, pictures seen and scores of the lines that have scores."""
+    found = []
+    for line in lines:
+        scores = {k: v for k, v in line.items() if k.startswith(KEPT)}
+        if scores:
+            found.append({"step": line["step"], "images": line["images"]} | scores)
+    return found
+
+
+def main() -> None:
+    """Reads a run and keeps its scores."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
+    parser.add_argument("run", type=Path, help="its work directory")
+    parser.add_argument(
+        "--save", metavar="NAME", required=True, help="benchmarks/results/NAME.json"
+    )
+    parser.add_argument("--note", default="", help="what a reader must know")
+    parser.add_argument("--picture", action="store_true", help="keep the newest grid, too")
+    args = parser.parse_args()
+    lines = [json.loads(line) for line in (args.run / "metrics.jsonl").read_text().splitlines()]
+    rates = [line["images_per_second"] for line in lines if "images_per_second" in line]
+    config = json.loads((args.run / "config.json").read_text())
+    out = {
+        "machine": facts(),
+        "command": re.sub(r" --workdir \S+", "", (args.run / "command.txt").read_text().strip()),
+        "method": config["method"],
+        "note": args.note,
+        "images_per_second": {
+            "median": round(statistics.median(rates), 1),
+            "highest": round(max(rates), 1),
+        },
+        "scores": looks(lines),
+    }
+    (RESULTS / f"{args.save}.json").write_text(json.dumps(out, indent=1) + "\n")
+    if args.picture:
+        grids = sorted((args.run / "samples").glob("*.png"))
+        shutil.copyfile(grids[-1], RESULTS / f"{args.save}.png")
+
+
+if __name__ == "__main__":
+    main()
