@@ -24,8 +24,9 @@ SLOW = {
 # Whole steps, whose networks, losses and gradients other cases hold, and the losses at 256 pixels
 # that the attentional GANs share: `pytest -m full` and `python -m jaxt2i.verify` run them too.
 FULL = {
-    # The losses on all three networks; their parts, and the regressor's, are with the rest.
-    "textcontrol_gan/step_losses",
+    # The losses on all three networks, and the regressor, which has the critic's trunk; the other
+    # networks and their parts are with the rest.
+    *("textcontrol_gan/step_losses", "textcontrol_gan/regressor"),
     *("attngan/losses", "attngan/train_step", "dm_gan/train_step", "galip/train_step"),
     *("damsm/pretrain_step", "stylegan_t/loss_text_encoder", "souza_single_stage/g_step"),
     # One loss of two, at 224 and 256 pixels; forward passes and smaller networks are with the rest.
@@ -60,6 +61,24 @@ FULL = {
     "op_gan/loss_d64_bbox",
     # Networks that the two attentional GANs share, with another's numbers.
     *("dm_gan/netG_train_b4", "dm_gan/netG_coco_eval_b2", "attngan/netD256", "attngan/netD128"),
+    *("attngan/netG_coco_eval_b2", "attngan/netG_eval_b1", "dm_gan/netG_eval_b1", "dm_gan/netD256"),
+    # StyleGAN-T's losses on all networks: both players' gradients, guidance and the terms are with
+    # the rest. Its generator and discriminator at another size, and on augmented pictures, whose
+    # resizes and augmentation have cases of their own.
+    *(f"stylegan_t/{c}" for c in ("loss_all", "g128_eval", "d_eval_256", "d_diffaug_64")),
+    # The gradients of Souza's discriminator: its forward pass and its losses are with the rest.
+    "souza_single_stage/d_step",
+    # CLIP at its published width: small towers of every activation, GALIP's own among them, are
+    # with the rest, and the published picture tower within the generator. The discriminator's loss
+    # on it, whose networks and blocks are.
+    *(f"galip/{c}" for c in ("text_encoder", "image_encoder", "loss_D")),
+    # Inception on pictures of other sizes than one a way of resizing, whose own cases are with the
+    # rest (metrics/resize), and DAMSM's on pictures that are resized first.
+    *(f"inception_fid/{c}" for c in ("torchfidelity_64", "torchfidelity_256", "cleanfid_400x360")),
+    *("inception_fid/torchvision/galip_generator_256", "damsm/image_encoder_eval256"),
+    # One network's options with another's numbers.
+    *("lpips/squeeze/variants", "lpips/vgg/variants", "dino_vits16/img_256"),
+    *(f"clip_hf/laion_gelu/{c}" for c in ("image_gradient", "image_interpolated_40x56")),
 }
 FOLDERS = verify.folders(GOLDENS)
 
@@ -83,11 +102,16 @@ def cases():
                 yield pytest.param(folder, case, id=name, marks=marks)
 
 
+HELD = []
+
+
 @pytest.fixture(autouse=True)
-def forget():
-    """No case runs another's program, and published sizes are gigabytes."""
+def forget(folder):
+    """No folder runs another's programs, and published sizes are gigabytes."""
+    if folder not in HELD:
+        jax.clear_caches()
+        HELD[:] = [folder]
     yield
-    jax.clear_caches()
     gc.collect()
 
 
