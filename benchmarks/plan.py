@@ -25,6 +25,7 @@ SYSTEMS = {
     "dm_gan_coco": ("configs/dm_gan.py", "coco", 82_783),
     "stylegan_t_full64": ("configs/stylegan_t.py", "full64", 0),
     "stylegan_t_full512": ("configs/stylegan_t.py", "full512", 0),
+    "iir_net_coco": ("configs/iir_net.py", "coco", 118_287),
 }
 # Operations whose messages the maths asks for beside gradients, in data-parallel runs: statistics
 # of the whole batch, negatives from it (DAMSM), captions of other pictures, means of losses; for
@@ -35,6 +36,7 @@ ASKED = {
     r"|Critic\.together|softplus",
     "stylegan_t_full64": r"reduce_sum",
     "stylegan_t_full512": r"reduce_sum|DiscriminatorHeads",
+    "iir_net_coco": r"reduce_sum",
 }
 TOPOLOGIES = ("v5e:4x4", "v5p:2x2x4", "v6e:16x16")
 
@@ -77,6 +79,8 @@ CASES = {
         Case("stylegan_t_full512", "v5e:4x4", 32, 16),
         Case("stylegan_t_full512", "v5p:2x2x4", 64),
         Case("stylegan_t_full512", "v6e:16x16", 512, 8),
+        Case("iir_net_coco", "v5e:4x4"),
+        Case("iir_net_coco", "v6e:4x4"),
     )
 }
 

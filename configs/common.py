@@ -190,6 +190,11 @@ def base() -> ConfigDict:
             "decode": "draft",
             # Memory for resized pictures: small sets are decoded once.
             "cache_mb": 256.0,
+            # Folder of the pictures' latents, which python -m jaxt2i.prepare latents writes; "":
+            # training asks the autoencoder in every step, where there is one.
+            "latents": "",
+            # Pixels of a picture along one of its latent.
+            "latent_factor": 8,
             # "mini", "words", "clip", or a file or folder; "own_pieces" or "own_words" (for DAMSM):
             # learned from the training captions when the run starts, and kept with it.
             "tokenizer": "mini",
@@ -207,6 +212,8 @@ def base() -> ConfigDict:
             "relations": 8,
             # How many attributes a picture may have (CUB: 312); 0: none are read.
             "attributes": 0,
+            # The same of each of its objects (Visual Genome).
+            "object_attributes": 0,
             # "area", the largest first, or "annotation".
             "object_order": "area",
             # Of the objects' masks, pixels.

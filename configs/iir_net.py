@@ -18,6 +18,13 @@ The bare command trains `embedded`, beside a U-Net that comes from a run of late
     python -m jaxt2i.train --config configs/latent_diffusion.py
     python -m jaxt2i.train --config configs/iir_net.py
 
+Each step asks the autoencoder of random crops. For one crop of each picture it can be asked once:
+
+    python -m jaxt2i.prepare latents --config configs/iir_net.py:coco \\
+        --config.data.crop=centre --to data/latents
+    python -m jaxt2i.train --config configs/iir_net.py:coco \\
+        --config.data.crop=centre --config.data.latents=data/latents
+
 Neither code nor settings of training are public: those here are ControlNet's. Outdoor Scenes are
 the 8,571 webcam pictures of the Transient Attributes dataset (Laffont et al. 2014). They have no
 captions and, at its address (transattr.cs.brown.edu), come without a licence: there is no builder.

@@ -87,7 +87,7 @@ def coco_pod() -> ConfigDict:
 
 
 @common.card(
-    data="Visual Genome, 108,077 pictures with boxes; python -m jaxt2i.prepare visual_genome",
+    data="62,565 pictures of Visual Genome; python -m jaxt2i.prepare visual_genome/lostgan",
     weights="runs/damsm-visual_genome, which configs/damsm.py:visual_genome trains first",
     millions=12.5,
     tflop=TFLOP30,
@@ -95,10 +95,9 @@ def coco_pod() -> ConfigDict:
     expected="not published, and not yet seen",
 )
 def visual_genome() -> ConfigDict:
-    """Visual Genome's 178 classes, up to thirty objects a picture, by LostGAN's split.
+    """Visual Genome's 178 classes, three to thirty objects a picture, by LostGAN's split.
 
-    A picture's captions are phrases about its parts. Objects beyond thirty are left out, the
-    smallest first.
+    A picture's captions are phrases about its parts.
     """
     c = coco()
     c.perception_from = "runs/damsm-visual_genome"

@@ -57,7 +57,7 @@ def coco() -> ConfigDict:
 
 
 @common.card(
-    data="Visual Genome, 62,565 pictures of sg2im's split; python -m jaxt2i.prepare visual_genome",
+    data="62,565 pictures of Visual Genome; python -m jaxt2i.prepare visual_genome/lostgan",
     weights="none; the words are learned from the captions",
     millions=3.13,
     tflop=0.0086,

@@ -60,7 +60,17 @@ from jaxt2i.convert.rules import ConversionError
 from jaxt2i.convert.torch_files import UnreadableFileError, UnsafeFileError
 from jaxt2i.data.schema import DataError
 from jaxt2i.encoders import features
-from jaxt2i.evaluation import commands, extra, perceptual, report, scores, soa, subjects, sweep
+from jaxt2i.evaluation import (
+    commands,
+    extra,
+    layouts,
+    perceptual,
+    report,
+    scores,
+    soa,
+    subjects,
+    sweep,
+)
 from jaxt2i.evaluation.judge import judge
 from jaxt2i.metrics import statistics
 from jaxt2i.metrics.score import MetricError
@@ -164,6 +174,7 @@ def add_how(how: argparse._ArgumentGroup) -> None:
     )
     how.add_argument("--cache", type=epath.Path, help="of reference statistics and recognisers")
     soa.add_options(how)
+    layouts.add_options(how)
 
 
 class Spoken(argparse.ArgumentParser):

@@ -4,7 +4,9 @@ Builds the records of a data set from its official files, packed or not, as a tf
 `--config.data.source=records --config.data.path=DIR` trains on and `tfds.data_source` reads. NAME
 is a data set, or NAME/CONFIG: ade20k, coco, coco_stuff, cub, emoji, fashiongen, multi30k,
 oxford102, visual_genome. `emoji` finds its files itself. A vocabulary of own captions is made by
-python -m jaxt2i.prepare vocabulary --from DIR --to FILE.
+python -m jaxt2i.prepare vocabulary --from DIR --to FILE. For training that reads latents instead of
+asking a frozen autoencoder in every step, python -m jaxt2i.prepare latents --config FILE[:preset]
+--to DIR writes those of a configuration's pictures.
 
   --check                     reads everything and writes nothing
   --beam ["--runner=..."]     by Apache Beam: here, or on Dataflow, Flink or Spark
@@ -324,9 +326,45 @@ def show_pipeline(args: argparse.Namespace, settings: list[str]) -> Path:
     return file
 
 
+def make_latents(argv: Sequence[str]) -> list[str]:
+    """Writes latents as a command line asks; returns lines for a person."""
+    from jaxt2i import train
+    from jaxt2i.data.sources.latents import DTYPES
+    from jaxt2i.run import latents, log, processes
+    from jaxt2i.run import open as runs
+
+    p = argparse.ArgumentParser(
+        prog="python -m jaxt2i.prepare latents",
+        description="Keeps what a configuration's autoencoder makes of its pictures: means and "
+        "deviations, for --config.data.latents=DIR. Pictures are seen in one crop and unmirrored. "
+        "Parts that are there already stay, so an interrupted command goes on.",
+    )
+    p.add_argument("--config", required=True, metavar="FILE[:preset]")
+    p.add_argument("--to", required=True, metavar="DIR", help="where they go; may be gs://")
+    p.add_argument("--split", action="append", help="default those of training and of scores")
+    p.add_argument("--dtype", choices=DTYPES, default=DTYPES[0], help="float16: half the size")
+    p.add_argument("--batch", type=int, default=8, help="pictures a device encodes at once")
+    args, settings = p.parse_known_args(argv)
+    if args.batch < 1:
+        p.error(f"--batch {args.batch}: expected 1 or more")
+    runs.prepare_jax()
+    train.parse(["prepare", f"--config={args.config}", *settings])
+    with processes.together():
+        try:
+            lines = latents.write(
+                flags.FLAGS.config, args.to, tuple(args.split or ()), args.dtype, args.batch
+            )
+        except runs.USER_ERRORS as error:
+            log.fail(error)
+    return [*lines, f"train on them: --config.data.latents={args.to}"]
+
+
 def main(argv: Sequence[str]) -> None:
     """Runs the command line."""
     try:
+        if argv[:1] == ["latents"]:
+            print(*make_latents(argv[1:]), sep="\n")
+            return
         if argv[:1] == ["vocabulary"]:
             print(vocabulary.make(vocabulary.arguments(argv[1:])))
             return

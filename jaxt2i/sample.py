@@ -464,7 +464,14 @@ def main(argv: Sequence[str]) -> None:
     else:
         drawn = drawn_by.stream(rows, **how)
     names = drawn_by.run.facts.names.get("box_label", ())
-    place.write(drawn, columns=columns, single=not args.grid, names=names, sweep=sweep)
+    place.write(
+        drawn,
+        columns=columns,
+        single=not args.grid,
+        names=names,
+        sweep=sweep,
+        at_once=drawn_by.drawer().size,
+    )
     if args.attention:
         place.attention(drawn_by.run.tokenizer)
     step = drawn_by.about["step"]

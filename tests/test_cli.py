@@ -64,7 +64,7 @@ def test_an_image_depends_on_its_prompt_and_seed_alone(workdir, tmp_path):
     np.testing.assert_array_equal(a, b)
     walk = ["--interpolate", "a red rose", "a blue owl", "--num", 3, "--grid", "--raw"]
     command("sample", "--workdir", workdir, *walk, "--out", tmp_path / "walk")
-    names = {"drawn.json", "grid.png", "metadata.jsonl"}
+    names = {"drawn.json", "grid.png", "metadata.jsonl", "timing.json"}
     assert {p.name for p in (tmp_path / "walk").iterdir()} == names
 
 

@@ -33,6 +33,9 @@ class Sizes:
       text_width: width of `text_vector`; 0 where there is none.
       relations: padded number of relations between objects, R.
       attributes: how many attributes a picture may have; 0 where none are read.
+      object_attributes: how many attributes an object may have; 0 where none are read.
+      latent_factor: pixels of a picture along one of its latent.
+      latent_channels: of a latent.
     """
 
     batch: int
@@ -45,6 +48,19 @@ class Sizes:
     text_width: int = 0
     relations: int = 8
     attributes: int = 0
+    object_attributes: int = 0
+    latent_factor: int = 8
+    latent_channels: int = 4
+
+    @property
+    def latent_height(self) -> int:
+        """Of a latent, pixels."""
+        return self.height // self.latent_factor
+
+    @property
+    def latent_width(self) -> int:
+        """Of a latent, pixels."""
+        return self.width // self.latent_factor
 
     @property
     def resolution(self) -> int | tuple[int, int]:
@@ -108,6 +124,8 @@ def sizes_of(data, *, batch: int, tokens: int) -> Sizes:
         text_width=getattr(data, "text_width", 0),
         relations=getattr(data, "relations", 8),
         attributes=getattr(data, "attributes", 0),
+        object_attributes=getattr(data, "object_attributes", 0),
+        latent_factor=getattr(data, "latent_factor", 8),
     )
 
 
@@ -178,6 +196,11 @@ FIELDS: dict[str, Field] = {
     "attributes": Field(
         "bool", ("attributes",), "True where what is shown has an attribute (CUB has 312)"
     ),
+    "object_attributes": Field(
+        "bool",
+        ("objects", "object_attributes"),
+        "True where an object has an attribute (Visual Genome's)",
+    ),
     "shape_masks": Field(
         "uint8",
         ("objects", "mask_resolution", "mask_resolution"),
@@ -186,12 +209,24 @@ FIELDS: dict[str, Field] = {
     "segmentation": Field(
         "int32", ("height", "width"), "class of each pixel, 0 = none", first_class=1
     ),
+    "latent_mean": Field(
+        "float32",
+        ("latent_height", "latent_width", "latent_channels"),
+        "mean of the picture's latent, as an autoencoder gave it once, not scaled",
+    ),
+    "latent_std": Field(
+        "float32",
+        ("latent_height", "latent_width", "latent_channels"),
+        "standard deviation of the picture's latent",
+    ),
     "edit_region": Field("uint8", ("height", "width"), "255 where an edit may act"),
     "mask": Field("bool", (), "False = padding of a last evaluation batch"),
     "id": Field("int64", (), "the source's own number of the example"),
 }
 
 
+# Sizes that are 0 unless a configuration sets them.
+UNSET = {"text_width", "attributes", "object_attributes"}
 # What a sampler may give beside rows of the schema.
 VIEWS: dict[str, str] = {
     "stages": "floats or uint8 [h, w, 3] each: the pictures of the earlier stages, in order",
@@ -241,7 +276,7 @@ def spec(sizes: Sizes, needs: tuple[str, ...]) -> dict[str, jax.ShapeDtypeStruct
             hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(FIELDS)}"
             raise KeyError(f"a batch has no key {key!r}{hint}")
         shape = tuple(getattr(sizes, n) if isinstance(n, str) else n for n in FIELDS[key].shape)
-        for size in {"text_width", "attributes"}.intersection(FIELDS[key].shape):
+        for size in UNSET.intersection(FIELDS[key].shape):
             if not getattr(sizes, size):
                 raise DataError(
                     f"batch[{key!r}] ({FIELDS[key].meaning}) is needed, and config.data.{size} "
@@ -265,6 +300,10 @@ CONFIG_LINES = {
     "text_width": "config.data.text_width",
     "relations": "config.data.relations",
     "attributes": "config.data.attributes",
+    "object_attributes": "config.data.object_attributes",
+    "latent_height": "config.data.resolution, config.data.latent_factor",
+    "latent_width": "config.data.resolution, config.data.latent_factor",
+    "latent_channels": "config.data.latents",
 }
 
 

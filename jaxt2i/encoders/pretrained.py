@@ -192,6 +192,14 @@ def published(name: str, kind: str, net: str, module: nn.Module) -> Weights:
     return Weights(lambda: load(name, kind, net, template(module)), lambda: whereabouts(name, kind))
 
 
+def kept_in(weights: Callable[[], dict], dtype: str) -> Callable[[], dict]:
+    """Weights whose arrays are kept in another dtype; their own for "float32"."""
+    if dtype == "float32":
+        return weights
+    where = getattr(weights, "where", lambda: "")
+    return Weights(lambda: jax.tree.map(lambda x: x.astype(dtype), weights()), where)
+
+
 # --- Storage of variables ----------------------------------------------------------------------
 
 

@@ -179,6 +179,7 @@ class Method:
       players: played in this order; each sees what the earlier ones just updated.
       init: (key, Batch) -> {net: variables}, called under jit or eval_shape.
       needs: batch keys that the losses read.
+      score_needs: those that `score` reads beside them.
       sampler: how it draws; None: it draws nothing.
       frozen: networks that no player updates; gradients may still pass to their input.
       pretrained: {net: () -> variables} for networks that start from a file instead of `init`.
@@ -189,6 +190,8 @@ class Method:
       lineage: {frozen network: the setting, below config, that borrows it} for those that an
         earlier run may have trained and this one does not borrow.
       ema: {net: Ema}.
+      latents: network whose `encode` makes of pictures in [-1, 1] what latents the losses read
+        instead of asking it, where the data has them: (mean, log variance); "": none does.
       vocab: token ids that the text encoder knows; 0 where it has none.
       score: (Ctx, Batch) -> {name: scalar} on a held-out batch; what a short run improves.
       better: {score name: "higher" | "lower"}, the direction of improvement.
@@ -209,6 +212,7 @@ class Method:
     players: tuple[Player, ...]
     init: Callable[[jax.Array, Batch], dict[str, Tree]]
     needs: tuple[str, ...]
+    score_needs: tuple[str, ...] = ()
     sampler: Sampler | None = None
     frozen: tuple[str, ...] = ()
     pretrained: Mapping[str, Callable[[], Tree]] = dataclasses.field(default_factory=dict)
@@ -217,6 +221,7 @@ class Method:
     called: Mapping[str, str] = dataclasses.field(default_factory=dict)
     lineage: Mapping[str, str] = dataclasses.field(default_factory=dict)
     ema: Mapping[str, Ema] = dataclasses.field(default_factory=dict)
+    latents: str = ""
     vocab: int = 0
     score: Callable[["Ctx", Batch], dict[str, jax.Array]] | None = None
     better: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -239,6 +244,11 @@ class Method:
                         f"{'frozen' if net in self.frozen else 'not a network of the method'}; "
                         f"trainable: {sorted(set(self.nets) - set(self.frozen))}"
                     )
+
+    @property
+    def scored(self) -> tuple[str, ...]:
+        """Batch keys that `score` reads."""
+        return *self.needs, *self.score_needs
 
     def products(self) -> Any:
         """A context in which what is traced multiplies as `matmul_precision` says."""

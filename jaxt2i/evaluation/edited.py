@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from jaxt2i.evaluation.sets import Batch, Set, by_size
 from jaxt2i.metrics import confidence, editing, retrieval
 from jaxt2i.metrics.score import MetricError, Score
 from jaxt2i.run.files import json_lines
-from jaxt2i.run.folder import METADATA
+from jaxt2i.run.folder import METADATA, TIMING
 
 # As the protocol iir_net_coco looks at pictures.
 CLIP, LPIPS = Look("openai_vit_b32", "pillow_bicubic_crop"), "alex"
@@ -141,10 +142,31 @@ def by_edits(case: Any) -> list[Score]:
             "edit_clip_direction is left out: it needs the captions of the sources, "
             '"source_prompt" in the rows that were drawn (metadata.jsonl)'
         )
+    seconds = by_clock(fake)
+    if not seconds:
+        case.result.notes.append(
+            f"edit_seconds is left out: {TIMING} of {fake.name} times no picture beyond the first "
+            "chunk, which waits for the compiler; draw more edits in one go"
+        )
     networks = case.result.facts.setdefault("networks", {})
     for network in (f"lpips_{LPIPS}", CLIP.network):
         networks.update(reader.told(network))
-    return [score_of(name, values) for name, values in found.items()]
+    return [*(score_of(name, values) for name, values in found.items()), *seconds]
+
+
+def by_clock(fake: Set) -> list[Score]:
+    """Seconds a picture when the folder was last drawn into, compiling left out; none if unknown.
+
+    They are of the machine that drew, named among the facts, and of nothing else.
+    """
+    file = places.here(fake.name) / TIMING
+    try:
+        told = json.loads(file.read_text())
+        value = float(told["seconds_a_picture"])
+        facts = {name: told[name] for name in ("device", "at_once")}
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    return [Score("edit_seconds", value, facts={"generated": told.get("pictures"), **facts})]
 
 
 def score_of(name: str, values: np.ndarray) -> Score:

@@ -6,7 +6,9 @@ stand the most that can be hoped for, the layouts of the data themselves (found 
 where pictures are judged), and chance: the data's layouts with captions of others.
 """
 
+import argparse
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -56,6 +58,41 @@ class Read(NamedTuple):
     best: dict[int, Things]
     found_by: str
     unknown: int
+
+
+def add_options(how: argparse._ArgumentGroup) -> None:
+    """Options of the Layout Quality Score."""
+    told = ", ".join(f"{name}={value:g}" for name, value in layout_quality.CONSTANTS.items())
+    how.add_argument(
+        "--lqs",
+        action="extend",
+        nargs="+",
+        default=[],
+        type=constant,
+        metavar="CONSTANT=VALUE",
+        help=f"constants of lqs; default {told}",
+    )
+
+
+def constant(text: str) -> tuple[str, float]:
+    """One of --lqs.
+
+    Raises:
+      argparse.ArgumentTypeError: for what is none.
+    """
+    name, _, value = text.partition("=")
+    if name not in layout_quality.CONSTANTS:
+        known = ", ".join(layout_quality.CONSTANTS)
+        raise argparse.ArgumentTypeError(f"{text!r}: expected CONSTANT=VALUE with one of {known}")
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    share = name.startswith("gamma")
+    if not (0 <= number <= 1 if share else 0 < number < math.inf):
+        kind = "a share from 0 to 1" if share else "a number above 0"
+        raise argparse.ArgumentTypeError(f"{text!r}: {name} is {kind}")
+    return name, number
 
 
 def draws_layouts(system: Any) -> bool:
@@ -217,7 +254,7 @@ def by_quality(case: Any) -> list[Score]:
     other = put(layouts.true, shown[1:] + shown[:1])
     out = []
     for reading in layout_quality.READINGS:
-        how = {"reading": reading}
+        how = {"reading": reading, **layout_quality.CONSTANTS, **dict(case.args.lqs)}
         score, each = layout_quality.dataset(
             true, judged, intervals=case.args.intervals, seed=seed, **how
         )

@@ -16,7 +16,7 @@ from jaxt2i.encoders import features, pretrained
 from jaxt2i.evaluation.sets import Set, on_local_devices
 from jaxt2i.metrics.protocols import PUBLISHED
 from jaxt2i.metrics.score import FeatureError, MetricError
-from jaxt2i.metrics.statistics import fingerprint, gather_rows
+from jaxt2i.metrics.statistics import gather_rows, weights_digest
 from jaxt2i.nn.precision import exact
 
 
@@ -277,12 +277,7 @@ class Reader:
 
     def weights_digest(self, name: str) -> str:
         """A fingerprint of a network's weights."""
-        leaves = jax.tree_util.tree_leaves_with_path(self.network(name).variables)
-        parts = (
-            (jax.tree_util.keystr(path), str(x.dtype), np.ascontiguousarray(x).tobytes())
-            for path, x in leaves
-        )
-        return fingerprint(part for leaf in parts for part in leaf)
+        return weights_digest(self.network(name).variables)
 
     def lend(
         self,

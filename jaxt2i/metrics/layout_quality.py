@@ -20,6 +20,8 @@ from jaxt2i.metrics import confidence
 from jaxt2i.metrics.score import CountError, MetricError, Score
 
 READINGS = ("instance", "label_set")
+# Constants of `quality`, as the reimplementation has them but for its image_area, which is 80.
+CONSTANTS = {"image_area": 1.0, "sigma": 1.0, "gamma_lc": 0.25, "gamma_ac": 0.25}
 
 
 class Layout(NamedTuple):
@@ -95,10 +97,10 @@ def quality(
     predicted: Layout,
     *,
     reading: str = "instance",
-    image_area: float = 1.0,
-    sigma: float = 1.0,
-    gamma_lc: float = 0.25,
-    gamma_ac: float = 0.25,
+    image_area: float = CONSTANTS["image_area"],
+    sigma: float = CONSTANTS["sigma"],
+    gamma_lc: float = CONSTANTS["gamma_lc"],
+    gamma_ac: float = CONSTANTS["gamma_ac"],
 ) -> Quality:
     """The score of one predicted layout.
 

@@ -305,6 +305,16 @@ def fingerprint(parts: Iterable[str | bytes]) -> str:
     return digest.hexdigest()
 
 
+def weights_digest(variables: Any) -> str:
+    """A fingerprint of a network's weights."""
+    leaves = jax.tree_util.tree_leaves_with_path(variables)
+    parts = (
+        (jax.tree_util.keystr(path), str(x.dtype), np.ascontiguousarray(x).tobytes())
+        for path, x in leaves
+    )
+    return fingerprint(part for leaf in parts for part in leaf)
+
+
 def file_name(dataset: str, split: str, preprocessing: str, network: str, digest: str) -> str:
     """The name of a cached file of statistics: everything that its content depends on."""
     parts = (dataset, split, preprocessing, network, digest[:12])

@@ -1,5 +1,7 @@
 """Weights of earlier runs: networks that start from them, and frozen ones that stay them."""
 
+import dataclasses
+import posixpath
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -8,9 +10,11 @@ from etils import epath
 
 from jaxt2i import places
 from jaxt2i.config import ConfigError, nearest
+from jaxt2i.data.sources import files, latents
 from jaxt2i.encoders import pretrained
 from jaxt2i.engine.method import Method
 from jaxt2i.engine.state import State
+from jaxt2i.metrics.statistics import weights_digest
 from jaxt2i.run import checkpoint, log, settings
 
 EVERY = ""  # stands for every network that is not named
@@ -204,3 +208,29 @@ def check_left(folder: str, left: list[str], method: Method) -> None:
         f"run would leave them behind: it trains {', '.join(method.trained)} and takes "
         f"{', '.join(method.borrowed) or 'no other'} from there. {'; '.join(ways)}"
     )
+
+
+def with_own_latents(method: Method, folder: str) -> Method:
+    """A method that refuses to train on latents of another autoencoder than its own.
+
+    Whoever only draws needs no latents: where the folder is gone, nothing is compared.
+    """
+    name = method.latents
+    load = method.pretrained.get(name)
+    if load is None:
+        return method
+
+    def read() -> dict:
+        variables = load()
+        if not files.exists(posixpath.join(folder, latents.ABOUT)):
+            return variables
+        if latents.about_of(folder)["weights"] != weights_digest(variables):
+            raise ConfigError(
+                f"config.data.latents={folder!r} are those of another autoencoder than "
+                f"{name!r} of this run; make them again: {latents.GET}"
+            )
+        return variables
+
+    where = getattr(load, "where", None)
+    loader = pretrained.Weights(read, where) if where else read
+    return dataclasses.replace(method, pretrained={**method.pretrained, name: loader})

@@ -2,7 +2,7 @@
 
 `metadata.jsonl` has a line for each, a row of conditions in words: `sample --conditions` draws it
 again, `evaluate --images` reads it, and a later model takes its layouts from it. `drawn.json` says
-what all have in common.
+what all have in common, `timing.json` how long the last drawing took.
 """
 
 import collections
@@ -13,6 +13,7 @@ import itertools
 import json
 import os
 import re
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -33,7 +34,7 @@ from jaxt2i.engine.method import Tree
 from jaxt2i.run import attention, edits, log
 from jaxt2i.run.files import Lines, text_lines, write_lines
 
-METADATA, ABOUT = "metadata.jsonl", "drawn.json"
+METADATA, ABOUT, TIMING = "metadata.jsonl", "drawn.json", "timing.json"
 GRID_FILE, LAYOUTS, EDITS = "grid.png", "layouts.png", "edits.png"
 # What of an output says which objects are where.
 OBJECTS = {"boxes", "box_label", "box_mask"}
@@ -69,6 +70,37 @@ def placed(name: Any) -> Any:
     """The name of a local file with its folder; anything else as it is."""
     local = isinstance(name, str) and "://" not in name
     return os.path.abspath(name) if local else name
+
+
+class Stopwatch:
+    """When pictures come: those of the first chunk waited for the compiler, the others did not.
+
+    Args:
+      at_once: pictures of a chunk, on all devices.
+    """
+
+    def __init__(self, at_once: int):
+        self.at_once, self.count = at_once, 0
+        self.start = self.first = self.last = time.monotonic()
+
+    def watched(self, drawn: Iterable) -> Iterator:
+        """The same, its comings noted."""
+        for one in drawn:
+            self.count, self.last = self.count + 1, time.monotonic()
+            if self.count <= self.at_once:
+                self.first = self.last
+            yield one
+
+    def told(self) -> dict[str, Any]:
+        """The times as JSON data; seconds_a_picture is None where there was one chunk alone."""
+        later = self.count - self.at_once
+        return {
+            "pictures": max(later, 0),
+            "seconds_a_picture": (self.last - self.first) / later if later > 0 else None,
+            "seconds_until_the_first": self.first - self.start,
+            "at_once": self.at_once,
+            "device": jax.devices()[0].device_kind,
+        }
 
 
 class Folder:
@@ -129,6 +161,7 @@ class Folder:
         single: bool = True,
         names: Sequence[str] = (),
         sweep: str = "",
+        at_once: int = 0,
     ) -> int:
         """Writes pictures as PNG, a line of metadata each once its files are there, and the grid.
 
@@ -140,12 +173,19 @@ class Folder:
           single: each picture as a file of its own; else the grid alone.
           names: of the classes of boxes.
           sweep: of edits, the control whose values are the columns.
+          at_once: pictures that are drawn together while this writes, for `TIMING`; 0: they were
+            drawn before, and nothing is timed.
 
         Returns:
           How many were written.
         """
         try:
-            return self._write(drawn, columns, single, names, sweep)
+            watch = Stopwatch(at_once)
+            count = self._write(watch.watched(drawn), columns, single, names, sweep)
+            if count and at_once:
+                content = json.dumps(watch.told(), indent=1) + "\n"
+                places.write_whole(self.path / TIMING, content.encode())
+            return count
         except BaseException:
             if not self.done and not any(self._lines()):
                 self._remove([])  # nothing was drawn, so nothing is left behind
@@ -309,7 +349,7 @@ class Folder:
                 file.unlink()
         if places.scheme_of(self.path):
             write_lines(self.path / METADATA, ())  # its parts, too
-        for name in (METADATA, ABOUT, GRID_FILE, EDITS, LAYOUTS):
+        for name in (METADATA, ABOUT, TIMING, GRID_FILE, EDITS, LAYOUTS):
             (self.path / name).unlink(missing_ok=True)
         for file in places.matching(self.path, "stage*.png"):
             file.unlink()

@@ -264,6 +264,8 @@ def open_run(
             n: functools.partial(borrow.borrowed, config, n, method) for n in method.borrowed
         }
         method = dataclasses.replace(method, pretrained={**method.pretrained, **loaders})
+    if folder := data.get("latents", ""):
+        method = borrow.with_own_latents(method, folder)
     return Run(config, method, tokenizer, sizes, facts, workdir)
 
 

@@ -64,7 +64,7 @@ def _scores(run: Run, source, before: Weights, after: Weights) -> list[str]:
     method, count = run.method, run.config.score_images
     if not (method.score and count):
         return []
-    held_out = run.pipeline(source, count, method.needs, caption="first").batch_at(0)
+    held_out = run.pipeline(source, count, method.scored, caption="first").batch_at(0)
 
     @jax.jit
     def score(state, frozen, batch):

@@ -87,7 +87,7 @@ def train(config: ConfigDict, workdir: epath.PathLike, command: str) -> None:
             f"config.score_images={config.score_images}: scores are of {score_rows} pictures, a "
             f"number that {devices} devices share"
         )
-    score_data = run.pipeline(held_out, score_rows, method.needs, caption="first")
+    score_data = run.pipeline(held_out, score_rows, method.scored, caption="first")
     settings.note_changes(workdir, config)
     if said := getattr(source, "cut_away", str)():
         log.say(said)

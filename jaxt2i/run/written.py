@@ -26,7 +26,7 @@ def checked(method: Any, name: str) -> Method:
     if not isinstance(method, Method):
         raise ConfigError(f"build of {name} gives {type(method).__name__}; expected a Method")
     conditions = method.sampler.needs if method.sampler else ()
-    for who, needs in (("Method", method.needs), ("Sampler", conditions)):
+    for who, needs in (("Method", method.scored), ("Sampler", conditions)):
         for key in needs:
             if key not in schema.FIELDS:
                 raise ConfigError(

@@ -144,6 +144,7 @@ def test_what_is_written_beside_pictures_is_drawn_again(tmp_path):
 def test_every_word_of_the_schema_has_a_translation():
     without = {"all_tokens", "all_token_mask", "captions_mask", "box_attributes", "setting"}
     without |= {"relation_objects", "relation_label", "relation_mask", "attributes"}
+    without |= {"object_attributes", "latent_mean", "latent_std"}
     assert set(FIELDS) - set(READ) == without | {"mask", "id"}
     assert set(OPTIONAL) <= set(READ)
 

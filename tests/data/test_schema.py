@@ -28,7 +28,7 @@ def test_pictures_have_a_height_and_a_width():
 
 
 def test_every_size_of_a_field_is_one_and_has_a_config_line():
-    sizes = Sizes(batch=2, height=16, width=16, text_width=5, attributes=4)
+    sizes = Sizes(batch=2, height=16, width=16, text_width=5, attributes=4, object_attributes=3)
     for field in FIELDS.values():
         for name in (n for n in field.shape if isinstance(n, str)):
             assert getattr(sizes, name) > 0

@@ -39,6 +39,8 @@ def test_a_folder_of_edits_is_judged(monkeypatch, tmp_path, capsys):
         lines.append(json.dumps(line | {"source_prompt": "a blue bird"}))
     (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n")
     (folder / "drawn.json").write_text("{}")
+    timed = {"pictures": 2, "seconds_a_picture": 0.25, "at_once": 1, "device": "a clock"}
+    (folder / "timing.json").write_text(json.dumps(timed))
 
     def judged():
         place = ["--images", str(folder), "--batch", "4", "--metrics", "edits"]
@@ -49,8 +51,10 @@ def test_a_folder_of_edits_is_judged(monkeypatch, tmp_path, capsys):
     scores, _ = judged()
     assert set(scores) == {
         *("edit_lpips", "edit_lpips_outside", "edit_psnr_outside"),
-        *("edit_clip_score", "edit_clip_direction"),
+        *("edit_clip_score", "edit_clip_direction", "edit_seconds"),
     }
+    assert scores["edit_seconds"]["value"] == 0.25
+    assert scores["edit_seconds"]["facts"]["device"] == "a clock"
     outside = scores["edit_lpips_outside"]
     # Of two edits: nothing changed outside of one, a little outside of the other; one has none.
     assert outside["facts"]["generated"] == 2
@@ -60,9 +64,12 @@ def test_a_folder_of_edits_is_judged(monkeypatch, tmp_path, capsys):
     assert -1 <= scores["edit_clip_direction"]["value"] <= 1
     texts = [{k: v for k, v in json.loads(x).items() if k != "source_prompt"} for x in lines]
     (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, texts)) + "\n")
+    (folder / "timing.json").write_text(json.dumps(timed | {"seconds_a_picture": None}))
     scores, found = judged()
     assert "edit_clip_direction" not in scores
     assert any("source_prompt" in note for note in found["notes"])
+    assert "edit_seconds" not in scores
+    assert any("draw more edits in one go" in note for note in found["notes"])
     (folder / "000001_source.png").unlink()
     capsys.readouterr()
     with pytest.raises(SystemExit) as stopped:

@@ -1,17 +1,24 @@
 """Layouts found in pictures, by a detector that knows the real ones by heart."""
 
+import argparse
+import json
+import re
 import types
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from jaxt2i import evaluate
 from jaxt2i.data.drawn.synthetic import Synthetic
-from jaxt2i.evaluation import layouts, report, soa
+from jaxt2i.evaluation import detection, layouts, report, soa
 from jaxt2i.evaluation.detection import Detection, Detector
 from jaxt2i.metrics import protocols
 from jaxt2i.metrics.score import MetricError
 
 COUNT = 24
+# Half of a picture.
+LEFT = (0.0, 0.0, 0.5, 1.0)
 
 
 def case(monkeypatch, **changes):
@@ -43,7 +50,7 @@ def case(monkeypatch, **changes):
     )
     config = types.SimpleNamespace(source="synthetic", corpus="scenes")
     given = {
-        "args": types.SimpleNamespace(seed=0, intervals=True, captions=""),
+        "args": types.SimpleNamespace(seed=0, intervals=True, captions="", lqs=[("sigma", 0.5)]),
         "system": None,
         "reader": None,
         "data": types.SimpleNamespace(source=source, config=config, name="scenes"),
@@ -64,6 +71,7 @@ def test_half_of_the_layouts_are_those_of_other_captions(monkeypatch):
     assert lqs.interval.low < lqs.value < lqs.interval.high
     assert lqs.facts["network"] == "by heart"
     assert scores["lqs_label_set"].facts["reading"] == "label_set"
+    assert (lqs.facts["sigma"], lqs.facts["image_area"]) == (0.5, 1.0)
     assert 0.2 < relations.value < 0.8
     assert relations.facts["real_layouts"] == 1
     assert scores["layout_promises"].facts["promises"] > relations.facts["promises"]
@@ -87,3 +95,40 @@ def test_what_cannot_be_judged(monkeypatch):
     made.data.source = types.SimpleNamespace(gives=("image",))
     with pytest.raises(MetricError, match="scenes has no boxes, with which lqs compares"):
         layouts.by_quality(made)
+
+
+@pytest.mark.parametrize("text", ["sigma=0", "sigma=nan", "gamma_lc=1.5", "area=80", "sigma"])
+def test_constants_that_cannot_be(text):
+    with pytest.raises(argparse.ArgumentTypeError, match=re.escape(text)):
+        layouts.constant(text)
+    assert layouts.constant("image_area=80") == ("image_area", 80.0)
+
+
+def test_a_folder_of_pictures_is_judged_by_what_is_found_in_it(monkeypatch, tmp_path):
+    """By a made-up detector of COCO's classes, against the objects that its rows promised."""
+
+    def by_red(images):
+        """As many things as red says: a person, a bicycle, a car, ..."""
+        return [[Detection(n, LEFT, 0.5) for n in range(int(x[0, 0, 0]))] for x in images]
+
+    detector = detection.of_coco("by red", by_red)
+    monkeypatch.setattr(soa, "detector_of", lambda *given: detector)
+    drawn, rows = tmp_path / "drawn", []
+    drawn.mkdir()
+    for name, red, promised in (("0.png", 2, ("person", "bicycle")), ("1.png", 1, ("car",))):
+        Image.new("RGB", (16, 16), (red, 0, 0)).save(drawn / name)
+        things = [{"label": label, "box": list(LEFT)} for label in promised]
+        rows.append({"file_name": name, "text": "x", "objects": things})
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (drawn / "metadata.jsonl").write_text(lines)
+    place = ["--images", str(drawn), "--out", str(tmp_path / "out"), "--no-intervals"]
+    evaluate.main([*place, "--metrics", "lqs", "--lqs", "image_area=80"])
+    found = json.loads((tmp_path / "out" / "scores.json").read_text())
+    scores = {x["metric"]: x for x in found["scores"]}
+    # One picture shows what was asked, one shows nothing of it.
+    assert scores["lqs"]["value"] == pytest.approx(2, abs=1e-5)
+    assert scores["lqs"]["facts"]["image_area"] == 80
+    assert scores["lqs"]["facts"]["network"] == "by red"
+    (drawn / "metadata.jsonl").write_text('{"file_name": "0.png", "text": "x"}\n')
+    with pytest.raises(SystemExit, match="says which objects its pictures were drawn with"):
+        evaluate.main([*place, "--metrics", "lqs"])

@@ -22,6 +22,8 @@ SG2IM = "https://github.com/google/sg2im"
 MIN_COUNT = 2000
 # Predicates that occur this often there are numbered, as sg2im's 45 are.
 MIN_PREDICATES = 500
+# Attributes that occur with this many objects there are numbered, as sg2im's are.
+MIN_ATTRIBUTES = 2000
 SPLITS = ("train", "val", "test")
 
 # What is left out of the records, and counted.
@@ -29,6 +31,11 @@ RARE = "object of no class"
 SHAPELESS = "object without area"
 LOOSE = "relationship of an object left out"
 UNSPLIT = "picture in no split"
+SMALL = "object below the least side"
+FEW_OBJECTS, MANY_OBJECTS = "picture with too few objects", "picture with too many objects"
+FEW_RELATIONS = "picture with too few relationships"
+MANY_RELATIONS = "picture with too many relationships"
+LITTLE = "picture below the least side"
 UNKNOWN = "split's id of no picture"
 
 PICTURES = (
@@ -52,16 +59,26 @@ ALIASES = tuple(
 
 @dataclasses.dataclass(eq=False)
 class VisualGenomeConfig(tfds.core.BuilderConfig):
-    """Which names are classes.
+    """Which names are classes, and which pictures and objects are kept.
 
     Attributes:
       min_count: how often a name occurs in the training split at least; scale it down with the
         number of pictures.
       min_predicates: the same of what relationships say; all are stored, in words.
+      min_attributes: the same of objects' attributes.
+      min_image: shortest side of a picture, pixels.
+      min_side: shortest side of an object, pixels.
+      objects: (least, most) of a picture; a most of 0: any number.
+      relations: the same of relationships that say one of the numbered predicates.
     """
 
     min_count: int = MIN_COUNT
     min_predicates: int = MIN_PREDICATES
+    min_attributes: int = MIN_ATTRIBUTES
+    min_image: int = 0
+    min_side: int = 0
+    objects: tuple[int, int] = (0, 0)
+    relations: tuple[int, int] = (0, 0)
 
 
 class Jaxt2iVisualGenome(Builder):
@@ -77,10 +94,29 @@ class Jaxt2iVisualGenome(Builder):
     BUILDER_CONFIGS: ClassVar = [
         VisualGenomeConfig(name="sg2im", description="Names that occur 2,000 times are classes."),
         VisualGenomeConfig(
-            name="all", description="Every name is a class.", min_count=1, min_predicates=1
+            name="all",
+            description="Every name is a class.",
+            min_count=1,
+            min_predicates=1,
+            min_attributes=1,
+        ),
+        VisualGenomeConfig(
+            name="lostgan",
+            description="The same classes, and the pictures of sg2im's preprocess_vg.py, which "
+            "LostGAN trains on: of 3 to 30 objects, none of them below 32 pixels.",
+            min_image=200,
+            min_side=32,
+            objects=(3, 30),
+            relations=(1, 30),
         ),
     ]
-    EXPECTED: ClassVar = {"train": 108077}
+
+    @property
+    def EXPECTED(self) -> dict[str, int]:
+        """How many pictures the published splits have; LostGAN's as its paper counts them."""
+        if self.builder_config.name == "lostgan":
+            return {"train": 62565, "val": 5506, "test": 5088}
+        return {"train": 108077}
 
     def needs(self) -> tuple[Need, ...]:
         return *PICTURES, *ANNOTATIONS, SPLIT_FILE, *ALIASES
@@ -90,6 +126,7 @@ class Jaxt2iVisualGenome(Builder):
         return {
             "objects": self._vocabulary(_objects(files), splits["train"]),
             "predicates": self._predicates(files, splits["train"]),
+            "object_attributes": self._attributes(files, splits["train"]),
         }
 
     def items(self, files: Files) -> dict[str, list[Item]]:
@@ -100,22 +137,28 @@ class Jaxt2iVisualGenome(Builder):
         relationships = _by_image(files / "relationships.json", _relationships)
         attributes = _by_image(files / "attributes.json", _attributes)
         predicates = _aliases(files / "relationship_alias.txt")
+        limited = any(self.builder_config.relations)
+        numbered = set(self._predicates(files, splits["train"])) if limited else set()
         folders = _folders(files)
         split_of = {number: split for split, numbers in splits.items() for number in numbers}
         self.skips.counts.update(UNKNOWN for number in split_of if number not in pictures)
         items: dict[str, list[Item]] = collections.defaultdict(list)
-        for number, (url, metadata) in pictures.items():
+        for number, (url, side, metadata) in pictures.items():
             if number not in split_of:
                 self.skips.counts[UNSPLIT] += 1
                 continue
             kept, index = self._kept(objects.get(number, []), labels)
+            joined = self._joined(relationships.get(number, []), index, predicates)
+            if reason := self._unwanted(side, kept, [name for *_, name in joined], numbered):
+                self.skips.counts[reason] += 1
+                continue
             described = attributes.get(number, {})
             file = f"{number}.jpg"
             folder = folders.get(file, "VG_100K_2" if "/VG_100K_2/" in url else "VG_100K")
             content = {
                 "phrases": phrases.get(number, []),
                 "objects": kept,
-                "relationships": self._joined(relationships.get(number, []), index, predicates),
+                "relationships": joined,
                 "metadata": {
                     **metadata,
                     "attributes": [self._told(described.get(o[3], [])) for o in kept],
@@ -153,11 +196,50 @@ class Jaxt2iVisualGenome(Builder):
         frequent = [name for name, n in counts.items() if n >= least]
         return sorted(frequent, key=lambda name: (-counts[name], name))
 
+    def _attributes(self, files: Files, images: Iterable[int]) -> list[str]:
+        """Attributes of objects, the most frequent in the images first, then by letters."""
+        told = _by_image(files / "attributes.json", _attributes)
+        counts = collections.Counter(
+            name
+            for image in images
+            for names in told.get(image, {}).values()
+            for name in set(names)
+            if is_text(name)
+        )
+        least = self.builder_config.min_attributes
+        frequent = [name for name, n in counts.items() if n >= least]
+        return sorted(frequent, key=lambda name: (-counts[name], name))
+
+    def _unwanted(self, side: int, kept: list, said: list[str], numbered: set[str]) -> str | None:
+        """Why a picture is left out, by the limits of the configuration; None: it is not.
+
+        Args:
+          side: the shorter one of the picture, pixels.
+          kept: its objects.
+          said: what its relationships say.
+          numbered: predicates that count.
+        """
+        limits = self.builder_config
+        if side < limits.min_image:
+            return LITTLE
+        counted = sum(name in numbered for name in said)
+        for count, (least, most), few, many in (
+            (len(kept), limits.objects, FEW_OBJECTS, MANY_OBJECTS),
+            (counted, limits.relations, FEW_RELATIONS, MANY_RELATIONS),
+        ):
+            if count < least:
+                return few
+            if most and count > most:
+                return many
+        return None
+
     def _kept(self, objects: list[tuple], labels: dict[str, int]):
         """The objects of known classes as fields of `Object`, and {object id: index of it}."""
         kept, index = [], {}
         for number, name, box, merged in objects:
             reason = RARE if name not in labels else SHAPELESS if min(box[2:]) <= 0 else None
+            if not reason and min(box[2:]) < self.builder_config.min_side:
+                reason = SMALL
             if reason and not is_text(name):
                 reason = NOT_UTF8
             if reason:
@@ -215,7 +297,8 @@ def _id(row: dict, key: str) -> int:
 
 def _picture(entry: dict):
     ids = {key: entry[key] for key in ("coco_id", "flickr_id") if entry.get(key) is not None}
-    return entry["url"], {"image_id": _id(entry, "image_id"), **ids, "url": entry["url"]}
+    metadata = {"image_id": _id(entry, "image_id"), **ids, "url": entry["url"]}
+    return entry["url"], min(entry.get("width", 0), entry.get("height", 0)), metadata
 
 
 def _phrases(entry: dict) -> list[tuple[int, str]]:

@@ -12,7 +12,7 @@ from etils import epath
 from jaxt2i.data import rare
 from jaxt2i.data.drawn.synthetic import Synthetic
 from jaxt2i.data.schema import DataError
-from jaxt2i.data.sources import counts, embeddings, records, web
+from jaxt2i.data.sources import counts, embeddings, latents, records, web
 from jaxt2i.data.sources.base import framing, write_report
 from jaxt2i.data.sources.folders import Folder, split_folder
 
@@ -46,9 +46,12 @@ def make_source(
         )
     if data_config.get("rare", ""):
         check_rare(data_config)
-    if data_config.source == "webdataset":
-        return _webdataset(data_config, resolution, split, workdir, shared)
-    return SOURCES[data_config.source](data_config, resolution, split, workdir)
+    given = {"shared": shared} if data_config.source == "webdataset" else {}
+    source = SOURCES[data_config.source](data_config, resolution, split, workdir, **given)
+    # Runs from before this setting have none.
+    if data_config.get("latents", ""):
+        return latents.WithLatents(source, data_config, split)
+    return source
 
 
 def check_rare(data_config) -> None:
@@ -121,6 +124,7 @@ def _records(data_config, resolution: int, split: str, workdir):
             rare_threshold=data_config.rare_threshold,
             relations=data_config.get("relations", 8),
             attributes=data_config.get("attributes", 0),
+            object_attributes=data_config.get("object_attributes", 0),
         ),
     )
     if workdir is not None:

@@ -37,6 +37,8 @@ FORMATS = {"array_record": arrayrecords.Files, "tfrecord": tfrecords.Files}
 VOID = 255
 OBJECT_ORDERS = ("annotation", "area")
 RELATIONS = ("relation_objects", "relation_label", "relation_mask")
+# What is told of objects.
+OBJECTS = ("boxes", "box_label", "box_mask", "shape_masks", "object_attributes", *RELATIONS)
 GET = "python -m jaxt2i.prepare NAME --from DIR --to DIR makes one; set --config.data.path=DIR"
 
 
@@ -295,6 +297,7 @@ class Wanted:
       rare_threshold: for "repeat".
       relations: padded number of relations, R.
       attributes: that a picture may have; 0: none are read.
+      object_attributes: the same of an object.
     """
 
     languages: tuple[str, ...] = ()
@@ -307,6 +310,7 @@ class Wanted:
     rare_threshold: float = 0.001
     relations: int = 8
     attributes: int = 0
+    object_attributes: int = 0
 
 
 class Records:
@@ -324,6 +328,7 @@ class Records:
       pixel_names: names that `segmentation` counts from 1.
       predicate_names: names that `relation_label` counts.
       attribute_names: of `attributes`.
+      object_attribute_names: of `object_attributes`.
       index: what is known of every usable record.
       report: what was found.
     """
@@ -364,12 +369,16 @@ class Records:
         self.pixel_names = about["names"].get("segmentation", [])
         self.predicate_names = about["names"].get("predicates", [])
         self.attribute_names = about["names"].get("attributes", [])
-        if wanted.attributes and len(self.attribute_names) not in (0, wanted.attributes):
-            raise DataError(
-                f"config.data.attributes={wanted.attributes}, and {folder} has "
-                f"{len(self.attribute_names)}; set --config.data.attributes="
-                f"{len(self.attribute_names)}"
-            )
+        self.object_attribute_names = about["names"].get("object_attributes", [])
+        for name, there in (
+            ("attributes", len(self.attribute_names)),
+            ("object_attributes", len(self.object_attribute_names)),
+        ):
+            if (asked := getattr(wanted, name)) and there not in (0, asked):
+                raise DataError(
+                    f"config.data.{name}={asked}, and {folder} has {there}; set "
+                    f"--config.data.{name}={there}"
+                )
         self.index = index
         usable = self._usable(folder, index)
         self._rows = usable
@@ -382,6 +391,8 @@ class Records:
             gives += RELATIONS
         if self.attribute_names and wanted.attributes:
             gives.append("attributes")
+        if self.object_attribute_names and wanted.object_attributes:
+            gives.append("object_attributes")
         if index.masks:
             gives.append("shape_masks")
         if index.segmented:
@@ -552,7 +563,7 @@ class Records:
         if "label" in keys:
             label = int(row.integers("label")[0])
             out["label"] = np.int32(index if label < 0 else label)
-        if not {"boxes", "box_label", "box_mask", "shape_masks", *RELATIONS}.isdisjoint(keys):
+        if not set(OBJECTS).isdisjoint(keys):
             out |= self._objects(row, size, view, keys)
         if "attributes" in keys:
             had = json.loads(row.texts("metadata")[0]).get("attributes", [])
@@ -592,6 +603,12 @@ class Records:
                     out["shape_masks"][slot] = view.mask(mask, side)
         if not set(RELATIONS).isdisjoint(keys):
             out |= self._relations(row, chosen.tolist())
+        if "object_attributes" in keys:
+            had = json.loads(row.texts("metadata")[0]).get("attributes", [])
+            out["object_attributes"] = np.zeros((count, self.wanted.object_attributes), bool)
+            for slot, i in enumerate(chosen.tolist()):
+                names = had[i] if i < len(had) else ()
+                out["object_attributes"][slot] = np.isin(self.object_attribute_names, names)
         return {key: value for key, value in out.items() if key in keys}
 
     def _relations(self, row: tfrecords.Example, chosen: list[int]) -> dict[str, np.ndarray]:

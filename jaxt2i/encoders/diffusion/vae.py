@@ -116,7 +116,7 @@ class VAE(nn.Module):
       tile: pixels of a latent that go through at once, in both directions; 0: all. Tiles overlap
         by a quarter and fade into each other. Memory then does not grow with the picture, but
         norms and attention see one tile at a time: colours may differ a little between tiles.
-      scale: what latents are multiplied by for the U-Net, in `sample` and `picture`.
+      scale: what latents are multiplied by for the U-Net, in `sample`, `drawn` and `picture`.
       dtype: of activations.
       remat: what each block keeps for the backward pass; see `recomputed`.
     """
@@ -191,7 +191,11 @@ class VAE(nn.Module):
     def sample(self, image: jax.Array, noise: jax.Array) -> jax.Array:
         """A picture's latent as the U-Net takes it: scale * (mean + deviation * noise)."""
         mean, log_variance = self.encode(image)
-        return self.scale * (mean + jnp.exp(log_variance / 2) * noise)
+        return self.drawn(mean, jnp.exp(log_variance / 2), noise)
+
+    def drawn(self, mean: jax.Array, deviation: jax.Array, noise: jax.Array) -> jax.Array:
+        """The same of what `encode` gave earlier: scale * (mean + deviation * noise)."""
+        return self.scale * (mean + deviation * noise)
 
     def picture(self, z: jax.Array) -> jax.Array:
         """The picture of a latent of the U-Net's: `decode` of z / scale."""

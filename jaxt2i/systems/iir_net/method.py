@@ -16,13 +16,14 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxt2i.config import ConfigError, fields, nearest
 from jaxt2i.data.schema import height_and_width, unit_range
+from jaxt2i.data.sources import latents
 from jaxt2i.encoders import perception
 from jaxt2i.encoders.diffusion.control import ControlNet, from_unet
 from jaxt2i.encoders.diffusion.unet import UNet
 from jaxt2i.encoders.diffusion.vae import VAE
-from jaxt2i.encoders.pretrained import Weights, published
+from jaxt2i.encoders.pretrained import Weights, kept_in, published
 from jaxt2i.encoders.text import PADDINGS, padded
-from jaxt2i.engine.method import Batch, Control, Ctx, Method, Player, Sampler
+from jaxt2i.engine.method import DTYPES, Batch, Control, Ctx, Method, Player, Sampler, cast
 from jaxt2i.nn import diffusion, edges
 from jaxt2i.nn.initial import initialise
 from jaxt2i.nn.optim import Adam
@@ -62,6 +63,8 @@ class Model:
       start: what training starts from: "canny" (a ControlNet for edges, which the first step then
         is) or "unet" (the U-Net's first half, adding nothing). Not published.
       control_weights: of "canny": as base_weights; "" = ControlNet 1.0's at its usual place.
+      frozen_dtype: in which locked networks are kept: "float32", or "bfloat16" for half the memory;
+        those of a run stay as they were trained.
       space: "latent": noise and networks work on the autoencoder's latents; "pixels": on small
         pictures themselves.
       channels, layers, heads, groups, attention: of the U-Net and the ControlNet; see `UNet`.
@@ -94,6 +97,7 @@ class Model:
     base_weights: str = ""
     start: str = "canny"
     control_weights: str = ""
+    frozen_dtype: str = "float32"
     space: str = "latent"
     channels: tuple[int, ...] = (320, 640, 1280, 1280)
     layers: int = 2
@@ -152,11 +156,13 @@ class Losses:
       model: the settings.
       sees: the frozen perception.
       plan: the noise schedule.
+      cached: training reads pictures' latents, which the autoencoder gave once.
     """
 
     model: Model
     sees: perception.Perception
     plan: diffusion.Schedule
+    cached: bool = False
 
     # --- conditions -----------------------------------------------------------------------------
 
@@ -198,13 +204,17 @@ class Losses:
         found = edges.canny(image, m.edge_low, m.edge_high, m.edge_sees)
         return removal.condition(left, found)
 
-    def encode(self, ctx: Ctx, image: jax.Array) -> jax.Array:
-        """Pictures [B, H, W, 3] in [-1, 1] as the U-Net's latents, or as they are."""
+    def encode(self, ctx: Ctx, batch: Batch) -> jax.Array:
+        """A batch's pictures as the U-Net's latents [B, h, w, C], or in [-1, 1] as they are."""
+        image = unit_range(batch["image"])
         if self.model.space == "pixels":
             return image
         factor = factor_of(self.model)
         small = (len(image), image.shape[1] // factor, image.shape[2] // factor, LATENT)
         noise = ctx.draw("latent", lambda key: jax.random.normal(key, small))
+        if self.cached:
+            kept = batch["latent_mean"], batch["latent_std"]
+            return ctx("vae", *kept, noise, method="drawn")
         return ctx("vae", image, noise, method="sample")
 
     def predict(self, ctx: Ctx, scale: jax.Array | float = 1.0):
@@ -241,7 +251,7 @@ class Losses:
 
     def error(self, ctx: Ctx, batch: Batch, words: jax.Array) -> jax.Array:
         """Mean square [B] of what the U-Net says wrongly about the noise of pictures."""
-        z = self.encode(ctx, unit_range(batch["image"]))
+        z = self.encode(ctx, batch)
         n = (len(z),)
         t = ctx.draw("t", lambda key: jax.random.randint(key, n, 0, self.plan.length))
         noise = ctx.draw("eps", lambda key: jax.random.normal(key, z.shape))
@@ -374,6 +384,11 @@ def multiple_of(model: Model) -> int:
     return factor_of(model) * 2 ** (len(model.channels) - 1)
 
 
+def kept_dtype(model: Model) -> str:
+    """The dtype of the locked networks' arrays."""
+    return "float32" if model.base == "run" else model.frozen_dtype
+
+
 def some_objects(
     ctx: Ctx, masks: jax.Array, there: jax.Array, shape: tuple[int, int, int]
 ) -> jax.Array:
@@ -419,6 +434,7 @@ def check(model: Model, size: tuple[int, int]) -> None:
         ("base", BASES),
         ("start", STARTS),
         ("noise_region", removal.NOISED),
+        ("frozen_dtype", DTYPES),
         ("edge_sees", edges.SEES),
     ):
         if (value := getattr(model, name)) not in known:
@@ -452,6 +468,7 @@ def build(cfg) -> Method:
     """The method of a config: `cfg.model` holds `Model`, `cfg.optim` one `Adam`."""
     model = fields(Model, cfg.model, "config.model")
     check(model, height_and_width(cfg.data.resolution))
+    cached = latents.read(cfg.data, "vae" if model.space == "latent" else "", factor_of(model))
     dtype, locked = compute_dtype(cfg.precision, jax.default_backend()), perception_dtype(cfg)
     sees = perception.make(
         model.perception,
@@ -466,7 +483,7 @@ def build(cfg) -> Method:
     plan = diffusion.Schedule(
         curve=model.schedule, prediction=model.prediction, **diffusion.ending(model.space)
     )
-    losses = Losses(model, sees, plan)
+    losses = Losses(model, sees, plan, bool(cached))
     nets = losses.nets(dtype, locked)
     tx = fields(Adam, cfg.optim, "config.optim").tx()
     locked_nets = tuple(n for n in ("unet", "vae") if n in nets)
@@ -477,17 +494,18 @@ def build(cfg) -> Method:
         out = initialise(nets, key, inputs=inputs)
         if model.base == "random":
             out["unet"] = lively(out["unet"], jax.random.fold_in(key, 1))
-        return out
+        return {n: cast(x, kept_dtype(model)) if n != "control" else x for n, x in out.items()}
 
     return Method(
         nets=nets,
         players=(Player("control", ("control",), losses.loss, tx),),
         init=init,
-        needs=("image", *REGIONS[model.regions], *TEXT),
+        needs=("image", *cached, *REGIONS[model.regions], *TEXT),
         sampler=losses.sampler,
         frozen=(*locked_nets, "text"),
         pretrained=loaders(model, nets, sees),
         borrowed=locked_nets if model.base == "run" else (),
+        latents="vae" if "vae" in nets else "",
         starts={"control": ("unet", start)},
         vocab=sees.text.vocab,
         score=losses.score,
@@ -505,6 +523,7 @@ def loaders(
     if model.base == "files":
         place = model.base_weights or STABLE
         out |= {n: published(place, "diffusion", n, nets[n]) for n in ("unet", "vae") if n in nets}
+    out = {n: kept_in(x, kept_dtype(model)) for n, x in out.items()}
     if model.base != "random" and model.start == "canny":
         out["control"] = from_canny(model.control_weights or CANNY, nets["control"])
     return out

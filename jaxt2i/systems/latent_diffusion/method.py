@@ -15,11 +15,12 @@ import jax.numpy as jnp
 
 from jaxt2i.config import ConfigError, fields, nearest
 from jaxt2i.data.schema import height_and_width, unit_range
+from jaxt2i.data.sources import latents
 from jaxt2i.encoders import perception
 from jaxt2i.encoders.clip import ClipText
 from jaxt2i.encoders.diffusion.unet import UNet
 from jaxt2i.encoders.diffusion.vae import VAE
-from jaxt2i.encoders.pretrained import Weights, published
+from jaxt2i.encoders.pretrained import kept_in, published
 from jaxt2i.encoders.text import PADDINGS, padded
 from jaxt2i.engine.method import DTYPES, Batch, Control, Ctx, Ema, Method, Player, Sampler, cast
 from jaxt2i.losses.text import l2_normalize
@@ -49,6 +50,7 @@ class Model:
       clip_weights: of a perception with files of its own; "" = their usual place.
       sd_weights: folder of diffusers, single file, or what `python -m jaxt2i.convert diffusion`
         wrote.
+      text_width, text_layers, text_heads: of that text tower.
       padding: what the U-Net reads behind a caption's end: "end" (ends all the way, as Stable
         Diffusion) or "tokenizer" (what the tokenizer puts there).
       from_scratch: the U-Net starts from random weights; False: from those of `sd_weights`.
@@ -77,6 +79,9 @@ class Model:
     weights: str = "pretrained"
     clip_weights: str = ""
     sd_weights: str = ""
+    text_width: int = 768
+    text_layers: int = 12
+    text_heads: int = 12
     padding: str = "end"
     from_scratch: bool = False
     space: str = "latent"
@@ -112,12 +117,14 @@ class Losses:
       sees: the perception; its guide sees nothing but scores.
       vae: the autoencoder; None: pictures are their own latents.
       resolution: (height, width) of the pictures, pixels.
+      cached: training reads pictures' latents, which the autoencoder gave once, and no pictures.
     """
 
     model: Model
     sees: perception.Perception
     vae: VAE | None
     resolution: tuple[int, int]
+    cached: bool = False
 
     @property
     def schedule(self) -> diffusion.Schedule:
@@ -140,12 +147,14 @@ class Losses:
 
     def latents(self, ctx: Ctx, batch: Batch) -> jax.Array:
         """Training's latents [B, h, w, C]; no gradient passes the frozen autoencoder."""
-        image = unit_range(batch["image"])
         if self.vae is None:
-            return image
-        shape = (len(image), *self.shape)
+            return unit_range(batch["image"])
+        shape = (len(batch["tokens"]), *self.shape)
         noise = ctx.draw("latent", lambda key: jax.random.normal(key, shape))
-        return ctx("vae", image, noise * self.model.sample_latents, method="sample")
+        noise *= self.model.sample_latents
+        if self.cached:
+            return ctx("vae", batch["latent_mean"], batch["latent_std"], noise, method="drawn")
+        return ctx("vae", unit_range(batch["image"]), noise, method="sample")
 
     def errors(self, ctx: Ctx, batch: Batch, words: jax.Array) -> tuple[jax.Array, jax.Array]:
         """(step t [B] of each picture, mean squared error [B] of what is predicted there)."""
@@ -258,7 +267,8 @@ class Losses:
 def stable_diffusion(model: Model, dtype: jnp.dtype) -> perception.Perception:
     """The text tower of Stable Diffusion, and an image tower that is lent to compare pictures."""
     lent = perception.make("mini", dtype=dtype, weights=model.weights)
-    text = ClipText(width=768, layers=12, heads=12, joint=0, dtype=dtype)
+    sizes = {"width": model.text_width, "layers": model.text_layers, "heads": model.text_heads}
+    text = ClipText(**sizes, joint=0, dtype=dtype)
     file = model.sd_weights or PUBLISHED
     load = lent.load and {
         "text": published(file, "diffusion", "text", text),
@@ -285,14 +295,7 @@ def loaders(model: Model, losses: Losses, nets: dict[str, nn.Module]) -> dict[st
     wanted = [] if losses.vae is None else ["vae"]
     wanted += [] if model.from_scratch else ["unet"]
     load |= {net: published(file, "diffusion", net, nets[net]) for net in wanted}
-    if model.frozen_dtype == "float32":
-        return load
-
-    def halved(weights: Callable) -> Weights:
-        where = getattr(weights, "where", lambda: "")
-        return Weights(lambda: cast(weights(), model.frozen_dtype), where)
-
-    return {net: x if net == "unet" else halved(x) for net, x in load.items()}
+    return {n: x if n == "unet" else kept_in(x, model.frozen_dtype) for n, x in load.items()}
 
 
 def build(cfg) -> Method:
@@ -319,7 +322,8 @@ def build(cfg) -> Method:
         channels = tuple(model.vae_channels)
         vae = VAE(channels=channels, groups=model.vae_groups, tile=model.tile, dtype=frozen)
     check(model, vae, size)
-    losses = Losses(model, sees, vae, size)
+    cached = latents.read(cfg.data, "vae" if vae else "", vae.factor if vae else 1)
+    losses = Losses(model, sees, vae, size, bool(cached))
     nets = losses.nets(dtype)
     kept = tuple(n for n in nets if n != "unet")
 
@@ -335,9 +339,14 @@ def build(cfg) -> Method:
             Player("unet", ("unet",), losses.loss, fields(Adam, cfg.optim.unet, "optim.unet").tx()),
         ),
         init=init,
-        needs=("image", "tokens", "token_mask", "negative_tokens", "negative_token_mask"),
+        needs=(
+            *(cached or ("image",)),
+            *("tokens", "token_mask", "negative_tokens", "negative_token_mask"),
+        ),
+        score_needs=("image",) if cached else (),
         sampler=losses.sampler,
         frozen=kept,
+        latents="vae" if vae else "",
         pretrained=loaders(model, losses, nets),
         ema={"unet": Ema(model.ema_images)} if model.ema_images else {},
         vocab=sees.text.vocab,

@@ -37,7 +37,7 @@ PHRASES = {
     5: [(501, "a man and a dog")],
     7: [(701, "an empty street")],
 }
-SMALL = VisualGenomeConfig(name="small", min_count=2, min_predicates=1)
+SMALL = VisualGenomeConfig(name="small", min_count=2, min_predicates=1, min_attributes=1)
 
 
 def tree(root, old=False):
@@ -242,6 +242,38 @@ def test_an_object_without_a_name_is_of_no_class(tmp_path):
     assert skips["object of no class"] == 1
 
 
+def test_pictures_of_too_few_or_too_many_objects_are_left_out_and_counted(tmp_path):
+    root = tree(tmp_path / "in")
+
+    def kept(**limits):
+        config = VisualGenomeConfig(name="few", **{"min_count": 1, "min_predicates": 1} | limits)
+        builder = Jaxt2iVisualGenome(data_dir=tmp_path, config=config)
+        found = builder.items(builder.files(root))
+        return {int(item.key) for item in found.get("train", ())}, builder.skips.counts
+
+    # 1 has three objects, 2 two of which one is next to the other, 5 small ones, 7 none.
+    found, skips = kept(objects=(2, 2), relations=(1, 1), min_side=5, min_image=48)
+    assert found == {2}
+    assert skips["picture with too many objects"] == 1
+    assert skips["picture with too few objects"] == 2
+    assert skips["object below the least side"] == 2
+    found, skips = kept(relations=(1, 30), min_predicates=2)
+    assert not found
+    assert skips["picture with too few relationships"] == 4
+    found, skips = kept(relations=(0, 1))
+    assert skips["picture with too many relationships"] == 1
+    found, skips = kept(min_image=49)
+    assert not found
+    assert skips["picture below the least side"] == 4
+
+
+def test_lostgans_pictures_are_a_configuration(tmp_path):
+    made = Jaxt2iVisualGenome(data_dir=tmp_path, config="lostgan")
+    c = made.builder_config
+    assert (c.min_count, c.min_side, c.objects, c.relations) == (2000, 32, (3, 30), (1, 30))
+    assert made.EXPECTED["train"] == 62565
+
+
 def test_the_default_takes_the_threshold_of_sg2im(tmp_path):
     builder = Jaxt2iVisualGenome(data_dir=tmp_path)
     assert (builder.builder_config.name, builder.builder_config.min_count) == ("sg2im", 2000)
@@ -355,3 +387,26 @@ def test_relations_are_rows_of_a_batch(built_vg):
         sizes = schema.Sizes(batch=1, height=48, width=48, relations=2)
         spec = schema.spec(sizes, (key,))[key]
         assert (row[key].shape, row[key].dtype) == (spec.shape[1:], spec.dtype)
+
+
+def test_attributes_of_objects_are_a_row_of_a_batch(built_vg):
+    root, _, _ = built_vg
+    out, wanted = str(root.parent / "out"), records.Wanted(objects=3, object_attributes=2)
+    source = records.Records(out, "train", Framing(48, "none"), wanted)
+    assert source.object_attribute_names == ["green", "tall"]
+    keys = ("box_label", "object_attributes")
+    found = {source.name(i).rpartition("/")[2]: source.example(i, keys) for i in range(4)}
+    row = found["1"]
+    tree = [source.object_names[n] for n in row["box_label"]].index("tree")
+    assert row["object_attributes"][tree].tolist() == [True, True]
+    assert row["object_attributes"].sum() == 2
+    assert not found["2"]["object_attributes"].any()
+    sizes = schema.Sizes(batch=1, height=48, width=48, objects=3, object_attributes=2)
+    spec = schema.spec(sizes, keys)["object_attributes"]
+    assert (row["object_attributes"].shape, row["object_attributes"].dtype) == (
+        spec.shape[1:],
+        spec.dtype,
+    )
+    wanted = records.Wanted(object_attributes=5)
+    with pytest.raises(DataError, match=r"set --config\.data\.object_attributes=2"):
+        records.Records(out, "train", Framing(48, "none"), wanted)
