@@ -5,6 +5,7 @@ Initial values are the family's: orthogonal kernels, N(1, 0.02) scales of norms,
 
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import flax.struct
@@ -70,6 +71,29 @@ def latents(draw: Callable[..., jax.Array], count: int, *widths: int) -> tuple[j
     drawn = draw("z", lambda key: jax.random.normal(key, (count, sum(widths))))
     ends = list(itertools.accumulate(widths))
     return tuple(drawn[:, end - width : end] for width, end in zip(widths, ends, strict=True))
+
+
+def latent(key: jax.Array, *widths: int) -> jax.Array:
+    """A sampler's one vector [sum of widths], which holds what `latents` gives a step."""
+    return jax.random.normal(key, (sum(widths),))
+
+
+def shown(drawn: Drawn) -> dict[str, Any]:
+    """What a sampler gives: the last picture, the stages before it, and attention to words."""
+    return {"image": drawn.images[-1], "stages": drawn.images, "attention": drawn.attention}
+
+
+def drawn_from(generator: Callable[..., Drawn], z: jax.Array, text: Any, z_dim: int) -> dict:
+    """`shown` of what a generator of captions draws from a sampler's vectors [B, Z + C].
+
+    Args:
+      generator: (z, eps, sentence, words, mask) -> `Drawn`.
+      z: of `latent`.
+      text: has `sentence`, `words` and `mask`.
+      z_dim: Z.
+    """
+    z, eps = z[:, :z_dim], z[:, z_dim:]
+    return shown(generator(z, eps, text.sentence, text.words, text.mask))
 
 
 def generator_inputs(z_dim: int, c_dim: int, words_dim: int) -> tuple[jax.ShapeDtypeStruct, ...]:

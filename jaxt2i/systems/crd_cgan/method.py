@@ -24,7 +24,7 @@ from jaxt2i.encoders.text import Text
 from jaxt2i.engine.method import Batch, Ctx, Ema, Method, Player, Sampler
 from jaxt2i.losses import staged
 from jaxt2i.losses.damsm import damsm
-from jaxt2i.metrics.drawn import BETTER, scores
+from jaxt2i.metrics.drawn import BETTER, held_out
 from jaxt2i.nn import stages
 from jaxt2i.nn.attentive import Generator
 from jaxt2i.nn.critics import Critic
@@ -402,7 +402,7 @@ class Losses:
 
     def latent(self, key: jax.Array) -> jax.Array:
         """Z and the augmentation's noise in one vector [Z + C]."""
-        return jax.random.normal(key, (self.model.z_dim + self.model.c_dim,))
+        return stages.latent(key, self.model.z_dim, self.model.c_dim)
 
     @property
     def sampler(self) -> Sampler:
@@ -411,17 +411,13 @@ class Losses:
 
     def draw(self, ctx, rows, keys, *, z, text) -> dict:
         """One picture a key and caption; its earlier stages and attention with it."""
-        z, eps = z[:, : self.model.z_dim], z[:, self.model.z_dim :]
-        drawn = ctx("g", z, eps, text.sentence, text.words, text.mask)
-        return {"image": drawn.images[-1], "stages": drawn.images, "attention": drawn.attention}
+        return stages.drawn_from(functools.partial(ctx, "g"), z, text, self.model.z_dim)
 
     def score(self, ctx: Ctx, batch: Batch) -> dict[str, jax.Array]:
         """Held-out pictures against pictures drawn for their captions, in the DAMSM's space."""
-        keys = jax.random.split(ctx.rng("score"), len(batch["image"]))
         text = self.text(ctx, batch)
-        fake = self.sampler(ctx, batch, keys, text=text)["image"]
-        seen = [ctx("image", x)[1] for x in (unit_range(batch["image"]), fake)]
-        return scores(*seen, text.sentence)
+        draw = functools.partial(self.sampler, ctx, batch, text=text)
+        return held_out(ctx, unit_range(batch["image"]), draw, text.sentence)
 
     def nets(
         self, tokens: int, dtype: jnp.dtype, sees: jnp.dtype = jnp.float32

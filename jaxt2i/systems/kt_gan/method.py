@@ -24,7 +24,7 @@ from jaxt2i.encoders.text import Text
 from jaxt2i.engine.method import Batch, Ctx, Ema, Method, Player, Sampler
 from jaxt2i.losses import staged
 from jaxt2i.losses.damsm import attention as attend
-from jaxt2i.metrics.drawn import better, scores
+from jaxt2i.metrics.drawn import better, held_out
 from jaxt2i.nn import stages
 from jaxt2i.nn.critics import Critic
 from jaxt2i.nn.initial import initialise
@@ -461,7 +461,7 @@ class Losses:
 
     def latent(self, key: jax.Array) -> jax.Array:
         """Z and the augmentation's noise in one vector [Z + C]."""
-        return jax.random.normal(key, (self.model.z_dim + self.model.c_dim,))
+        return stages.latent(key, self.model.z_dim, self.model.c_dim)
 
     @property
     def sampler(self) -> Sampler:
@@ -473,21 +473,18 @@ class Losses:
 
     def draw(self, ctx, rows, keys, *, z, text) -> dict:
         """One picture a key and condition; its earlier stages with it, and attention to words."""
-        z, eps = z[:, : self.model.z_dim], z[:, self.model.z_dim :]
-        drawn = ctx("g", z, eps, text.sentence, text.words, text.mask)
-        out = {"image": drawn.images[-1], "stages": drawn.images}
-        if self.model.task == "student":
-            out["attention"] = drawn.attention
+        out = stages.drawn_from(functools.partial(ctx, "g"), z, text, self.model.z_dim)
+        if self.model.task == "teacher":
+            del out["attention"]
         return out
 
     def score(self, ctx: Ctx, batch: Batch) -> dict[str, jax.Array]:
         """Held-out pictures against drawn ones, in the DAMSM's space."""
-        keys = jax.random.split(ctx.rng("score"), len(batch["image"]))
-        fake = self.sampler(ctx, batch, keys)["image"]
-        seen = [ctx("image", x)[1] for x in (unit_range(batch["image"]), fake)]
-        if self.model.task == "teacher":
-            return scores(*seen, None)
-        return scores(*seen, ctx("text", batch["tokens"], batch["token_mask"]).sentence)
+        sentence = None
+        if self.model.task == "student":
+            sentence = ctx("text", batch["tokens"], batch["token_mask"]).sentence
+        draw = functools.partial(self.sampler, ctx, batch)
+        return held_out(ctx, unit_range(batch["image"]), draw, sentence)
 
     def nets(
         self, tokens: int, dtype: jnp.dtype, sees: jnp.dtype = jnp.float32

@@ -11,6 +11,7 @@ run, or the folder of converted weights, that they come from.
 """
 
 import dataclasses
+import functools
 
 import flax.linen as nn
 import jax
@@ -24,7 +25,7 @@ from jaxt2i.engine.method import Batch, Control, Ctx, Ema, Method, Player, Sampl
 from jaxt2i.losses.adversarial import hinge_d, linear_g
 from jaxt2i.losses.damsm import damsm
 from jaxt2i.losses.text import alignment
-from jaxt2i.metrics.drawn import BETTER, scores
+from jaxt2i.metrics.drawn import BETTER, held_out
 from jaxt2i.nn.initial import initialise
 from jaxt2i.nn.objects import mean_over
 from jaxt2i.nn.optim import Adam, half_life
@@ -270,11 +271,9 @@ class Losses:
 
     def score(self, ctx: Ctx, batch: Batch) -> dict[str, jax.Array]:
         """Held-out pictures against pictures drawn for their rows, in the DAMSM's space."""
-        keys = jax.random.split(ctx.rng("score"), len(batch["image"]))
         text = self.text(ctx, batch)
-        fake = self.sampler(ctx, batch, keys, text=text)["image"]
-        seen = [ctx("image", x)[1] for x in (unit_range(batch["image"]), fake)]
-        return scores(*seen, text.sentence)
+        draw = functools.partial(self.sampler, ctx, batch, text=text)
+        return held_out(ctx, unit_range(batch["image"]), draw, text.sentence)
 
     def nets(
         self, tokens: int, dtype: jnp.dtype, sees: jnp.dtype = jnp.float32

@@ -25,7 +25,7 @@ from jaxt2i.encoders import guide
 from jaxt2i.encoders.text import Text
 from jaxt2i.engine.method import Batch, Control, Ctx, Ema, Method, Player, Sampler
 from jaxt2i.losses import staged
-from jaxt2i.metrics.drawn import BETTER, scores
+from jaxt2i.metrics.drawn import BETTER, held_out
 from jaxt2i.nn import stages
 from jaxt2i.nn.initial import initialise
 from jaxt2i.nn.optim import Adam, half_life
@@ -391,11 +391,9 @@ class Losses:
 
     def score(self, ctx: Ctx, batch: Batch) -> dict[str, jax.Array]:
         """Held-out pictures against pictures drawn for their rows, in the DAMSM's space."""
-        keys = jax.random.split(ctx.rng("score"), len(batch["image"]))
         read = self.read(ctx, batch)
-        fake = self.sampler(ctx, batch, keys, text=read)["image"]
-        seen = [ctx("image", x)[1] for x in (unit_range(batch["image"]), fake)]
-        return scores(*seen, read.text.sentence)
+        draw = functools.partial(self.sampler, ctx, batch, text=read)
+        return held_out(ctx, unit_range(batch["image"]), draw, read.text.sentence)
 
     # --- networks --------------------------------------------------------------------------------
 

@@ -24,7 +24,7 @@ from jaxt2i.encoders import guide
 from jaxt2i.encoders.text import Text
 from jaxt2i.engine.method import Batch, Control, Ctx, Ema, Method, Player, Sampler
 from jaxt2i.losses import staged
-from jaxt2i.metrics.drawn import BETTER, scores
+from jaxt2i.metrics.drawn import BETTER, held_out
 from jaxt2i.nn import stages
 from jaxt2i.nn.initial import initialise
 from jaxt2i.nn.objects import LOOPS, MERGES, Objects
@@ -278,16 +278,13 @@ class Losses:
         """One picture a key and row; its earlier stages and attention with it."""
         if jitter:
             rows = {**rows, "boxes": jax.vmap(jittered)(rows["boxes"], keys)}
-        drawn = self.generate(ctx, rows, text, z)
-        return {"image": drawn.images[-1], "stages": drawn.images, "attention": drawn.attention}
+        return stages.shown(self.generate(ctx, rows, text, z))
 
     def score(self, ctx: Ctx, batch: Batch) -> dict[str, jax.Array]:
         """Held-out pictures against pictures drawn for their rows, in the DAMSM's space."""
-        keys = jax.random.split(ctx.rng("score"), len(batch["image"]))
         text = self.text(ctx, batch)
-        fake = self.sampler(ctx, batch, keys, text=text)["image"]
-        seen = [ctx("image", x)[1] for x in (unit_range(batch["image"]), fake)]
-        return scores(*seen, text.sentence)
+        draw = functools.partial(self.sampler, ctx, batch, text=text)
+        return held_out(ctx, unit_range(batch["image"]), draw, text.sentence)
 
     def nets(
         self, tokens: int, dtype: jnp.dtype, sees: jnp.dtype = jnp.float32
