@@ -18,6 +18,7 @@ The published presets start from AttnGAN's encoders (configs/attngan.py says how
 | teacher | the same | 16 | half of them, not yet seen | - |
 | no_distillation | the same | 16 | as embedded | ablation |
 | no_alternation | the same | 16 | as embedded | ablation: gammas fixed at 0 |
+| emoji, emoji_teacher | emoji, 32 px | 16 | as embedded, not yet seen | - |
 | cub | CUB-200-2011, 256 px | 64 | 600 | 4.85, 17.32 |
 | cub_teacher | the same | 64 | 300 | - |
 | coco | COCO 2014, 256 px | 64 | 120 | 31.67, 30.73 |
@@ -92,6 +93,24 @@ def no_alternation() -> ConfigDict:
     """The ablation: `embedded` with AttnGAN's attention."""
     c = embedded()
     c.model.rounds = 0
+    return c
+
+
+def emoji() -> ConfigDict:
+    """Emoji at 32 px, two CPU cores, through a DAMSM and a teacher that were trained on them.
+
+    python -m jaxt2i.prepare emoji, configs/damsm.py:emoji and `emoji_teacher` come first. Not yet
+    seen.
+    """
+    c = common.emoji(embedded(), 32, "damsm")
+    c.init_from = "student=runs/damsm-emoji,teacher=runs/kt_gan-emoji_teacher"
+    return c
+
+
+def emoji_teacher() -> ConfigDict:
+    """The teacher of `emoji`, which reads no words."""
+    c = taught(common.emoji(embedded(), 32, ""), True)
+    c.init_from = lent("runs/damsm-emoji")
     return c
 
 
@@ -170,7 +189,8 @@ def coco_teacher() -> ConfigDict:
 PRESETS = {
     f.__name__: f
     for f in (
-        *(embedded, teacher, no_distillation, no_alternation, tiny, tiny_teacher),
+        *(embedded, teacher, no_distillation, no_alternation),
+        *(emoji, emoji_teacher, tiny, tiny_teacher),
         *(cub, cub_teacher, coco, coco_teacher),
     )
 }

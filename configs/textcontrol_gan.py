@@ -9,6 +9,7 @@ files of GAN-INT-CLS: --config.data.path=birds.hdf5. Any sentence encoder stands
 |---|---|---|---|---|
 | embedded | blooms, 32 px | 32 (16 + 16) | 6,000 steps, not yet seen | - |
 | no_regressor | the same | 16 | the same | ablation: the text has no way to the pictures |
+| emoji | emoji, 32 px | 32 (16 + 16) | 6,000 steps, not yet seen | - |
 | cub | CUB-200-2011, 64 px | 128 (64 + 64) | 200 | IS +17.6 %, FID -36.6 % on GAN-INT-CLS |
 | cub128 | CUB-200-2011, 128 px | 128 (64 + 64) | 200 | pictures alone |
 | oxford102 | Oxford-102, 64 px | 128 (64 + 64) | 200 | - |
@@ -76,6 +77,14 @@ def no_regressor() -> ConfigDict:
     c.batch_size = 16
     c.model.regressor_weight = 0.0
     return c
+
+
+def emoji() -> ConfigDict:
+    """Emoji at 32 px, two CPU cores, sentences of a CLIP that was trained on them.
+
+    python -m jaxt2i.prepare emoji and configs/clip.py:emoji come first. Not yet seen.
+    """
+    return common.emoji(embedded(), 32, "clip")
 
 
 def tiny() -> ConfigDict:
@@ -148,4 +157,6 @@ def coco() -> ConfigDict:
     return c
 
 
-PRESETS = {f.__name__: f for f in (embedded, no_regressor, tiny, cub, cub128, oxford102, coco)}
+PRESETS = {
+    f.__name__: f for f in (embedded, no_regressor, emoji, tiny, cub, cub128, oxford102, coco)
+}
