@@ -2,8 +2,9 @@
 
     python benchmarks/ops.py [--only up_conv] [--dtype bfloat16] [--repeats 7] [--save NAME]
 
-Prints one JSON line per case: machine, versions, variant, median milliseconds, and the ratio to
-the variant that `jaxt2i.nn.fastest.FASTEST` chooses for this platform.
+Prints one JSON line per case: machine, versions, variant, seconds to compile, median milliseconds,
+and the ratio to the variant that the library uses: `jaxt2i.nn.fastest.FASTEST` of this platform,
+and OP-GAN's objects one by one (config.model.object_loop).
 """
 
 import argparse
@@ -19,6 +20,9 @@ from machine import facts, report
 
 from jaxt2i.nn import augment, convolution, fastest, resample
 from jaxt2i.nn.modulated import demodulation, modulated_conv
+from jaxt2i.nn.objects import LOOPS, EachObject
+from jaxt2i.systems.op_gan.method import Model
+from jaxt2i.systems.op_gan.networks import Painted
 
 FIR = resample.setup_filter((1, 3, 3, 1))
 
@@ -29,12 +33,41 @@ LARGE_UP_CONVS = ((8, 16, 512, 512), (8, 64, 256, 256), (8, 128, 256, 128))
 CONVS = ((4, 7, 512, 512, 3), (4, 14, 512, 512, 3), (8, 32, 128, 128, 3), (4, 56, 256, 256, 3))
 LARGE_CONVS = (*CONVS, (4, 28, 512, 512, 3), (4, 112, 128, 128, 3), (8, 64, 512, 512, 3))
 IMAGES = ((8, 32, 3), (8, 128, 3), (8, 32, 64))
+# Pictures, objects of each, places for them, side of the maps, channels: OP-GAN's generator, as the
+# embedded preset and as the published one have it.
+OBJECTS = ((16, 6, 6, 32, 24), (16, 2, 6, 32, 24))
+LARGE_OBJECTS = ((16, 10, 10, 64, 96), (16, 3, 10, 64, 96))
 
 
 def per_sample(x: jax.Array, kernel: jax.Array, s: jax.Array) -> jax.Array:
     """Modulated convolution with a kernel for each example: what `modulated_conv` avoids."""
     kernels = kernel * s[:, None, None, :, None] * demodulation(kernel, s)[:, None, None, None]
     return jax.vmap(lambda x, k: resample.conv2d(x[None], k)[0])(x, kernels)
+
+
+def objects(b: int, there: int, places: int, size: int, features: int, dtype: jnp.dtype) -> tuple:
+    """({loop: function}, arguments) of a pathway of OP-GAN's generator in training."""
+    random = np.random.RandomState(0)
+    shape = random.uniform(0.2, 0.6, (places, b, 2))
+    boxes = np.concatenate([random.uniform(0, 1 - shape), shape], -1)
+    slots = {
+        "boxes": jnp.asarray(boxes, jnp.float32),
+        "embedded": jnp.asarray(random.standard_normal((places, b, features)), dtype),
+        "mask": jnp.broadcast_to(jnp.arange(places)[:, None] < there, (places, b)),
+    }
+    h = jnp.asarray(random.standard_normal((b, size, size, features)), dtype)
+    net = EachObject(network=Painted(size=size, features=features, dtype=dtype))
+    start = net.init(jax.random.key(0), slots, {"h": h})
+
+    def pathway(loop: str) -> Callable:
+        def run(params, h):
+            given = {**start, "params": params}
+            own = net.clone(loop=loop)
+            return own.apply(given, slots, {"h": h}, train=True, mutable=["batch_stats"])[0]
+
+        return run
+
+    return {loop: pathway(loop) for loop in LOOPS}, (start["params"], h)
 
 
 def cases(dtype: jnp.dtype, large: bool) -> Iterator[tuple[str, dict[str, Callable], tuple]]:
@@ -78,6 +111,9 @@ def cases(dtype: jnp.dtype, large: bool) -> Iterator[tuple[str, dict[str, Callab
             for v in ("matmul", "slice")
         }
         yield f"translate {b}x{r}x{r}x{c}", variants, (normal(b, r, r, c),)
+    for b, there, places, r, c in LARGE_OBJECTS if large else OBJECTS:
+        name = f"objects {b}x{r}x{r}x{c}, {there} in {places} places"
+        yield name, *objects(b, there, places, r, c, dtype)
 
 
 def chosen(name: str) -> str:
@@ -85,18 +121,25 @@ def chosen(name: str) -> str:
     operation, backend = name.split()[0], jax.default_backend()
     if operation == "modulated_conv":
         return "scaled"
+    if operation == "objects":
+        return Model().object_loop
     table = fastest.FASTEST[operation]
     return table.get({"gpu": "cuda"}.get(backend, backend), table["default"])
 
 
-def milliseconds(function: Callable, args: tuple, repeats: int) -> float:
-    """Median time of value and gradients, after warming up; enough calls a window for 50 ms."""
+def timed(function: Callable, args: tuple, repeats: int) -> dict[str, float]:
+    """Value and gradients: seconds to compile and to run once, then median milliseconds.
+
+    Windows have enough calls for 50 ms.
+    """
 
     def loss(*args):
         return jnp.square(function(*args).astype(jnp.float32)).mean()
 
     step = jax.jit(jax.grad(loss, tuple(range(len(args)))))
+    start = time.perf_counter()
     jax.block_until_ready(step(*args))
+    compiled = time.perf_counter() - start
     start = time.perf_counter()
     jax.block_until_ready(step(*args))
     calls = max(1, min(200, int(0.05 / (time.perf_counter() - start))))
@@ -107,7 +150,7 @@ def milliseconds(function: Callable, args: tuple, repeats: int) -> float:
             out = step(*args)
         jax.block_until_ready(out)
         windows.append((time.perf_counter() - start) / calls * 1e3)
-    return statistics.median(windows)
+    return {"compile_s": round(compiled, 2), "ms": round(statistics.median(windows), 4)}
 
 
 def main() -> None:
@@ -123,10 +166,10 @@ def main() -> None:
     for name, variants, args in cases(jnp.dtype(options.dtype), options.large):
         if not name.startswith(options.only):
             continue
-        times = {v: milliseconds(f, args, options.repeats) for v, f in variants.items()}
-        for variant, ms in times.items():
-            ratio = ms / times[chosen(name)]
-            line = {"case": name, "variant": variant, "ms": round(ms, 4), "ratio": round(ratio, 3)}
+        times = {v: timed(f, args, options.repeats) for v, f in variants.items()}
+        for variant, found in times.items():
+            ratio = found["ms"] / times[chosen(name)]["ms"]
+            line = {"case": name, "variant": variant, **found, "ratio": round(ratio, 3)}
             lines.append(line | {"chosen": variant == chosen(name)})
             print(json.dumps(lines[-1] | about), flush=True)
     report(lines, options.save)

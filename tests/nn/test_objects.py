@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxt2i.nn import objects
 from jaxt2i.nn.norms import BatchNorm, CountedNorm
@@ -66,6 +67,31 @@ def test_places_without_objects_change_nothing(played):
     out, other, *_ = played
     for a, b in zip(jax.tree.leaves(out["scan"]), jax.tree.leaves(other), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_one_by_one_on_eight_devices_is_on_one():
+    """Outputs, running statistics and gradients; the fourth index is skipped on all of them."""
+    rng = np.random.default_rng(1)
+    mask = jnp.asarray(np.arange(4) < rng.integers(0, 4, (16, 1)))
+    size = rng.uniform(0.2, 0.6, (16, 4, 2))
+    boxes = jnp.asarray(np.concatenate([rng.uniform(0, 1 - size), size], -1), jnp.float32)
+    given = Objects(boxes=boxes, label=jnp.zeros((16, 4, 2)), mask=mask)
+    h = jnp.asarray(rng.normal(size=(16, 8, 8, 2)), jnp.float32)
+    net = EachObject(network=Patch())
+    start = jax.jit(net.init)(jax.random.key(0), given.slots(), {"h": h})
+
+    def value(params, given, h):
+        variables = {**start, "params": params}
+        out = net.apply(variables, given.slots(), {"h": h}, train=True, mutable=["batch_stats"])
+        return jnp.square(out[0]).sum(), out
+
+    step = jax.jit(jax.grad(value, has_aux=True))
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    rows = NamedSharding(mesh, PartitionSpec("data"))
+    one = step(start["params"], given, h)
+    eight = step(start["params"], *jax.device_put((given, h), rows))
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(eight), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
 def test_norms_are_batch_norms_of_the_rows_that_have_the_object():

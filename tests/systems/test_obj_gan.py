@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxt2i.config import ConfigError
 from jaxt2i.convert import rules
@@ -192,6 +193,31 @@ def test_pairs_and_conditions_of_objects():
     assert first[4].tolist() == [2, 30]
     own = losses.moved_condition(judged, moved, "own")
     assert own[2].tolist() == [2, 30]
+
+
+def test_pairs_and_conditions_are_the_batchs_on_eight_devices():
+    """What the published rules take from other pictures does not depend on where those lie."""
+    rng = np.random.default_rng(0)
+    judged = Judged(
+        boxes=jnp.zeros((16, 3, 4)),
+        chosen=jnp.asarray(rng.random(48) < 0.5),
+        names=jnp.asarray(rng.normal(size=(48, 2))),
+        codes=jnp.asarray(rng.normal(size=(16, 3, 2))),
+    )
+    moved = jnp.asarray(rng.random(16) < 0.5)
+
+    @jax.jit
+    def rules(judged, moved):
+        pairs = {rule: losses.following(judged.chosen, rule) for rule in ("shift", "roll")}
+        return pairs, {r: losses.moved_condition(judged, moved, r) for r in losses.CONDITIONS}
+
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    rows = NamedSharding(mesh, PartitionSpec("data"))
+    spread = jax.device_put((judged, moved), rows)
+    assert len(spread[0].codes.sharding.device_set) == 8
+    one, eight = rules(judged, moved), rules(*spread)
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(eight), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_no_object_costs_nothing():
