@@ -13,22 +13,17 @@ import jaxt2i
 from jaxt2i import api, sample
 from jaxt2i.config import ConfigError
 from jaxt2i.convert.__main__ import main as convert
-from jaxt2i.run import attention, train, walk
+from jaxt2i.run import attention, walk
 from jaxt2i.run import open as runs
 from jaxt2i.run import settings as run_settings
+from tests.evaluation import small
 
 pytestmark = pytest.mark.xdist_group("sample")
 
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
-    """A run of one step."""
-    folder = tmp_path_factory.mktemp("run")
-    config = run_settings.preset("configs/df_gan.py", "tiny")
-    config.total_steps = 1
-    config.score_images = 0
-    train.train(config, folder, "a test")
-    return folder
+    return small.untrained(tmp_path_factory.mktemp("run") / "df_gan", steps=(1,))
 
 
 def draw(workdir, out, *args):
@@ -272,10 +267,7 @@ def test_latents_of_another_shape_are_refused(workdir, tmp_path):
 
 
 def test_stages_and_attention_are_drawn_for_methods_that_have_them(workdir, tmp_path):
-    config = run_settings.preset("configs/attngan.py", "tiny")
-    config.total_steps = 1
-    config.score_images = 0
-    train.train(config, tmp_path / "run", "a test")
+    small.untrained(tmp_path / "run", "configs/attngan.py", steps=(1,))
     asked = ("--prompts", "a red rose", "a small blue owl", "--stages", "--attention")
     pictures, _ = draw(tmp_path / "run", tmp_path / "a", *asked)
     assert len(pictures) == 2

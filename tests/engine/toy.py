@@ -40,7 +40,7 @@ class Encoder(nn.Module):
 
 
 def build(cfg):
-    sgd = optax.sgd(cfg.optim.lr)
+    tx = (optax.adam if cfg.optim.get("adam") else optax.sgd)(cfg.optim.lr)
     fails_at = cfg.model.get("fails_at", -1)
 
     def fake(ctx, batch, name):
@@ -103,9 +103,9 @@ def build(cfg):
     return Method(
         nets=nets,
         players=(
-            Player("d", ("d",), d_loss, sgd),
-            Player("g", ("g",), g_loss, sgd),
-            Player("r1", ("d",), r1, sgd, every=4),
+            Player("d", ("d",), d_loss, tx),
+            Player("g", ("g",), g_loss, tx),
+            Player("r1", ("d",), r1, tx, every=4),
         ),
         init=init,
         needs=("image", "tokens", "token_mask"),

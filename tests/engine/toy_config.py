@@ -18,5 +18,5 @@ def get_config():
     c.mesh.fsdp_min_mb = 0.0
     c.data.resolution = 16
     c.model = ConfigDict({"fails_at": -1, "width": 8})
-    c.optim = ConfigDict({"lr": 0.05})
+    c.optim = ConfigDict({"lr": 0.05, "adam": False})
     return c

@@ -95,16 +95,25 @@ def pictures(folder, count=48, start=0, size=16, captions=True):
     return folder
 
 
+# Compiles soonest, where nothing depends on the system.
+TOY = "tests/engine/toy_config.py"
+
+
 def untrained(folder, file="configs/df_gan.py", steps=(2, 4), init_from="", **model):
     """A run of the tiny preset as training would leave it, but for its weights: they are random.
 
     Only the initialisation is compiled, not a training step.
     """
-    config = settings.preset(file, "tiny")
+    config = settings.preset(file, "" if file == TOY else "tiny")
     config.total_steps = steps[-1]
     config.init_from = init_from
     config.model.update(model)
-    folder.mkdir(parents=True)
+    return kept(folder, config, steps)
+
+
+def kept(folder, config, steps=(1,)):
+    """The same of a configuration that is there."""
+    folder.mkdir(parents=True, exist_ok=True)
     settings.write_config(folder, config, "a test")
     run = runs.open_run(config)
     spec, device = run.batch_spec(), jax.sharding.SingleDeviceSharding(jax.devices()[0])

@@ -9,15 +9,17 @@ from PIL import Image, ImageDraw
 from jaxt2i.configs import df_gan
 from jaxt2i.engine.loop import NonFinite
 from jaxt2i.run import health, train
+from tests.engine import toy_config
+from tests.quick import one_device
 
 COLOURS = {"red": (200, 30, 30), "green": (30, 160, 60), "blue": (40, 60, 200)}
 pytestmark = pytest.mark.xdist_group("dying")
 
 
-@pytest.fixture
-def young(monkeypatch):
-    """Signs count after fewer pictures: these runs are small."""
-    monkeypatch.setattr(health, "YOUNG", 400)
+@pytest.fixture(autouse=True)
+def _on_one_device():
+    with one_device():
+        yield
 
 
 def on_white(folder, count=48, *, caption="", still=False):
@@ -34,34 +36,71 @@ def on_white(folder, count=48, *, caption="", still=False):
     return folder
 
 
-def config(folder, steps):
+def df_gan_config():
     c = df_gan.get_config("tiny")
-    c.data.update(source="folder", path=str(folder))
-    c.total_steps, c.score_images, c.grid.count = steps, 8, 2
+    c.score_images, c.grid.count = 8, 2
     c.log_every_steps = c.checkpoint_every_steps = 20
     c.sample_every_steps = 60
     return c
 
 
-@pytest.mark.slow
-def test_df_gan_dies_on_white_says_so_and_keeps_what_was_good(tmp_path, capsys):
-    workdir = tmp_path / "run"
+def toy():
+    """By Adam, which saturates what draws within a few dozen steps."""
+    c = toy_config.get_config()
+    c.optim.adam, c.grid.count = True, 2
+    c.log_every_steps, c.checkpoint_every_steps, c.sample_every_steps = 2, 6, 6
+    return c
+
+
+SYSTEMS = {"toy": toy, "df_gan": df_gan_config}
+# What each dies of on white, and by which lines of its metrics that is seen.
+SAID = {
+    "toy": "of all values of drawn pictures are black or full",
+    "df_gan": "the gradient of 'g' in player 'g' is",
+}
+SEEN = {
+    "toy": lambda line: (
+        line.get("health/saturated", 0) > health.SATURATED
+        and line["pixels/saturated"] > health.BEYOND
+    ),
+    "df_gan": lambda line: line.get("health/gradient/g/g", 1) < health.VANISHED,
+}
+both = pytest.mark.parametrize("system", ["toy", pytest.param("df_gan", marks=pytest.mark.full)])
+
+
+def config(folder, steps, system="toy"):
+    c = SYSTEMS[system]()
+    c.data.update(source="folder", path=str(folder))
+    c.total_steps = steps
+    return c
+
+
+@both
+def test_a_gan_dies_on_white_says_so_and_keeps_what_was_good(tmp_path, capsys, monkeypatch, system):
+    if system == "toy":
+        monkeypatch.setattr(health, "YOUNG", 80)
+    workdir, c = tmp_path / "run", config(on_white(tmp_path / "in"), 900, system)
     with pytest.raises(health.Dead, match=r"nothing is learned any more since about step \d+"):
-        train.train(config(on_white(tmp_path / "in"), 900), workdir, "white")
-    said = capsys.readouterr().out
-    assert "the gradient of 'g' in player 'g' is" in said
-    assert "of what it was" in said
+        train.train(c, workdir, "white")
+    assert SAID[system] in capsys.readouterr().out
     lines = [json.loads(x) for x in (workdir / "metrics.jsonl").read_text().splitlines()]
-    dead = [x["step"] for x in lines if x.get("health/gradient/g/g", 1) < health.VANISHED]
+    dead = [line["step"] for line in lines if SEEN[system](line)]
     kept = [int(p.name) for p in (workdir / "checkpoints").iterdir() if p.name.isdigit()]
-    assert max(kept) < dead[0] + 20, "none from after its death pushed out one from before"
+    late = dead[0] + c.checkpoint_every_steps
+    assert max(kept) < late, "none from after its death pushed out one from before"
     assert (workdir / "health.png").stat().st_size > 1000
 
 
-@pytest.mark.slow
-def test_a_learning_rate_a_hundred_times_too_high_ends_the_run(young, tmp_path, capsys):
-    c = config(on_white(tmp_path / "in"), 900)
-    c.optim.g.lr, c.optim.d.lr = 100 * c.optim.g.lr, 100 * c.optim.d.lr
+@both
+def test_a_learning_rate_a_hundred_times_too_high_ends_the_run(
+    tmp_path, capsys, monkeypatch, system
+):
+    monkeypatch.setattr(health, "YOUNG", 80 if system == "toy" else 400)
+    c = config(on_white(tmp_path / "in"), 900, system)
+    if system == "toy":
+        c.optim.lr = 100 * c.optim.lr
+    else:
+        c.optim.g.lr, c.optim.d.lr = 100 * c.optim.g.lr, 100 * c.optim.d.lr
     with pytest.raises((health.Dead, NonFinite), match=r"The last (good )?checkpoint is step \d+"):
         train.train(c, tmp_path / "run", "fast")
     said = capsys.readouterr().out

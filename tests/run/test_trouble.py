@@ -9,6 +9,7 @@ import pytest
 from jaxt2i import train as command
 from jaxt2i.config import ConfigError
 from jaxt2i.run import checkpoint, settings, train, trouble
+from tests.engine import toy_config
 
 
 def test_a_full_disk_is_told_with_its_path_and_room(tmp_path):
@@ -65,8 +66,8 @@ def test_threads_that_meet_a_full_disk_say_nothing_more(capsys):
 
 
 def test_a_run_on_a_full_disk_keeps_its_earlier_checkpoint(tmp_path, monkeypatch):
-    config = settings.preset("configs/df_gan.py", "tiny")
-    config.total_steps, config.checkpoint_every_steps, config.score_images = 2, 1, 0
+    config = toy_config.get_config()
+    config.total_steps, config.checkpoint_every_steps = 2, 1
     save = checkpoint.Checkpoints.save
 
     def full(self, state, meta, step):
