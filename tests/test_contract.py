@@ -35,11 +35,13 @@ from jaxt2i.run import train as training_of
 from jaxt2i.run.open import load_method
 
 CHOSEN = {
-    # Those that do most with a batch: negatives, matching of words, running statistics. Groups of
+    # That which does most with a batch: matching of words within it, running statistics. Groups of
     # examples have a test of their own (tests/nn/test_norms.py); the others with pytest -m full.
-    "eight": ("clip", "dm_gan"),
+    "eight": ("dm_gan",),
+    # That a turn leaves the others' networks alone is the engine's doing (tests/engine).
+    "alone": ("df_gan", "dm_gan"),
     # Those whose promise is kept within a few seconds; the others' with pytest -m full.
-    "learning": ("df_gan", "attngan", "dm_gan", "clip", "damsm", "recogniser"),
+    "learning": ("df_gan", "attngan", "damsm"),
 }
 
 
@@ -105,6 +107,20 @@ def with_either(method):
     return dataclasses.replace(method, players=players)
 
 
+@contextlib.contextmanager
+def listening():
+    """The names of the networks that are called meanwhile."""
+    called, plain = set(), Ctx.__call__
+
+    def listened(self, net, *args, **kw):
+        called.add(net)
+        return plain(self, net, *args, **kw)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Ctx, "__call__", listened)
+        yield called
+
+
 class Table:
     """A method on a mesh, with its compiled step."""
 
@@ -116,19 +132,27 @@ class Table:
         c = run.config
         placement.check_batch(c.batch_size, 1, self.layout.mesh)
         self.rules = steps.Rules(c.seed, c.batch_size, 100)
-        spec = run.batch_spec()
-        shapes = states.shapes(method, spec)
-        self.shapes = shapes[0]
-        self.programs = training.compile_step(method, self.rules, self.layout, spec)
-        self.shardings = tuple(map(self.layout.shardings, shapes))
-        self.spec = spec
+        self.spec = run.batch_spec()
+        self.shapes = states.shapes(method, self.spec)
+        with listening() as self.called:
+            self.programs = training.compile_step(
+                method, self.rules, self.layout, self.spec, self.shapes
+            )
+        self.shardings = tuple(map(self.layout.shardings, self.shapes))
+
+    @functools.cached_property
+    def start(self):
+        """(State, frozen weights) before the first step, on the host: a step takes its state's."""
+        return jax.device_get(
+            states.create(self.method, self.spec, self.run.config.seed, self.shardings)
+        )
 
     def fresh(self, sgd=False):
-        state, frozen = states.create(self.method, self.spec, self.run.config.seed, self.shardings)
+        state, frozen = self.start
         if sgd:
-            told = {name: x._replace(sgd=jnp.ones_like(x.sgd)) for name, x in state.opt.items()}
-            state = jax.device_put(state.replace(opt=told), self.shardings[0])
-        return state, frozen
+            told = {name: x._replace(sgd=np.ones_like(x.sgd)) for name, x in state.opt.items()}
+            state = state.replace(opt=told)
+        return jax.device_put((state, frozen), self.shardings, may_alias=False)
 
     def play(self, state, frozen, rows, number):
         batch = self.layout.put_batch(rows)
@@ -153,11 +177,6 @@ def played(name, count, sgd):
     return jax.device_get(state), jax.device_get(metrics)
 
 
-@functools.cache
-def untouched(name):
-    return jax.device_get(table(name, 1).fresh())
-
-
 HELD = []
 
 
@@ -171,8 +190,6 @@ def one_method_at_a_time(name):
             batches,
             table,
             played,
-            untouched,
-            turns,
             drawer,
             requests,
         ):
@@ -194,7 +211,7 @@ def test_one_step_is_finite(name):
 
 
 def test_trained_networks_change_and_extras_stay_finite(name):
-    before, _ = untouched(name)
+    before, _ = table(name, 1).start
     after, _ = played(name, 1, False)
     for net in opened(name).method.trained:
         assert any(moved(before.params[net], after.params[net])), net
@@ -218,44 +235,26 @@ def test_a_step_costs_what_is_kept(name, request):
     guarded(request, name, 1)
 
 
-@contextlib.contextmanager
-def listening():
-    """The names of the networks that are called meanwhile."""
-    called, plain = set(), Ctx.__call__
-
-    def listened(self, net, *args, **kw):
-        called.add(net)
-        return plain(self, net, *args, **kw)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Ctx, "__call__", listened)
-        yield called
+def test_frozen_networks_are_those_that_no_player_trains(name):
+    assert set(table(name, 1).shapes[1]) == set(opened(name).method.frozen)
 
 
-@functools.cache
-def turns(name):
-    """Every player's turn alone, traced: [(player, state, program, networks it called)]."""
-    run = opened(name)
-    shapes = states.shapes(run.method, run.batch_spec())
-    rules = steps.Rules(run.config.seed, run.config.batch_size, 100)
-    out = []
-    for player in run.method.players:
-        alone = dataclasses.replace(run.method, players=(dataclasses.replace(player, every=1),))
-        state = shapes[0].replace(opt={player.name: shapes[0].opt[player.name]})
-        program = steps.make(alone, rules)[1]
-        with listening() as called:
-            traced = jax.make_jaxpr(lambda s, f, b, run=program: run(s, f, b)[0].params)(
-                state, shapes[1], run.batch_spec()
-            )
-        out.append((player, state, traced, called))
-    return out
+@pytest.fixture
+def alone():
+    """Marks what is traced player by player."""
 
 
-def test_frozen_networks_and_other_players_networks_stay(name):
+def test_other_players_networks_stay(name, alone):
     """A player's turn hands on the very arrays of the networks that are not its own."""
-    run = opened(name)
-    assert set(states.shapes(run.method, run.batch_spec())[1]) == set(run.method.frozen)
-    for player, state, traced, _ in turns(name):
+    run, at = opened(name), table(name, 1)
+    for player in at.method.players:
+        method = dataclasses.replace(at.method, players=(dataclasses.replace(player, every=1),))
+        state, frozen = at.shapes
+        state = state.replace(opt={player.name: state.opt[player.name]})
+        program = steps.make(method, at.rules)[1]
+        traced = jax.make_jaxpr(lambda s, f, b, run=program: run(s, f, b)[0].params)(
+            state, frozen, at.spec
+        )
         given = dict(zip(jax.tree.leaves(numbered(state)), traced.jaxpr.invars, strict=False))
         places = zip(jax.tree.leaves(numbered(state).params), traced.jaxpr.outvars, strict=True)
         kept = [given[place] is out for place, out in places]
@@ -269,8 +268,7 @@ def test_networks_that_train_and_score_are_named(name):
     run = opened(name)
     if not (run.method.score and run.method.sampler):
         pytest.skip("scores no pictures of its own")
-    state, frozen = states.shapes(run.method, run.batch_spec())
-    spec = run.batch_spec()
+    at = table(name, 1)
 
     def score(state, frozen, batch):
         ctx = states.context(run.method, state, frozen, key=jax.random.key(1))
@@ -281,11 +279,10 @@ def test_networks_that_train_and_score_are_named(name):
         return text(states.context(run.method, state, frozen, key=None), batch)
 
     with listening() as scoring:
-        jax.eval_shape(score, state, frozen, spec)
+        jax.eval_shape(score, *at.shapes, at.spec)
     with listening() as reading:
-        jax.eval_shape(read, state, frozen, run.row_spec())
-    training = set().union(*(called for *_, called in turns(name)))
-    shared = (scoring & training & set(run.method.frozen)) - reading
+        jax.eval_shape(read, *at.shapes, run.row_spec())
+    shared = (scoring & at.called & set(run.method.frozen)) - reading
     assert shared == set(run.method.guided_by)
 
 
@@ -327,17 +324,17 @@ def test_eight_devices_exchange_what_the_costs_say(name, eight, request):
 @functools.cache
 def drawer(name, count, chunk):
     layout = mesh.Layout(mesh.make(count, 1, 1, jax.devices()[:count]))
-    weights = tuple(jax.device_put(t, layout.everywhere) for t in untouched(name))
+    weights = tuple(jax.device_put(t, layout.everywhere) for t in table(name, 1).start)
     return draw.Drawer(method=opened(name).method, layout=layout, chunk=chunk), weights
 
 
 @functools.cache
 def requests(name):
-    """Nineteen held-out rows, each with a seed of its own."""
+    """Six held-out rows, each with a seed of its own."""
     run = opened(name)
     source = run.source("val")
     words, needs = run.words(schema.names_of(source)), run.method.sampler.needs
-    rows = run.rows_of(source, range(19))
+    rows = run.rows_of(source, range(6))
     return [draw.Request(words.arrays(row, needs), n, about=n) for n, row in enumerate(rows)]
 
 
@@ -349,31 +346,36 @@ def drawn(name, numbers, count=1, chunk=4):
 
 
 def test_a_picture_depends_on_its_row_and_seed_alone(name):
-    """To the bit: alone, in three, among nineteen, on one device and on four."""
+    """To the bit: alone, in three, and among six at another place."""
     if opened(name).method.sampler is None:
         pytest.skip("draws nothing")
-    alone, three = drawn(name, [1]), drawn(name, [0, 1, 2])
-    many, others = drawn(name, [*range(3, 19), 2, 1, 0]), drawn(name, [2, 1, 0], count=4)
+    alone, three, six = (drawn(name, rows) for rows in ([1], [0, 1, 2], [3, 4, 5, 2, 1, 0]))
     assert any(moved(three[0], three[1]))
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(three) if x.dtype.kind == "f")
     assert not any(moved(alone[1], three[1]))
     for number in range(3):
-        assert not any(moved(three[number], many[number])), number
-        assert not any(moved(three[number], others[number])), number
+        assert not any(moved(three[number], six[number])), number
+
+
+def test_four_devices_draw_what_one_draws(name, eight):
+    """To the bit."""
+    if opened(name).method.sampler is None:
+        pytest.skip("draws nothing")
+    one, four = drawn(name, [0, 1, 2]), drawn(name, [2, 1, 0], count=4)
+    for number in range(3):
+        assert not any(moved(one[number], four[number])), number
 
 
 def test_needs_is_complete_and_without_surplus(name):
     """A batch of exactly `needs` is enough, and every key of it is read."""
-    run = opened(name)
-    batch = run.batch_spec()
-    assert set(batch) == set(run.method.needs)
+    at = table(name, 1)
+    assert set(at.spec) == set(opened(name).method.needs)
     read = set()
-    for _, _, traced, _ in turns(name):
-        used = {id(v) for eqn in traced.jaxpr.eqns for v in eqn.invars}
-        given = zip(sorted(batch), traced.jaxpr.invars[-len(batch) :], strict=True)
-        read |= {key for key, var in given if id(var) in used}
+    for program in at.programs.play.values():
+        _, _, placed = program.input_shardings[0]  # None: no result depends on it
+        read |= {key for key, where in placed.items() if where is not None}
     # A causal text tower has no use for the mask that goes with its tokens; others do.
-    assert not {key for key in set(batch) - read if not key.endswith("token_mask")}, "never read"
+    assert not {key for key in set(at.spec) - read if not key.endswith("token_mask")}, "never read"
 
 
 def test_unknown_settings_are_refused(name):

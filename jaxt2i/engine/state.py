@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxt2i.engine.method import Batch, Ctx, Method, Tree, cast, reading
-from jaxt2i.nn.initial import apart
+from jaxt2i.nn.initial import initial_weights
 
 
 @flax.struct.dataclass
@@ -98,11 +98,7 @@ def create(
         made = {net: make(there[net], there[other]) for net, (other, make) in starts.items()}
         return new(method, {**there, **made})
 
-    # The same numbers either way; on accelerators weights are drawn straight into their shards.
-    if jax.default_backend() == "cpu":
-        state = apart(build, init_key(seed), given, lent, out_shardings=shardings[0])
-    else:
-        state = jax.jit(build, out_shardings=shardings[0])(init_key(seed), given, lent)
+    state = initial_weights(build, init_key(seed), given, lent, out_shardings=shardings[0])
     return state, create_frozen(method, batch, seed, shardings[1])
 
 
@@ -115,13 +111,14 @@ def create_frozen(method: Method, batch: Batch, seed: int, sharding: Tree) -> di
       seed: seed of the initialisation.
       sharding: {net: tree of NamedSharding}.
     """
-    drawn = [n for n in method.frozen if n not in method.pretrained]
+    own = [n for n in method.frozen if n not in method.pretrained]
 
     def build(key):
         variables = method.init(key, zeros(batch))
-        return {n: variables[n] for n in drawn}
+        return {n: variables[n] for n in own}
 
-    out = jax.jit(build, out_shardings={n: sharding[n] for n in drawn})(init_key(seed))
+    where = {n: sharding[n] for n in own}
+    out = initial_weights(build, init_key(seed), out_shardings=where) if own else {}
     for net in method.frozen:
         if net in method.pretrained:
             out[net] = jax.device_put(method.pretrained[net](), sharding[net])

@@ -55,6 +55,17 @@ MOVED = ("reshape", "transpose", "squeeze", "broadcast_in_dim", "stop_gradient")
 SHORTEST = 1 << 12
 
 
+def initial_weights(function: Callable, *args: Any, out_shardings: Any) -> Any:
+    """function(*args) of initial weights: on CPUs as `apart` computes it, elsewhere as `jax.jit`.
+
+    The same numbers either way; on accelerators they are drawn straight into their shards.
+    Arguments are those of `apart`.
+    """
+    if jax.default_backend() == "cpu":
+        return apart(function, *args, out_shardings=out_shardings)
+    return jax.jit(function, out_shardings=out_shardings)(*args)
+
+
 def apart(function: Callable, *args: Any, out_shardings: Any) -> Any:
     """function(*args) as `jax.jit` computes it, with its random numbers drawn by programs apart.
 
