@@ -82,12 +82,16 @@ def test_objects_become_a_set_of_classes():
 
 @functools.cache
 def metrics_of(**changes):
-    """Names of the metrics of a step, and the networks, by tracing alone."""
+    """Names of the metrics of all players, and the networks, by tracing the losses alone."""
     run = opened(**changes)
-    state, frozen = states.shapes(run.method, run.batch_spec())
-    program = steps.make(run.method, steps.Rules(0, run.config.batch_size, 10))[1]
-    _, metrics = jax.eval_shape(program, state, frozen, run.batch_spec())
-    return set(metrics), run.method
+    players = run.method.players
+
+    def lost(state, frozen, batch):
+        ctx = states.context(run.method, state, frozen, key=jax.random.key(0), use_ema=False)
+        return {f"{p.name}/{k}": x for p in players for k, x in p.loss(ctx, batch)[1].items()}
+
+    found = jax.eval_shape(lost, *states.shapes(run.method, run.batch_spec()), run.batch_spec())
+    return set(found), run.method
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,15 @@ def test_resolutions_of_the_blocks(grid, resolution, want):
     assert galip.sizes(grid, resolution) == want
 
 
-@pytest.mark.parametrize("preset", ["coco", "coco_b16", "coco_l14", "coco_256", "coco_512"])
+@pytest.mark.parametrize(
+    "preset",
+    [
+        "coco_b16",
+        "coco_512",
+        # Of the same networks, at other sizes: pytest -m full.
+        *(pytest.param(n, marks=pytest.mark.full) for n in ("coco", "coco_l14", "coco_256")),
+    ],
+)
 def test_a_step_of_every_trunk_and_size_traces(preset):
     config = settings.preset("configs/galip.py", preset)
     config.batch_size = 4
@@ -81,16 +89,20 @@ def test_prompts_are_read_in_their_block_and_dropped_behind_it():
     rng = np.random.default_rng(0)
     grid = jnp.float32(rng.standard_normal((2, 4, 4, 32)))
     prompts = jnp.float32(rng.standard_normal((2, 3, 32)))
-    got = TOWER.apply(tower(), grid, prompts, 1, method="prompted")
-    params = tower()["params"]
-    place = lambda m: m.pre_norm(m.embed.place(grid))  # noqa: E731
-    x = TOWER.apply(tower(), method=place)
     block = Block(2, 128, 5, "quick_gelu")
-    for i in range(5):
-        layer = {"params": jax.tree.map(lambda p, i=i: p[i], params["transformer"]["blocks"])}
-        given = x if not 1 <= i < 4 else jnp.concatenate([x, prompts[:, i - 1, None]], 1)
-        x = block.apply(layer, given)[0][:, : x.shape[1]]
-    np.testing.assert_allclose(got, x[:, 1:].reshape(grid.shape), atol=1e-5)
+
+    @jax.jit
+    def both(variables):
+        got = TOWER.apply(variables, grid, prompts, 1, method="prompted")
+        x = TOWER.apply(variables, method=lambda m: m.pre_norm(m.embed.place(grid)))
+        layers = variables["params"]["transformer"]["blocks"]
+        for i in range(5):
+            layer = {"params": jax.tree.map(lambda p, i=i: p[i], layers)}
+            given = x if not 1 <= i < 4 else jnp.concatenate([x, prompts[:, i - 1, None]], 1)
+            x = block.apply(layer, given)[0][:, : x.shape[1]]
+        return got, x[:, 1:].reshape(grid.shape)
+
+    np.testing.assert_allclose(*both(tower()), atol=1e-5)
 
 
 def test_clip_sees_a_washed_out_picture_or_a_right_one():
@@ -102,7 +114,7 @@ def test_clip_sees_a_washed_out_picture_or_a_right_one():
     np.testing.assert_allclose(washed[1], right[1], atol=1e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.full  # DF-GAN's test says it of the same game (tests/systems/test_df_gan.py)
 def test_one_program_saves_a_generator_pass_and_changes_nothing():
     run = opened("tiny")
     spec, size = run.batch_spec(), run.config.batch_size

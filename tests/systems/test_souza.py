@@ -91,12 +91,13 @@ def test_settling_brings_statistics_to_those_of_the_weights():
     """After many batches the running mean is that of the first normalised features."""
     method = run().method
     spec = run().batch_spec()
-    variables = jax.jit(method.init)(jax.random.key(0), states.zeros(spec))
-    state, frozen = states.new(method, variables), {n: variables[n] for n in method.frozen}
+    shapes = states.shapes(method, spec)
+    one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    state, frozen = states.create(method, spec, 0, jax.tree.map(lambda _: one, shapes))
     rows = pipeline.prompts_batch(run().tokenizer, ["a red rose"] * 8)
 
     @jax.jit
-    def turn(state, key):
+    def turn(state, frozen, key):
         ctx = states.context(method, state, frozen, key=key)
         method.sampler.settle(ctx, rows)
         return ctx.extra
@@ -104,7 +105,8 @@ def test_settling_brings_statistics_to_those_of_the_weights():
     before = state.extra["g"]["batch_stats"]["block2"]["bn1"]["norm"]
     assert jnp.all(before["mean"] == 0)
     for number in range(60):
-        state = state.replace(extra={**state.extra, **turn(state, jax.random.key(number))})
+        extra = turn(state, frozen, jax.random.key(number))
+        state = state.replace(extra={**state.extra, **extra})
     # `start` is affine in z, so over z ~ N(0, I) its mean is its bias, at all 16 positions.
     mean = state.extra["g"]["batch_stats"]["block2"]["bn1"]["norm"]["mean"]
     bias = state.params["g"]["start"]["bias"].reshape(-1, 16).mean(1)
