@@ -22,11 +22,12 @@ How
   --protocol NAME                     as a paper measured: dmgan_cub, galip_coco, ...
   --protocols A,B                     several on one set of pictures
   --metrics A,B                       fid, fid_inf, inception_score, kid, precision_recall, cmmd,
-                                      clip_score, r_precision, diversity, lpips, memorised,
-                                      recognised, independent, soa, lqs, relations, clip_similarity,
-                                      pick_score, hps_v21, image_reward, mini_clip,
-                                      mini_clip_frechet (the shipped CLIP's, which flatters runs
-                                      that it guided)
+                                      clip_score, r_precision, diversity (by LPIPS), lpips,
+                                      feature_diversity (by clip=RUN or the recogniser, without
+                                      LPIPS' weights), memorised, recognised, independent, soa,
+                                      lqs, relations, clip_similarity, pick_score, hps_v21,
+                                      image_reward, mini_clip, mini_clip_frechet (the shipped
+                                      CLIP's, which flatters runs that it guided)
   --weights NETWORK=FILE              networks from files; else from the cache, or downloaded;
                                       damsm=RUN for R-precision by a DAMSM, clip=RUN for
                                       `independent`: a run of configs/clip.py, of another seed and

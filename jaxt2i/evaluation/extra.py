@@ -83,6 +83,7 @@ METRICS: dict[str, Extra] = {
     "edits": Extra(edited.by_edits, ("captions",)),
     "recognised": Extra(own.by_recogniser, ("system", "captions")),
     "independent": Extra(own.by_independent, ("system", "captions")),
+    "feature_diversity": Extra(own.by_features, ("system", "captions")),
     "soa": Extra(soa.by_objects),
     "lqs": Extra(layouts.by_quality, layouts=True),
     "relations": Extra(layouts.by_relations, ("captions",), layouts=True),

@@ -36,8 +36,6 @@ from jaxt2i.run import folder, log
 
 # Pictures on the contact sheet, in the page, and pictures whose neighbours are shown.
 SHEET, GRID, NEIGHBOURS = 100, 24, 8
-# Captions and samples of each behind "diversity".
-DIVERSE, SAMPLES = 100, 10
 # What the metrics of pairs compare, in the words of protocols.
 BETWEEN = {"diversity": "pairs of samples of one caption", "lpips": "the picture and its edit"}
 # Not measured unless they are asked for.
@@ -549,9 +547,9 @@ def pairs(
         net = plan.protocol.perceptual.network
         if metric == "diversity":
             rule = fake.made["quantise"]
-            few = chosen.said[:DIVERSE]
-            several = draw(args, subject, chosen, rule, captions=few, samples=SAMPLES)
-            score = perceptual.of_samples(reader, several, SAMPLES, net)
+            few, samples = chosen.said[: perceptual.DIVERSE], perceptual.SAMPLES
+            several = draw(args, subject, chosen, rule, captions=few, samples=samples)
+            score = perceptual.of_samples(reader, several, samples, net)
         else:
             originals = references.pictures(plan.protocol.reference)
             score = perceptual.of_edits(reader, fake, originals, net)

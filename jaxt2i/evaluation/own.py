@@ -1,7 +1,7 @@
 """Scores by networks of one's own: a CLIP of another run, a recogniser of procedural corpora."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,10 +9,10 @@ import numpy as np
 from jaxt2i import recognise
 from jaxt2i.data import schema
 from jaxt2i.data.readable import readable
-from jaxt2i.evaluation import corpora, independent, judges, sets
+from jaxt2i.evaluation import corpora, independent, judges, perceptual, sets
 from jaxt2i.evaluation.reading import share_of, together
 from jaxt2i.evaluation.subjects import Subject, opened
-from jaxt2i.metrics import confidence, frechet, retrieval
+from jaxt2i.metrics import confidence, diversity, frechet, retrieval
 from jaxt2i.metrics.score import MetricError, Score, unit_rows
 
 # Training pictures behind centres of classes and beside which neighbours are looked for.
@@ -30,6 +30,62 @@ def training_of(subject: Subject, data: corpora.Data) -> Any:
     run = subject.of.run
     split = run.config.data.split
     return data.other(split) if data.trained == "yes" else run.source(split)
+
+
+def seer(case: Any) -> tuple[str, Callable[[np.ndarray], np.ndarray]]:
+    """(name, uint8 [N, H, W, 3] -> unit rows [N, D]) of a network of one's own.
+
+    Raises:
+      MetricError: where there is none.
+    """
+    place = case.args.weights.get("clip")
+    if place is not None:
+        own = opened(place, precise=True)
+        by = independent.of_run(own.run, own.state, own.frozen, place)
+        return f"CLIP {by.name}", by.see
+    config = case.data.config
+    if config.source == "synthetic":
+        eye = recognise.eye(config.corpus, cache=case.args.cache)
+        read = functools.partial(recognise.readings, eye)
+        return f"recogniser of {config.corpus}", lambda x: unit_rows(
+            read(x)["features"], "pictures"
+        )
+    raise MetricError(
+        "feature_diversity needs a network that sees these pictures: --weights clip=RUN, with RUN "
+        "of configs/clip.py; by LPIPS it is --metrics diversity"
+    )
+
+
+def by_features(case: Any) -> list[Score]:
+    """How far samples of one caption are apart in the features of a network of one's own.
+
+    It needs no download. The numbers of two networks say nothing of each other, and none is LPIPS.
+    """
+    name, see = seer(case)
+    args, samples = case.args, perceptual.SAMPLES
+    said = case.chosen.said[: perceptual.DIVERSE]
+    several = sets.of_system(
+        case.system,
+        said,
+        name=case.fake.name,
+        seed=args.seed,
+        rule=case.fake.made["quantise"],
+        conditions=case.chosen.conditions,
+        samples=samples,
+        controls=dict(args.set),
+    )
+    own = [int(c) * samples + s for c in share_of(len(said)) for s in range(samples)]
+    drawn = several.pictures(own) if own else {}
+    shown = np.stack([np.zeros((*case.data.size, 3), np.uint8), *drawn.values()])
+    seen = see(together(shown[1:])).reshape(len(said), samples, -1)
+    found = diversity.by_caption(seen, diversity.turned, batch=len(said))
+    score = diversity.diversity(found, samples, "feature_diversity")
+    facts = {"generated": several.count, "network": name, "distance": "1 - cosine"}
+    if len(said) > 1:
+        others = diversity.turned(seen, np.roll(seen, 1, 0))
+        facts["between_captions"] = round(float(others.mean()), 4)
+        score = score.with_interval(confidence.of_mean(found))
+    return [score.with_facts(**facts)]
 
 
 def by_independent(case: Any) -> Sequence[Score]:

@@ -12,6 +12,8 @@ from jaxt2i.metrics import confidence, diversity
 from jaxt2i.metrics.score import MetricError, Score
 
 NETS = ("alex", "vgg", "squeeze")
+# Captions and samples of each behind "diversity".
+DIVERSE, SAMPLES = 100, 10
 # Pairs at once.
 BATCH = 16
 # Names that a message lists.

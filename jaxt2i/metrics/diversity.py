@@ -72,19 +72,25 @@ def by_caption(
     return table.mean(1)
 
 
-def diversity(found: np.ndarray, samples: int) -> Score:
+def diversity(found: np.ndarray, samples: int, name: str = "diversity") -> Score:
     """The mean over captions.
 
     Args:
       found: [C], of `by_caption`; LPIPS (AlexNet) in published tables.
       samples: of each caption.
+      name: of the score; "diversity" is that of LPIPS.
 
     Returns:
-      Score "diversity"; `spread` is the population standard deviation over captions.
+      The score; `spread` is the population standard deviation over captions.
     """
     return Score(
-        "diversity",
+        name,
         float(np.mean(found)),
         float(np.std(found)),
         facts={"captions": len(found), "samples": samples},
     )
+
+
+def turned(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """1 - cosine [B] of rows [B, D] of length 1: how far features point apart, 0 to 2."""
+    return 1 - (a * b).sum(-1)

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -16,10 +17,10 @@ from PIL import Image
 from jaxt2i import evaluate
 from jaxt2i.data import schema
 from jaxt2i.engine import state as states
-from jaxt2i.evaluation import judge, scores, sets, subjects
+from jaxt2i.evaluation import judge, own, scores, sets, subjects
 from jaxt2i.evaluation.reading import Reader
 from jaxt2i.metrics import published, retrieval, statistics
-from jaxt2i.metrics.score import Interval
+from jaxt2i.metrics.score import Interval, MetricError
 from tests.data.builders.pictures import cut
 from tests.evaluation import small
 
@@ -313,6 +314,7 @@ import pytest
 from jaxt2i import evaluate
 from tests.evaluation import small
 small.use(pytest.MonkeyPatch())
+small.recogniser(pytest.MonkeyPatch())
 evaluate.main(sys.argv[1:])
 """
 
@@ -320,7 +322,9 @@ evaluate.main(sys.argv[1:])
 @pytest.mark.slow
 def test_two_processes_judge_as_one(monkeypatch, workdir, tmp_path):
     asked = ("--workdir", workdir, "--protocol", "small", "--num", 43, "--batch", 8, "--metrics")
-    asked += ("fid,fid_inf,inception_score,kid,precision_recall", *small.WEIGHTS)
+    own = "soa,feature_diversity"
+    asked += (f"fid,fid_inf,inception_score,kid,precision_recall,{own}", *small.WEIGHTS)
+    small.recogniser(monkeypatch)
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{s.getsockname()[1]}"
@@ -348,6 +352,14 @@ def test_two_processes_judge_as_one(monkeypatch, workdir, tmp_path):
     for a, b in zip(one["scores"], two["scores"], strict=True):
         assert b["value"] == pytest.approx(a["value"], rel=1e-4, abs=1e-6), a["metric"]
         assert b["interval"]["high"] == pytest.approx(a["interval"]["high"], rel=1e-3, abs=1e-6)
+    assert one["breakdowns"] == two["breakdowns"], "objects by class"
+    assert (
+        sum(row["pictures"] for rows in two["breakdowns"].values() for row in rows.values()) == 43
+    )
+    files = sorted(x.name for x in (tmp_path / "one" / "soa_step_00000004").iterdir())
+    for name in files:
+        both = [(tmp_path / x / "soa_step_00000004" / name).read_bytes() for x in ("one", "two")]
+        assert both[0] == both[1], name
 
 
 def test_curves_follow_the_checkpoints(tmp_path):
@@ -440,6 +452,40 @@ def test_a_recogniser_judges_runs_on_drawn_corpora(monkeypatch, workdir, tmp_pat
     page = (tmp_path / "step_00000004.html").read_text()
     assert "By class, the rarest first" in page
     assert "owl" in page
+
+
+def test_samples_of_a_caption_are_told_apart_without_lpips(monkeypatch, workdir, tmp_path):
+    """By a recogniser whose features are kept, and the score computed again from them."""
+    from jaxt2i import recognise
+
+    small.recogniser(monkeypatch)
+    looked, plain = [], recognise.readings
+
+    def read(eye, pixels):
+        looked.append(plain(eye, pixels)["features"])
+        return {"features": looked[-1]}
+
+    monkeypatch.setattr(recognise, "readings", read)
+    place = ("--workdir", workdir, "--metrics", "feature_diversity", "--out", tmp_path)
+    run(monkeypatch, *place, "--num", 3)
+    (score,) = json.loads((tmp_path / "step_00000004.json").read_text())["scores"]
+    rows = looked[0].reshape(3, 10, -1)
+    rows = rows / np.linalg.norm(rows, axis=-1, keepdims=True)
+    apart = [1 - one @ one.T for one in rows]
+    expected = np.mean([x[np.triu_indices(10, 1)].mean() for x in apart])
+    assert score["metric"] == "feature_diversity"
+    assert score["value"] == pytest.approx(expected, rel=1e-6)
+    assert score["interval"]["low"] <= score["value"] <= score["interval"]["high"]
+    assert score["facts"]["network"] == "recogniser of blooms"
+    assert "lpips" not in json.dumps(score).lower()
+    assert score["facts"]["between_captions"] > 0
+
+
+def test_diversity_of_features_needs_a_network():
+    folder = SimpleNamespace(config=SimpleNamespace(source="folder"))
+    case = SimpleNamespace(args=SimpleNamespace(weights={}), data=folder)
+    with pytest.raises(MetricError, match=r"--weights clip=RUN.*--metrics diversity"):
+        own.seer(case)
 
 
 def test_objects_that_captions_name_are_counted_in_what_a_run_draws(monkeypatch, workdir):
