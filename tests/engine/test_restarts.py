@@ -15,7 +15,9 @@ from jaxt2i.engine import mesh
 from jaxt2i.engine import state as states
 from jaxt2i.run import checkpoint, placement, train
 from jaxt2i.run.open import load_method as load
+from tests.data import flat
 from tests.engine import toy_config
+from tests.quick import one_device
 from tests.run.test_processes import arrays, assert_same, group
 
 PLACES = {"one device": (1, 1, 1), "data": (8, 1, 1), "fsdp": (1, 8, 1), "both": (2, 4, 1)}
@@ -55,8 +57,9 @@ def test_what_one_mesh_saved_every_other_restores_bit_for_bit(tmp_path, saved_on
     keeper.close()
 
 
-def config(steps, every):
+def config(steps, every, pictures):
     c = toy_config.get_config()
+    c.data.source, c.data.path = "folder", str(pictures)
     c.total_steps, c.checkpoint_every_steps = steps, every
     return c
 
@@ -68,18 +71,15 @@ def losses(workdir):
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("processes")
-def test_a_run_moves_from_one_device_to_two_processes_loses_one_and_ends_in_one(
-    tmp_path, monkeypatch, capsys
-):
-    moved = tmp_path / "moved"
-    with monkeypatch.context() as patch:
-        one = functools.partial(mesh.make, devices=jax.devices()[:1])
-        patch.setattr(mesh, "make", one)
-        train.train(config(4, 4), moved, "in one process")
+def test_a_run_moves_from_one_device_to_two_processes_loses_one_and_ends_in_one(tmp_path, capsys):
+    moved, pictures = tmp_path / "moved", tmp_path / "pictures"
+    data = flat.make_folder(pictures)
+    with one_device():
+        train.train(config(4, 4, pictures), moved, "in one process")
 
     more = ("--config.total_steps=100000", "--config.checkpoint_every_steps=8")
-    both = group(moved, 2, *more, "--config.mesh.fsdp=8", "--config.keep_period_steps=8")
-    deadline = time.monotonic() + 240
+    both = group(moved, 2, *data, *more, "--config.mesh.fsdp=8", "--config.keep_period_steps=8")
+    deadline = time.monotonic() + 600
     while not (moved / "checkpoints" / "8").exists():
         assert all(p.poll() is None for p in both), both[0].communicate()[0]
         assert time.monotonic() < deadline
@@ -103,13 +103,13 @@ def test_a_run_moves_from_one_device_to_two_processes_loses_one_and_ends_in_one(
         if folder.name != "8":
             shutil.rmtree(folder)
     capsys.readouterr()
-    train.train(config(12, 4), moved, "in one process again")
+    train.train(config(12, 4, pictures), moved, "in one process again")
     said = capsys.readouterr().out
     assert "config.mesh.fsdp: 8 -> 1" in said
     assert f"resuming from {moved}/checkpoints/8" in said
 
     straight = tmp_path / "straight"
-    train.train(config(12, 0), straight, "in one process")
+    train.train(config(12, 0, pictures), straight, "in one process")
     # The same program as before.
     assert "(from the cache)" in capsys.readouterr().out
     assert_same(arrays(straight, 12), arrays(moved, 12), rtol=1e-5, atol=1e-6)

@@ -259,7 +259,7 @@ def test_edits_are_held_against_their_originals(monkeypatch, tmp_path, capsys):
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
     """A run with checkpoints after two and four steps."""
-    return small.untrained(tmp_path_factory.mktemp("run") / "df_gan")
+    return small.untrained(tmp_path_factory.mktemp("run") / "toy", small.TOY)
 
 
 def test_a_run_is_judged_by_networks(monkeypatch, workdir, tmp_path):

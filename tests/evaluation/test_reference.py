@@ -124,7 +124,7 @@ def test_what_another_program_calls_protocol_is_none_of_ours(tmp_path, text):
 @pytest.fixture
 def run(tmp_path):
     """A run on a folder of pictures that are wider than high."""
-    folder = small.untrained(tmp_path / "run", steps=(1,))
+    folder = small.untrained(tmp_path / "run", small.TOY, steps=(1,))
     (tmp_path / "data").mkdir()
     for i in range(6):
         paint(tmp_path / "data", i, seed=i)

@@ -13,6 +13,8 @@ from jaxt2i import evaluate
 from jaxt2i.config import ConfigError
 from jaxt2i.configs import attngan, clip, damsm, df_gan, galip
 from jaxt2i.run import borrow, own, settings, train
+from tests.evaluation.small import kept
+from tests.quick import one_device
 
 pytestmark = pytest.mark.xdist_group("own")
 
@@ -31,10 +33,15 @@ def pictures(tmp_path_factory):
 
 
 def small(config, pictures, **data):
-    """A tiny preset on the folder, four steps."""
+    """A tiny preset on the folder."""
     config.total_steps, config.batch_size, config.score_images = 2, 8, 8
     config.data.update(source="folder", path=str(pictures), **data)
     return config
+
+
+def untrained(config, workdir):
+    """What training would leave, but that no step was compiled."""
+    return kept(workdir, own.prepared(config, workdir))
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +50,8 @@ def seen(pictures, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("runs") / "clip"
     config = small(clip.get_config("tiny"), pictures, tokenizer="own_pieces", tokens=10)
     config.model.update(vocab=400, layers=2)
-    train.train(config, workdir, "clip")
+    with one_device():
+        train.train(config, workdir, "clip")
     return workdir
 
 
@@ -58,9 +66,11 @@ def test_its_run_reads_and_sees_for_another_system_wherever_that_goes(
     seen, pictures, tmp_path, capsys
 ):
     config = small(galip.get_config("tiny"), pictures)
+    config.total_steps, config.score_images = 1, 0
     config.perception_from = str(seen)
     config.model.update(taps=(0, 1, 1), prompts=1)
-    train.train(config, tmp_path / "gan", "galip")
+    with one_device():
+        train.train(config, tmp_path / "gan", "galip")
     resolved = settings.read_config(tmp_path / "gan")
     assert resolved.model.perception == "mini"
     assert resolved.data.tokens == 10
@@ -83,7 +93,7 @@ def test_its_run_reads_and_sees_for_another_system_wherever_that_goes(
     config = small(clip.get_config("tiny"), pictures, tokenizer="own_pieces", tokens=10)
     config.seed = 1
     config.model.update(vocab=400, width=16)
-    train.train(config, tmp_path / "other", "clip")
+    untrained(config, tmp_path / "other")
     evaluate.main([*asked, f"clip={tmp_path / 'other'}"])
     (page,) = (moved / "evaluation").glob("*.html")
     for beside in ("real pictures: ", "chance: "):
@@ -98,7 +108,7 @@ def test_its_run_reads_and_sees_for_another_system_wherever_that_goes(
 def test_a_run_of_damsm_serves_the_systems_that_read_words(pictures, tmp_path):
     encoders = small(damsm.get_config("tiny"), pictures, tokenizer="own_words", tokens=5)
     encoders.model.update(text_vocab=20)
-    train.train(encoders, tmp_path / "damsm", "damsm")
+    untrained(encoders, tmp_path / "damsm")
     config = small(attngan.get_config("tiny"), pictures)
     config.perception_from, config.init_from = str(tmp_path / "damsm"), "runs/damsm-default"
     config.model.update(weights="pretrained", text_vocab=136)

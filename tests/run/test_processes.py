@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -12,7 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxt2i.run import checkpoint, processes
+from jaxt2i.config import ConfigError
+from jaxt2i.run import checkpoint, processes, settings, train
+from tests.data import flat
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -53,13 +57,13 @@ def group(workdir, count, *overrides, devices=8):
 
 
 def finish(process, code=0):
-    out, _ = process.communicate(timeout=180)
+    out, _ = process.communicate(timeout=600)
     assert process.returncode == code, out
     return out
 
 
-def arrays(workdir, step):
-    tree, where = checkpoint.latest(workdir)
+def arrays(workdir, step, newest=True):
+    tree, where = checkpoint.latest(workdir, None if newest else step)
     assert where.endswith(f"/{step}")
     return {name: np.asarray(x) for name, x in checkpoint.named(tree).items()}
 
@@ -73,70 +77,87 @@ def assert_same(a, b, **tolerance):
             np.testing.assert_array_equal(a[name], b[name], err_msg=name)
 
 
-def test_killed_run_resumes_bit_for_bit(tmp_path):
-    finish(start(tmp_path / "straight"))
-    process = start(tmp_path / "killed", "--config.total_steps=100000")
-    deadline = time.monotonic() + 120
-    while not (tmp_path / "killed" / "checkpoints" / "10").exists():
+def wait_for(folder, process):
+    deadline = time.monotonic() + 600
+    while not folder.exists():
         assert process.poll() is None, process.stdout.read()
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    # Whatever it saved after step 10 is taken away: the resumed run starts at 10.
-    for folder in (tmp_path / "killed" / "checkpoints").iterdir():
-        if folder.name != "10":
-            subprocess.run(["rm", "-r", folder], check=True)
-    out = finish(start(tmp_path / "killed"))
-    assert "resuming from" in out
-    assert "config.total_steps: 100000 -> 20" in out
-    assert_same(arrays(tmp_path / "straight", 20), arrays(tmp_path / "killed", 20))
-    lines = (tmp_path / "killed" / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(x)["step"] for x in lines] == list(range(1, 21))
 
 
-def test_sigterm_saves_and_exits_cleanly(tmp_path):
-    process = start(tmp_path, "--config.total_steps=100000", "--config.checkpoint_every_steps=0")
-    while not (tmp_path / "metrics.jsonl").exists():
-        assert process.poll() is None, process.stdout.read()
-        time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    out = finish(process)
-    assert "asked to stop: saved step" in out
-    _, where = checkpoint.latest(tmp_path)
-    assert int(where.rpartition("/")[2]) > 0
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return flat.make_folder(tmp_path_factory.mktemp("pictures"))
 
 
-def test_incompatible_config_names_the_field(tmp_path):
-    finish(start(tmp_path, "--config.total_steps=5"))
-    out = finish(start(tmp_path, "--config.model.width=12"), code=1)
-    assert "config.model.width: 8 -> 12" in out
-    assert "Traceback" not in out
+@pytest.fixture(scope="module")
+def straight(data, tmp_path_factory):
+    """A run of 20 steps that nothing has interrupted."""
+    workdir = tmp_path_factory.mktemp("runs") / "straight"
+    finish(start(workdir, *data))
+    return workdir
 
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("processes")
-@pytest.mark.parametrize("most", [2, pytest.param(4, marks=pytest.mark.full)])
-def test_one_process_and_several_train_alike(tmp_path, most):
-    """Bit for bit, of eight devices each.
+def test_a_killed_run_resumes_bit_for_bit_and_a_stopped_one_saves(straight, data, tmp_path):
+    checkpoints = tmp_path / "checkpoints"
+    process = start(tmp_path, *data, "--config.total_steps=100000")
+    wait_for(checkpoints / "10", process)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    # Whatever it saved after step 10 is taken away: the resumed run starts at 10.
+    for folder in checkpoints.iterdir():
+        if folder.name != "10":
+            subprocess.run(["rm", "-r", folder], check=True)
+    saves = ("--config.checkpoint_every_steps=0", "--config.keep_at_steps=(20,)")
+    process = start(tmp_path, *data, "--config.total_steps=90000", *saves)
+    wait_for(checkpoints / "20", process)
+    process.send_signal(signal.SIGTERM)
+    out = finish(process)
+    assert f"resuming from {checkpoints}/10" in out
+    assert "config.total_steps: 100000 -> 90000" in out
+    asked = int(re.search(r"asked to stop: saved step (\d+)", out)[1])
+    assert asked > 20
+    arrays(tmp_path, asked)
+    assert_same(arrays(straight, 20), arrays(tmp_path, 20, newest=False))
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(x)["step"] for x in lines] == list(range(1, asked + 1))
 
-    The one process joins itself, so that its devices sum as those of several do: sums inside a
-    process take another order, which moves parameters by the last bits of a float32.
-    """
-    for count in (1, most):
-        for process in group(tmp_path / str(count), count, "--config.total_steps=6"):
+
+@pytest.mark.xdist_group("processes")
+def test_incompatible_config_names_the_field(straight, tmp_path):
+    workdir = shutil.copytree(straight, tmp_path / "run")
+    config = settings.read_config(workdir)
+    config.model.width = 12
+    with pytest.raises(ConfigError, match=r"config\.model\.width: 8 -> 12\n.*another --workdir"):
+        train.train(config, workdir, "a test")
+
+
+@pytest.mark.full
+@pytest.mark.xdist_group("processes")
+def test_four_processes_train_as_one(data, tmp_path):
+    """Bit for bit; of two, tests/launch/test_local_processes.py sees it."""
+    for count in (1, 4):
+        for process in group(tmp_path / str(count), count, *data, "--config.total_steps=6"):
             finish(process)
-    one = arrays(tmp_path / "1", 6)
-    assert_same(one, arrays(tmp_path / str(most), 6))
-    lines = [(tmp_path / str(n) / "metrics.jsonl").read_text().splitlines() for n in (1, most)]
+    assert_alike(tmp_path / "1", tmp_path / "4")
+
+
+def assert_alike(one, other):
+    """Two runs of six steps have the same arrays and losses."""
+    assert_same(arrays(one, 6), arrays(other, 6))
+    lines = [(run / "metrics.jsonl").read_text().splitlines() for run in (one, other)]
     losses = [[json.loads(line)["d/loss"] for line in run] for run in lines]
     assert losses[0] == losses[1]
+    assert len(losses[0]) == 6
 
 
 RUN = """
 import sys, time
 import jax, jax.numpy as jnp
 from jaxt2i.run import processes
+processes.FAILED_SECONDS = 2.0
 processes.join()
 with processes.together():
     while True:
