@@ -6,7 +6,8 @@ RUN was trained on the corpus `blooms`. Held-out flowers are edited to captions 
 colour, their region being the flower; a recogniser that no run saw (jaxt2i.recognise) says which
 colour and which flower it finds. One JSON line per case: "before" (the sources against the new
 captions: chance), "colour" (at some levels of removal), "identity" (nothing removed, the source's
-own caption), "free" (everything removed). --save keeps benchmarks/results/NAME.json and a picture.
+own caption), "free" (everything removed). --save keeps benchmarks/results/NAME.json and a picture:
+sources above, their edits below.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from machine import report, show
+from PIL import Image
 
 from jaxt2i import load
 from jaxt2i.data.drawn import blooms, meaning
@@ -97,8 +99,10 @@ def main() -> None:
         line.update(count=len(rows), step=model.about["step"], **given)
     if args.save:
         report(lines, args.save)
-        sheet = edit(asked, own, 6, tau=TAUS[1]).grid()
-        sheet.save(Path(__file__).parent / "results" / f"{args.save}.png")
+        shown = np.stack(edit(asked, own, 8, tau=TAUS[1]).arrays)
+        sheet = np.concatenate([np.concatenate(list(x), 1) for x in (sources[:8], shown)])
+        picture = Image.fromarray(sheet).resize((768, 192), Image.Resampling.NEAREST)
+        picture.save(Path(__file__).parent / "results" / f"{args.save}.png")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ the colours of a region and under noise. After training:
 
 | preset | data | batch | steps | published (150 pictures) |
 |---|---|---|---|---|
-| embedded | blooms, 32 px, the flower or bird, no autoencoder | 16 | 1,000 | - |
+| embedded | blooms, 32 px, the flower or bird, no autoencoder | 16 | 4,000 | - |
 | coco | COCO, 512 px, some objects' masks | 32 | 50,000 | LPIPS 0.301, CLIP 24.30 |
 | cub | CUB-200-2011, 512 px, the bird's mask | 32 | 20,000 | not found |
 | outdoor | Outdoor Scenes, 512 px, the whole picture | 32 | 20,000 | not found |
@@ -111,18 +111,25 @@ def outdoor() -> ConfigDict:
 
 
 def embedded() -> ConfigDict:
-    """Two CPU cores, procedural `blooms` at 32 px, beside latent diffusion's U-Net: unseen yet."""
-    c, base = published(1000, "segmentation"), latent_diffusion.embedded()
+    """Two CPU cores, procedural `blooms` at 32 px, beside latent diffusion's U-Net.
+
+    Of 100 held-out flowers that are asked to have another colour, 50 % have it afterwards, by a
+    recogniser that sees it on none before; of pictures that nothing is taken from, 57 % keep their
+    own. Shapes stay; a background keeps its pixels to 15.6 dB only, and its colour may drift
+    (benchmarks/results/edits_embedded.json; `paste_back` keeps it exactly). The strength `tau`
+    changes little at this size. It takes 1,450 CPU seconds, and the U-Net 1,610.
+    """
+    c, base = published(4000, "segmentation"), latent_diffusion.embedded()
     c.batch_size, c.accumulate, c.remat = base.batch_size, 1, ()
     c.log_every_steps, c.checkpoint_every_steps, c.sample_every_steps = 50, 250, 500
     c.score_images, c.grid.count = 64, 6
     c.init_from = "runs/latent_diffusion-default"
     c.data.update(base.data)
     c.model.update(base="run", start="unet", padding="tokenizer", embedding=(16, 32))
-    c.model.guidance = 1.5
+    c.model.guidance = 4.0
     shared = ("perception", "space", "channels", "layers", "heads", "groups", "attention")
     c.model.update({name: base.model[name] for name in shared})
-    c.optim.update(lr=1e-3, weight_decay=0.0, warmup_steps=100)
+    c.optim.update(lr=1e-3, weight_decay=0.0, warmup_steps=100, decay_steps=4000)
     return c
 
 

@@ -2,7 +2,7 @@
 
 The second stage of text to layout to image (after Liang et al. 2022): a caption, and boxes with
 classes, become a picture. The bare command trains `embedded` on the DAMSM of
-`python -m jaxt2i.train --config configs/damsm.py:scenes`. The larger presets start from AttnGAN's
+`python -m jaxt2i.train --config configs/damsm.py:scenes32`. The larger presets start from AttnGAN's
 published encoders of COCO, on records with boxes:
 
     python -m jaxt2i.prepare coco --from DIR --to data
@@ -109,21 +109,23 @@ def visual_genome() -> ConfigDict:
 def embedded() -> ConfigDict:
     """Two CPU cores, procedural `scenes` of up to six objects at 32 px.
 
-    Not yet seen in full. After 200 steps, 3,200 images, behind a DAMSM of half its own length: the
-    Frechet distance to held-out pictures in its codes is 0.61 (0.96 at the start) and R-precision
-    among 100 is 0.16 (0.01), by the DAMSM that guides the run. Colours then follow captions, shapes
-    do not yet.
+    By the DAMSM that guides the run, the Frechet distance to held-out pictures in its codes falls
+    from 1.04 to 0.19 after 8,000 images and 0.12 at the end; R-precision among 100 rises from 0.02
+    to 0.76. Colours and places follow captions and boxes, outlines do not, and there is a texture
+    of squares. It takes 640 CPU seconds (benchmarks/results/layout_to_image_embedded.json).
     """
     c = coco()
     c.total_epochs, c.total_steps, c.batch_size = 0, 2000, 16
     c.log_every_steps = 50
     c.checkpoint_every_steps = c.sample_every_steps = 500
-    c.init_from = "runs/damsm-scenes"
+    c.init_from = "runs/damsm-scenes32"
     c.data.update(source="synthetic", corpus="scenes", tokenizer="words", tokens=24)
     c.data.update(resolution=32, resize="lanczos", objects=6)
     c.optim.g.lr = c.optim.d.lr = 4e-4
     c.model.update(text_vocab=136, embed=64, width=64, trunk="small", base=16)
-    c.model.trunk_resolution = 64
+    c.model.trunk_resolution = 0
+    # With "one" masks stayed faint.
+    c.model.overlap = "sum"
     c.model.update(divide_by_gamma2=True, damsm_weight=1.0, ema_beta=0.99)
     c.model.update(classes=SCENES, g_base=16, d_base=16)
     c.model.update(z_dim=32, local_dim=16, label_dim=32, box_dim=16, text_dim=32)
