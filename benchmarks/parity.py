@@ -1,0 +1,313 @@
+"""Does our training learn as the official one does, from the same start on the same batches?
+
+    python benchmarks/parity.py --system df_gan --checkout DIR [--steps 500] [--save NAME]
+
+The official networks are made, and their weights become ours by the library's names. Both sides
+then see the same procedural pictures (`blooms`), captions and latents in the same order: the
+official training loop as it is (`benchmarks/peers`), and the library's own step. DF-GAN's sentences
+are those of the shipped mini CLIP; AttnGAN and DM-GAN read with the official encoders, of random
+weights. Learning rates are those of our short runs, on both sides. Held-out captions are drawn now
+and then, and the Frechet distance to their pictures is taken in the space of the mini CLIP, which
+guides neither side.
+
+Every further seed has other weights, pictures and latents: what differs between two official runs
+is the noise that a difference between the sides is measured by. --save keeps the curves as
+benchmarks/results/NAME.json and a plot beside it.
+"""
+
+import argparse
+import functools
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from machine import report, show
+from peers.sizes import PARITY, WHERE
+from peers.talk import Child, PeerError
+
+SIDES = ("official", "ours")
+# Steps that one point of a loss curve averages.
+WINDOW = 10
+
+
+def opened(job: dict):
+    """Our run of a job, for its pictures and captions."""
+    from peers.ours import config_of
+
+    from jaxt2i.run import open as runs
+
+    runs.prepare_jax()
+    return runs.open_run(config_of(job))
+
+
+def batches(run, size: dict, steps: int, split: str, seed: int) -> dict[str, np.ndarray]:
+    """`steps` batches in one array for each row of the schema, and a latent for each picture."""
+    run.config.data.seed = seed
+    pipeline = run.pipeline(run.source(split), size["batch"], run.method.needs)
+    rows = [pipeline.batch_at(step) for step in range(steps)]
+    if "stages" in size:  # recurrent encoders take the longest captions first
+        rows = [sorted_by_length(row) for row in rows]
+    out = {key: np.concatenate([row[key] for row in rows]) for key in rows[0]}
+    rng = np.random.default_rng([seed, split == "train"])
+    shape = len(out["image"]), size["z_dim"] + size.get("c_dim", 0)
+    return out | {"z": rng.standard_normal(shape, dtype=np.float32)}
+
+
+def sorted_by_length(rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """A batch with its longest captions first."""
+    order = np.argsort(-rows["token_mask"].sum(1), kind="stable")
+    return {key: x[order] for key, x in rows.items()}
+
+
+def with_sentences(run, rows: dict[str, np.ndarray], first: int) -> dict[str, np.ndarray]:
+    """Rows whose sentences are encoded; the first token becomes the number of the sentence."""
+    import jax
+
+    variables = run.method.pretrained["text"]()
+    encode = jax.jit(functools.partial(run.method.nets["text"].apply, variables))
+    parts = [
+        encode(rows["tokens"][i : i + 256], rows["token_mask"][i : i + 256]).sentence
+        for i in range(0, len(rows["tokens"]), 256)
+    ]
+    tokens = rows["tokens"].copy()
+    tokens[:, 0] = np.arange(first, first + len(tokens))
+    return rows | {"sentence": np.concatenate(parts).astype(np.float32), "tokens": tokens}
+
+
+def at_every_size(rows: dict[str, np.ndarray], size: dict) -> dict[str, np.ndarray]:
+    """Rows with their pictures at every stage's size too, as our side reduces them."""
+    from jaxt2i.nn.stages import pyramid
+
+    sides = [size["resolution"] >> i for i in range(size["stages"])]
+    made = {n: [] for n in sides}
+    for part in np.array_split(rows["image"], max(1, len(rows["image"]) // 64)):
+        for n, image in zip(sides, pyramid(part, tuple(sides)), strict=True):
+            made[n].append(np.asarray(image, np.uint8))
+    return rows | {f"image_{n}": np.concatenate(images) for n, images in made.items()}
+
+
+def given(job: dict, args, file: Path) -> np.ndarray:
+    """Writes what both sides read; gives the held-out pictures back."""
+    run, size = opened(job), job["size"]
+    train = batches(run, size, args.steps, "train", job["seed"])
+    held_batches = -(-args.held // size["batch"])
+    held = batches(run, size, held_batches, run.config.data.eval_split, 0)
+    if "perception" in size:
+        train = with_sentences(run, train, 0)
+        held = with_sentences(run, held, len(train["z"]))
+    if "stages" in size:
+        train = at_every_size(train, size)
+        # One batch of captions, so sorted as one.
+        held = sorted_by_length(held)
+    np.savez(file, **train, **{f"held_{k}": x for k, x in held.items() if k != "image"})
+    return held["image"]
+
+
+def learned(args, size: dict, seed: int) -> list[dict]:
+    """Both sides' curves from one start."""
+    lines = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        job = {
+            "system": args.system,
+            "size": size,
+            "checkout": args.checkout,
+            "precision": "float32",
+            "seed": seed,
+            "given": True,
+            "batch": "",
+            "data": str(folder / "data.npz"),
+            "weights": str(folder / "weights.npz"),
+        }
+        look_at = sorted({*range(0, args.steps + 1, args.look_every), args.steps})
+        # The official side first: without its checkout there is nothing to draw pictures for.
+        with official(args, job) as side:
+            real = given(job, args, folder / "data.npz")
+            lines.append(taught(side, args, job, folder, look_at, real))
+        with Child("ours", job, python=sys.executable, threads=args.threads) as side:
+            lines.append(taught(side, args, job, folder, look_at, real))
+    return lines
+
+
+def official(args, job: dict) -> Child:
+    """The official side."""
+    return Child("official", job, python=args.python, threads=args.threads)
+
+
+def taught(side: Child, args, job: dict, folder: Path, look_at: list[int], real) -> dict:
+    """One side's line: what it is, its losses and scores."""
+    import json
+
+    out = folder / side.side
+    out.mkdir()
+    batch = job["size"]["batch"]
+    side.ask(
+        do="learn",
+        data=job["data"],
+        steps=args.steps,
+        batch=batch,
+        look_at=look_at,
+        out=str(out),
+    )
+    steps = json.loads((out / "losses.json").read_text())
+    scores = frechet(real, [np.load(out / f"{step}.npy") for step in look_at])
+    line = {
+        "system": args.system,
+        "seed": job["seed"],
+        "side": side.side,
+        "about": side.about,
+        "losses": {k: [x[k] for x in steps] for k in steps[0]},
+        "frechet": dict(zip(map(str, look_at), scores, strict=True)),
+    }
+    show({k: x for k, x in line.items() if k != "losses"})
+    return line
+
+
+def frechet(real: np.ndarray, drawn: list[np.ndarray]) -> list[float]:
+    """Distances of sets of pictures, uint8 [N, H, W, 3], to real ones, in mini CLIP's space."""
+    import jax
+
+    from jaxt2i.data.schema import unit_range
+    from jaxt2i.encoders import perception
+    from jaxt2i.losses.text import l2_normalize
+    from jaxt2i.metrics.frechet import frechet_distance
+
+    sees = perception.make("mini", dtype=np.float32, weights="pretrained", real="")
+    variables = sees.load["guide"]()
+
+    @jax.jit
+    def embed(image):
+        return l2_normalize(sees.guide.apply(variables, sees.look(unit_range(image)))[0])
+
+    distance, truth = jax.jit(frechet_distance), embed(real)
+    return [round(float(distance(truth, embed(x))), 4) for x in drawn]
+
+
+def named(line: dict) -> dict[str, np.ndarray]:
+    """{the official side's name of a loss: its curve}, averaged over windows."""
+    out = {}
+    for name, values in line["losses"].items():
+        player, _, term = name.partition("/")
+        if line["side"] == "ours":
+            if term.startswith("grad_norm") or not term:
+                continue
+            name = player if term == "loss" else term
+        count = len(values) // WINDOW or 1
+        parts = np.array_split(np.asarray(values, float), count)
+        out.setdefault(name, np.array([part.mean() for part in parts]))
+    return out
+
+
+def apart(a: np.ndarray, b: np.ndarray) -> float:
+    """Root of the mean squared difference of two curves."""
+    return float(np.sqrt(np.mean(np.square(np.asarray(a) - np.asarray(b)))))
+
+
+def verdict(lines: list[dict]) -> dict:
+    """How far the sides are apart, and how far two official runs are, curve by curve."""
+    curves = {}
+    for line in lines:
+        scores = np.array(list(line["frechet"].values()))
+        curves[line["seed"], line["side"]] = {**named(line), "frechet": scores}
+    seeds = sorted({line["seed"] for line in lines})
+    shared = set.intersection(*map(set, curves.values()))
+    out = {}
+    for name in sorted(shared):
+        first = [curves[seed, "official"][name] for seed in seeds]
+        other = [curves[seed, "ours"][name] for seed in seeds]
+        pairs = [(i, k) for i in range(len(seeds)) for k in range(i)]
+        out[name] = {
+            "sides_apart": [round(apart(a, b), 5) for a, b in zip(first, other, strict=True)],
+            "official_seeds_apart": [round(apart(first[i], first[k]), 5) for i, k in pairs],
+            "our_seeds_apart": [round(apart(other[i], other[k]), 5) for i, k in pairs],
+            "first_step_apart": None,
+        }
+    for name, curve in out.items():
+        if name != "frechet":
+            curve["first_step_apart"] = [first_step(lines, seed, name) for seed in seeds]
+    return {"what": "verdict", "root mean square of differences": out}
+
+
+def first_step(lines: list[dict], seed: int, name: str) -> float:
+    """How far the sides' losses are apart before anything was learned."""
+    start = {}
+    for line in lines:
+        if line["seed"] == seed:
+            head = {k: values[:1] for k, values in line["losses"].items()}
+            start[line["side"]] = named({**line, "losses": head})[name][0]
+    return float(f"{abs(start['official'] - start['ours']):.3g}")
+
+
+def plot(lines: list[dict], file: Path) -> None:
+    """Losses of both sides above, scores below; one colour a seed."""
+    from matplotlib.figure import Figure
+
+    names = [n for n in named(lines[0]) if n == "g" or n.startswith("d")]
+    figure = Figure(figsize=(4 * (len(names) + 1), 3.2), layout="constrained")
+    axes = figure.subplots(1, len(names) + 1)
+    seeds = sorted({line["seed"] for line in lines})
+    for line in lines:
+        style = {
+            "color": f"C{seeds.index(line['seed'])}",
+            "linestyle": "-" if line["side"] == "official" else "--",
+            "label": f"{line['side']}, seed {line['seed']}",
+        }
+        for axis, name in zip(axes, names, strict=False):
+            curve = named(line)[name]
+            axis.plot((np.arange(len(curve)) + 0.5) * WINDOW, curve, **style)
+            axis.set(title=f"loss of {name}", xlabel="step")
+        axes[-1].plot([*map(int, line["frechet"])], [*line["frechet"].values()], **style)
+    axes[-1].set(title="Frechet, mini CLIP", xlabel="step")
+    axes[-1].legend(fontsize=7)
+    figure.suptitle(f"{lines[0]['system']}: official code and ours, same weights and batches")
+    figure.savefig(file, dpi=80)
+
+
+def kept(lines: list[dict]) -> list[dict]:
+    """Lines as they are kept: losses averaged over windows, rounded."""
+    return [
+        {**line, "losses": {k: [float(f"{x:.4g}") for x in c] for k, c in named(line).items()}}
+        if "losses" in line
+        else line
+        for line in lines
+    ]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measures what the command line asks for."""
+    p = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    p.add_argument("--system", required=True, choices=WHERE)
+    p.add_argument("--checkout", default="", help="folder of the official code")
+    p.add_argument("--width", default="small", choices=("small", "tiny"))
+    p.add_argument("--steps", type=int, default=500)
+    p.add_argument("--seeds", default="0,1")
+    p.add_argument("--held", type=int, default=512, help="held-out captions that are drawn")
+    p.add_argument("--look-every", type=int, default=50, help="steps between two drawings")
+    p.add_argument("--threads", type=int, default=0, help="cores; 0: all")
+    p.add_argument("--python", default=sys.executable, help="interpreter that has PyTorch")
+    p.add_argument("--save", help="name of the files in benchmarks/results")
+    args = p.parse_args(argv)
+    try:
+        sizes = PARITY.get(args.system, {})
+        if args.width not in sizes:
+            known = ", ".join(f"{s} ({', '.join(x)})" for s, x in PARITY.items())
+            raise PeerError(f"{args.system}: no run of width {args.width!r}; there are {known}")
+        lines = []
+        for seed in map(int, args.seeds.split(",")):
+            lines += learned(args, sizes[args.width], seed)
+        found = show(verdict(lines))
+        setup = {"what": "setup", "size": sizes[args.width], "steps": args.steps, "held": args.held}
+        report([setup, *kept(lines), found], args.save)
+        if args.save:
+            plot(lines, Path(__file__).parent / "results" / f"{args.save}.png")
+    except PeerError as error:
+        print(f"parity.py: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,280 @@
+"""Our side: the library's own method, step program and drawer, in a process of its own."""
+
+import dataclasses
+import importlib
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from peers import talk
+
+# The published preset whose settings are taken; "cub" where nothing is said.
+PRESETS = {"galip": "coco", "stylegan_t": "lite64"}
+PRECISION = {"float32": "float32", "amp": "bfloat16"}
+
+
+def config_of(job: dict[str, Any]):
+    """The published configuration at a job's size, on random encoders."""
+    from jaxt2i.run import settings
+
+    system, size = job["system"], job["size"]
+    file = Path(__file__).parents[2] / "configs" / f"{system}.py"
+    c = settings.preset(str(file), PRESETS.get(system, "cub"))
+    c.batch_size, c.accumulate, c.seed = size["batch"], 1, job["seed"]
+    c.precision = PRECISION[job["precision"]]
+    c.data.update(source="synthetic", corpus="blooms", tokens=size["tokens"])
+    mini = system in ("galip", "stylegan_t") or size.get("perception") == "mini"
+    c.data.tokenizer = "mini" if mini else "words"
+    c.data.resolution = size.get("real", size["resolution"])
+    # The mini CLIP comes with the library.
+    c.model.weights = "pretrained" if size.get("perception") == "mini" else "random"
+    c.model.update({name: value for name, value in size.items() if name in c.model})
+    if "base" in size:
+        c.model.update(g_base=size["base"], d_base=size["base"])
+    if "text_vocab" in c.model:
+        c.model.text_vocab = size["vocab"]
+    if "image_size" in c.model:
+        c.model.update(image_size=size["resolution"], mismatch_group=0)
+    if "micro_batch" in c.model:
+        c.model.micro_batch = min(c.model.micro_batch, size["batch"])
+    for player, lr in zip(("g", "d"), size.get("lr", ()), strict=False):
+        c.optim[player].lr = lr
+    return c
+
+
+def converted(job: dict, templates: Mapping[str, Any]) -> dict[str, Any]:
+    """{network: variables} that the official side began with, of those that it has.
+
+    Raises:
+      PeerError: where its networks are not ours.
+    """
+    from jaxt2i.convert import rules
+    from jaxt2i.encoders import damsm_names
+
+    names = importlib.import_module(f"jaxt2i.systems.{job['system']}.names")
+    known, out = {**damsm_names.TABLES, **names.TABLES}, {}
+    with np.load(job["weights"]) as file:
+        held = {key: file[key] for key in file.files}
+    for net, template in templates.items():
+        weights = {k.partition("|")[2]: x for k, x in held.items() if k.startswith(f"{net}|")}
+        if not weights:
+            continue
+        try:
+            table = rules.pick(known[net], weights)
+            out[net], report = rules.to_flax(table, weights, template)
+            report.require_all(f"the official network {net!r}")
+        except rules.ConversionError as error:
+            raise talk.PeerError(f"{job['system']}: {error}") from None
+    return out
+
+
+class Side:
+    """What a job builds.
+
+    Attributes:
+      method: the library's, of the job's configuration.
+      about: what it says of itself.
+    """
+
+    def __init__(self, job: dict[str, Any]):
+        import jax
+
+        from jaxt2i.engine import state as states
+        from jaxt2i.engine import step as steps
+        from jaxt2i.run import open as runs
+        from jaxt2i.run import training
+
+        run = runs.open_run(config_of(job))
+        self.method, self.layout, spec = run.method, run.layout(), run.batch_spec()
+        shapes, frozen = states.shapes(run.method, spec)
+        nets = {n: {"params": shapes.params[n], **shapes.extra.get(n, {})} for n in shapes.params}
+        given = converted(job, {**nets, **frozen})
+        self.state = states.new(self.method, {n: given[n] for n in nets})
+        if job["given"]:
+            self.method, self.frozen, spec = with_given(job, self.method, given, spec)
+        else:
+            place = self.layout.shardings(frozen)
+            self.frozen = states.create_frozen(self.method, spec, job["seed"], place)
+        self.state, self.frozen = (
+            jax.device_put(tree, self.layout.shardings(tree)) for tree in (self.state, self.frozen)
+        )
+        rules = steps.Rules(job["seed"], run.config.batch_size, 1000)
+        there = jax.eval_shape(lambda *x: x, self.state, self.frozen)
+        programs = training.compile_step(self.method, rules, self.layout, spec, there)
+        self.play, self.rows, self.batch = programs.play[1], None, None
+        if job["batch"]:
+            self.rows = dict(np.load(job["batch"]))
+            self.batch = self.layout.put_batch({k: self.rows[k] for k in spec})
+        self.about = {
+            "jax": jax.__version__,
+            "device": jax.devices()[0].device_kind,
+            "threads": len(os.sched_getaffinity(0)),
+            "precision": run.config.precision,
+            "products": run.config.matmul_precision,
+            "parameters": {n: states.count(given[n]["params"]) for n in nets},
+            "compile_s": round(programs.compile_seconds, 1),
+            "gflop": round(programs.flops / 1e9, 1),
+        }
+
+    def train(self, steps: int) -> float:
+        """Seconds a step."""
+        import jax
+
+        jax.block_until_ready(self.state)
+        started = time.perf_counter()
+        for _ in range(steps):
+            self.state, metrics = self.play(self.state, self.frozen, self.batch)
+        jax.block_until_ready((self.state, metrics))
+        return (time.perf_counter() - started) / steps
+
+    def drawer(self) -> Callable[[int], float]:
+        """Seconds that so many pictures take, as the command line and the Python API draw them."""
+        from jaxt2i.engine import draw
+
+        made = draw.Drawer(method=self.method, layout=self.layout, wanted=("image",))
+        row = {name: self.rows[name][0] for name in self.method.sampler.needs}
+
+        def seconds(count: int) -> float:
+            weights = self.state.replace(opt={}), self.frozen
+            requests = [draw.Request(row, seed) for seed in range(count)]
+            return talk.seconds_of(lambda: list(made.stream(*weights, requests)), lambda: None)
+
+        return seconds
+
+    def learn(self, command: dict) -> None:
+        """Steps on given batches; losses, and pictures of the held-out rows now and then."""
+        import jax
+
+        data, out = dict(np.load(command["data"])), Path(command["out"])
+        size, losses, look = command["batch"], [], self.looker()
+        held = {k.removeprefix("held_"): x for k, x in data.items() if k.startswith("held_")}
+        train = {k: x for k, x in data.items() if not k.startswith("held_")}
+        for step in range(command["steps"] + 1):
+            if step in command["look_at"]:
+                image = np.clip(np.asarray(look(self.state, held)), -1, 1)
+                np.save(out / f"{step}.npy", ((image + 1) * 127.5).astype(np.uint8))
+            if step == command["steps"]:
+                break
+            part = slice(step * size, (step + 1) * size)
+            keys = (*self.method.needs, "z")
+            batch = self.layout.put_batch({k: train[k][part] for k in keys})
+            self.state, metrics = self.play(self.state, self.frozen, batch)
+            losses.append({k: float(x) for k, x in jax.device_get(metrics).items() if x.ndim == 0})
+        (out / "losses.json").write_text(json.dumps(losses))
+
+    def looker(self) -> Callable:
+        """(state, held-out rows) -> pictures [n, H, W, 3] of the weights as they are."""
+        import jax
+
+        from jaxt2i.engine import state as states
+
+        @jax.jit
+        def look(state, frozen, rows):
+            ctx = states.context(self.method, state, frozen, key=None, use_ema=False)
+            keys = jax.vmap(jax.random.key)(jax.numpy.arange(len(rows["z"])))
+            return self.method.sampler(ctx, rows, keys, z=rows["z"])["image"]
+
+        needs = (*self.method.sampler.needs, "z")
+        return lambda state, held: look(
+            state.replace(opt={}), self.frozen, {k: held[k] for k in needs}
+        )
+
+    def memory(self) -> dict[str, int]:
+        """The most that was held since it was last asked."""
+        import jax
+
+        stats = jax.devices()[0].memory_stats() or {}
+        if "peak_bytes_in_use" in stats:
+            return {"device_mib": stats["peak_bytes_in_use"] // 2**20}
+        out = {"rss_mib": talk.peak_mib()}
+        talk.forget_peak()
+        return out
+
+
+def with_given(job: dict, method, given: dict, spec: dict):
+    """(method, frozen weights, batch): latents come with the batch, sentences from a table.
+
+    Players, losses, optimisers and the step stay the library's.
+    """
+    import jax
+
+    data = np.load(job["data"])
+    nets = {n: method.nets[n] for n in method.trained}
+    if "sentence" in data:
+        nets["text"] = looked_up()
+        table = np.concatenate([data["sentence"], data["held_sentence"]])
+        frozen = {"text": {"params": {"sentence": table}}}
+    else:
+        nets |= {n: method.nets[n] for n in ("text", "image")}
+        frozen = {n: given[n] for n in ("text", "image")}
+
+    def wrapped(player):
+        def loss(ctx, batch):
+            ctx.draws = {"z": batch["z"]}
+            return player.loss(ctx, {k: x for k, x in batch.items() if k != "z"})
+
+        return dataclasses.replace(player, loss=loss)
+
+    spec = {
+        **spec,
+        "z": jax.ShapeDtypeStruct((job["size"]["batch"], data["z"].shape[1]), "float32"),
+    }
+    players = tuple(map(wrapped, method.players))
+    changed = {"nets": nets, "players": players, "frozen": tuple(frozen), "pretrained": {}}
+    return dataclasses.replace(method, **changed, borrowed=()), frozen, spec
+
+
+def looked_up():
+    """A text encoder whose sentences were encoded before: the first token is a row's number."""
+    import flax.linen as nn
+
+    from jaxt2i.encoders.text import Text
+
+    class Table(nn.Module):
+        """(tokens [B, T], mask [B, T]) -> Text."""
+
+        @nn.compact
+        def __call__(self, tokens, mask):
+            """Looks them up."""
+            table = self.param("sentence", nn.initializers.zeros, (1, 1))
+            sentence = table[tokens[:, 0]]
+            return Text(sentence, sentence[:, None], mask[:, :1])
+
+    return Table()
+
+
+def main() -> None:
+    """Builds what the first command asks for, then answers the others."""
+    line = talk.Line()
+    job = line.next()
+    talk.pin(job["cores"])
+    from jaxt2i.run import open as runs
+
+    runs.prepare_jax()
+    try:
+        side = Side(job)
+    except (talk.PeerError, *runs.USER_ERRORS) as error:
+        line.reply(error=str(error))
+        return
+    line.reply(**side.about)
+    draw = None
+    while (command := line.next())["do"] != "stop":
+        if command["do"] == "train":
+            line.reply(seconds=side.train(command["steps"]))
+        elif command["do"] == "draw":
+            draw = draw or side.drawer()
+            line.reply(seconds=draw(command["count"]))
+        elif command["do"] == "learn":
+            side.learn(command)
+            line.reply(steps=command["steps"])
+        else:
+            line.reply(**side.memory())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""A process for each side: commands and answers, one JSON line each.
+
+Only one side computes at a time: the other waits for its next line. Nothing here needs PyTorch or
+JAX, whose packages may not fit into one environment.
+"""
+
+import collections
+import contextlib
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parents[1]
+SIDES = {"official": "peers.official", "ours": "peers.ours"}
+
+
+class PeerError(Exception):
+    """What a person can mend, in one sentence."""
+
+
+class Line:
+    """A child's end: what it prints goes to its log, answers to whoever started it."""
+
+    def __init__(self):
+        self._out = os.fdopen(os.dup(1), "w")
+        os.dup2(2, 1)
+
+    def next(self) -> dict[str, Any]:
+        """The next command; {"do": "stop"} where nobody is left to send one."""
+        text = sys.stdin.readline()
+        return json.loads(text) if text else {"do": "stop"}
+
+    def reply(self, **answer: Any) -> None:
+        """Answers the last command."""
+        print(json.dumps(answer), file=self._out, flush=True)
+
+
+class Child:
+    """The parent's end of a side.
+
+    Attributes:
+      about: what the side says of itself when it is ready.
+    """
+
+    def __init__(self, side: str, job: dict[str, Any], *, python: str, threads: int):
+        """Starts a side on as many cores as it has threads, and waits until it is ready.
+
+        Args:
+          side: "official" or "ours".
+          job: what it is to build, plain data.
+          python: the interpreter.
+          threads: of its computing; 0: all cores.
+
+        Raises:
+          PeerError: says why it could not start.
+        """
+        env = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        paths = [str(HERE), str(HERE.parent), env.get("PYTHONPATH", "")]
+        env["PYTHONPATH"] = os.pathsep.join(p for p in paths if p)
+        cores = sorted(os.sched_getaffinity(0))[: threads or None]
+        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+            env[name] = str(len(cores))
+        self.side = side
+        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115, closed in `close`
+        self._process = subprocess.Popen(
+            [python, "-m", SIDES[side]],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            cwd=HERE.parent,
+            env=env,
+        )
+        self.about = self.ask(**job, cores=cores)
+
+    def ask(self, **command: Any) -> dict[str, Any]:
+        """The answer to a command.
+
+        Raises:
+          PeerError: where the side says so, or has died.
+        """
+        try:
+            print(json.dumps(command), file=self._process.stdin, flush=True)
+            text = self._process.stdout.readline()
+        except BrokenPipeError:
+            text = ""
+        answer = json.loads(text) if text else {"error": self._last_words()}
+        if "error" in answer:
+            self.close()
+            raise PeerError(answer["error"])
+        return answer
+
+    def _last_words(self) -> str:
+        self._process.wait()
+        self._log.seek(0)
+        last = collections.deque((x.strip() for x in self._log if x.strip()), maxlen=1)
+        how = f"the {self.side} side ended with code {self._process.returncode}"
+        return f"{how}; its last line was: {last[0] if last else 'none'}"
+
+    def close(self) -> None:
+        """Ends the process."""
+        if self._process.stdin and not self._process.stdin.closed:
+            self._process.stdin.close()
+        try:
+            self._process.wait(30)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process.stdout.close()
+        self._log.close()
+
+    def __enter__(self) -> "Child":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+
+def pin(cores: list[int]) -> None:
+    """Computes on these cores alone; to be called before PyTorch or JAX counts them."""
+    os.sched_setaffinity(0, cores)
+
+
+def forget_peak() -> None:
+    """From here on `peak_mib` counts: what compiling took is no part of a step."""
+    # On other systems, or where it is not allowed, the peak of the whole process counts.
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_mib() -> int:
+    """The most memory that this process held at once, MiB."""
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) // 1024
+    except OSError:
+        pass
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+
+def seconds_of(function, wait) -> float:
+    """Seconds that a call takes until `wait()` says that the device is done."""
+    wait()
+    started = time.perf_counter()
+    function()
+    wait()
+    return time.perf_counter() - started
