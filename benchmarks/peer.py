@@ -91,8 +91,8 @@ def compared(what: str, pictures: int, times: dict[str, list[float]]) -> dict:
     line = {"what": what, "pictures": pictures}
     for side, seconds in times.items():
         line[side] = {
-            "s": round(median[side], 4),
-            "s_min_max": [round(min(seconds), 4), round(max(seconds), 4)],
+            "s": round(median[side], 6),
+            "s_min_max": [round(min(seconds), 6), round(max(seconds), 6)],
             "pictures_per_s": round(pictures / median[side], 3),
         }
     return line | {

@@ -131,9 +131,9 @@ def build(job: dict):
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cpu":
         checkout.without_cuda()
-    stood_in = checkout.stand_ins()
     if importlib.util.find_spec("torchvision") is not None:
         checkout.torchvision()
+    stood_in = checkout.stand_ins()
     adapter = getattr(importlib.import_module(module), name)(
         root, job["size"], device, amp=job["precision"] == "amp", given=job["given"]
     )

@@ -84,13 +84,16 @@ class Side:
     def __init__(self, job: dict[str, Any]):
         import jax
 
+        from jaxt2i.engine import mesh
         from jaxt2i.engine import state as states
         from jaxt2i.engine import step as steps
         from jaxt2i.run import open as runs
         from jaxt2i.run import training
 
         run = runs.open_run(config_of(job))
-        self.method, self.layout, spec = run.method, run.layout(), run.batch_spec()
+        self.method, spec = run.method, run.batch_spec()
+        # One device, as the official loops use without their multi-GPU options.
+        self.layout = mesh.Layout(mesh.make(1, 1, 1, jax.devices()[:1]))
         shapes, frozen = states.shapes(run.method, spec)
         nets = {n: {"params": shapes.params[n], **shapes.extra.get(n, {})} for n in shapes.params}
         given = converted(job, {**nets, **frozen})

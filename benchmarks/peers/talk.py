@@ -105,7 +105,7 @@ class Child:
 
     def close(self) -> None:
         """Ends the process."""
-        if self._process.stdin and not self._process.stdin.closed:
+        with contextlib.suppress(BrokenPipeError):  # it has ended already
             self._process.stdin.close()
         try:
             self._process.wait(30)

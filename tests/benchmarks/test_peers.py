@@ -34,9 +34,9 @@ def test_both_sides_are_measured_in_turns(tmp_path, kept):
     assert step["pictures"] == 4
     assert sample["pictures"] == 1
     for line in (step, sample):
-        ratio = line["official"]["s"] / line["ours"]["s"]
-        assert line["times_as_fast"] == pytest.approx(ratio, rel=0.2, abs=2e-3)
-    assert set(step["memory"]) == {"official", "ours"}
+        assert 0 < line["official"]["s"] < line["ours"]["s"]
+        assert line["times_as_fast"] < 1
+    assert step["memory"]["ours"]["rss_mib"] > step["memory"]["official"]["rss_mib"] > 0
 
 
 def test_both_sides_learn_from_the_same_start(tmp_path, kept):
