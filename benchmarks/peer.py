@@ -43,6 +43,7 @@ def made_up(size: dict, seed: int) -> dict[str, np.ndarray]:
         "image": rng.integers(0, 256, (batch, side, side, 3), dtype=np.uint8),
         "tokens": tokens.astype(np.int32),
         "token_mask": mask,
+        "label": np.arange(batch, dtype=np.int32),
     }
 
 

@@ -56,7 +56,7 @@ SHORT |= {"resolution": 128, "stages": 2, "g_base": 8, "d_base": 8, "batch": 4}
 PARITY = {
     "df_gan": {
         "small": MINI | {"z_dim": 100, "resolution": 32, "base": 16, "batch": 16},
-        "tiny": MINI | {"z_dim": 4, "resolution": 8, "base": 2, "batch": 4},
+        "tiny": MINI | {"z_dim": 4, "resolution": 16, "base": 2, "batch": 4},
     },
     # Today's PyTorch resizes as align_corners=False where the code says nothing.
     "attngan": {"small": SHORT | {"align_corners": False}},

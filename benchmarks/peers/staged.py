@@ -123,16 +123,16 @@ class Staged:
 
     def _made(self, rows: tensors.Rows) -> list:
         tokens, lengths = tensors.words(rows)
-        number, keys = torch.arange(len(tokens)), [str(i) for i in range(len(tokens))]
+        kinds, keys = torch.from_numpy(rows["label"]), [str(i) for i in range(len(tokens))]
         if not self.given:
             image = tensors.pictures(rows, torch.device("cpu"))
             sides = [64 << stage for stage in range(self.size["stages"])]
             shrink = functools.partial(torch.nn.functional.interpolate, mode="area")
-            return [[shrink(image, side) for side in sides], tokens, lengths, number, keys]
+            return [[shrink(image, side) for side in sides], tokens, lengths, kinds, keys]
         names = sorted((k for k in rows if k.startswith("image_")), key=lambda k: int(k[6:]))
         images = [tensors.pictures({"image": rows[k]}, self.device) for k in names]
         tokens, lengths = tokens[..., 0].to(self.device), lengths.to(self.device)
-        return [images, tokens, lengths, number.numpy(), keys]
+        return [images, tokens, lengths, rows["label"], keys]
 
     def _latents(self, rows: tensors.Rows) -> tuple[torch.Tensor, torch.Tensor]:
         z = torch.from_numpy(rows["z"])
