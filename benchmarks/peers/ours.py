@@ -241,11 +241,9 @@ def looked_up():
     class Table(nn.Module):
         """(tokens [B, T], mask [B, T]) -> Text."""
 
-        @nn.compact
         def __call__(self, tokens, mask):
             """Looks them up."""
-            table = self.param("sentence", nn.initializers.zeros, (1, 1))
-            sentence = table[tokens[:, 0]]
+            sentence = self.get_variable("params", "sentence")[tokens[:, 0]]
             return Text(sentence, sentence[:, None], mask[:, :1])
 
     return Table()

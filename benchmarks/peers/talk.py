@@ -4,10 +4,10 @@ Only one side computes at a time: the other waits for its next line. Nothing her
 JAX, whose packages may not fit into one environment.
 """
 
-import collections
 import contextlib
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -99,9 +99,11 @@ class Child:
     def _last_words(self) -> str:
         self._process.wait()
         self._log.seek(0)
-        last = collections.deque((x.strip() for x in self._log if x.strip()), maxlen=1)
+        lines = [x.strip() for x in self._log if x.strip()] or ["none"]
+        # What some frameworks write behind an error is no help.
+        errors = [x for x in lines if re.match(r"[\w.]+(Error|Exception)\b", x)]
         how = f"the {self.side} side ended with code {self._process.returncode}"
-        return f"{how}; its last line was: {last[0] if last else 'none'}"
+        return f"{how}; its last words were: {(errors or lines)[-1]}"
 
     def close(self) -> None:
         """Ends the process."""

@@ -79,5 +79,5 @@ def test_a_dead_side_leaves_its_last_words(tmp_path):
     script = tmp_path / "python"
     script.write_text("#!/bin/sh\necho out of memory >&2\nexit 3\n")
     script.chmod(0o755)
-    with pytest.raises(talk.PeerError, match=r"code 3; its last line was: out of memory"):
+    with pytest.raises(talk.PeerError, match=r"code 3; its last words were: out of memory"):
         talk.Child("official", {"system": "df_gan"}, python=str(script), threads=1)
