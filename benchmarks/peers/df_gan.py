@@ -44,6 +44,8 @@ class DfGan:
         self.nets = {net: module.to(device) for net, module in self.nets.items()}
         self.text = None if given else self._text()
         self._rows, self._noted = {}, {}
+        host = torch.device("cpu")
+        self._made = tensors.Kept(lambda x: (tensors.pictures(x, host), *tensors.words(x)))
         if given:
             self._give()
 
@@ -84,8 +86,9 @@ class DfGan:
         self._noted.clear()
         if self.given:
             return tensors.pictures(rows, self.device)
-        image = tensors.pictures(rows, torch.device("cpu"))
-        return image, *tensors.words(rows), [""] * len(image)
+        image, tokens, lengths = self._made(rows)
+        # The loop turns gradients of its pictures on.
+        return image.clone(), tokens, lengths, [""] * len(image)
 
     def losses(self) -> dict[str, float]:
         """Of the last step."""

@@ -45,6 +45,7 @@ class Galip:
         self.loop = importlib.import_module("lib.modules")
         galip = importlib.import_module("models.GALIP")
         self.size, self.device, self.amp = size, device, amp
+        self._made = tensors.Kept(self._pairs)
         self.own_amp = amp and device.type == "cuda"  # the official one is of CUDA alone
         self.precision = "float32"
         if amp:
@@ -64,9 +65,14 @@ class Galip:
 
     def feed(self, rows: tensors.Rows):
         """A batch as the loop reads it."""
-        tokens = torch.from_numpy(rows["tokens"].astype(np.int64))
+        image, tokens = self._made(rows)
         names = [""] * len(tokens)
-        return tensors.pictures(rows, torch.device("cpu")), names, tokens, names
+        # The loop turns gradients of its pictures on.
+        return image.clone(), names, tokens, names
+
+    def _pairs(self, rows: tensors.Rows) -> tuple[torch.Tensor, torch.Tensor]:
+        tokens = torch.from_numpy(rows["tokens"].astype(np.int64))
+        return tensors.pictures(rows, torch.device("cpu")), tokens
 
     def train(self, loader) -> None:
         """The official loop, until the loader ends it; optimisers as in its train.py and yml."""

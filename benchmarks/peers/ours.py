@@ -35,7 +35,7 @@ def config_of(job: dict[str, Any]):
     c.model.weights = "pretrained" if size.get("perception") == "mini" else "random"
     c.model.update({name: value for name, value in size.items() if name in c.model})
     if "base" in size:
-        c.model.update(g_base=size["base"], d_base=size.get("d_base", size["base"]))
+        c.model.update(g_base=size["base"], d_base=size["base"])
     if "vocab" in size and "text_vocab" in c.model:
         c.model.text_vocab = size["vocab"]
     if "image_size" in c.model:

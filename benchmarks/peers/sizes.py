@@ -15,7 +15,6 @@ GALIP = {
     "tokens": 77,
     "resolution": 224,
     "real": 256,
-    "d_base": 64,
 }
 STYLEGAN_T = {"z_dim": 64, "sentence": 768, "vocab": 49408, "tokens": 77}
 STAGED = {"z_dim": 100, "c_dim": 100, "sentence": 256, "vocab": 5450, "tokens": 18, "residuals": 2}
@@ -28,7 +27,7 @@ SIZES = {
     },
     "galip": {
         "published": GALIP | {"base": 64, "batch": 4},
-        "small": GALIP | {"base": 16, "batch": 2},
+        "small": GALIP | {"base": 64, "batch": 2},  # its bridge has one width
     },
     "stylegan_t": {
         "published": STYLEGAN_T

@@ -52,7 +52,7 @@ class Staged:
         self.model = importlib.import_module("model")
         self.trainer = importlib.import_module("trainer")
         checkout.forget(self._code)
-        self._queue, self._noted, self._fed = [], {}, (None, None)
+        self._queue, self._noted, self._made = [], {}, tensors.Kept(self._tensors)
         init = importlib.import_module("miscc.utils").weights_init
         text = self.model.RNN_ENCODER(size["vocab"], nhidden=size["sentence"])
         image = self.model.CNN_ENCODER(size["sentence"])
@@ -114,14 +114,12 @@ class Staged:
     def feed(self, rows: tensors.Rows):
         """A batch as the loop reads it."""
         self._noted.clear()
-        if self._fed[0] is not rows:
-            self._fed = rows, self._made(rows)
-        images, *rest = self._fed[1]
+        images, *rest = self._made(rows)
         if self.given:
             self._queue = list(self._latents(rows))
         return [list(images), *rest]  # the official `prepare_data` sorts the list in place
 
-    def _made(self, rows: tensors.Rows) -> list:
+    def _tensors(self, rows: tensors.Rows) -> list:
         tokens, lengths = tensors.words(rows)
         kinds, keys = torch.from_numpy(rows["label"]), [str(i) for i in range(len(tokens))]
         if not self.given:

@@ -44,6 +44,7 @@ class StyleganT:
         critic = importlib.import_module("networks.discriminator")
         self.loop = importlib.import_module("training.training_loop")
         self.size, self.device = size, device
+        self._made = tensors.Kept(lambda rows: tensors.pictures(rows, device))
         # Its blocks fall back to float32 where there is no CUDA; D and the guidance always are.
         self.own_amp = amp and device.type == "cuda"
         self.cast = amp and not self.own_amp
@@ -81,7 +82,7 @@ class StyleganT:
 
     def feed(self, rows: tensors.Rows):
         """A batch as the steps read it."""
-        return tensors.pictures(rows, self.device), [CAPTION] * len(rows["image"])
+        return self._made(rows), [CAPTION] * len(rows["image"])
 
     def train(self, loader) -> None:
         """Steps in the order of the official loop, until the loader ends it."""
