@@ -2,9 +2,9 @@
 
 `published` is the official configuration (for CUB; GALIP: for COCO; StyleGAN-T: the ablation's lite
 generator at 64 px) with a batch that two CPU cores can do; `small` is narrow, for short runs;
-`tiny` is for tests. Official code fixes many sizes: GALIP's CLIP, AttnGAN's and DM-GAN's pictures
-from 64 px on and their Inception at 299 px, StyleGAN-T's CLIP and DINO. There `small` narrows the
-rest.
+`tiny` is for tests: no official code is so small. Official code fixes many sizes: GALIP's CLIP and
+bridge, AttnGAN's and DM-GAN's pictures from 64 px on and their Inception at 299 px, StyleGAN-T's
+CLIP and DINO. There `small` narrows the rest.
 """
 
 DF_GAN = {"z_dim": 100, "sentence": 256, "vocab": 5450, "tokens": 18}
