@@ -42,7 +42,7 @@ How
 Runs on the procedural corpora are judged by a recogniser that is trained on the spot
 (`recognised`), which needs no download. Edited pictures are held against their originals of the
 same name by --images EDITED --reference ORIGINALS --metrics lpips. Several processes, started as
-those of a training, judge together.
+those of a training, judge, sweep, compare and score suites together; a study is made by one.
 """
 
 import argparse
@@ -432,7 +432,10 @@ def curve(args: argparse.Namespace) -> sweep.Sweep:
 
 def main(argv: Sequence[str]) -> None:
     """Runs the command line."""
-    other = commands.asked(argv)
+    try:
+        other = commands.asked(argv)
+    except MetricError as error:
+        log.fail(error)
     args = None if other else arguments(argv)
     runs.prepare_jax()
     with processes.together():

@@ -4,7 +4,8 @@ Draws pictures from the newest checkpoint of a run, or, with --config FILE[:pres
 from converted weights: PNG files, a captioned grid, metadata.jsonl with a line for each picture,
 and drawn.json with what they have in common. A picture depends on its conditions, its controls and
 its seed alone, not on what else is drawn with it. The same command continues a folder that was left
-half done.
+half done. Several processes, started as those of a training, share the pictures; each writes into a
+folder of its own in that folder.
 
 What is drawn; several of these are laid over each other, the later wins:
   --from-split val:0:100                    examples of the run's data
@@ -455,7 +456,7 @@ def main(argv: Sequence[str]) -> None:
     size = edits.size_of(args.size) if args.size else None
     sweep = args.sweep[0] if args.sweep else ""
     about = drawn_by.about | {"controls": controls, "asked": asked_for(args)}
-    place = folder.Folder(out, about)
+    place = folder.Folder(folder.own(places.of(out, "--out")), about)
     # A folder of the run's own is there to be written over, any other is somebody's.
     place.open(overwrite=args.overwrite or not args.out)
     rows, how = place.missing(rows), {"also": also, "size": size, **controls}

@@ -1,6 +1,7 @@
 """CLIP's two towers (Radford et al. 2021, arXiv 2103.00020; code openai/CLIP, MIT)."""
 
 import functools
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -114,6 +115,28 @@ INPUTS: dict[str, Callable[[jax.Array, int], jax.Array]] = {
     # GALIP's
     "galip": _galip,
 }
+
+
+class Temperature(nn.Module):
+    """The learned inverse temperature, kept as its logarithm.
+
+    Attributes:
+      start: initial temperature.
+      most: the inverse is not larger.
+    """
+
+    start: float = 0.07
+    most: float = math.inf
+
+    def example(self) -> tuple[()]:
+        """Inputs that `init` can be traced with: there are none."""
+        return ()
+
+    @nn.compact
+    def __call__(self) -> jax.Array:
+        """The inverse temperature, a number: what cosines are multiplied by."""
+        scale = self.param("logit_scale", nn.initializers.constant(-math.log(self.start)), ())
+        return jnp.exp(jnp.minimum(scale, math.log(self.most)))
 
 
 class ClipText(nn.Module):

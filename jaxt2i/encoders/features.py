@@ -86,23 +86,40 @@ def _dino(preset: str, source: str, **fields: Any) -> dict[str, Net]:
 
 
 HALF = ((0.5,) * 3, (0.5,) * 3)
+PICKSCORE = "yuvalkirstain/PickScore_v1"
+# Whose own temperature is a part of the score.
+SCALED = (PICKSCORE,)
+
+
+def clip_nets(
+    text: nn.Module, image: nn.Module, source: str, colours: tuple = (clip.MEAN, clip.STD)
+) -> dict[str, Net]:
+    """Both towers of a CLIP, and what cosines are multiplied by where that is part of a score.
+
+    Args:
+      text: tower.
+      image: tower.
+      source: where their weights are published.
+      colours: mean and deviation that pictures are normalised by.
+    """
+    mean, std = (np.float32(x) for x in colours)
+
+    def prepared(name: str) -> Callable[[Images], jax.Array]:
+        return lambda levels: (clip.INPUTS[name](levels, image.resolution) - mean) / std
+
+    inputs = {name: prepared(name) for name in clip.INPUTS}
+    nets = {"text": (text, {}), "image": (image, inputs)}
+    if source in SCALED:
+        nets["temperature"] = clip.Temperature(), {}
+    return {k: Net(module, (Part(source, "clip", k),), fed) for k, (module, fed) in nets.items()}
 
 
 def _clip(
     preset: str, source: str, act: str = "", colours: tuple = (clip.MEAN, clip.STD)
 ) -> dict[str, Net]:
     size = clip.PRESETS[preset]
-    text, image = clip.towers(size._replace(act=act or size.act))
-    mean, std = (np.float32(x) for x in colours)
-
-    def prepared(name: str) -> Callable[[Images], jax.Array]:
-        return lambda levels: (clip.INPUTS[name](levels, size.resolution) - mean) / std
-
-    inputs = {name: prepared(name) for name in clip.INPUTS}
-    return {
-        "text": Net(text, (Part(source, "clip", "text"),), {}),
-        "image": Net(image, (Part(source, "clip", "image"),), inputs),
-    }
+    towers = clip.towers(size._replace(act=act or size.act))
+    return clip_nets(*towers, source, colours)
 
 
 def _image_reward() -> dict[str, Net]:
@@ -153,7 +170,7 @@ NETWORKS: dict[str, Callable[[], dict[str, Net]]] = {
     "open_clip_vit_g14_laion2b_s12b_b42k": lambda: _clip(
         "vit_g14", f"{LAION}-g-14-laion2B-s12B-b42K"
     ),
-    "pickscore_v1": lambda: _clip("vit_h14", "yuvalkirstain/PickScore_v1"),
+    "pickscore_v1": lambda: _clip("vit_h14", PICKSCORE),
     "image_reward": _image_reward,
     "hps_v21": lambda: _clip("vit_h14", "xswu/HPSv2"),
     "yolov3": lambda: {
@@ -168,7 +185,8 @@ class Network:
 
     Attributes:
       name: key of `NETWORKS`.
-      nets: {"features"}, {"distance"} for LPIPS, {"text", "image"} for CLIP, {"detector"}.
+      nets: {"features"}, {"distance"} for LPIPS, {"detector"}, {"text", "image"} for CLIP, and its
+        "temperature" where that belongs to a score.
       variables: {net: tree}, on the host.
     """
 

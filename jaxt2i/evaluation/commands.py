@@ -18,6 +18,8 @@ import argparse
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import jax
+
 from jaxt2i.config import nearest
 from jaxt2i.encoders import features
 from jaxt2i.evaluation import (
@@ -34,9 +36,9 @@ from jaxt2i.evaluation import (
     suites,
 )
 from jaxt2i.evaluation.reading import Reader
-from jaxt2i.metrics import protocols
+from jaxt2i.metrics import protocols, statistics
 from jaxt2i.metrics.score import MetricError
-from jaxt2i.run import log
+from jaxt2i.run import log, processes
 
 # Pairs that one person judges in some ten minutes; checks among them.
 PAIRS, CHECKS = 60, 6
@@ -190,18 +192,26 @@ def make_comparison(argv: Sequence[str]) -> None:
     metrics = [m for m in args.metrics.split(",") if m]
     metrics = metrics or default_metrics(protocol, found, reference is not None)
     reader = Reader(weights, args.batch)
-    facts = {"seed": args.seed, "captions": len(found.captions), "controls": dict(args.set)}
+    facts = {"seed": args.seed, "controls": dict(args.set)}
     result = compare.compare(
         *(found, protocol, metrics, reader),
         reference=reference,
         facts=facts,
         cache=args.cache,
     )
+    if jax.process_index():  # the first process speaks for all
+        return
+    result.facts |= {"captions": counted(result.captions), "networks": reader.all_told()}
     title = f"{len(result.captions)} captions, protocol {protocol.name}"
     pages.show(title, pages.comparison_tables(result), result.notes)
     pages.write_json(args.out / "compare.json", result.as_dict())
     pages.write_comparison(args.out / "compare.html", result)
     log.say(f"written: {args.out / 'compare.json'}, {args.out / 'compare.html'}")
+
+
+def counted(captions: Sequence[str]) -> dict[str, int | str]:
+    """How many captions there are, and their digest, for a record."""
+    return {"count": len(captions), "digest": statistics.fingerprint(captions)}
 
 
 def default_metrics(protocol: protocols.Protocol, found: sides.Sides, reference: bool) -> list[str]:
@@ -280,7 +290,7 @@ def make_suite(argv: Sequence[str]) -> None:
     out = args.out or args.images.with_name(f"{args.images.name}-suite")
     files = [args.images / name for name in pictures.names]
     drawn = suites.pictures_of(files, of)
-    for layout in args.layout:
+    for layout in args.layout if not jax.process_index() else ():
         where = suites.write_layout(layout, suite, drawn, out / layout)
         log.say(f"written for {layout}: {where}")
     asked = [m for m in args.metrics.split(",") if m and m != "none"]
@@ -294,9 +304,10 @@ def make_suite(argv: Sequence[str]) -> None:
     if "hps_v21" in found:
         styles = means["hps_v21"].get("style", {})
         known = {style: mean.prompts for style, mean in styles.items()}
-        notes += judges.hps_beside(known, weights.get("hps_v21", ""))
+        notes += judges.hps_beside(known, len(of), weights.get("hps_v21", ""))
     theirs = {place: suites.read_results(place) for place in args.results}
-    write_suite(out, suite, means, theirs, notes)
+    if not jax.process_index():  # the first process speaks for all
+        write_suite(out, suite, means, theirs, notes, reader.all_told())
 
 
 def write_suite(
@@ -305,6 +316,7 @@ def write_suite(
     means: Mapping[str, Mapping[str, Mapping[str, suites.Mean]]],
     theirs: Mapping[str, Mapping[str, float]],
     notes: Sequence[str],
+    networks: Mapping[str, Mapping[str, str]],
 ) -> None:
     """Prints and writes what was found of a suite.
 
@@ -314,6 +326,7 @@ def write_suite(
       means: {metric: of `suites.by_skill`}.
       theirs: {file: of `suites.read_results`}.
       notes: what else to know.
+      networks: of `Reader.all_told`.
     """
     tables = pages.suite_tables(means, theirs)
     title = f"{suite.name}: {len(suite.rows):,} prompts"
@@ -321,6 +334,8 @@ def write_suite(
     told = {
         "suite": suite.name,
         "prompts": len(suite.rows),
+        "captions": counted(suite.prompts),
+        "networks": networks,
         "judges": {
             m: promises.about(suite) if m == promises.NAME else judges.about(m) for m in means
         },
@@ -367,6 +382,26 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
 }
 
 
+# What several processes could not share: each of them would do all of it. --compare and --suite are
+# shared, as judging is.
+ALONE = {
+    "--study": "draws a hundred pictures and writes one page",
+    "--study-results": "reads a few small files",
+    "--detections": "reads files and computes no network",
+}
+
+
 def asked(argv: Sequence[str]) -> Callable[[Sequence[str]], None] | None:
-    """The command that a command line asks for; None: to judge."""
-    return next((COMMANDS[a] for a in argv if a in COMMANDS), None)
+    """The command that a command line asks for; None: to judge.
+
+    Raises:
+      MetricError: for one of `ALONE`, where this process is one of several.
+    """
+    option = next((a for a in argv if a in COMMANDS), None)
+    if option in ALONE and processes.expected():
+        raise MetricError(
+            f"{option} {ALONE[option]}, which several processes cannot share, and this is one of "
+            "several: start it once, without the launcher (no JAX_COORDINATOR_ADDRESS, one SLURM "
+            "or MPI task)"
+        )
+    return COMMANDS.get(option)

@@ -17,8 +17,10 @@ import numpy as np
 from jaxt2i.data import object_captions
 from jaxt2i.encoders import features
 from jaxt2i.encoders import yolo as network
+from jaxt2i.evaluation.reading import Look
 from jaxt2i.evaluation.sets import on_local_devices
 
+LOOK = Look("yolov3", "pillow_bilinear_256")
 # Names that COCO's own files have for darknet's.
 COCO_NAMES = {
     "motorcycle": "motorbike",
@@ -77,15 +79,18 @@ class Detector:
         return self.classes.index(name) if name in self.classes else None
 
 
-def yolo(made: features.Network, batch: int = 32) -> Detector:
+def yolo(
+    made: features.Network, batch: int = 32, verified: Callable[..., None] | None = None
+) -> Detector:
     """YOLOv3 as Semantic Object Accuracy uses it.
 
     Args:
       made: the network "yolov3" with its weights.
       batch: pictures at once, filled up to a multiple of the devices.
+      verified: `Reader.verified`, told of the program before it is used; None: nobody asks.
     """
     split, whole = on_local_devices()
-    predict = made.reader("detector", "pillow_bilinear_256")
+    predict = made.reader("detector", LOOK.input)
     variables = jax.device_put(made.variables["detector"], whole)
     program = jax.jit(lambda v, levels: network.candidates(predict(v, levels)), out_shardings=whole)
     size = batch + -batch % jax.local_device_count()
@@ -96,7 +101,10 @@ def yolo(made: features.Network, batch: int = 32) -> Detector:
             part = images[start : start + size]
             # One shape for every call, hence one program.
             filled = np.concatenate([part, np.repeat(part[-1:], size - len(part), 0)])
-            rows = np.asarray(program(variables, jax.device_put(filled, split)))
+            placed = jax.device_put(filled, split)
+            if verified:
+                verified(LOOK, program, variables, placed)
+            rows = np.asarray(program(variables, placed))
             out += [detections(network.suppress(x)) for x in rows[: len(part)]]
         return out
 

@@ -251,9 +251,7 @@ def saved(args: argparse.Namespace, subject, fake: sets.Set, rule: str) -> tuple
 
     A folder that was left unfinished is continued; each of several processes has one of its own.
     """
-    place = args.save
-    if jax.process_count() > 1:
-        place = place / f"process_{jax.process_index()}_of_{jax.process_count()}"
+    place = folder.own(args.save)
     about = {"controls": dict(args.set), "asked": {"pictures": fake.digest, "rounded": rule}}
     kept = folder.Folder(place, subject.system.about | about)
     kept.open(overwrite=False)

@@ -28,12 +28,14 @@ class Judge:
       input: how pictures are fed to it.
       scale: of the cosine of picture and caption; 0: the network gives the score itself.
       source: where this is defined.
+      learned: the network's own inverse temperature is a factor too.
     """
 
     network: str
     input: str
     scale: float
     source: str
+    learned: bool = False
 
 
 # The small CLIP that ships with jaxt2i: for runs on its procedural pictures, which it has read.
@@ -45,15 +47,20 @@ JUDGES: dict[str, Judge] = {
         *("openai_vit_b32", "pillow_bicubic_crop", 1.0),
         "Radford et al. 2021, arXiv 2103.00020",
     ),
-    # exp(logit_scale) of the published file is CLIP's largest, 100.
     "pick_score": Judge(
-        *("pickscore_v1", "pillow_bicubic_crop", 100.0),
+        *("pickscore_v1", "pillow_bicubic_crop", 1.0),
         "Kirstain et al. 2023, arXiv 2305.01569; code yuvalkirstain/PickScore",
+        learned=True,
     ),
-    # Its tables print 100 times the cosine.
+    # Its tables print 100 times the cosine. (Inferred from their dates:) they were made before
+    # torchvision 0.17, which resizes otherwise; the second one is what the same code gives today.
     "hps_v21": Judge(
         *("hps_v21", "hpsv2", 100.0),
         "Wu et al. 2023, arXiv 2306.09341; code tgxs002/HPSv2, version 2.1",
+    ),
+    "hps_v21_antialias": Judge(
+        *("hps_v21", "hpsv2_antialias", 100.0),
+        "as hps_v21, with torchvision 0.17 or later; not beside its published rows",
     ),
     "image_reward": Judge(
         *("image_reward", "pillow_bicubic_crop", 0.0),
@@ -67,11 +74,12 @@ HPS_STYLES, HPS_PROMPTS = {"anime", "concept-art", "paintings", "photo"}, 800
 HPS_PUBLISHED = {"LAFITE": 18.46, "Stable Diffusion 1.4": 25.35}
 
 
-def hps_beside(styles: Mapping[str, int], weights: str) -> list[str]:
+def hps_beside(styles: Mapping[str, int], pictures: int, weights: str) -> list[str]:
     """The published rows of HPSv2.1 where pictures were judged as for them; else what differs.
 
     Args:
       styles: {style: its prompts with a picture}; empty for another suite.
+      pictures: how many were judged.
       weights: file of the network, "random", or "" for the published one.
     """
     differs = []
@@ -79,6 +87,8 @@ def hps_beside(styles: Mapping[str, int], weights: str) -> list[str]:
         differs.append(f"styles ({', '.join(styles) or 'none'})")
     elif set(styles.values()) != {HPS_PROMPTS}:
         differs.append(f"prompts ({sum(styles.values()):,} of {4 * HPS_PROMPTS:,})")
+    elif pictures != 4 * HPS_PROMPTS:
+        differs.append(f"pictures ({pictures:,} of {4 * HPS_PROMPTS:,}, one a prompt)")
     if weights:
         differs.append(f"weights ({weights})")
     if differs:
@@ -112,7 +122,19 @@ def about(metric: str) -> dict[str, str | float]:
     """Network and preprocessing of a judge."""
     judge = JUDGES[metric]
     told = {"network": judge.network, "preprocessing": judge.input, "source": judge.source}
+    if judge.learned:
+        return told | {"scale": "exp(logit_scale) of its file"}
     return told | ({"scale": judge.scale} if judge.scale else {})
+
+
+def scale_of(metric: str, reader: Reader) -> float:
+    """What the cosine of picture and caption is multiplied by."""
+    judge = JUDGES[metric]
+    if not judge.learned:
+        return judge.scale
+    network = reader.network(judge.network)
+    module = network.nets["temperature"].module
+    return judge.scale * float(module.apply(network.variables["temperature"]))
 
 
 def verdicts(metrics: Sequence[str], pictures: Set, reader: Reader) -> dict[str, Verdicts]:
@@ -140,7 +162,7 @@ def verdicts(metrics: Sequence[str], pictures: Set, reader: Reader) -> dict[str,
         image = seen.features[look]["embedding"]
         said = [pictures.captions[row] for row in seen.rows]
         found = retrieval.cosines(image, reader.texts(look.network, said))
-        out[metric] = Verdicts(metric, seen.rows, JUDGES[metric].scale * found)
+        out[metric] = Verdicts(metric, seen.rows, scale_of(metric, reader) * found)
     if "image_reward" in metrics:
         out["image_reward"] = rewards(pictures, reader)
     return {metric: out[metric] for metric in metrics}
@@ -177,7 +199,7 @@ def values_of(
     for at in range(0, len(pixels), reader.batch):
         parts.append(reader.see(look, pixels[at : at + reader.batch])["embedding"])
     text = reader.texts(look.network, list(captions))
-    return JUDGES[metric].scale * retrieval.cosines(np.concatenate(parts), text)
+    return scale_of(metric, reader) * retrieval.cosines(np.concatenate(parts), text)
 
 
 BERT = "google-bert/bert-base-uncased"
@@ -217,12 +239,15 @@ def rewards(pictures: Set, reader: Reader) -> Verdicts:
     split, whole = on_local_devices()
     read = jax.jit(network.reader("reward", judge.input), out_shardings=whole)
     placed = jax.device_put(network.variables["reward"], whole)
+    look = Look(judge.network, judge.input)
     rows, values = [np.zeros(0, np.int64)], [np.zeros(0, np.float32)]
     for numbers, pixels in pictures.batches(reader.batch, share_of(pictures.count).tolist()):
         ids, mask = tokenizer([pictures.captions[n] for n in numbers])
         fill = reader.batch - len(numbers)
-        given = (np.concatenate([x, np.repeat(x[-1:], fill, 0)]) for x in (pixels, ids, mask))
-        found = read(placed, *(jax.device_put(x, split) for x in given))
+        filled = (np.concatenate([x, np.repeat(x[-1:], fill, 0)]) for x in (pixels, ids, mask))
+        given = [jax.device_put(x, split) for x in filled]
+        reader.verified(look, read, placed, *given)
+        found = read(placed, *given)
         rows.append(numbers)
         values.append(np.asarray(found)[: len(numbers)])
     mine, found = np.concatenate(rows), np.concatenate(values)

@@ -156,7 +156,7 @@ def verdicts(
             f"{NAME} looks for the objects that rows list under 'include', as GenEval's do, and "
             f"{suite.name} lists none"
         )
-    detector = detector or detection.yolo(reader.network("yolov3"), reader.batch)
+    detector = detector or detection.yolo(reader.network("yolov3"), reader.batch, reader.verified)
     number = {}
     for row in suite.rows:
         for thing in (*row["include"], *row.get("exclude", ())):

@@ -13,6 +13,7 @@ import numpy as np
 from jaxt2i.data import pictures, schema, tokenize
 from jaxt2i.data.progress import Progress
 from jaxt2i.encoders import features, pretrained
+from jaxt2i.evaluation import known
 from jaxt2i.evaluation.sets import Set, on_local_devices
 from jaxt2i.metrics.protocols import PUBLISHED
 from jaxt2i.metrics.score import FeatureError, MetricError
@@ -104,33 +105,6 @@ def _outputs(network: str, out) -> dict[str, jax.Array]:
     return {"embedding": out}
 
 
-PRECISION = "float32, products HIGHEST"
-# How far features of a known picture may be apart, in parts of their peak.
-AGREE = 1e-3
-
-
-def picture(height: int, width: int) -> np.ndarray:
-    """A known picture: waves of three colours, uint8 [H, W, 3]."""
-    y, x = np.mgrid[:height, :width].astype(np.float64)
-    across, down = x / width, y / height
-    waves = (np.sin(9 * across), np.cos(7 * down), np.sin(12 * (across + down)))
-    return np.uint8(np.round(127.5 * (1 + np.stack(waves, -1))))
-
-
-def host() -> jax.Device | None:
-    """The CPU as a device beside an accelerator; None: JAX_PLATFORMS leaves it out."""
-    try:
-        return jax.local_devices(backend="cpu")[0]
-    except RuntimeError:
-        return None
-
-
-def inexact_products(text: str) -> int:
-    """How many products and convolutions of a lowered program are not of float32, exactly."""
-    lines = [x for x in text.splitlines() if "dot_general" in x or "stablehlo.convolution" in x]
-    return sum("HIGHEST" not in x or "bf16" in x or "f16>" in x for x in lines)
-
-
 class _Store:
     """What was seen in a share of a set, in arrays that are made once and filled."""
 
@@ -196,6 +170,10 @@ class Reader:
             self._networks[name] = features.load(name, path, kind)
         return self._networks[name]
 
+    def hold(self, network: features.Network) -> None:
+        """Makes a network that is there already known by its name."""
+        self._networks[network.name] = network
+
     def place(self, name: str) -> str:
         """The file or folder that was named for a network, or "random"; "" for none."""
         return self._weights.get(name, "")
@@ -229,51 +207,29 @@ class Reader:
             "weights": self.provenance(name),
             "digest": "" if name in self._lent else self.weights_digest(name)[:16],
             "backend": jax.default_backend(),
-            "precision": PRECISION,
+            "precision": known.PRECISION,
         }
         return {name: out | ({"self_check": "; ".join(sorted(checks))} if checks else {})}
 
-    def _check(self, look: Look, program: Callable, variables: Any, like: jax.Array) -> str:
-        """Looks at a known picture before anything is scored, and says what was found.
+    def all_told(self) -> dict[str, dict[str, str]]:
+        """`told` of every network that has looked at pictures."""
+        names = dict.fromkeys(look.network for look in self._checks)
+        return {name: said for one in names for name, said in self.told(one).items()}
 
-        Its features must be finite, the same in the first and in the last row of a batch, others
-        than those of a grey picture, and, on an accelerator, those of the CPU.
+    def verified(self, look: Look, program: Callable, variables: Any, *given: Any) -> None:
+        """Has a program look at a known picture before it scores anything, once a look.
+
+        Args:
+          look: what it is known by.
+          program: compiled, (variables, *given) -> scores or features.
+          variables: of the network.
+          *given: what it is about to be given, see `known.check`.
 
         Raises:
-          FeatureError: where they are not, or where products are not exact.
+          FeatureError: where it computes wrongly here.
         """
-        inexact = inexact_products(program.lower(variables, like).as_text())
-        if inexact:
-            raise FeatureError(
-                f"{look.network}: {inexact} of its products are not of float32 with the precision "
-                "HIGHEST; scores would differ from published ones, please report this"
-            )
-        known = np.full(like.shape, 128, like.dtype)
-        known[[0, -1]] = picture(*like.shape[1:3])
-        found = jax.device_get(program(variables, jax.device_put(known, self._split)))
-        name, x = next(iter(found.items()))
-        peak = np.abs(x).max()
-        if not np.isfinite(x).all() or not peak:
-            raise FeatureError(f"{look.network}: a known picture gives {name} that is 0 or NaN")
-        apart = np.abs(x[0] - x[-1]).max() / peak
-        if len(x) > 2 and not np.abs(x[0] - x[1]).max() > 10 * apart * peak:
-            raise FeatureError(
-                f"{look.network}: a known picture and a grey one give the same {name}"
-            )
-        said = f"rows of a batch agree to {apart:.0e}"
-        if jax.default_backend() != "cpu" and (cpu := host()):
-            its, one = jax.device_put((jax.device_get(variables), known[:1]), cpu)
-            there = np.asarray(jax.jit(program.__wrapped__)(its, one)[name])
-            away = float(np.abs(there[0] - x[0]).max() / peak)
-            said += f", with the CPU to {away:.0e}"
-            apart = max(apart, away)
-        if apart > AGREE:
-            raise FeatureError(
-                f"{look.network}: a known picture gives other {name} here ({said}, expected "
-                f"{AGREE:g}); this backend computes wrongly: judge on another, such as "
-                "JAX_PLATFORMS=cpu"
-            )
-        return said
+        if look not in self._checks:
+            self._checks[look] = known.check(look.network, program, variables, given, self._split)
 
     def weights_digest(self, name: str) -> str:
         """A fingerprint of a network's weights."""
@@ -322,7 +278,7 @@ class Reader:
 
         def distance(*pictures: np.ndarray) -> np.ndarray:
             filled = (np.concatenate([x, np.repeat(x[-1:], size - len(x), 0)]) for x in pictures)
-            given = (jax.device_put(x, self._split) for x in filled)
+            given = [jax.device_put(x, self._split) for x in filled]
             found = np.asarray(program(placed, *given), np.float64)[: len(pictures[0])]
             if not np.isfinite(found).all():
                 height, width = pictures[0].shape[1:3]
@@ -331,6 +287,7 @@ class Reader:
                     "small for it (alex takes 31 px a side or more, vgg 16); choose another "
                     "--lpips-net, or enlarge folders' pictures by --resolution 64"
                 )
+            self.verified(Look(f"lpips_{net}", "pairs"), program, placed, *given)
             return found
 
         return distance
@@ -424,8 +381,7 @@ class Reader:
                 x = sized(pixels, look.size)
                 padding = np.repeat(x[-1:], self.batch - len(x), 0)
                 placed[look.size] = jax.device_put(np.concatenate([x, padding]), self._split)
-            if look not in self._checks:
-                self._checks[look] = self._check(look, program, variables, placed[look.size])
+            self.verified(look, program, variables, placed[look.size])
             seen[look] = program(variables, placed[look.size])
         found = jax.device_get(seen)
         return jax.tree.map(lambda x: x[: len(pixels)], found)

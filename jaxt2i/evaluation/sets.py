@@ -25,7 +25,7 @@ from jaxt2i.data.sources.captions import sidecar
 from jaxt2i.data.sources.pairing import Pairs, pair
 from jaxt2i.data.sources.stored import Store
 from jaxt2i.metrics.statistics import fingerprint
-from jaxt2i.run.folder import ABOUT
+from jaxt2i.run.folder import about_of
 
 # (rows of the set, their pictures [n, H, W, 3]: uint8, or float32 0..255 where nothing is rounded).
 Batch = tuple[np.ndarray, np.ndarray]
@@ -143,7 +143,7 @@ def of_folder(
     store = Store(root, skipped)
     pairs, lacking = _paired(store, met, strict)
     # Beside what `sample` drew lie its own sheets of many pictures.
-    sheets = pairs.mute if pairs.images and (root / ABOUT).is_file() else ()
+    sheets = pairs.mute if pairs.images and about_of(root) else ()
     names = sorted(pairs.images if sheets else [*pairs.images, *pairs.mute])
     if not names:
         raise DataError(f"{path} holds {len(store.files)} files and no image")

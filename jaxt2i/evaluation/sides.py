@@ -11,7 +11,7 @@ from etils import epath
 from jaxt2i import api
 from jaxt2i.data.order import mix, permuted
 from jaxt2i.data.readable import readable
-from jaxt2i.evaluation import corpora, reference, sets
+from jaxt2i.evaluation import corpora, reference, sets, subjects
 from jaxt2i.metrics.score import MetricError
 from jaxt2i.places import of as place_of
 from jaxt2i.run import log, moved, settings
@@ -214,7 +214,7 @@ def choose(
 def opened(place: str, wanted: Wanted) -> api.System:
     """A run that draws."""
     path, step = split_place(place)
-    found = api.load(path, step=step, use_ema=not wanted.raw)
+    found = api.load(path, step=subjects.agreed(path, step), use_ema=not wanted.raw)
     moved.point(found.run.config, wanted.data, path)
     found.check(dict(wanted.controls))
     return found

@@ -73,6 +73,8 @@ def by_objects(case: Any) -> list[Score]:
         if whole and case.system.run.sizes.resolution == RESOLUTION:
             case.result.notes.append(PUBLISHED)
     objects.tell(case.result, judged)
+    if detector.name == detection.LOOK.network:
+        case.result.facts.setdefault("networks", {}).update(case.reader.told(detector.name))
     if jax.process_index() == 0:
         step = case.subject.step
         folder = FOLDER if step is None else f"{FOLDER}_step_{step:08d}"
@@ -92,7 +94,7 @@ def detector_of(args: Any, data: Any, reader: Any) -> detection.Detector:
             return recognise.detector(data.config.corpus, cache=args.cache)
         except ValueError as error:
             raise MetricError(f"soa: {error}") from error
-    return detection.yolo(reader.network("yolov3"), args.batch)
+    return detection.yolo(reader.network("yolov3"), args.batch, reader.verified)
 
 
 def plan_of(args: Any, data: Any, detector: detection.Detector) -> object_plan.Plan:

@@ -132,6 +132,12 @@ def newest(workdir: epath.Path) -> int | None:
     return None if found < 0 else found
 
 
+def agreed(workdir: epath.Path, which: str) -> str:
+    """The step that all processes open for "newest", which may be another one a moment later."""
+    found = newest(workdir) if which == "newest" and jax.process_count() > 1 else None
+    return which if found is None else str(found)
+
+
 def subject_of(args: argparse.Namespace, protocol: protocols.Protocol) -> Subject:
     """What the command line asks to judge.
 
@@ -215,8 +221,11 @@ def drawn_by(place: epath.Path) -> dict[str, Any]:
 
     A folder of anybody's says nothing.
     """
+    file = folder.about_of(place)
+    if file is None:
+        return {}
     try:
-        about = json.loads((place / folder.ABOUT).read_text())
+        about = json.loads(file.read_text())
         controls = about["controls"] if isinstance(about["controls"], Mapping) else {}
         said = " ".join(f"{k}={v}" for k, v in sorted(controls.items()))
         return {"weights": str(about["weights"]), "controls": said or "none"}

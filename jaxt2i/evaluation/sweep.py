@@ -9,7 +9,7 @@ from etils import epath
 
 from jaxt2i import api
 from jaxt2i.config import ConfigError
-from jaxt2i.evaluation import extra, report
+from jaxt2i.evaluation import extra, report, subjects
 from jaxt2i.evaluation.judge import judge
 from jaxt2i.run import log
 from jaxt2i.run.curves import Curve, draw_curves
@@ -87,7 +87,11 @@ def sweep(args: argparse.Namespace) -> Sweep:
     """
     given = args.system is not None
     system = args.system or api.load(
-        args.workdir, step=args.step, use_ema=not args.raw, chunk=args.chunk, after=args.after
+        args.workdir,
+        step=subjects.agreed(args.workdir, args.step),
+        use_ema=not args.raw,
+        chunk=args.chunk,
+        after=args.after,
     )
     how = copy.copy(args)
     how.system = system

@@ -47,6 +47,19 @@ def digest(lines: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
+def own(path: epath.Path) -> epath.Path:
+    """The folder itself; of one of several processes, a part of it that is its own."""
+    if jax.process_count() == 1:
+        return path
+    return path / f"process_{jax.process_index()}_of_{jax.process_count()}"
+
+
+def about_of(path: epath.Path) -> epath.Path | None:
+    """The file that says how a folder's pictures were drawn, by one process or by several."""
+    parts = sorted(path.glob(f"process_*_of_*/{ABOUT}")) if path.is_dir() else []
+    return next((file for file in (path / ABOUT, *parts) if file.is_file()), None)
+
+
 def digest_of(file: Path) -> str:
     """A fingerprint of a file's content."""
     return hashlib.sha256(file.read_bytes()).hexdigest()[:16] if file.is_file() else ""
@@ -150,8 +163,13 @@ class Folder:
         (self.path / ABOUT).write_text(json.dumps(self.about, indent=1) + "\n")
 
     def missing(self, rows: Iterable[Row]) -> Iterator[Row]:
-        """Rows with their numbers, without those that are there already."""
-        return (row | {"number": i} for i, row in enumerate(rows) if i not in self.done)
+        """Rows with their numbers, without those that are there already.
+
+        Of several processes each has its share: those whose number leaves its own as remainder.
+        """
+        count, index = jax.process_count(), jax.process_index()
+        mine = ((i, row) for i, row in enumerate(rows) if i % count == index)
+        return (row | {"number": i} for i, row in mine if i not in self.done)
 
     def write(
         self,

@@ -20,7 +20,7 @@ from jaxt2i import api, evaluate
 from jaxt2i.convert import __main__ as convert
 from jaxt2i.convert import rules
 from jaxt2i.encoders import features, pretrained
-from jaxt2i.evaluation import judge, reading, sets, subjects
+from jaxt2i.evaluation import judge, known, reading, sets, subjects
 from jaxt2i.metrics.score import FeatureError
 from jaxt2i.run import settings
 from jaxt2i.systems.df_gan import names
@@ -144,7 +144,7 @@ def test_a_zero_shot_run_is_judged_by_several_protocols_and_continued(
 
 
 def test_pictures_are_brought_to_a_size_by_lanczos():
-    pixels = np.stack([reading.picture(20, 24), reading.picture(20, 24)[::-1]])
+    pixels = np.stack([known.picture(20, 24), known.picture(20, 24)[::-1]])
     found = reading.sized(pixels, 16)
     centre = Image.fromarray(pixels[1][:, 2:22])
     wanted = np.asarray(centre.resize((16, 16), Image.Resampling.LANCZOS))

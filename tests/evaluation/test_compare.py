@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from jaxt2i import api, evaluate, recognise
-from jaxt2i.evaluation import compare, judges, sides
+from jaxt2i.evaluation import commands, compare, judges, sides
 from jaxt2i.evaluation.reading import Reader
 from jaxt2i.metrics import confidence, frechet, kernel, statistics
 from jaxt2i.run import open as runs
@@ -100,6 +100,8 @@ def test_three_folders_are_compared_in_pairs(monkeypatch, three, tmp_path, capsy
     for d in pairs.values():
         assert d["interval"]["low"] - 1e-9 <= d["difference"] <= d["interval"]["high"] + 1e-9
     assert "of 21 intervals" in " ".join(found["notes"])
+    assert found["facts"]["captions"]["count"] == 48
+    assert found["facts"]["networks"]["inception_small"]["backend"] == "cpu"
     page = (tmp_path / "out" / "compare.html").read_text()
     shown = page.count("data:image/png;base64,")
     assert 3 * compare.SHOWN <= shown <= 3 * (compare.SHOWN + compare.APART)
@@ -216,3 +218,10 @@ def test_what_cannot_be_compared_is_refused(monkeypatch, three, tmp_path, capsys
         with pytest.raises(SystemExit) as exit_:
             run(monkeypatch, tmp_path / "out", *args)
         assert words in f"{exit_.value} {capsys.readouterr().err}", args
+
+
+@pytest.mark.parametrize("option", commands.ALONE)
+def test_what_processes_cannot_share_is_refused(monkeypatch, option):
+    monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "127.0.0.1:1")
+    with pytest.raises(SystemExit, match=f"{option} .* several processes cannot share"):
+        evaluate.main([option, "x"])

@@ -312,10 +312,13 @@ PROCESS = """
 import sys
 import pytest
 from jaxt2i import evaluate
+from jaxt2i.evaluation import commands
 from tests.evaluation import small
 small.use(pytest.MonkeyPatch())
 small.recogniser(pytest.MonkeyPatch())
-evaluate.main(sys.argv[1:])
+at = sys.argv.index("--compare")
+evaluate.main(sys.argv[1:at])
+commands.make_comparison(sys.argv[at:])
 """
 
 
@@ -328,11 +331,17 @@ def test_two_processes_judge_as_one(monkeypatch, workdir, tmp_path):
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{s.getsockname()[1]}"
+    sides = [small.pictures(tmp_path / side, 21, 30 * i) for i, side in enumerate("ab")]
+    for n in range(21):  # the same captions, other pictures
+        (sides[1] / f"{n:03d}.txt").write_text((sides[0] / f"{n:03d}.txt").read_text())
+    compared = ("--compare", *sides, "--reference", sides[0], "--protocol", "small", "--metrics")
+    compared += ("kid,precision_recall", *small.WEIGHTS, "--batch", 8)
+    both = [*asked, "--out", tmp_path / "two", *compared, "--out", tmp_path / "two_compared"]
     flags = "--xla_force_host_platform_device_count=2"
     named = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2", "XLA_FLAGS": flags}
     pair = [
         subprocess.Popen(
-            [sys.executable, "-c", PROCESS, *map(str, asked), "--out", str(tmp_path / "two")],
+            [sys.executable, "-c", PROCESS, *map(str, both)],
             cwd=ROOT,
             env={**os.environ, **named, "JAX_PROCESS_ID": str(i), "JAX_PLATFORMS": "cpu"},
             stdout=subprocess.PIPE,
@@ -342,6 +351,7 @@ def test_two_processes_judge_as_one(monkeypatch, workdir, tmp_path):
         for i in range(2)
     ]
     run(monkeypatch, *asked, "--out", tmp_path / "one")
+    run(monkeypatch, *compared, "--out", tmp_path / "one_compared")
     said = [process.communicate(timeout=300)[0] for process in pair]
     assert [process.returncode for process in pair] == [0, 0], said
     assert "precision" in said[0]
@@ -360,6 +370,12 @@ def test_two_processes_judge_as_one(monkeypatch, workdir, tmp_path):
     for name in files:
         both = [(tmp_path / x / "soa_step_00000004" / name).read_bytes() for x in ("one", "two")]
         assert both[0] == both[1], name
+    one, two = (
+        json.loads((tmp_path / f"{x}_compared" / "compare.json").read_text())["differences"]
+        for x in ("one", "two")
+    )
+    for a, b in zip(one, two, strict=True):
+        assert b["difference"] == pytest.approx(a["difference"], rel=1e-4, abs=1e-6), a["metric"]
 
 
 def test_curves_follow_the_checkpoints(tmp_path):

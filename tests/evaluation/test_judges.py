@@ -106,14 +106,15 @@ def test_a_published_file_is_read(tiny, published):
 
 def test_published_rows_stand_beside_their_protocol_alone():
     whole = dict.fromkeys(judges.HPS_STYLES, 800)
-    assert "LAFITE 18.46" in judges.hps_beside(whole, "")[0]
-    for styles, weights, word in (
-        ({**whole, "anime": 799}, "", "prompts (3,199"),
-        ({"anime": 800}, "", "styles (anime)"),
-        ({}, "", "styles (none)"),
-        (whole, "random", "weights (random)"),
+    assert "LAFITE 18.46" in judges.hps_beside(whole, 3200, "")[0]
+    for styles, pictures, weights, word in (
+        ({**whole, "anime": 799}, 3200, "", "prompts (3,199"),
+        ({"anime": 800}, 3200, "", "styles (anime)"),
+        ({}, 3200, "", "styles (none)"),
+        (whole, 6400, "", "pictures (6,400 of 3,200"),
+        (whole, 3200, "random", "weights (random)"),
     ):
-        said = judges.hps_beside(styles, weights)[0]
+        said = judges.hps_beside(styles, pictures, weights)[0]
         assert word in said
         assert "18.46" not in said
 
@@ -151,7 +152,12 @@ def test_judges_judge_each_picture_with_its_caption(tiny, vocabulary, published,
     unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in map(np.asarray, (image, text))]
     expected = 100 * (unit[0] * unit[1]).sum(1)
     np.testing.assert_allclose(found["hps_v21"], expected, rtol=1e-3, atol=1e-3)
-    assert judges.JUDGES["pick_score"].scale == judges.JUDGES["hps_v21"].scale == 100
+    for name in ("hps_v21", "image_reward"):
+        said = told["networks"][name]
+        assert said["backend"] == "cpu"
+        assert said["precision"] == "float32, products HIGHEST"
+        assert said["self_check"].startswith("rows of a batch agree")
+    assert told["captions"]["count"] == 4
 
 
 def test_unknown_judges_and_pictures_without_captions_are_refused(tmp_path):

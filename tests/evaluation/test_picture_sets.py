@@ -1,5 +1,6 @@
 """Sets of pictures: read in any order and size, captions chosen by rule, drawn by place alone."""
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -7,7 +8,8 @@ from PIL import Image
 from jaxt2i import api
 from jaxt2i.data import images
 from jaxt2i.data.schema import DataError
-from jaxt2i.evaluation import sets
+from jaxt2i.evaluation import sets, subjects
+from jaxt2i.run import folder
 from tests.data.builders.pictures import cut
 from tests.evaluation.small import pictures, untrained
 
@@ -137,3 +139,23 @@ def test_nothing_is_rounded_where_the_protocol_says_so(drawn):
     assert pixels.dtype == np.float32
     assert 0 <= pixels.min() <= pixels.max() <= 255
     assert np.any(pixels != np.round(pixels))
+
+
+def test_what_several_processes_drew_is_one_folder(monkeypatch, tmp_path):
+    rows = [{"prompt": f"picture {i}", "seed": i} for i in range(5)]
+    about = {"controls": {"psi": 0.7}, "weights": "averaged"}
+    for index in range(2):
+        monkeypatch.setattr(jax, "process_count", lambda: 2)
+        monkeypatch.setattr(jax, "process_index", lambda index=index: index)
+        place = folder.Folder(folder.own(tmp_path / "out"), about)
+        place.open()
+        picture = {"image": np.full((8, 8, 3), 40 * index, np.uint8)}
+        assert place.write((row, picture) for row in place.missing(rows)) == 3 - index
+        assert place.path.name == f"process_{index}_of_2"
+    monkeypatch.undo()
+    assert folder.own(tmp_path / "out") == tmp_path / "out"
+    # Sheets beside them are no pictures of their own.
+    found = sets.of_folder(tmp_path / "out")
+    assert sorted(found.captions) == [row["prompt"] for row in rows]
+    said = subjects.drawn_by(tmp_path / "out")
+    assert said == {"weights": "averaged", "controls": "psi=0.7"}

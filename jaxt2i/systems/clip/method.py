@@ -5,11 +5,8 @@ is a negative for every other image, on whichever device it lies.
 """
 
 import dataclasses
-import math
 
-import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from jaxt2i.config import fields
 from jaxt2i.data.schema import unit_range
@@ -51,18 +48,6 @@ class Model:
     max_scale: float = 100.0
 
 
-class Temperature(nn.Module):
-    """The learned inverse temperature, kept as its logarithm."""
-
-    start: float
-    most: float
-
-    @nn.compact
-    def __call__(self) -> jax.Array:
-        scale = self.param("logit_scale", nn.initializers.constant(-math.log(self.start)), ())
-        return jnp.exp(jnp.minimum(scale, math.log(self.most)))
-
-
 def build(cfg) -> Method:
     """The method of a config: `cfg.model` holds `Model`, `cfg.optim` one `Adam`."""
     model = fields(Model, cfg.model, "config.model")
@@ -93,7 +78,7 @@ def build(cfg) -> Method:
     nets = {
         "text": text,
         "image": image,
-        "temperature": Temperature(start=model.init_temperature, most=model.max_scale),
+        "temperature": encoders.Temperature(start=model.init_temperature, most=model.max_scale),
     }
 
     def pixels(batch):
