@@ -26,8 +26,8 @@ How
                                       feature_diversity (by clip=RUN or the recogniser, without
                                       LPIPS' weights), memorised, recognised, independent, soa,
                                       lqs, relations, clip_similarity, pick_score, hps_v21,
-                                      image_reward, mini_clip, mini_clip_frechet (the shipped
-                                      CLIP's, which flatters runs that it guided)
+                                      image_reward, vqa_score, mini_clip, mini_clip_frechet
+                                      (the shipped CLIP's, which flatters runs that it guided)
   --weights NETWORK=FILE              networks from files; else from the cache, or downloaded;
                                       damsm=RUN for R-precision by a DAMSM, clip=RUN for
                                       `independent`: a run of configs/clip.py, of another seed and

@@ -70,8 +70,10 @@ def square(height: int, width: int, size: int) -> tuple[tuple[int, int], tuple[i
     return (tall, wide), (round((tall - size) / 2), round((wide - size) / 2))
 
 
-def _resize_crop(levels: jax.Array, size: int) -> jax.Array:
+def _resize_crop(levels: jax.Array, size: int, floor: bool = False) -> jax.Array:
     shape, (top, left) = square(*levels.shape[1:3], size)
+    if floor:
+        top, left = ((n - size) // 2 for n in shape)
     pixels = resize_bytes(levels, shape, "bicubic")
     return pixels[:, top : top + size, left : left + size] / np.float32(255)
 
@@ -81,6 +83,17 @@ def _crop_resize(levels: jax.Array, size: int) -> jax.Array:
     top, left = ((n - short) // 2 for n in levels.shape[1:3])
     pixels = levels[:, top : top + short, left : left + short]
     return resize_bytes(pixels, (size, size), "bicubic") / np.float32(255)
+
+
+def _pad_resize(levels: jax.Array, size: int) -> jax.Array:
+    # On a square of the mean colour, as LLaVA's code cuts its levels to whole ones.
+    height, width = levels.shape[1:3]
+    side = max(height, width)
+    top, left = (side - height) // 2, (side - width) // 2
+    ground = np.array([int(255 * x) for x in MEAN])
+    square = jnp.broadcast_to(ground.astype(levels.dtype), (len(levels), side, side, 3))
+    square = square.at[:, top : top + height, left : left + width].set(levels)
+    return resize_bytes(square, (size, size), "bicubic") / np.float32(255)
 
 
 def _longest(levels: jax.Array, size: int, antialias: bool) -> jax.Array:
@@ -104,8 +117,13 @@ def _galip(levels: jax.Array, size: int) -> jax.Array:
 INPUTS: dict[str, Callable[[jax.Array, int], jax.Array]] = {
     # OpenAI's: Pillow's bicubic on the shorter side, then a centre crop
     "pillow_bicubic_crop": _resize_crop,
+    # transformers': the same, but that its crop lies half a pixel further up or left where what is
+    # cut off is an odd number of rows or columns
+    "hf_bicubic_crop": functools.partial(_resize_crop, floor=True),
     # CMMD's: a centre crop to a square, then Pillow's bicubic
     "pillow_crop_bicubic": _crop_resize,
+    # VQAScore's: padded to a square with the mean colour, then Pillow's bicubic
+    "pillow_bicubic_pad": _pad_resize,
     # StyleGAN-T's: PyTorch's bicubic without antialiasing, overshoot and all
     "torch_bicubic": lambda levels, size: resize(levels / np.float32(255), (size, size), "bicubic"),
     # HPSv2's: PyTorch's bicubic on the longer side, without antialiasing as in the torchvision of

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxt2i.convert import rules
-from jaxt2i.encoders import clip, dino, inception, pretrained, yolo
+from jaxt2i.encoders import clip, clip_t5, dino, inception, pretrained, yolo
 from jaxt2i.encoders.blip import ImageReward
 from jaxt2i.encoders.lpips import Lpips
 from jaxt2i.encoders.trunks import VGG_INPUTS, Vgg16, vgg_input
@@ -133,6 +133,22 @@ def _image_reward() -> dict[str, Net]:
     return {"reward": Net(module, parts, {"pillow_bicubic_crop": prepared})}
 
 
+def _clip_t5(size: str, eye: str = "vit_l14_336") -> dict[str, Net]:
+    tower = clip.towers(clip.PRESETS[eye])[1]
+    seen = {"eye": tower.width, "patches": (tower.resolution // tower.patch) ** 2}
+    module = clip_t5.ClipT5(tower, clip_t5.FlanT5(**clip_t5.SIZES[size] | seen))
+    mean, std = np.float32(clip.MEAN), np.float32(clip.STD)
+
+    def prepared(levels: Images) -> jax.Array:
+        return (clip.INPUTS["pillow_bicubic_pad"](levels, module.resolution) - mean) / std
+
+    parts = (
+        Part(f"{OPENAI}-large-patch14-336", "clip", "image", "eye"),
+        Part(f"zhiqiulin/clip-flant5-{size}", "clip_t5", "t5", "t5"),
+    )
+    return {"answer": Net(module, parts, {"pillow_bicubic_pad": prepared})}
+
+
 OPENAI, LAION = "openai/clip-vit", "laion/CLIP-ViT"
 NETWORKS: dict[str, Callable[[], dict[str, Net]]] = {
     "inception_2015": lambda: _inception("2015", "inception-2015-12-05"),
@@ -172,6 +188,7 @@ NETWORKS: dict[str, Callable[[], dict[str, Net]]] = {
     ),
     "pickscore_v1": lambda: _clip("vit_h14", PICKSCORE),
     "image_reward": _image_reward,
+    **{f"clip_flant5_{size}": functools.partial(_clip_t5, size) for size in clip_t5.SIZES},
     "hps_v21": lambda: _clip("vit_h14", "xswu/HPSv2"),
     "yolov3": lambda: {
         "detector": Net(yolo.YoloV3(), (Part("darknet/yolov3", "yolo", "detector"),), yolo.INPUTS)

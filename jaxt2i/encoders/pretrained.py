@@ -26,6 +26,7 @@ from jaxt2i.convert import files, rules, torch_files
 from jaxt2i.encoders import (
     blip_names,
     clip_names,
+    clip_t5_names,
     damsm_names,
     dino_names,
     inception_names,
@@ -122,11 +123,20 @@ DIFFUSERS = (
     "--include '*.json' --include '*.safetensors' --local-dir DIR` and name DIR, or what "
     "`python -m jaxt2i.convert diffusion --from DIR --to OUT` makes of it"
 )
+CLIP_T5 = (
+    "is several large files. Fetch them with `hf download {repo} --include '*.bin' --local-dir "
+    "DIR`, and the tokenizer with `hf download google/flan-t5-xl tokenizer.json --local-dir DIR`, "
+    "and name both parts: --weights NETWORK=openai/clip-vit-large-patch14-336,DIR"
+)
 # name: (kinds, where it is and what to do), for weights that no program can fetch.
 BY_HAND: dict[str, tuple[tuple[str, ...], str]] = {
     "stackgan/birds": (("inception",), STACKGAN.format(file="birds_valid299/model.ckpt")),
     "stackgan/flowers": (("inception",), STACKGAN.format(file="flowers_valid299/model.ckpt")),
     "nvidia/vgg16": (("vgg16",), NVIDIA),
+    **{
+        repo: (("clip_t5",), CLIP_T5.format(repo=repo))
+        for repo in ("zhiqiulin/clip-flant5-xl", "zhiqiulin/clip-flant5-xxl")
+    },
     **{
         repo: (("diffusion",), DIFFUSERS.format(repo=repo))
         for repo in (
@@ -138,6 +148,7 @@ BY_HAND: dict[str, tuple[tuple[str, ...], str]] = {
 NAMES: dict[str, ModuleType] = {
     "blip": blip_names,
     "clip": clip_names,
+    "clip_t5": clip_t5_names,
     "damsm": damsm_names,
     "diffusion": diffusion_names,
     "dino": dino_names,
@@ -574,9 +585,9 @@ def load(name: str, kind: str, net: str, shapes: Mapping[str, Any] | None = None
     Args:
       name: see `find`.
       kind: key of `NAMES`.
-      net: "text" or "image" of a clip, "text" of a damsm or an xlm_r, "unet", "vae", "text" or
-        "control" of a diffusion, "trunk" or "lin" of an lpips, "features" of a dino, an inception
-        or a vgg16, "detector" of a yolo.
+      net: "text" or "image" of a clip, "t5" of a clip_t5, "text" of a damsm or an xlm_r, "unet",
+        "vae", "text" or "control" of a diffusion, "trunk" or "lin" of an lpips, "features" of a
+        dino, an inception or a vgg16, "detector" of a yolo.
       shapes: tree of shapes that must be met; None takes those of the file's own sizes.
 
     Returns:

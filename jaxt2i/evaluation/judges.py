@@ -6,15 +6,14 @@ beside them.
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
-import jax
 import numpy as np
 
-from jaxt2i.data import tokenize, wordpiece
-from jaxt2i.encoders import blip, perception
-from jaxt2i.evaluation.reading import Look, Reader, share_of, together
-from jaxt2i.evaluation.sets import Set, on_local_devices
+from jaxt2i.data import tokenize
+from jaxt2i.encoders import perception
+from jaxt2i.evaluation import joint
+from jaxt2i.evaluation.reading import Look, Reader
+from jaxt2i.evaluation.sets import Set
 from jaxt2i.metrics import confidence, retrieval
 from jaxt2i.metrics.score import MetricError, Score
 
@@ -48,7 +47,7 @@ JUDGES: dict[str, Judge] = {
         "Radford et al. 2021, arXiv 2103.00020",
     ),
     "pick_score": Judge(
-        *("pickscore_v1", "pillow_bicubic_crop", 1.0),
+        *("pickscore_v1", "hf_bicubic_crop", 1.0),
         "Kirstain et al. 2023, arXiv 2305.01569; code yuvalkirstain/PickScore",
         learned=True,
     ),
@@ -66,6 +65,14 @@ JUDGES: dict[str, Judge] = {
         *("image_reward", "pillow_bicubic_crop", 0.0),
         "Xu et al. 2023, arXiv 2304.05977; code THUDM/ImageReward, version 1.0",
     ),
+    # CLIP-FlanT5 in float32, where its authors compute in bfloat16; the paper's is the larger one.
+    **{
+        metric: Judge(
+            *(f"clip_flant5_{size}", "pillow_bicubic_pad", 0.0),
+            "Lin et al. 2024, arXiv 2404.01291; code linzhiqiu/t2v_metrics before 3.1",
+        )
+        for metric, size in (("vqa_score", "xxl"), ("vqa_score_xl", "xl"))
+    },
 }
 
 
@@ -138,7 +145,8 @@ def scale_of(metric: str, reader: Reader) -> float:
 
 
 def verdicts(metrics: Sequence[str], pictures: Set, reader: Reader) -> dict[str, Verdicts]:
-    """{metric: what it thinks}, in one pass over the pictures, and one more of ImageReward.
+    """{metric: what it thinks}, in one pass over the pictures, and one more of each network that
+    reads picture and caption together.
 
     Args:
       metrics: keys of `JUDGES`.
@@ -163,8 +171,10 @@ def verdicts(metrics: Sequence[str], pictures: Set, reader: Reader) -> dict[str,
         said = [pictures.captions[row] for row in seen.rows]
         found = retrieval.cosines(image, reader.texts(look.network, said))
         out[metric] = Verdicts(metric, seen.rows, scale_of(metric, reader) * found)
-    if "image_reward" in metrics:
-        out["image_reward"] = rewards(pictures, reader)
+    for metric in (m for m in metrics if not JUDGES[m].scale):
+        judge = JUDGES[metric]
+        rows, values = joint.READ[metric](pictures, reader, Look(judge.network, judge.input))
+        out[metric] = Verdicts(metric, rows, values)
     return {metric: out[metric] for metric in metrics}
 
 
@@ -200,56 +210,3 @@ def values_of(
         parts.append(reader.see(look, pixels[at : at + reader.batch])["embedding"])
     text = reader.texts(look.network, list(captions))
     return scale_of(metric, reader) * retrieval.cosines(np.concatenate(parts), text)
-
-
-BERT = "google-bert/bert-base-uncased"
-
-
-def bert_vocabulary(weights: str) -> str:
-    """BERT's vocabulary: beside ImageReward's weights, else published.
-
-    Args:
-      weights: file or folder that was named for ImageReward; "" for none.
-
-    Raises:
-      MetricError: where it cannot be had.
-    """
-    import huggingface_hub as hub
-
-    folder = Path(weights) if Path(weights).is_dir() else Path(weights).parent
-    if weights and any((folder / name).is_file() for name in wordpiece.FILES):
-        return str(folder)
-    try:
-        return hub.hf_hub_download(BERT, "tokenizer.json")
-    except Exception as error:  # of many kinds: no network, no such file, no place
-        raise MetricError(
-            f"ImageReward reads captions by the vocabulary of {BERT}, which is not on this machine "
-            f"and could not be downloaded ({type(error).__name__}): `hf download {BERT} "
-            "tokenizer.json --local-dir DIR` where there is a network, with ImageReward.pt in DIR "
-            "too, then --weights image_reward=DIR/ImageReward.pt"
-        ) from error
-
-
-def rewards(pictures: Set, reader: Reader) -> Verdicts:
-    """What ImageReward thinks: it reads picture and caption together."""
-    judge = JUDGES["image_reward"]
-    words = bert_vocabulary(reader.place(judge.network))
-    tokenizer = wordpiece.BertTokenizer(words, blip.LENGTH)
-    network = reader.network(judge.network)
-    split, whole = on_local_devices()
-    read = jax.jit(network.reader("reward", judge.input), out_shardings=whole)
-    placed = jax.device_put(network.variables["reward"], whole)
-    look = Look(judge.network, judge.input)
-    rows, values = [np.zeros(0, np.int64)], [np.zeros(0, np.float32)]
-    for numbers, pixels in pictures.batches(reader.batch, share_of(pictures.count).tolist()):
-        ids, mask = tokenizer([pictures.captions[n] for n in numbers])
-        fill = reader.batch - len(numbers)
-        filled = (np.concatenate([x, np.repeat(x[-1:], fill, 0)]) for x in (pixels, ids, mask))
-        given = [jax.device_put(x, split) for x in filled]
-        reader.verified(look, read, placed, *given)
-        found = read(placed, *given)
-        rows.append(numbers)
-        values.append(np.asarray(found)[: len(numbers)])
-    mine, found = np.concatenate(rows), np.concatenate(values)
-    order = np.argsort(mine, kind="stable")
-    return Verdicts("image_reward", together(mine[order]), together(found[order]))
