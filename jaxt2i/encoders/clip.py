@@ -117,8 +117,7 @@ def _galip(levels: jax.Array, size: int) -> jax.Array:
 INPUTS: dict[str, Callable[[jax.Array, int], jax.Array]] = {
     # OpenAI's: Pillow's bicubic on the shorter side, then a centre crop
     "pillow_bicubic_crop": _resize_crop,
-    # transformers': the same, but that its crop lies half a pixel further up or left where what is
-    # cut off is an odd number of rows or columns
+    # transformers': the same, with the crop's offsets rounded down
     "hf_bicubic_crop": functools.partial(_resize_crop, floor=True),
     # CMMD's: a centre crop to a square, then Pillow's bicubic
     "pillow_crop_bicubic": _crop_resize,

@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import json
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -95,6 +96,18 @@ def sized(pixels: np.ndarray, size: int) -> np.ndarray:
     return np.clip(np.stack([np.stack(three, -1) for three in shown]), 0, 255)
 
 
+# Networks whose maps are large.
+CONVOLUTIONS = ("inception", "vgg16")
+# Cores that one picture keeps busy.
+FEW_CORES = 4
+
+
+def few_cores() -> bool:
+    """Whether this process computes with a few cores of a CPU, as one device."""
+    alone = jax.default_backend() == "cpu" and jax.local_device_count() == 1
+    return alone and (os.cpu_count() or 1) <= FEW_CORES
+
+
 # What each kind of network gives, by the name of its only net.
 def _outputs(network: str, out) -> dict[str, jax.Array]:
     """The named vectors among what a network returns."""
@@ -103,6 +116,20 @@ def _outputs(network: str, out) -> dict[str, jax.Array]:
     if isinstance(out, tuple):  # CLIP: (embedding, blocks)
         return {"embedding": out[0]}
     return {"embedding": out}
+
+
+def in_turn(read: Callable[[Any, jax.Array], Any]) -> Callable[[Any, jax.Array], Any]:
+    """The same function (variables, pictures [B, ...]), which looks at one picture after another.
+
+    On a CPU the maps of one picture stay in its caches: Inception takes 0.15 s of a core a picture
+    instead of 0.20 s in batches of 32.
+    """
+
+    def look(variables: Any, pixels: jax.Array) -> Any:
+        found = jax.lax.map(lambda x: read(variables, x[None]), pixels)
+        return jax.tree.map(lambda x: x[:, 0], found)
+
+    return look
 
 
 class _Store:
@@ -303,6 +330,8 @@ class Reader:
             def named(variables, pixels):
                 return _outputs(look.network, read(variables, pixels))
 
+            if look.network.startswith(CONVOLUTIONS) and few_cores():
+                named = in_turn(named)
             self._looks[look] = jax.jit(named, out_shardings=self._whole), placed
         return self._looks[look]
 

@@ -42,6 +42,7 @@ class Sweep:
                 for value, result in self.results.items()
             ],
             "protocol": first.as_dict()["protocol"],
+            "facts": {k: v for k, v in first.facts.items() if k in ("captions", "networks")},
             "notes": first.said(),
         }
 

@@ -155,6 +155,17 @@ def test_pictures_are_brought_to_a_size_by_lanczos():
     assert reading.sized(pixels, 0) is pixels
 
 
+def test_one_picture_after_another_gives_the_same():
+    module, pixels = small.Eye(), np.random.RandomState(0).rand(3, 16, 16, 3).astype(np.float32)
+    variables = module.init(jax.random.key(0), pixels)
+    found = jax.jit(reading.in_turn(module.apply))(variables, pixels)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6),
+        *(found, module.apply(variables, pixels)),
+    )
+    assert not reading.few_cores()  # eight devices share these pictures
+
+
 class Flat(nn.Module):
     """A network that has died."""
 
