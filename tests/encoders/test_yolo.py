@@ -15,6 +15,7 @@ from jaxt2i.convert import darknet_files
 from jaxt2i.convert.unpickle import UnreadableFileError
 from jaxt2i.encoders import features, pretrained, yolo, yolo_names
 from jaxt2i.evaluation import detection
+from jaxt2i.evaluation.reading import Reader
 from jaxt2i.verify.arrays import nhwc
 from jaxt2i.verify.golden import Golden, compare, subsample
 from tests.verify.test_goldens import GOLDENS
@@ -116,7 +117,9 @@ class Simple(nn.Module):
 
 def test_detections_are_fractions_of_any_picture():
     net = features.Net(Simple(), (), yolo.INPUTS)
-    found = detection.yolo(features.Network("yolov3", {"detector": net}, {"detector": {}}), 8)
+    network, reader = features.Network("yolov3", {"detector": net}, {"detector": {}}), Reader()
+    reader.hold(network)
+    found = detection.yolo(network, 8, reader.verified)
     pictures = np.zeros((11, 40, 60, 3), np.uint8)
     pictures[..., 0] = 25.5 * np.arange(11)[:, None, None]
     seen = found.detect(pictures)
@@ -124,6 +127,7 @@ def test_detections_are_fractions_of_any_picture():
     assert found.classes[seen[2][0].label] == "car"
     assert found.classes[found.number("airplane")] == "aeroplane"
     assert found.number("zeppelin") is None
+    assert reader.told("yolov3")["yolov3"]["self_check"] == "rows of a batch agree to 0e+00"
 
 
 def test_pictures_are_resized_as_pillow_does():
