@@ -115,7 +115,8 @@ def base() -> ConfigDict:
     # text tower and the guide, its tokenizer this run's. They are copied into the work directory.
     c.perception_from = ""
     # Micro-batches whose gradients are averaged before an update. "auto": the fewest that fit the
-    # devices' memory by an estimate, said when the run starts and kept with it.
+    # devices' memory by an estimate, or the next larger number where the first step finds none all
+    # the same; said when the run starts, and kept with it.
     c.accumulate = FieldReference(1, field_type=object)
     # Leave out updates that are not finite, and count them; False: the run stops there.
     c.skip_nonfinite = False

@@ -149,9 +149,7 @@ def add_how(how: argparse._ArgumentGroup) -> None:
     )
     how.add_argument("--chunk", type=int, default=0, help="rows a device draws at once")
     how.add_argument("--raw", action="store_true", help="weights as trained, not averaged")
-    how.add_argument(
-        "--words", type=int, default=0, help="cut captions to so many; default the protocol's"
-    )
+    how.add_argument("--words", type=int, default=0, help="of a caption; default the protocol's")
     how.add_argument("--resolution", type=int, default=0, help="cut and resize folders' pictures")
     how.add_argument("--batch", type=int, default=32, help="pictures at once")
     how.add_argument("--lpips-net", choices=perceptual.NETS, help="default the protocol's, or alex")

@@ -37,8 +37,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import flags, logging
+from absl import logging
+from etils import epath
 
+from jaxt2i import places
+from jaxt2i.config import ConfigError
 from jaxt2i.data import order as orders
 from jaxt2i.data import schema, vocabulary
 from jaxt2i.data.pictures import Framing
@@ -94,6 +97,26 @@ def arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     if not args.pipeline and not args.name:
         p.error("which data set? " + ", ".join(known()))
     return args, settings
+
+
+def refuse_stores(args: argparse.Namespace) -> None:
+    """Refuses official files in a store, and records that are to be built there.
+
+    Raises:
+      ConfigError: says how they come there.
+    """
+    for option, place in (("--from", args.source), ("--to", args.to)):
+        if not (place and places.scheme_of(place)):
+            continue
+        if option == "--from":
+            how = "official files are unpacked on this machine: copy them here, and name that DIR"
+        else:
+            how = (
+                "records are built on a disk of this machine, as neither ArrayRecord nor the "
+                "unpacking of archives works in a store: --to DIR here, then copy DIR there "
+                f"(gcloud storage cp -r DIR {place}) and train with --config.data.path={place}"
+            )
+        raise ConfigError(f"{option} {place}: {how}")
 
 
 def known() -> list[str]:
@@ -276,7 +299,7 @@ def write_list(folder: str, split: str, count: int, seed: int) -> Path:
     return file
 
 
-def show(folder: str, split: str, args: argparse.Namespace) -> Path:
+def show(folder: str, split: str, args: argparse.Namespace) -> epath.Path:
     """Draws examples of a split as they are stored."""
     from jaxt2i.data import show as drawings
 
@@ -294,19 +317,18 @@ def show(folder: str, split: str, args: argparse.Namespace) -> Path:
         title = " · ".join(filter(None, (posixpath.basename(source.name(i)), name)))
         names = tuple(source.object_names)
         tiles.append(drawings.Tile(example, text, title, source.shape(i), names, source.subject(i)))
-    file = Path(args.png or Path(folder) / f"show-{split}.png")
+    file = places.of(args.png or Path(folder) / f"show-{split}.png", "--png")
     drawings.draw(tiles, file)
     return file
 
 
-def show_pipeline(args: argparse.Namespace, settings: list[str]) -> Path:
+def show_pipeline(args: argparse.Namespace, changes: list[str]) -> epath.Path:
     """Draws what the network of a configuration sees, batch after batch."""
-    from jaxt2i import train
     from jaxt2i.data import show as drawings
     from jaxt2i.run import open as runs
+    from jaxt2i.run import settings
 
-    train.parse(["prepare", f"--config={args.config}", *settings])
-    run = runs.open_run(flags.FLAGS.config)
+    run = runs.open_run(settings.configuration(args.config, changes))
     split = args.split or run.config.data.split
     source = run.source(split)
     if said := getattr(source, "cut_away", str)():
@@ -321,16 +343,15 @@ def show_pipeline(args: argparse.Namespace, settings: list[str]) -> Path:
         example, text = pipeline.shown_at(position)
         title = f"position {position}, {int(example['token_mask'].sum())} tokens"
         tiles.append(drawings.Tile(example, text, title, (1, 1), names))
-    file = Path(args.png or "pipeline.png")
+    file = places.of(args.png or "pipeline.png", "--png")
     drawings.draw(tiles, file)
     return file
 
 
 def make_latents(argv: Sequence[str]) -> list[str]:
     """Writes latents as a command line asks; returns lines for a person."""
-    from jaxt2i import train
     from jaxt2i.data.sources.latents import DTYPES
-    from jaxt2i.run import latents, log, processes
+    from jaxt2i.run import latents, log, processes, settings
     from jaxt2i.run import open as runs
 
     p = argparse.ArgumentParser(
@@ -344,16 +365,14 @@ def make_latents(argv: Sequence[str]) -> list[str]:
     p.add_argument("--split", action="append", help="default those of training and of scores")
     p.add_argument("--dtype", choices=DTYPES, default=DTYPES[0], help="float16: half the size")
     p.add_argument("--batch", type=int, default=8, help="pictures a device encodes at once")
-    args, settings = p.parse_known_args(argv)
+    args, changes = p.parse_known_args(argv)
     if args.batch < 1:
         p.error(f"--batch {args.batch}: expected 1 or more")
     runs.prepare_jax()
-    train.parse(["prepare", f"--config={args.config}", *settings])
+    config = settings.configuration(args.config, changes)
     with processes.together():
         try:
-            lines = latents.write(
-                flags.FLAGS.config, args.to, tuple(args.split or ()), args.dtype, args.batch
-            )
+            lines = latents.write(config, args.to, tuple(args.split or ()), args.dtype, args.batch)
         except runs.USER_ERRORS as error:
             log.fail(error)
     return [*lines, f"train on them: --config.data.latents={args.to}"]
@@ -372,6 +391,7 @@ def main(argv: Sequence[str]) -> None:
         if args.pipeline:
             print(f"{show_pipeline(args, settings)}")
             return
+        refuse_stores(args)
         builder = builder_of(args.name, args.to)
         target = str(builder.data_dir)
         there = files.exists(os.path.join(target, records.INFO))
@@ -405,7 +425,7 @@ def main(argv: Sequence[str]) -> None:
             print(show(target, split, args))
         if not args.show and not args.list:
             print(f"train on it: --config.data.source=records --config.data.path={target}")
-    except (schema.DataError, ImportError, *trouble.ERRORS) as error:
+    except (ConfigError, schema.DataError, ImportError, *trouble.ERRORS) as error:
         sys.exit(f"error: {trouble.line(error)}")
 
 

@@ -41,7 +41,6 @@ import json
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -89,6 +88,14 @@ def sweep_of(text: str) -> tuple[str, list[str]]:
     return name, found
 
 
+def file_of(text: str) -> epath.Path:
+    """A file of the command line, here or in a store."""
+    try:
+        return places.of(text, "the file")
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def text_of(text: str) -> str:
     """A caption of the command line."""
     try:
@@ -104,7 +111,7 @@ def add_what(p: argparse.ArgumentParser) -> None:
     """Options of what is drawn."""
     what = p.add_argument_group("what is drawn")
     what.add_argument("--from-split", metavar="SPLIT[:A[:B]]", help="rows of the run's own data")
-    what.add_argument("--edit", nargs="+", type=Path, metavar="PHOTO", help="pictures to edit")
+    what.add_argument("--edit", nargs="+", type=file_of, metavar="PHOTO", help="pictures to edit")
     what.add_argument(
         "--region",
         nargs="+",
@@ -113,10 +120,10 @@ def add_what(p: argparse.ArgumentParser) -> None:
         metavar="REGION",
         help="where edits may act: a mask's file, x,y,w,h, all (the default) or none",
     )
-    what.add_argument("--conditions", type=Path, metavar="FILE", help=".jsonl or .json of rows")
+    what.add_argument("--conditions", type=file_of, metavar="FILE", help=".jsonl or .json of rows")
     text = what.add_mutually_exclusive_group()
     text.add_argument("--prompts", nargs="+", type=text_of, metavar="TEXT", help="captions")
-    text.add_argument("--prompts-file", type=Path, help="a text file, one caption a line")
+    text.add_argument("--prompts-file", type=file_of, help="a text file, one caption a line")
     text.add_argument("--suite", metavar="NAME|FILE|DIR", help="the prompts of a suite")
     text.add_argument(
         "--interpolate",
@@ -128,26 +135,11 @@ def add_what(p: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--interpolate-z", nargs=2, type=seed_of, metavar="SEED", help="walk from latent to latent"
     )
-    what.add_argument("--z", type=Path, metavar="FILE.npy", help="latents in place of seeds")
+    what.add_argument("--z", type=file_of, metavar="FILE.npy", help="latents in place of seeds")
 
 
-def arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """The command line, and its --config.KEY=VALUE settings."""
-    p = argparse.ArgumentParser(
-        prog="python -m jaxt2i.sample",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    p.add_argument(
-        "--workdir", type=epath.Path, help="the training run, an export, or hf://USER/NAME"
-    )
-    p.add_argument("--step", default="newest", help="newest (the default), best, or a number")
-    p.add_argument("--data", default="", metavar="DIR", help="where the run's data lies now")
-    p.add_argument("--config", metavar="FILE[:preset]", help="with --weights: the configuration")
-    p.add_argument("--weights", type=epath.Path, metavar="DIR", help="what jaxt2i.convert wrote")
-    p.add_argument("--describe", action="store_true", help="print what can be set, and stop")
-    add_what(p)
+def add_how(p: argparse.ArgumentParser) -> None:
+    """Options of how it is drawn, and where it is written."""
     p.add_argument("--seed", type=seed_of, default=0, help="seed of the first picture of a row")
     p.add_argument("--num", type=int, default=0, help="pictures a row, or steps of a walk")
     p.add_argument(
@@ -191,6 +183,26 @@ def arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         "--out", type=epath.Path, help="where to write; default WORKDIR/drawn or DIR/drawn"
     )
     p.add_argument("--overwrite", action="store_true", help="replace other pictures in --out")
+
+
+def arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The command line, and its --config.KEY=VALUE settings."""
+    p = argparse.ArgumentParser(
+        prog="python -m jaxt2i.sample",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    p.add_argument(
+        "--workdir", type=epath.Path, help="the training run, an export, or hf://USER/NAME"
+    )
+    p.add_argument("--step", default="newest", help="newest (the default), best, or a number")
+    p.add_argument("--data", default="", metavar="DIR", help="where the run's data lies now")
+    p.add_argument("--config", metavar="FILE[:preset]", help="with --weights: the configuration")
+    p.add_argument("--weights", type=epath.Path, metavar="DIR", help="what jaxt2i.convert wrote")
+    p.add_argument("--describe", action="store_true", help="print what can be set, and stop")
+    add_what(p)
+    add_how(p)
     args, rest = p.parse_known_args(argv)
     check(p, args, rest)
     return args, rest
@@ -238,7 +250,7 @@ def check(p: argparse.ArgumentParser, args: argparse.Namespace, rest: list[str])
         p.error("--z gives one latent a row: leave --interpolate-z and --num out")
 
 
-def read_text(file: Path, option: str) -> str:
+def read_text(file: epath.Path, option: str) -> str:
     """A text file in UTF-8, or in what its byte order mark says.
 
     Args:
@@ -368,7 +380,7 @@ def walked_rows(args: argparse.Namespace, run: runs.Run) -> tuple[Iterator[Row],
     return rows(), len(latents) if len(latents) > 1 else 0
 
 
-def given_latents(file: Path, count: int, method) -> np.ndarray:
+def given_latents(file: epath.Path, count: int, method) -> np.ndarray:
     """Latents [count, *Z] of --z, one for all rows or one each.
 
     Raises:
@@ -378,7 +390,7 @@ def given_latents(file: Path, count: int, method) -> np.ndarray:
         raise ConfigError(f"--z {file}: the method has no latent")
     want = api.latent_shape(method.sampler)
     try:
-        z = np.load(file, allow_pickle=False)
+        z = np.load(places.here(file), allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         # NumPy's own text would advise to execute what the file holds.
         said = "it is none, or holds objects" if "allow_pickle" in str(error) else str(error)
@@ -427,7 +439,7 @@ def asked_for(args: argparse.Namespace) -> dict[str, Any]:
         if file := getattr(args, name):
             said[name] = str(file)
             said[f"{name}_digest"] = folder.digest_of(file)
-    given = [*(args.edit or ()), *map(Path, args.region)]
+    given = [*(args.edit or ()), *map(epath.Path, args.region)]
     said |= {"edit_digest": [folder.digest_of(file) for file in given]} if given else {}
     return said
 

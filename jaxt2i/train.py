@@ -8,7 +8,7 @@ would be (its settings, data, weights, networks, a step's work and memory) and s
 every setting with its value and its meaning, of the configuration that stands beside it.
 """
 
-import difflib
+import gc
 import re
 import shlex
 import sys
@@ -20,7 +20,7 @@ from etils import epath
 from ml_collections import ConfigDict, config_flags
 
 from jaxt2i import calling, places
-from jaxt2i.config import ConfigError, preset_file
+from jaxt2i.config import AUTO, ConfigError, preset_file
 
 FILE = "configs/stylegan_t.py"
 HELP = ("--help", "-help", "--h", "-h", "-?")
@@ -77,12 +77,22 @@ def begin(config: ConfigDict, workdir: epath.Path, command: str) -> None:
     """
     from jaxt2i.planning import fit
     from jaxt2i.run import log
-    from jaxt2i.run import train as training
+    from jaxt2i.run import train as running
+    from jaxt2i.run.training import TooLarge
 
+    free = config.get("accumulate", 1) == AUTO
     config, chosen = fit.settled(config, workdir)
-    if chosen:
-        log.say(*chosen)
-    training.train(config, workdir, command)
+    while True:
+        if chosen:
+            log.say(*chosen)
+        try:
+            return running.train(config, workdir, command)
+        except TooLarge as error:
+            if not free:
+                raise
+            said = str(error)
+        gc.collect()  # what the step held, before the next one is made
+        config, chosen = fit.more(config, said, workdir)
 
 
 def place_of(config: ConfigDict, before: ConfigDict | None, given: str, name: str) -> epath.Path:
@@ -150,7 +160,9 @@ def parse(argv: list[str]) -> list[str]:
             sys.exit()
         return rest
     except (AttributeError, KeyError):
-        sys.exit(f"error: {unknown(argv)}")
+        from jaxt2i.run.settings import unknown
+
+        sys.exit(f"error: {unknown(config_file(argv), argv[1:])}")
     except Exception as error:  # a configuration is a program, and may raise anything
         from jaxt2i.run.settings import reason_of
 
@@ -176,23 +188,6 @@ def help_text(options: str) -> str:
             describe.describe(flags.FLAGS.config),
         )
     )
-
-
-def unknown(argv: list[str]) -> str:
-    """What to say of the first --config.KEY that the configuration does not have."""
-    from jaxt2i.run import settings
-
-    file, _, preset = config_file(argv).partition(":")
-    there = settings.plain(settings.preset(file, preset))
-    known = [f"config.{key}" for key in settings.flat(there)]
-    for argument in argv:
-        match = re.match(r"--?(config\.[\w.]+)", argument)
-        key = match and match[1]
-        if key and not any(k == key or k.startswith(f"{key}.") for k in known):
-            near = difflib.get_close_matches(key, known, n=3)
-            hint = f"did you mean {', '.join(near)}?" if near else f"known: {', '.join(known)}"
-            return f"{file} has no setting {key}; {hint}"
-    return f"{' '.join(argv[1:])}: one of these settings does not exist in {file}"
 
 
 def check_seeds(config: ConfigDict) -> None:

@@ -75,6 +75,10 @@ def test_presets_build_and_say_what_they_are(name):
         lambda key: run.method.init(key, states.zeros(spec)), jax.random.key(0)
     )
     assert set(variables) >= {*run.method.trained, *run.method.frozen}
+    if name.partition(":")[2] not in SMALL:  # else nothing tells a good checkpoint from a bad one
+        assert run.method.score
+        assert run.method.better
+        assert min(run.config.score_images, run.config.sample_every_steps) > 0
     module = importlib.import_module(f"jaxt2i.configs.{name.partition(':')[0]}")
     assert module.PRESETS[name.partition(":")[2]].__doc__
 
@@ -121,6 +125,31 @@ def test_the_surveys_other_data_sets_have_presets(system):
         # Their DAMSM is a preset too, whose tokens and words become theirs.
         assert german.perception_from == "runs/damsm-multi30k_de"
         assert german.data.tokens == made("damsm:multi30k_de").data.tokens
+
+
+def test_one_name_stands_for_one_data_set():
+    names = {name.partition(":")[2] for name in PRESETS}
+    assert "oxford102" in names
+    assert not {name for name in names if "flower" in name or name.startswith("oxford")} - {
+        "oxford102"
+    }
+
+
+def test_oxford_has_a_vocabulary_that_exists():
+    """Shipped, fetched, or learned: nobody published a captions.pickle of it."""
+    for name in PRESETS:
+        if name.endswith(":oxford102"):
+            config = made(name)
+            own = config.data.tokenizer in ("own_words", "mini", "clip")
+            assert own or config.perception_from == "runs/damsm-oxford102", name
+
+
+def test_clip_is_trained_as_published():
+    """On random squares of the whole shorter side; biases, norms and the temperature stay large."""
+    clip = made("clip:vit_b32")
+    assert (clip.data.crop, clip.data.margin) == ("random", 1.0)
+    assert clip.optim.weight_decay > 0
+    assert not clip.optim.decay_all
 
 
 def installed(folder):

@@ -206,6 +206,15 @@ def test_importing_is_light():
     assert (out.stdout.strip(), out.returncode) == ("{}", 0), out.stderr
 
 
+def test_functions_stay_readable():
+    """60 lines at most, with what their docstrings say."""
+    for path in MODULES.values():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                lines = node.end_lineno - node.lineno + 1
+                assert lines <= 60, f"{path}:{node.lineno}: {node.name} has {lines} lines"
+
+
 def test_files_stay_readable():
     for path in [*(ROOT / "jaxt2i").rglob("*.py"), *(ROOT / "tests").rglob("*.py")]:
         assert len(path.read_text().splitlines()) <= 700, path

@@ -1,7 +1,6 @@
 """python -m jaxt2i.prepare as a person uses it: build, check, show, list, and what goes wrong."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -112,14 +111,8 @@ def test_shows_what_a_network_sees(birds, tmp_path, capsys):
     png = tmp_path / "seen.png"
     command = ["--pipeline", "--show", 4, "--png", png, "--config", "configs/df_gan.py:tiny"]
     settings = ["--config.data.source=records", f"--config.data.path={tmp_path / 'data'}"]
-    out = subprocess.run(
-        [sys.executable, "-m", "jaxt2i.prepare", *map(str, command), *settings],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "JAX_PLATFORMS": "cpu"},
-    ).stdout
+    # As a function: nothing is read of what this program was started with.
+    out, _ = run(capsys, *command, *settings)
     assert out.strip() == str(png)
     with Image.open(png) as image:
         assert min(image.size) > 300
@@ -179,10 +172,17 @@ def test_archives_are_checked_too(birds, tmp_path, capsys):
         (["cub", "--frm", "x"], "unknown argument --frm"),
         ([], "which data set? ade20k, coco, coco_stuff, cub"),
         (["--pipeline"], "--pipeline needs --config"),
+        (["cub", "--from", "gs://b/cub"], "--from gs://b/cub: official files are unpacked on this"),
+        (["cub", "--to", "gs://b/x"], "copy DIR there (gcloud storage cp -r DIR gs://b/x)"),
+        (
+            ["--pipeline", "--show", "1", "--config", "df_gan:tiny", "--config.optim.rate=1"],
+            "has no setting config.optim.rate; did you mean",
+        ),
     ],
 )
 def test_what_is_wrong_is_said_in_a_line(tmp_path, capsys, args, match):
-    assert match in failure(capsys, *args, "--to", tmp_path / "data")
+    to = () if "--to" in args else ("--to", tmp_path / "data")
+    assert match in failure(capsys, *args, *to)
 
 
 def test_missing_files_are_all_named(tmp_path, capsys):

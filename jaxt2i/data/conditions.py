@@ -26,6 +26,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxt2i import places
+from jaxt2i.config import ConfigError
 from jaxt2i.data import images, rows
 from jaxt2i.data.pictures import BACKGROUND, Framing, View
 from jaxt2i.data.rows import Row, fault, laid_over, misfit, nearest, read_file
@@ -312,7 +314,12 @@ class _Reading:
     # --- pictures -------------------------------------------------------------------------------
 
     def file(self, name: str | Path, word: str) -> Path:
-        """Where a file of the row lies."""
+        """Where a file of the row lies on this machine; a copy, if it comes from a store."""
+        if places.scheme_of(name):
+            try:
+                return places.here(name)
+            except (FileNotFoundError, ConfigError) as error:
+                raise fault(self.row, word, f"{word!r} is {str(name)!r}: {error}") from None
         path = self.by.root / name
         if not str(name) or not os.path.exists(path):
             hint = rows.close_files(path) if str(name) else ""

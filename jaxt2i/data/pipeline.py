@@ -35,6 +35,23 @@ MAX_NEIGHBOURS, MAX_REPLACED = 50, 100
 ALIGNMENT = 64
 
 
+def _check(batch: int, processes: int, workers: int, caption: str, mirror: str) -> None:
+    """Refuses settings of a pipeline that cannot be."""
+    if batch % processes:
+        raise DataError(
+            f"a batch of {batch} cannot be shared by {processes} processes; set "
+            f"--config.batch_size to a multiple of {processes}"
+        )
+    if workers < 1:
+        raise DataError(f"{workers} reading threads; set --config.data.workers to 1 or more")
+    if caption not in ("random", "first"):
+        raise ValueError(f"caption={caption!r}; known: 'random', 'first'")
+    if mirror not in mirrors.KINDS:
+        raise DataError(
+            f"config.data.mirror is {mirror!r}; known: {', '.join(map(repr, mirrors.KINDS))}"
+        )
+
+
 class Pipeline:
     """Batches of a source for one process.
 
@@ -62,10 +79,9 @@ class Pipeline:
         """Reads one example, so that a misfit shows before anything is compiled.
 
         Args:
-          source: random access: `gives`, `size`, `example(index, keys)`, `captions(index)`; it may
-            have an `order` and a `framing` of its own.
-          tokenizer: captions to token ids; may be None when `needs` has no tokens.
-          sizes: sizes of the global batch.
+          source: see `jaxt2i.data.sources`.
+          tokenizer: captions to token ids; None where `needs` has no tokens.
+          sizes: of the global batch.
           needs: the batch keys to make.
           seed: orders the examples and chooses among their captions.
           shuffle: a new order in every epoch of a finite source, see `jaxt2i.data.order`.
@@ -80,25 +96,11 @@ class Pipeline:
         Raises:
           DataError: names the config line and the fix.
         """
-        if sizes.batch % process_count:
-            raise DataError(
-                f"a batch of {sizes.batch} cannot be shared by {process_count} processes; set "
-                f"--config.batch_size to a multiple of {process_count}"
-            )
-        if workers < 1:
-            raise DataError(f"{workers} reading threads; set --config.data.workers to 1 or more")
-        if caption not in ("random", "first"):
-            raise ValueError(f"caption={caption!r}; known: 'random', 'first'")
-        if mirror not in mirrors.KINDS:
-            raise DataError(
-                f"config.data.mirror is {mirror!r}; known: {', '.join(map(repr, mirrors.KINDS))}"
-            )
-        self.source, self.tokenizer = source, tokenizer
+        _check(sizes.batch, process_count, workers, caption, mirror)
+        self.source, self.tokenizer, self.mirror = source, tokenizer, mirror
         self.sizes, self.needs = sizes, tuple(needs)
         self.seed, self.caption, self.shuffle, self.batches = seed, caption, shuffle, batches
-        self.mirror = mirror
-        self.process_index, self.process_count = process_index, process_count
-        self.workers = workers
+        self.process_index, self.process_count, self.workers = process_index, process_count, workers
         self.rows = sizes.batch // process_count
         self.first_row = process_index * self.rows
         self.dtypes = {key: s.dtype for key, s in schema.spec(sizes, self.needs).items()}
@@ -117,6 +119,10 @@ class Pipeline:
         self.skipped: collections.Counter[str] = collections.Counter()
         self._told: set[str] = set()
         self._lock = threading.Lock()
+        self._try_first()
+
+    def _try_first(self) -> None:
+        """Refuses a source that makes no such batches."""
         first = self._example_at(0, self.note, encoded=True)
         if isinstance(first.get("image"), native.Encoded):  # decoding it would load TensorFlow
             first["image"] = np.zeros(first["image"].shape, np.uint8)

@@ -11,9 +11,11 @@ import math
 import numbers
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
+from etils import epath
+
+from jaxt2i import places
 from jaxt2i.data.decoding import encoding_of
 from jaxt2i.data.schema import DataError
 
@@ -186,17 +188,17 @@ RULES = {
 # --- files ----------------------------------------------------------------------------------------
 
 
-def read_file(path: str | Path) -> list[Row]:
+def read_file(path: epath.PathLike) -> list[Row]:
     """The rows of a file: one JSON object a line, or, in a .json file, one object or a list.
 
-    Files that a row names lie beside it: their names become absolute.
+    Files that a row names lie beside it, here or in a store: their names become absolute.
 
     Raises:
       DataError: names the file and the line.
     """
-    path = Path(path)
+    path = places.of(path, "the file of rows")
     parse = _document if path.suffix.lower() == ".json" else _lines
-    rows, folder = [], path.absolute().parent
+    rows, folder = [], (path if places.scheme_of(path) else path.absolute()).parent
     for line, value in parse(path, _decoded(path)):
         place = f"{path} line {line}"
         if not isinstance(value, dict):
@@ -210,23 +212,24 @@ def read_file(path: str | Path) -> list[Row]:
     return rows
 
 
-def close_files(path: Path) -> str:
+def close_files(path: epath.Path) -> str:
     """What is beside a file that is missing, for the end of an error."""
     try:
         names = sorted(x.name for x in itertools.islice(path.parent.iterdir(), 10_000))
-    except (OSError, ValueError):
+    except Exception:  # stores have errors of their own
         return f"; there is no folder {path.parent} either"
     near = difflib.get_close_matches(path.name, names, n=1)
     return f"; did you mean {near[0]!r}?" if near else f"; {path.parent} holds none of that name"
 
 
-def _decoded(path: Path) -> str:
+def _decoded(path: epath.Path) -> str:
     try:
         content = path.read_bytes()
     except FileNotFoundError:
         raise DataError(f"{path}: no such file{close_files(path)}") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+    except Exception as error:  # stores have errors of their own
+        why = getattr(error, "strerror", "") or f"{type(error).__name__}: {error}".splitlines()[0]
+        raise DataError(f"{path}: cannot be read ({why})") from None
     encoding, content = encoding_of(content)
     try:
         return content.decode(encoding)
@@ -249,7 +252,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 JSON = json.JSONDecoder(object_pairs_hook=_once)
 
 
-def _lines(path: Path, text: str) -> Iterator[tuple[int, Any]]:
+def _lines(path: epath.Path, text: str) -> Iterator[tuple[int, Any]]:
     """(number of the line, what it holds); a text's other kinds of line ends are content."""
     for line, part in enumerate(re.split(r"\r\n|\r|\n", text), 1):
         if not part.strip():
@@ -264,7 +267,7 @@ def _lines(path: Path, text: str) -> Iterator[tuple[int, Any]]:
             ) from None
 
 
-def _document(path: Path, text: str) -> Iterator[tuple[int, Any]]:
+def _document(path: epath.Path, text: str) -> Iterator[tuple[int, Any]]:
     """(line where it begins, element of the list), or the one object."""
     ends = [found.start() for found in re.finditer("\n", text)]
     blank = re.compile(r"[ \t\r\n]*")
@@ -301,7 +304,7 @@ def _reason(error: Exception) -> str:
     return "nested too deeply" if isinstance(error, RecursionError) else str(error)
 
 
-def _anchored(row: Row, folder: Path) -> dict[str, Any]:
+def _anchored(row: Row, folder: epath.Path) -> dict[str, Any]:
     """Those words of a row that name files, with their folder."""
 
     def at(name: Any) -> Any:

@@ -9,9 +9,11 @@ Without --from the captions are those of a procedural corpus.
 
 import argparse
 import posixpath
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from jaxt2i import places
 from jaxt2i.configs.common import base
 from jaxt2i.data import sources, words
 from jaxt2i.data.readable import readable
@@ -53,7 +55,7 @@ def make(args: argparse.Namespace) -> str:
     Raises:
       DataError: for captions that cannot be read, and a name that says another kind of vocabulary.
     """
-    target, data = Path(args.to), base().data
+    target, data = places.of(args.to, "--to"), base().data
     if args.source:
         data.update(source=kind_of(args.source), path=str(args.source), cache_mb=0.0)
         data.languages = tuple(filter(None, args.languages.split(",")))
@@ -68,18 +70,20 @@ def make(args: argparse.Namespace) -> str:
     captions = captions_of(data, "train", args.pictures)
     if not captions:
         raise DataError(f"{args.source}: no captions to learn from")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if args.pieces:
-        BpeTokenizer.train(captions, args.size or 2048, target)
-        size = BpeTokenizer(target, 32).vocab_size
-    else:
-        found = words.WordTokenizer.build(captions, 32, least=args.least, most=args.size)
-        size = found.vocab_size
-        if target.suffix in words.PICKLES:
-            test = captions_of(data, "test", args.pictures)
-            words.write_captions_pickle(target, found, captions, test)
+    with tempfile.TemporaryDirectory(prefix="jaxt2i-") as scratch:
+        made = Path(scratch) / target.name
+        if args.pieces:
+            BpeTokenizer.train(captions, args.size or 2048, made)
+            size = BpeTokenizer(made, 32).vocab_size
         else:
-            found.save(target)
+            found = words.WordTokenizer.build(captions, 32, least=args.least, most=args.size)
+            size = found.vocab_size
+            if target.suffix in words.PICKLES:
+                test = captions_of(data, "test", args.pictures)
+                words.write_captions_pickle(made, found, captions, test)
+            else:
+                found.save(made)
+        places.copy(made, target)
     return (
         f"{size} ids from {len(captions):,} captions in {target}; use it with "
         f"--config.data.tokenizer={target} and a config.model that has room for {size}"

@@ -65,31 +65,8 @@ def split(batch: Batch, parts: int) -> Batch:
     return jax.tree.map(strided, batch)
 
 
-def play(
-    method: Method,
-    player: Player,
-    rules: Rules,
-    state: State,
-    frozen: Mapping[str, Tree],
-    batch: Batch,
-    memory: dict | None = None,
-    layout: Layout | None = None,
-) -> tuple[State, Metrics, jax.Array]:
-    """One player's turn.
-
-    Args:
-      method: the method.
-      player: whose turn it is.
-      rules: how steps are played.
-      state: the state; `state.step` counts the steps before this one.
-      frozen: frozen weights.
-      batch: device arrays.
-      memory: what the players of one step share, see `Ctx.shared`; None: nothing.
-      layout: see `make`; frozen weights come gathered.
-
-    Returns:
-      (state, metrics, whether the loss and all gradients are finite).
-    """
+def gradients(method, player, rules, state, frozen, batch, key, memory, layout):
+    """((loss, (extra, metrics)), gradients) of a player, by the key of the step; else as `play`."""
     gather, scatter = (layout.gather, layout.scatter) if layout else (as_it_is, as_it_is)
     # All networks alike: what one player draws then is what the next one draws.
     params = gather({"params": cast(state.params, method.param_dtype)})["params"]
@@ -116,35 +93,59 @@ def play(
         return out, scatter({"params": cast(grads, "float32")})["params"]
 
     trained = {net: params[net] for net in player.nets}
-    key = step_key(rules.seed, state.step)
     if rules.accumulate == 1:
-        (value, (extra, metrics)), grads = gradient(trained, state.extra, batch, key)
-    else:
+        return gradient(trained, state.extra, batch, key)
 
-        def turn(carry, part):
-            extra, total = carry
-            index, micro_batch = part
-            (value, (extra, metrics)), grads = gradient(
-                trained, extra, micro_batch, jax.random.fold_in(key, index)
-            )
-            return (extra, jax.tree.map(jnp.add, total, grads)), (value, metrics)
+    def turn(carry, part):
+        (extra, total), (index, micro_batch) = carry, part
+        (value, (extra, metrics)), grads = gradient(
+            trained, extra, micro_batch, jax.random.fold_in(key, index)
+        )
+        return (extra, jax.tree.map(jnp.add, total, grads)), (value, metrics)
 
-        parts = (jnp.arange(rules.accumulate), split(batch, rules.accumulate))
-        zeros = jax.tree.map(jnp.zeros_like, cast(trained, "float32"))
-        start = (state.extra, scatter({"params": zeros})["params"])
-        (extra, total), logs = jax.lax.scan(turn, start, parts)
-        grads = jax.tree.map(lambda g: g / rules.accumulate, total)
-        value, metrics = jax.tree.map(lambda x: x.mean(0), logs)
+    parts = (jnp.arange(rules.accumulate), split(batch, rules.accumulate))
+    zeros = jax.tree.map(jnp.zeros_like, cast(trained, "float32"))
+    start = (state.extra, scatter({"params": zeros})["params"])
+    (extra, total), logs = jax.lax.scan(turn, start, parts)
+    value, metrics = jax.tree.map(lambda x: x.mean(0), logs)
+    return (value, (extra, metrics)), jax.tree.map(lambda g: g / rules.accumulate, total)
 
+
+def play(
+    method: Method,
+    player: Player,
+    rules: Rules,
+    state: State,
+    frozen: Mapping[str, Tree],
+    batch: Batch,
+    memory: dict | None = None,
+    layout: Layout | None = None,
+) -> tuple[State, Metrics, jax.Array]:
+    """One player's turn.
+
+    Args:
+      method: the method.
+      player: whose turn it is.
+      rules: how steps are played.
+      state: the state; `state.step` counts the steps before this one.
+      frozen: frozen weights.
+      batch: device arrays.
+      memory: what the players of one step share, see `Ctx.shared`; None: nothing.
+      layout: see `make`; frozen weights come gathered.
+
+    Returns:
+      (state, metrics, whether the loss and all gradients are finite).
+    """
+    key = step_key(rules.seed, state.step)
+    (value, (extra, metrics)), grads = gradients(
+        method, player, rules, state, frozen, batch, key, memory, layout
+    )
     held = {net: state.params[net] for net in player.nets}
     updates, opt = player.tx.update(grads, state.opt[player.name], cast(held, "float32"))
     norms = {net: optax.tree.norm(grads[net]) for net in player.nets}
     finite = jnp.stack([jnp.isfinite(x) for x in (value, *norms.values())]).all()
-    logs = {
-        f"{player.name}/loss": value,
-        **{f"{player.name}/{name}": x for name, x in metrics.items()},
-        **{f"{player.name}/grad_norm/{net}": x for net, x in norms.items()},
-    }
+    logs = {"loss": value, **metrics, **{f"grad_norm/{net}": x for net, x in norms.items()}}
+    logs = {f"{player.name}/{name}": x for name, x in logs.items()}
     state = state.replace(
         params={**state.params, **optim.apply_updates(held, updates, key, player.name)},
         extra=extra,
@@ -193,11 +194,9 @@ def make(method: Method, rules: Rules, layout: Layout | None = None) -> dict[int
             # Micro-batches are played one player after the other: they have nothing to share.
             memory = {} if rules.accumulate == 1 else None
             for player in players:
-                state, metrics, finite = play(
-                    method, player, rules, state, frozen, batch, memory, layout
-                )
-                logs |= metrics
-                flags.append(finite)
+                state, own, fine = play(method, player, rules, state, frozen, batch, memory, layout)
+                logs |= own
+                flags.append(fine)
             if every == 1:
                 state = averaged(method, rules, state)
             state = state.replace(step=state.step + 1)

@@ -33,6 +33,7 @@ from jaxt2i.metrics.protocols import ANY, Protocol
 from jaxt2i.metrics.score import MetricError
 from jaxt2i.metrics.statistics import fingerprint
 from jaxt2i.run import folder, log
+from jaxt2i.run.open import Run
 
 # Pictures on the contact sheet, in the page, and pictures whose neighbours are shown.
 SHEET, GRID, NEIGHBOURS = 100, 24, 8
@@ -300,6 +301,16 @@ def judged_pictures(
 # --- Scores ------------------------------------------------------------------------------------
 
 
+def trained_on(run: Run | None, data: str) -> list[str]:
+    """What to know where a run is held against pictures that it was trained on."""
+    if run is None or data or not run.facts.seen:
+        return []
+    return [
+        "the real pictures and captions are those that the run was trained on: its data had none "
+        "apart, so this says nothing of new captions"
+    ]
+
+
 def judge(args: argparse.Namespace) -> report.Result:
     """Judges what the command line names.
 
@@ -324,6 +335,7 @@ def judge(args: argparse.Namespace) -> report.Result:
     reader = Reader(args.weights, args.batch)
     result = report.Result(subject.name, subject.step, [], plans[0].protocol, facts=facts)
     result.notes += getattr(data.source, "notes", []) if data else []
+    result.notes += trained_on(run, args.data)
     references = References(args, subject, data, reader)
     check_reference(args, plans)
     seen = see(args, subject, fake, plans, reader, result)

@@ -328,6 +328,23 @@ def figure_tag(pixels: np.ndarray, caption: str) -> str:
     return f"<figure>{inside}</figure>"
 
 
+def breakdowns(result: Result) -> list[str]:
+    """The tables of scores by kind, with bars where there are any."""
+    parts = []
+    for name, table in result.breakdowns.items():
+        if not table:
+            continue
+        heads = list(dict.fromkeys(key for row in table.values() for key in row))
+        rows = [[row, *(values.get(h) for h in heads)] for row, values in table.items()]
+        parts += [f"<h2>{html.escape(name)}</h2>"]
+        if name in result.bars:
+            parts += [bars.svg(result.bars[name])]
+            if any(best is not None for _, best in result.bars[name].values()):
+                parts += ["<p>A mark: real pictures with the same captions.</p>"]
+        parts += [rows_tag(["", *heads], rows)]
+    return parts
+
+
 def write_html(file: epath.Path, result: Result, curves: epath.Path | None = None) -> None:
     """Writes one page that holds everything, and nothing from elsewhere.
 
@@ -362,17 +379,7 @@ def write_html(file: epath.Path, result: Result, curves: epath.Path | None = Non
             "<h2>Layouts</h2>",
             f'<img class="curves" src="data:image/png;base64,{sheet}">',
         ]
-    for name, table in result.breakdowns.items():
-        if not table:
-            continue
-        heads = list(dict.fromkeys(key for row in table.values() for key in row))
-        rows = [[row, *(values.get(h) for h in heads)] for row, values in table.items()]
-        parts += [f"<h2>{html.escape(name)}</h2>"]
-        if name in result.bars:
-            parts += [bars.svg(result.bars[name])]
-            if any(best is not None for _, best in result.bars[name].values()):
-                parts += ["<p>A mark: real pictures with the same captions.</p>"]
-        parts += [rows_tag(["", *heads], rows)]
+    parts += breakdowns(result)
     if result.neighbours:
         parts += [
             "<h2>Nearest training pictures</h2>",

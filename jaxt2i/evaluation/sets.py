@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import functools
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -149,12 +150,7 @@ def of_folder(
         raise DataError(f"{path} holds {len(store.files)} files and no image")
     framing = Framing(resolution, crop, resize) if resolution else None
 
-    def read(name: str) -> np.ndarray | images.Unreadable:
-        try:
-            picture = images.read_rgb(store.read(name), name=str(root / name))
-        except images.Unreadable as error:
-            return error
-        return framing.view(picture.size).show(picture, resize) if framing else np.asarray(picture)
+    read = functools.partial(_picture, store, framing=framing, resize=resize)
 
     def batches(batch: int, rows: Sequence[int]) -> Iterator[Batch]:
         return by_size(_read_ahead([(r, names[r]) for r in rows], read, skipped), batch)
@@ -177,6 +173,17 @@ def of_folder(
         lacking=lacking,
         made={"crop": crop, "resize": resize, "resolution": resolution} if resolution else {},
     )
+
+
+def _picture(
+    store: Store, name: str, *, framing: Framing | None, resize: str
+) -> np.ndarray | images.Unreadable:
+    """A picture of a folder, framed; or why it cannot be read."""
+    try:
+        picture = images.read_rgb(store.read(name), name=str(store.root / name))
+    except images.Unreadable as error:
+        return error
+    return framing.view(picture.size).show(picture, resize) if framing else np.asarray(picture)
 
 
 def _paired(store: Store, skips: Skips, strict: bool) -> tuple[Pairs, str]:

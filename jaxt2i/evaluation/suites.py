@@ -18,10 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from etils import epath
 
 from jaxt2i.config import ConfigError, nearest
 from jaxt2i.metrics import confidence
 from jaxt2i.metrics.score import Interval, MetricError
+from jaxt2i.places import of as place_of
 
 FOLDER = Path(__file__).with_name("prompts")
 # What the column of prompts is called, and columns that say what a prompt asks for.
@@ -73,7 +75,7 @@ def load(name: str) -> Suite:
         skills, pictures, layout = SHIPPED[name]
         rows = rows_of(FOLDER / f"{name}.jsonl")
         return Suite(name, tuple(rows), skills, pictures, layout)
-    path = Path(name)
+    path = place_of(name, "--suite")
     if path.is_dir():
         files = sorted(p for p in path.iterdir() if p.suffix.lower() in READABLE)
         # Styles of HPSv2, for instance: the name of the file is what its prompts have in common.
@@ -92,7 +94,7 @@ def load(name: str) -> Suite:
     return Suite(path.stem, tuple(rows), skills, layout=layout)
 
 
-def rows_of(file: Path) -> list[dict[str, Any]]:
+def rows_of(file: epath.Path) -> list[dict[str, Any]]:
     """The prompts of a file, with what else it says of them.
 
     Raises:

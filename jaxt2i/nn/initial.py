@@ -73,10 +73,9 @@ def apart(function: Callable, *args: Any, out_shardings: Any) -> Any:
     spectral vectors) may be rounded otherwise.
 
     On CPUs, compiling the initialisation of a network may take longer than compiling its training
-    step, most of it for random numbers. Here they are the beginnings of arrays
-    whose lengths are powers of two, so that a few small programs serve all networks of a process;
-    layers of one shape share what makes an orthogonal kernel or a unit vector; one program makes
-    everything else of them.
+    step, most of it for random numbers. Here they are the beginnings of arrays whose lengths are
+    powers of two, so that a few small programs serve all networks of a process; layers of one shape
+    share what makes an orthogonal kernel or a unit vector; one program makes everything else.
 
     Args:
       function: of trees of arrays; returns a tree of arrays.
@@ -98,21 +97,8 @@ def apart(function: Callable, *args: Any, out_shardings: Any) -> Any:
             readers.setdefault(v, []).append(i)
     results = {v for v in jaxpr.outvars if not _literal(v)}
     chains = {i: chain for i in range(len(eqns)) if (chain := _chain(eqns, i, readers, results))}
-    # Keys come first, operation by operation; a draw that needs another one is no draw apart.
-    makers = {v: i for i, eqn in enumerate(eqns) for v in eqn.outvars}
-    first: set[int] = set()
-    for i in list(chains):
-        found = _ancestors(eqns, i, makers)
-        if any(j in chain for j in found for chain in chains.values()):
-            del chains[i]
-        else:
-            first |= found
+    first = _first(eqns, chains)
     drawn = {j for chain in chains.values() for j in chain}
-    # Keys of the other draws are made operation by operation, too.
-    for i in (i for i, eqn in enumerate(eqns) if _draws(eqn) and i not in chains):
-        found = _ancestors(eqns, i, makers)
-        if not found & drawn:
-            first |= {j for j in found if all(_is_key(v.aval) for v in eqns[j].outvars)}
     known = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*closed.consts, *leaves), strict=True))
     for i in sorted(first | set(chains)):
         given = [v.val if _literal(v) else known[v] for v in eqns[i].invars]
@@ -140,6 +126,27 @@ def apart(function: Callable, *args: Any, out_shardings: Any) -> Any:
     if jax.process_count() > 1:  # the same on every process, and on none of their devices yet
         values = [x if _is_key(x) else np.asarray(x) for x in values]
     return jax.jit(finish, out_shardings=out_shardings)(values)
+
+
+def _first(eqns: list, chains: dict[int, list[int]]) -> set[int]:
+    """Numbers of the operations that draws need, such as keys; a draw that needs another one is no
+    draw apart, and is taken out of `chains`.
+    """
+    makers = {v: i for i, eqn in enumerate(eqns) for v in eqn.outvars}
+    first: set[int] = set()
+    for i in list(chains):
+        found = _ancestors(eqns, i, makers)
+        if any(j in chain for j in found for chain in chains.values()):
+            del chains[i]
+        else:
+            first |= found
+    drawn = {j for chain in chains.values() for j in chain}
+    # Keys of the other draws are made operation by operation, too.
+    for i in (i for i, eqn in enumerate(eqns) if _draws(eqn) and i not in chains):
+        found = _ancestors(eqns, i, makers)
+        if not found & drawn:
+            first |= {j for j in found if all(_is_key(v.aval) for v in eqns[j].outvars)}
+    return first
 
 
 def _before_products(eqns: list, left: list[int], known: dict) -> list[list[int]]:

@@ -194,14 +194,46 @@ def told(config: ConfigDict, needs: Need, parts: int, bytes_: float) -> str:
 
 def exhausted(error: Exception, config: ConfigDict) -> str:
     """What to tell where a device's memory ran out; "": it is another error."""
-    words = str(error)
-    if "RESOURCE_EXHAUSTED" not in words or trouble.full_or_closed(error):
+    if not trouble.out_of_memory(error):
         return ""
     return (
-        f"the step does not fit the device's memory ({words.splitlines()[0]}); "
+        f"the step does not fit the device's memory ({str(error).splitlines()[0]}); "
         f"--config.accumulate={2 * micro_batches(config)} plays it in more parts. "
         "python -m jaxt2i.plan says what else there is"
     )
+
+
+def more(config: ConfigDict, said: str, workdir: Path) -> tuple[ConfigDict, list[str]]:
+    """A configuration with the next larger number of micro-batches, where an estimate was wrong.
+
+    Args:
+      config: of the step that the devices had no memory for.
+      said: what they said.
+      workdir: of the run.
+
+    Returns:
+      As `settled` does.
+
+    Raises:
+      ConfigError: where there is no larger number; of several processes, which cannot begin again
+        together: the number is kept, and the same command takes it.
+    """
+    parts = micro_batches(config)
+    plan = compiled.laid_out(config, None, jax.devices())
+    rows = config.batch_size // shards(plan)
+    failed = f"config.accumulate={AUTO!r}: a step in {parts} parts ran out of memory ({said})"
+    larger = (n for n in range(parts + 1, rows + 1) if rows % n == 0 and possible(config, n))
+    found = next(larger, None)
+    if found is None:
+        raise ConfigError(
+            f"{failed}, and no larger number divides the {rows} pictures of a device: recompute "
+            "with --config.remat, divide parameters with --config.mesh.fsdp=N, or use more devices"
+        )
+    now = f"{found} micro-batches of {config.batch_size // found:,}"
+    if jax.process_count() > 1:
+        settings.keep(workdir, "accumulate", found)
+        raise ConfigError(f"{failed}; start all processes again: the same command takes {now}")
+    return with_parts(config, found), [f"{failed}; now {now}", *changes(plan.method, found)]
 
 
 def changes(method: Method, parts: int) -> Sequence[str]:

@@ -1,13 +1,12 @@
 """Checkpoints: asynchronous, checked on the way back in, and never trusted blindly.
 
 Every save carries fingerprints of its arrays. A checkpoint that cannot be read, or whose arrays
-do not match their fingerprints, is passed over with a warning for the one before it.
+do not match their fingerprints, is passed over, and told of, for the one before it.
 """
 
 import dataclasses
 import json
 import sys
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -190,11 +189,8 @@ class Checkpoints:
 
     def _passed_over(self, step: int, error: Exception) -> None:
         self.unusable[step] = _first_line(error)
-        warnings.warn(
-            f"checkpoint {self.folder / str(step)} cannot be used "
-            f"({self.unusable[step]}); trying the one before it, if any may be",
-            stacklevel=3,
-        )
+        said = f"checkpoint {self.folder / str(step)} cannot be used ({self.unusable[step]})"
+        print(f"{said}; trying the one before it, if any may be", file=sys.stderr, flush=True)
 
     def wait(self) -> None:
         """Blocks until the last save is on disk, and raises what made it fail."""

@@ -11,6 +11,7 @@ from etils import epath
 from jaxt2i import places
 from jaxt2i.config import ConfigError
 from jaxt2i.data import schema
+from jaxt2i.data.sources import alike
 
 FILE, TOKENIZER = "facts.json", "tokenizer"
 
@@ -26,6 +27,7 @@ class Facts:
         `measure(config, source)` finds in it.
       tokenizer: folder or file with the tokenizer, where the configuration names one of its own.
       words: by token id, where the tokenizer that is open counts words; it keeps them itself.
+      seen: those that are held out are trained on, too.
     """
 
     names: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
@@ -33,15 +35,17 @@ class Facts:
     statistics: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     tokenizer: epath.Path | None = None
     words: tuple[str, ...] = ()
+    seen: bool = False
 
 
 def of(sources: Mapping[str, Any]) -> Facts:
-    """The facts of {split: source}; those of the first one are the run's."""
-    first = next(iter(sources.values()))
+    """The facts of {split: source}, training's being the first and the held-out one the last."""
+    first, *_, last = *sources.values(), *sources.values()
     counts = {split: source.size for split, source in sources.items()}
     named = schema.names_of(first)
     names = {key: named[key] for key in named if named[key] and key in first.gives}
-    return Facts(names, counts, dict(getattr(first, "statistics", {})))
+    statistics = dict(getattr(first, "statistics", {}))
+    return Facts(names, counts, statistics, seen=alike(first, last))
 
 
 def read(workdir: epath.Path) -> Facts:
@@ -57,7 +61,8 @@ def read(workdir: epath.Path) -> Facts:
         content = json.loads(path.read_text())
         names = {key: tuple(names) for key, names in content["names"].items()}
         kept = workdir / TOKENIZER / content["tokenizer"] if content["tokenizer"] else None
-        return Facts(names, content["counts"], content["statistics"], kept)
+        seen = bool(content.get("seen", False))  # earlier versions did not tell
+        return Facts(names, content["counts"], content["statistics"], kept, seen=seen)
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise ConfigError(
             f"{path} is damaged ({type(error).__name__}: {error}); delete it, and the next start "

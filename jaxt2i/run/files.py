@@ -31,7 +31,7 @@ class Lines:
         self._parted = bool(places.scheme_of(path))
         self._before = len(text_lines(path)) if self._parted else 0
         self._part: list[str] = []
-        self._written, self._unwritten = 0.0, False
+        self._tried, self._unwritten = 0.0, False
 
     def add(self, line: str) -> None:
         """Adds a line, without its end."""
@@ -39,20 +39,20 @@ class Lines:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
             return
-        if len(self._part) == PART:
-            self.flush()
-            self._before, self._part = self._before + PART, []
+        if len(self._part) >= PART and not self._unwritten:
+            self._before, self._part = self._before + len(self._part), []
         self._part.append(line)
         self._unwritten = True
-        if time.monotonic() - self._written > SECONDS:
+        if time.monotonic() - self._tried > SECONDS or len(self._part) == PART:
             self.flush()
 
     def flush(self) -> None:
-        """Writes what only memory holds."""
+        """Writes what only memory holds, which stays there where the store fails."""
         if self._unwritten:
+            self._tried = time.monotonic()
             part = _parts(self.path) / f"{self._before:08d}"
             places.write_whole(part, _joined(self._part))
-            self._written, self._unwritten = time.monotonic(), False
+            self._unwritten = False
 
     def close(self) -> None:
         """Makes one file of all parts."""

@@ -16,7 +16,6 @@ import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -60,7 +59,7 @@ def about_of(path: epath.Path) -> epath.Path | None:
     return next((file for file in (path / ABOUT, *parts) if file.is_file()), None)
 
 
-def digest_of(file: Path) -> str:
+def digest_of(file: epath.Path) -> str:
     """A fingerprint of a file's content."""
     return hashlib.sha256(file.read_bytes()).hexdigest()[:16] if file.is_file() else ""
 

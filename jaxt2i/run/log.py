@@ -23,6 +23,7 @@ from jaxt2i import places
 from jaxt2i.data import fonts
 from jaxt2i.engine.method import Method, Tree
 from jaxt2i.engine.state import State, count
+from jaxt2i.run import trouble
 from jaxt2i.run.curves import Curve, draw_curves
 from jaxt2i.run.files import Lines, json_lines, write_lines
 from jaxt2i.run.tensorboard import TensorBoard
@@ -50,7 +51,7 @@ class Records:
       first_step: lines of an earlier attempt beyond this step are dropped from metrics.jsonl, so
         that a resumed run leaves one history.
       better: {score: "higher" | "lower"} for the curves.
-      guided: the scores come from a network that trains the run; curves say so.
+      notes: on all scores, such as "trains the run"; curves say them.
     """
 
     def __init__(
@@ -59,14 +60,15 @@ class Records:
         first_step: int,
         better: Mapping[str, str],
         *,
-        guided: bool = False,
+        notes: Sequence[str] = (),
     ):
         self.workdir = epath.Path(workdir)
         self._scores = {
-            f"score/{name}": f"{name} ({way} is better{', trains the run' * guided})"
+            f"score/{name}": f"{name} ({', '.join([f'{way} is better', *notes])})"
             for name, way in better.items()
         }
         self.failure: BaseException | None = None
+        self._told = False
         self._tensorboard: TensorBoard | None = None
         self._enabled = jax.process_index() == 0
         self._pool = concurrent.futures.ThreadPoolExecutor(1, "records")
@@ -84,9 +86,21 @@ class Records:
         self._pending.append(self._pool.submit(function))
 
     def _collect(self, future: concurrent.futures.Future) -> bool:
-        if future.done() and future.exception() and self.failure is None:
-            self.failure = future.exception()
+        error = future.exception() if future.done() else None
+        if error and places.scheme_of(self.workdir) and trouble.of_store(error):
+            self._tell(error)
+        elif error and self.failure is None:
+            self.failure = error
         return future.done()
+
+    def _tell(self, error: BaseException) -> None:
+        """Says once that the store fails: checkpoints alone are worth ending a run for."""
+        if not self._told:
+            say(
+                f"{trouble.said(error, self.workdir)}; the training goes on: lines of metrics wait "
+                "until it does, pictures and TensorBoard files of now are left out"
+            )
+        self._told = True
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
         """One line of metrics.jsonl and its TensorBoard scalars; called in the thread."""
@@ -94,7 +108,7 @@ class Records:
             return
         line = {"step": step, **{k: tidy(v) for k, v in scalars.items()}}
         self.history.append(line)
-        self._lines.add(json.dumps(line))
+        self._lines.add(json.dumps(line))  # keeps it, whatever the store says
         if self._tensorboard:
             numbers = {k: v for k, v in line.items() if isinstance(v, (int, float)) and k != "step"}
             self._tensorboard.scalars(step, numbers)

@@ -140,16 +140,7 @@ def to_draw(
     workdir = places.of(workdir, "the run")
     run, state, frozen, number = opened(workdir, str(step))
     nets = read_by_drawing(run, state, frozen) if run.method.sampler else [*state.params, *frozen]
-    place, known = fresh(target, overwrite), {}
-    for net in nets:
-        its = frozen.get(net) or {"params": state.params[net], **state.extra.get(net, {})}
-        file = place / f"{net}.safetensors"
-        pretrained.save_variables(file, jax.device_get(its), DTYPES[dtype] or "float32")
-        known[net] = {
-            "sha256": pretrained.sha256(file),
-            "parameters": sum(x.size for x in jax.tree.leaves(its)),
-            "trained": net in state.params,
-        }
+    place = fresh(target, overwrite)
     about = {
         "format": restore.FORMAT,
         "version": VERSION,
@@ -157,7 +148,7 @@ def to_draw(
         "step": number,
         "weights": "averaged" if run.method.ema else "as trained",
         "dtype": dtype,
-        "nets": known,
+        "nets": {net: kept(place, net, state, frozen, dtype) for net in nets},
     }
     keep_words(run, workdir, place)
     if DTYPES[dtype] is not None:
@@ -175,6 +166,20 @@ def to_draw(
     (place / "card.json").write_text(json.dumps(told, indent=2) + "\n")
     (place / card.FILE).write_text(card.of(run, workdir, told, about), encoding="utf-8")
     return place
+
+
+def kept(
+    place: epath.Path, net: str, state: State, frozen: Mapping[str, Tree], dtype: str
+) -> dict[str, Any]:
+    """Writes the weights of a network; returns what is known of them."""
+    its = frozen.get(net) or {"params": state.params[net], **state.extra.get(net, {})}
+    file = place / f"{net}.safetensors"
+    pretrained.save_variables(file, jax.device_get(its), DTYPES[dtype] or "float32")
+    return {
+        "sha256": pretrained.sha256(file),
+        "parameters": sum(x.size for x in jax.tree.leaves(its)),
+        "trained": net in state.params,
+    }
 
 
 def keep_words(run: Run, workdir: epath.Path, place: epath.Path) -> None:

@@ -1,5 +1,6 @@
 """What a configuration says, read: its file, its durations, how it differs from another."""
 
+import difflib
 import hashlib
 import importlib.util
 import inspect
@@ -15,6 +16,7 @@ from absl import flags
 from etils import epath
 from ml_collections import ConfigDict, config_flags
 
+from jaxt2i import places
 from jaxt2i.config import ConfigError, alike, kind_of, nearest, preset_file, preset_files
 from jaxt2i.configs.common import base
 from jaxt2i.run import log, shown
@@ -123,6 +125,12 @@ def write_config(workdir: epath.Path, config: ConfigDict, command: str) -> None:
         (workdir / "config.json").write_text(json.dumps(plain(config), indent=2) + "\n")
 
 
+def keep(workdir: epath.Path, key: str, value: Any) -> None:
+    """Changes one setting of a run, for the attempts to come."""
+    found = json.loads((workdir / "config.json").read_text(encoding="utf-8"))
+    places.write_whole(workdir / "config.json", json.dumps(found | {key: value}, indent=2) + "\n")
+
+
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """{"a.b": value} of nested dictionaries."""
     out = {}
@@ -219,13 +227,36 @@ def configuration(file: str, changes: Sequence[str]) -> ConfigDict:
     """
     name, colon, preset = file.partition(":")
     file = f"{preset_file(name)}{colon}{preset}"
-    values = flags.FlagValues()
-    found = config_flags.DEFINE_config_file("config", None, flag_values=values, lock_config=True)
+    values, said = flags.FlagValues(), ["jaxt2i", f"--config={file}", *changes]
+    # Else it looks for changes in what the program that calls this was started with.
+    how = {"flag_values": values, "sys_argv": said, "lock_config": True}
+    found = config_flags.DEFINE_config_file("config", None, **how)
     try:
-        values(["jaxt2i", f"--config={file}", *changes])
+        values(said)
+    except (AttributeError, KeyError):
+        raise ConfigError(unknown(file, changes)) from None
     except Exception as error:  # the file is a program, and may raise anything
         raise ConfigError(f"--config {' '.join([file, *changes])}: {reason_of(error)}") from None
     return found.value
+
+
+def unknown(file: str, arguments: Sequence[str]) -> str:
+    """What to say of the first --config.KEY that a configuration does not have.
+
+    Args:
+      file: FILE[:preset].
+      arguments: of a command line.
+    """
+    name, _, preset_ = file.partition(":")
+    known = [f"config.{key}" for key in flat(plain(preset(name, preset_)))]
+    for argument in arguments:
+        match = re.match(r"--?(config\.[\w.]+)", argument)
+        key = match and match[1]
+        if key and not any(k == key or k.startswith(f"{key}.") for k in known):
+            near = difflib.get_close_matches(key, known, n=3)
+            hint = f"did you mean {', '.join(near)}?" if near else f"known: {', '.join(known)}"
+            return f"{name} has no setting {key}; {hint}"
+    return f"{' '.join(arguments)}: one of these settings does not exist in {name}"
 
 
 def reason_of(error: Exception) -> str:

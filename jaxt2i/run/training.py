@@ -10,7 +10,7 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -18,72 +18,28 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from jaxt2i import places
-from jaxt2i.config import ConfigError
 from jaxt2i.engine import draw, loop
 from jaxt2i.engine import state as states
 from jaxt2i.engine import step as steps
-from jaxt2i.engine.loop import Moment, NonFinite, Part
 from jaxt2i.engine.mesh import Layout
 from jaxt2i.engine.method import Batch, Method, Tree
 from jaxt2i.engine.state import State
-from jaxt2i.run import cache, checkpoint, chips, health, hlo, log, profile, trouble
+from jaxt2i.run import cache, checkpoint, health, hlo, log, trouble
+from jaxt2i.run.parts import (
+    Clock,
+    Desk,
+    Inputs,
+    Logging,
+    Painting,
+    Programs,
+    Recording,
+    Saving,
+    Schedule,
+)
 
 
-@dataclasses.dataclass(frozen=True)
-class Schedule:
-    """When things happen, in steps; 0 = never.
-
-    Attributes:
-      total_steps: length of the run.
-      log_every_steps: a line of metrics.
-      checkpoint_every_steps: a checkpoint.
-      sample_every_steps: a grid of samples, and the scores.
-      keep_checkpoints: newest checkpoints kept.
-      keep_period_steps: checkpoints at multiples of this are kept for good.
-      keep_steps: checkpoints are made at these steps, too, and kept for good.
-      best_by: the score whose best checkpoint is kept for good; "": the method's first.
-      recorded: steps whose time is looked into.
-    """
-
-    total_steps: int
-    log_every_steps: int = 50
-    checkpoint_every_steps: int = 1000
-    sample_every_steps: int = 1000
-    keep_checkpoints: int = 3
-    keep_period_steps: int = 0
-    keep_steps: tuple[int, ...] = ()
-    best_by: str = ""
-    recorded: profile.Window = profile.NOTHING
-
-    def __post_init__(self):
-        if self.total_steps <= 0:
-            raise ConfigError(
-                "the run has no length: set config.total_steps or config.total_images"
-            )
-        self.recorded.check(self.total_steps)
-
-
-@dataclasses.dataclass(frozen=True)
-class Grid:
-    """What a grid of samples shows.
-
-    Attributes:
-      requests: what is drawn.
-      show: (step, (request, its outputs) one by one, records) -> None, in the records' thread.
-    """
-
-    requests: tuple[draw.Request, ...]
-    show: Callable[[int, Iterable, log.Records], None]
-
-
-@dataclasses.dataclass
-class Programs:
-    """Compiled programs and what is known of them before the first step."""
-
-    play: dict[int, Callable]
-    flops: float
-    compile_seconds: float
-    cached: bool = False
+class TooLarge(RuntimeError):
+    """A step that the devices have no memory for, at the first that is played."""
 
 
 def compile_step(
@@ -109,16 +65,10 @@ def train(
     rules: steps.Rules,
     schedule: Schedule,
     layout: Layout,
-    batch: Batch,
-    batches: Callable[[int], Iterator[Batch]],
+    inputs: Inputs,
     workdir: epath.Path,
     config: Mapping[str, Any],
-    grid: Grid | None = None,
-    score_batch: Callable[[], Batch] | None = None,
-    settle_batches: Callable[[], Iterator[Batch]] | None = None,
     init_from: Callable[[State], State] | None = None,
-    probe: health.Probe | None = None,
-    stop_when_dead: bool = False,
 ) -> State:
     """Plays a method to the end of its schedule, from its newest checkpoint if it has one.
 
@@ -127,16 +77,10 @@ def train(
       rules: how steps are played.
       schedule: when things happen.
       layout: where arrays live.
-      batch: ShapeDtypeStructs of the global batch.
-      batches: first step -> iterator of batches from that step on, on the devices.
+      inputs: what it reads.
       workdir: where everything is written.
       config: the whole configuration as plain data, kept with every checkpoint.
-      grid: what grids of samples show.
-      score_batch: makes the held-out batch for the scores.
-      settle_batches: makes batches that `Sampler.settle` is played on.
       init_from: fills a fresh state from earlier runs.
-      probe: what is drawn beside the grids, to see whether the run is well.
-      stop_when_dead: end a run that learns nothing any more.
 
     Returns:
       The last state.
@@ -145,6 +89,24 @@ def train(
       health.Dead: where that is asked for; says since when.
       NonFinite: names the player and the first bad network; the last good checkpoint stays.
       checkpoint.Mismatch: the work directory holds a run of other networks.
+      TooLarge: where the first step finds no memory.
+      trouble.Unwritable: where a checkpoint cannot be written; says what is whole.
+    """
+    with keeping(method, schedule, workdir) as keeper:
+        ready = made_ready(method, rules, schedule, layout, inputs, keeper, init_from)
+        introduce(method, ready, schedule, workdir)
+        desk = desk_of(method, rules, schedule, inputs, ready, keeper, workdir)
+        return play(method, ready, desk, inputs, {"config": dict(config), "seed": rules.seed})
+
+
+@contextlib.contextmanager
+def keeping(
+    method: Method, schedule: Schedule, workdir: epath.Path
+) -> Iterator[checkpoint.Checkpoints]:
+    """The checkpoints of a run, which are whole when it ends, whatever ends it.
+
+    Raises:
+      trouble.Unwritable: where they cannot be; says what is whole.
     """
     score, higher = checkpoint.by_score(method.better, schedule.best_by)
     kept = checkpoint.Kept(
@@ -153,77 +115,159 @@ def train(
         schedule.keep_steps,
         lambda steps: checkpoint.best_of(checkpoint.history(workdir), steps, score, higher),
     )
-    keeper = checkpoint.Checkpoints(workdir, kept)
-    shapes = states.shapes(method, batch)
-    # The compiler leaves Python free: meanwhile the state is made or read, and what is pictured.
-    with concurrent.futures.ThreadPoolExecutor(1, "compile") as pool:
-        compiling = pool.submit(compile_step, method, rules, layout, batch, shapes)
-        state, frozen = start(method, rules, layout, batch, shapes, keeper, init_from)
-        painting = Painting(method, rules, schedule, layout, frozen, grid, score_batch, probe)
-        programs = compiling.result()
-    first, flags = int(state.step), loop.Flags(method)
-    log.say(log.parameter_table(method, state, frozen), *flattered(method))
-    log.say(
-        f"step program: {programs.flops / 1e9:,.1f} GFLOP a step and device, compiled in "
-        f"{programs.compile_seconds:.1f} s{' (from the cache)' * programs.cached}; "
-        f"starting at step {first} of {schedule.total_steps}"
-    )
-    if jax.process_index() == 0:
-        (workdir / checkpoint.SCORES).write_text(json.dumps(dict(method.better)) + "\n")
-        (workdir / "parameters.txt").write_text(log.parameter_list(state))
-    records = log.Records(workdir, first, method.better, guided=bool(method.guided_by))
-    progress = log.Progress(first, schedule.total_steps, rules.batch_size)
-    watch = health.Watch(progress.say, *((probe.real, probe.captions) if probe else ()))
-    desk = Desk(
-        rules=rules,
-        schedule=schedule,
-        programs=programs,
-        records=records,
-        progress=progress,
-        keeper=keeper,
-        flags=flags,
-        clock=Clock(first),
-        watch=watch,
-        stop_when_dead=stop_when_dead,
-    )
-    preemption, recording = Preemption(), Recording(desk, workdir, first)
-    painting.desk = desk
-    meta = {"config": dict(config), "seed": rules.seed}
-    moved = health.Updates(painting.due, desk.updates, state)
-    parts = (recording, Logging(desk), moved, painting, Saving(desk, meta))
-    settler = None
-    if settle_batches and method.sampler and method.sampler.settle:
-        settle = draw.settler(method, rules.seed)
-        settler = lambda state: settle(state, frozen, settle_batches())  # noqa: E731
-    source, lost = batches(first), None
+    keeper, lost = checkpoint.Checkpoints(workdir, kept), None
     try:
-        state = loop.play(
-            programs.play,
-            state,
-            frozen,
-            desk.clock.timed(source),
-            total=schedule.total_steps,
-            flags=flags,
-            parts=parts,
-            stop=preemption.reached,
-            settler=settler,
-        )
-        keeper.wait()
-        records.drain()
-        desk.check(state)
-        if int(state.step) < schedule.total_steps:
-            progress.say(f"asked to stop: saved step {int(state.step)}; the same command resumes")
-        return state
+        yield keeper
     except Exception as error:
-        if not trouble.full_or_closed(error):
+        if not trouble.unwritable(error, workdir):
             raise
         lost = unwritable(error, workdir, keeper)
         raise lost from None
     finally:
-        for part in (source, progress, recording, records, preemption):
-            getattr(part, "close", lambda: None)()
         if lost is None:  # else it would wait for what has failed, and tell of it again
             keeper.close()
+
+
+@dataclasses.dataclass(frozen=True)
+class Ready:
+    """What a run begins with.
+
+    Attributes:
+      programs: the compiled step.
+      state: to go on from.
+      frozen: frozen weights.
+      painting: what is drawn and scored.
+    """
+
+    programs: Programs
+    state: State
+    frozen: dict[str, Tree]
+    painting: Painting
+
+    @property
+    def first(self) -> int:
+        """Steps that were played before."""
+        return int(self.state.step)
+
+
+def made_ready(
+    method: Method,
+    rules: steps.Rules,
+    schedule: Schedule,
+    layout: Layout,
+    inputs: Inputs,
+    keeper: checkpoint.Checkpoints,
+    init_from: Callable[[State], State] | None,
+) -> Ready:
+    """Compiles a step and makes or reads its state; arguments as for `train`."""
+    shapes = states.shapes(method, inputs.batch)
+    # The compiler leaves Python free: meanwhile the state is made or read, and what is pictured.
+    with concurrent.futures.ThreadPoolExecutor(1, "compile") as pool:
+        compiling = pool.submit(compile_step, method, rules, layout, inputs.batch, shapes)
+        state, frozen = start(method, rules, layout, inputs.batch, shapes, keeper, init_from)
+        painting = Painting(method, rules, schedule, layout, frozen, inputs)
+        with too_large():
+            programs = compiling.result()
+    return Ready(programs, state, frozen, painting)
+
+
+@contextlib.contextmanager
+def too_large(fits: Callable[[], bool] = lambda: False) -> Iterator[None]:
+    """Around what may find no memory for a step.
+
+    Args:
+      fits: whether a step has been played by now, so that another thing is too large.
+
+    Raises:
+      TooLarge: where none has.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not trouble.out_of_memory(error) or fits():
+            raise
+        raise TooLarge(str(error).splitlines()[0]) from None
+
+
+def introduce(method: Method, ready: Ready, schedule: Schedule, workdir: epath.Path) -> None:
+    """Says what is about to be played, and keeps it in the work directory."""
+    programs = ready.programs
+    log.say(log.parameter_table(method, ready.state, ready.frozen), *flattered(method))
+    log.say(
+        f"step program: {programs.flops / 1e9:,.1f} GFLOP a step and device, compiled in "
+        f"{programs.compile_seconds:.1f} s{' (from the cache)' * programs.cached}; "
+        f"starting at step {ready.first} of {schedule.total_steps}"
+    )
+    if jax.process_index() == 0:
+        (workdir / checkpoint.SCORES).write_text(json.dumps(dict(method.better)) + "\n")
+        (workdir / "parameters.txt").write_text(log.parameter_list(ready.state))
+
+
+def desk_of(
+    method: Method,
+    rules: steps.Rules,
+    schedule: Schedule,
+    inputs: Inputs,
+    ready: Ready,
+    keeper: checkpoint.Checkpoints,
+    workdir: epath.Path,
+) -> Desk:
+    """What the parts of a run share."""
+    first, probe = ready.first, inputs.probe
+    notes = ["trains the run"] * bool(method.guided_by) + ["of training pictures"] * inputs.seen
+    records = log.Records(workdir, first, method.better, notes=notes)
+    progress = log.Progress(first, schedule.total_steps, rules.batch_size)
+    return Desk(
+        workdir=workdir,
+        rules=rules,
+        schedule=schedule,
+        programs=ready.programs,
+        records=records,
+        progress=progress,
+        keeper=keeper,
+        flags=loop.Flags(method),
+        clock=Clock(first),
+        watch=health.Watch(progress.say, *((probe.real, probe.captions) if probe else ())),
+    )
+
+
+def play(
+    method: Method, ready: Ready, desk: Desk, inputs: Inputs, meta: Mapping[str, Any]
+) -> State:
+    """Plays the steps that are left, and ends what goes on beside them.
+
+    Args:
+      method: the method.
+      ready: what the run begins with.
+      desk: what its parts share.
+      inputs: what it reads.
+      meta: kept with every checkpoint.
+    """
+    preemption, recording = Preemption(), Recording(desk, ready.first)
+    ready.painting.desk = desk
+    moved = health.Updates(ready.painting.due, desk.updates, ready.state)
+    source, settler = inputs.batches(ready.first), None
+    if inputs.settle_batches and method.sampler and method.sampler.settle:
+        settle = draw.settler(method, desk.rules.seed)
+        settler = lambda state: settle(state, ready.frozen, inputs.settle_batches())  # noqa: E731
+    try:
+        with too_large(desk.fits):
+            state = loop.play(
+                desk.programs.play,
+                ready.state,
+                ready.frozen,
+                desk.clock.timed(source),
+                total=desk.schedule.total_steps,
+                flags=desk.flags,
+                parts=(recording, Logging(desk), moved, ready.painting, Saving(desk, meta)),
+                stop=preemption.reached,
+                settler=settler,
+            )
+            desk.finish(state)
+        return state
+    finally:
+        for part in (source, desk.progress, recording, desk.records, preemption):
+            getattr(part, "close", lambda: None)()
 
 
 def unwritable(
@@ -232,13 +276,15 @@ def unwritable(
     """What to tell where a run cannot be written, once what is half written is gone."""
     with contextlib.suppress(Exception):  # a save that still finds room may end well
         keeper.wait()
-    reason = trouble.said(error, workdir)
-    if jax.process_index() == 0:
-        for unfinished in places.matching(keeper.folder, "*.orbax-checkpoint-tmp"):
-            with contextlib.suppress(OSError):
-                unfinished.rmtree()
-    kept = checkpoint.steps_in(workdir)
-    stays = f"the checkpoint of step {kept[-1]} is whole" if kept else "there is no checkpoint yet"
+    reason, stays = trouble.said(error, workdir), "what was saved before it stays"
+    with contextlib.suppress(Exception):  # a store may answer nothing any more
+        if jax.process_index() == 0:
+            for unfinished in places.matching(keeper.folder, "*.orbax-checkpoint-tmp"):
+                with contextlib.suppress(OSError):
+                    unfinished.rmtree()
+        kept = checkpoint.steps_in(workdir)
+        whole = f"the checkpoint of step {kept[-1]} is whole" if kept else ""
+        stays = whole or "there is no checkpoint yet"
     return trouble.Unwritable(f"{reason}; {stays}, and the same command resumes")
 
 
@@ -295,295 +341,3 @@ class Preemption:
         """Gives the signal back."""
         if self._before is not None:
             signal.signal(signal.SIGTERM, self._before)
-
-
-class Clock:
-    """Times the loop: steps, and the seconds that they waited for their input.
-
-    Args:
-      step: steps played so far.
-    """
-
-    def __init__(self, step: int):
-        self.restart(step)
-
-    def restart(self, step: int) -> None:
-        """Forgets everything before now."""
-        self._started, self._step, self._waited = time.monotonic(), step, 0.0
-
-    def timed(self, source: Iterable) -> Iterator:
-        """The source, its waiting counted."""
-        source = iter(source)
-        while True:
-            started = time.monotonic()
-            try:
-                batch = next(source)
-            except StopIteration:
-                return
-            self._waited += time.monotonic() - started
-            yield batch
-
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """Around what is not stepping."""
-        started = time.monotonic()
-        yield
-        self._started += time.monotonic() - started
-
-    def read(self, step: int) -> tuple[float, float]:
-        """(steps a second, share of the time that waited for input) since the last restart."""
-        seconds = max(time.monotonic() - self._started, 1e-9)
-        return (step - self._step) / seconds, self._waited / seconds
-
-
-@dataclasses.dataclass
-class Desk:
-    """What the parts of a run share."""
-
-    rules: steps.Rules
-    schedule: Schedule
-    programs: Programs
-    records: log.Records
-    progress: log.Progress
-    keeper: checkpoint.Checkpoints
-    flags: loop.Flags
-    clock: Clock
-    watch: health.Watch
-    stop_when_dead: bool
-
-    def images(self, number: int) -> int:
-        """Real pictures seen after so many steps."""
-        return number * self.rules.batch_size
-
-    def doubtful(self) -> bool:
-        """Whether a run may be dying: then no checkpoint pushes out one from before."""
-        self.records.drain()
-        return self.watch.doubtful
-
-    def updates(self, number: int, ratios: Mapping[str, jax.Array]) -> None:
-        """Writes how far a step moved each network, {network: share of its size}."""
-
-        def write():
-            values = {net: float(v) for net, v in jax.device_get(ratios).items()}
-            values = self.watch.updates(number, self.images(number), values)
-            self.records.write(number, {"images": self.images(number), **values})
-
-        self.records.submit(write)
-
-    def check(self, state: State) -> None:
-        """Ends the run with what the records' thread found."""
-        if self.records.failure:
-            self.fail(self.records.failure, state)
-
-    def fail(self, failure: BaseException, state: State) -> None:
-        """Raises; a loss that is not finite is explained."""
-        if not isinstance(failure, NonFinite):
-            raise failure
-        net, kept = steps.first_bad_net(state), self.keeper.steps()
-        raise NonFinite(
-            f"{failure}: the loss or a gradient is not finite; first network with such values: "
-            f"{net or 'none'}. The last good checkpoint is step {kept[-1] if kept else 'none'}. "
-            "Lower the learning rate (config.optim), or set config.skip_nonfinite=True to leave "
-            "such steps out and count them"
-        )
-
-
-class Recording(Part):
-    """Records the time of a few steps."""
-
-    def __init__(self, desk: Desk, workdir: epath.Path, first: int):
-        self._desk = desk
-        self._recorder = profile.Recorder(desk.schedule.recorded, workdir)
-        start = desk.schedule.recorded.start_step
-        if 0 < start <= first:
-            log.say(
-                f"config.profile.start_step={start} has been played already, so nothing is "
-                f"recorded; steps from {first + 1} on can be"
-            )
-
-    def before(self, number: int, land: Callable[[int], None]) -> None:
-        """Starts with nothing in flight."""
-        if self._recorder.starts(number):
-            land(0)
-            self._recorder.start()
-
-    def after(self, now: Moment) -> None:
-        """Ends with the device's work; a thread reads it and says where the time went."""
-        if not self._recorder.ends(now.number):
-            return
-        now.land(0)
-        with self._desk.clock.paused():
-            trace = self._recorder.stop()
-        device, window = jax.devices()[0], self._recorder.window
-        programs, size = self._desk.programs, self._desk.rules.batch_size
-
-        def write():
-            recorded = profile.ProfileData.from_file(str(places.here(trace)))
-            summary = profile.summarise(recorded, profile.texts(programs.play.values()))
-            title = f"steps {window.start_step} to {window.last} on {device.device_kind}: {trace}"
-            text = summary.text(title, size, programs.flops, chips.peak_flops(device))
-            (self._recorder.folder / "summary.txt").write_text(text + "\n")
-            self._desk.progress.say(text)
-
-        self._desk.records.submit(write)
-
-    def close(self) -> None:
-        """Ends a recording that is still going on."""
-        self._recorder.close()
-
-
-class Logging(Part):
-    """Writes lines of metrics."""
-
-    def __init__(self, desk: Desk):
-        self._desk, self._logged = desk, False
-
-    def after(self, now: Moment) -> None:
-        """Writes when it is time, and after the first and the last step."""
-        self._desk.progress.step()
-        every = self._desk.schedule.log_every_steps
-        if due(now.number, every) or not self._logged or now.last or now.stop:
-            self._logged = True
-            self._log(now.number, now.metrics)
-
-    def _log(self, number: int, metrics: steps.Metrics) -> None:
-        desk, programs = self._desk, self._desk.programs
-        rate, waited = desk.clock.read(number)
-        desk.clock.restart(number)
-        facts = {"images": desk.images(number), "time": int(time.time())}
-        peak = chips.peak_flops(jax.devices()[0])
-        speed = {
-            "images_per_second": rate * desk.rules.batch_size,
-            "steps_per_second": rate,
-            "input_wait": waited,
-            "tflops_per_second": rate * programs.flops / 1e12,
-            **({"share_of_peak": rate * programs.flops / peak} if peak else {}),
-        }
-        if programs.compile_seconds:
-            speed["compile_seconds"] = programs.compile_seconds
-            programs.compile_seconds = 0.0
-        first_bad = desk.flags.take()
-
-        def write():
-            values = {k: float(v) for k, v in jax.device_get(metrics).items()}
-            bad = first_bad()
-            values |= desk.watch.line(number, desk.images(number), values)
-            values = {**facts, **speed, **log.peak_memory(), **values}
-            desk.records.write(number, values)
-            desk.progress.show(number, values)
-            if bad and not desk.rules.skip_nonfinite:
-                raise NonFinite(bad)
-
-        desk.records.submit(write)
-
-
-class Painting(Part):
-    """Draws grids and computes scores; compiled at first use.
-
-    Attributes:
-      desk: what the parts share; made later than this, once the step is compiled.
-    """
-
-    desk: Desk
-
-    def __init__(self, method, rules, schedule, layout, frozen, grid, score_batch, probe):
-        self._schedule, self._frozen, self._grid = schedule, frozen, grid
-        self._probe = probe
-        self._drawer = draw.Drawer(method=method, layout=layout) if grid else None
-        self._score = None
-        if score_batch and method.score:
-            self._held_out = score_batch()
-            name = "score"
-
-            def score(state, frozen, batch):
-                weights = layout.gather(state), layout.gather(frozen)
-                key = jax.random.fold_in(states.init_key(rules.seed), len(name))
-                ctx = states.context(method, *weights, key=key, batch_size=rules.batch_size)
-                with method.products():
-                    return method.score(ctx, batch)
-
-            self._score = jax.jit(score, out_shardings=layout.everywhere)
-
-    def due(self, number: int) -> bool:
-        """Whether it is time; after the first step it is too: a curve needs its beginning."""
-        every, total = self._schedule.sample_every_steps, self._schedule.total_steps
-        return every > 0 and (due(number, every) or number in (1, total))
-
-    def after(self, now: Moment) -> None:
-        """Draws when it is time."""
-        if not self.due(now.number):
-            return
-        now.settle()
-        chunks = list(self._chunks(now.state, self._grid.requests if self._grid else ()))
-        looked = list(self._chunks(now.state, self._probe.requests if self._probe else ()))
-        scores = self._score and self._score(now.state, self._frozen, self._held_out)
-        # Drawing is not stepping: the rate must not pay for it.
-        jax.block_until_ready((chunks, looked, scores))
-        self.desk.clock.restart(now.number)
-        self.desk.records.submit(lambda: self._write(now.number, chunks, looked, scores))
-
-    def _chunks(
-        self, state: State, requests: tuple[draw.Request, ...]
-    ) -> Iterator[tuple[tuple[draw.Request, ...], dict]]:
-        """(requests, their outputs on the devices)."""
-        size = self._drawer.size if requests else 1
-        for first in range(0, len(requests), size):
-            part = requests[first : first + size]
-            yield part, self._drawer.start(state, self._frozen, part)
-
-    def _write(self, number: int, chunks: list, looked: list, scores: dict | None) -> None:
-        desk, images = self.desk, self.desk.images(number)
-        if chunks:
-            self._grid.show(number, drawn(chunks), desk.records)
-        scores = {f"score/{k}": float(v) for k, v in jax.device_get(scores or {}).items()}
-        desk.watch.scores(number, images, scores)
-        seen = health.pictures_of(drawn(looked))
-        looks = {}
-        if seen is not None:
-            looks = desk.watch.pictures(number, images, seen, len(self._probe.captions))
-        if scores or looks:
-            desk.records.write(number, {"images": images, **scores, **looks})
-            desk.records.curves()
-            shown = scores | {k: v for k, v in looks.items() if k in log.DISTANCES}
-            text = "  ".join(f"{k} {v:.4g}" for k, v in shown.items())
-            desk.progress.say(f"step {number}: {text}")
-        if desk.stop_when_dead:
-            desk.watch.check(desk.keeper.steps())
-
-
-def drawn(chunks: list) -> Iterator[tuple[draw.Request, dict]]:
-    """(request, its outputs on the host), one by one."""
-    for requests, out in chunks:
-        out = jax.device_get(out)
-        for i, request in enumerate(requests):
-            yield request, jax.tree.map(lambda x, i=i: x[i], out)
-
-
-class Saving(Part):
-    """Writes checkpoints, and ends the run with what the records' thread found."""
-
-    def __init__(self, desk: Desk, meta: dict[str, Any]):
-        self._desk, self._meta = desk, meta
-
-    def after(self, now: Moment) -> None:
-        """Saves a state when it is time, unless it is a bad one."""
-        desk = self._desk
-        ends = now.last or now.stop
-        asked = now.number in desk.schedule.keep_steps
-        if due(now.number, desk.schedule.checkpoint_every_steps) or asked or ends:
-            if desk.stop_when_dead and not ends and desk.doubtful():
-                return
-            now.settle()
-            desk.records.drain()
-            desk.check(now.state)
-            bad = desk.flags.take()()
-            if bad and not desk.rules.skip_nonfinite:
-                desk.fail(NonFinite(bad), now.state)
-            position = now.number * desk.rules.batch_size
-            desk.keeper.save(now.state, self._meta | {"position": position}, now.number)
-        desk.check(now.state)
-
-
-def due(number: int, every: int) -> bool:
-    """Whether something that happens every so many steps happens after this one."""
-    return every > 0 and number % every == 0

@@ -6,11 +6,13 @@ import logging
 import os
 import shutil
 import sys
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
 from jaxt2i import places
+from jaxt2i.places import STORES
 
 # What a person can mend beyond the errors that name a setting.
 ERRORS = (OSError, UnicodeError, OverflowError)
@@ -18,6 +20,10 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 # What TensorStore says instead of an error number.
 FULL_WORDS = ("No space left on device", "Disk quota exceeded")
 READ_ONLY_WORDS = ("Read-only file system",)
+# The libraries that reach stores, each with errors of its own.
+REACH = {*STORES.values(), "aiohttp", "azure", "botocore", "fsspec", "google"}
+# Letters that are told of what one of them says.
+STORE_SAYS = 200
 
 
 class Unwritable(OSError):
@@ -60,6 +66,10 @@ def said(error: BaseException, path: str | os.PathLike = "") -> str:
             return f"{where or 'the disk'}: no space left on the device{room}; make room there"
         if number == errno.EROFS or any(words in text for words in READ_ONLY_WORDS):
             return f"{where or 'the place'}: a read-only file system; name a place to write to"
+    if of_store(error):
+        told = " ".join(str(error).split())[:STORE_SAYS]
+        place = f"{path}: " if path else ""
+        return f"{place}the store does not do what it is asked ({type(error).__name__}: {told})"
     if isinstance(error, UnicodeError):
         place = f"{path}: " if path else ""
         return f"{place}not readable as UTF-8 ({error}); save it as UTF-8"
@@ -83,16 +93,42 @@ def full_or_closed(error: BaseException) -> bool:
     )
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether a device had no room for what it was to compute."""
+    return "RESOURCE_EXHAUSTED" in str(error) and not full_or_closed(error)
+
+
+def of_store(error: BaseException) -> bool:
+    """Whether an error is what came, or did not come, from a store of objects."""
+    return any(map(_through, chain(error)))
+
+
+def _through(cause: BaseException) -> bool:
+    """Whether an error was raised by what reaches stores, of whatever kind it is."""
+    frames = traceback.walk_tb(cause.__traceback__)
+    modules = {frame.f_globals.get("__name__", "") for frame, _ in frames}
+    if {module.partition(".")[0] for module in modules | {type(cause).__module__}} & REACH:
+        return True
+    # TensorStore is no Python, and names the object.
+    return type(cause) is ValueError and any(f"{scheme}://" in str(cause) for scheme in STORES)
+
+
+def unwritable(error: BaseException, place: str | os.PathLike) -> bool:
+    """Whether the cause of an error is that a place can be written to no longer."""
+    return full_or_closed(error) or (bool(places.scheme_of(place)) and of_store(error))
+
+
 @contextlib.contextmanager
 def told_once() -> Iterator[None]:
-    """Around a training: a full disk is told of by its error, not by every thread that meets it.
+    """Around a training: a full disk, or a store that fails, is told of by its error, not by every
+    thread that meets it.
 
     Orbax logs a traceback from each of its threads, and Python one from each write that was begun.
     """
 
     def others(record: logging.LogRecord) -> bool:
         raised = record.exc_info[1] if record.exc_info else None
-        return raised is None or not full_or_closed(raised)
+        return raised is None or not (full_or_closed(raised) or of_store(raised))
 
     def unraisable(found: Any) -> None:
         if not (isinstance(found.exc_value, RuntimeError) and "Event loop" in str(found.exc_value)):

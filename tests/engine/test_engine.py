@@ -27,7 +27,7 @@ from jaxt2i.engine import state as states
 from jaxt2i.engine import step as steps
 from jaxt2i.engine.method import Ema, Player
 from jaxt2i.nn import optim
-from jaxt2i.run import checkpoint, placement, settings, training
+from jaxt2i.run import checkpoint, parts, placement, settings, training
 from jaxt2i.run.open import load_method as load
 
 SIZES = schema.Sizes(batch=16, height=16, width=16, tokens=6)
@@ -168,7 +168,7 @@ def test_nonfinite_steps_can_be_skipped_and_are_counted():
 
 def train(workdir, cfg=None, total=12, every=4, **kw):
     method = load(cfg or config())
-    schedule = training.Schedule(total, 1, every, 6, 3)
+    schedule = parts.Schedule(total, 1, every, 6, 3)
     rows = {k: v[:2] for k, v in host_batch(99).items() if k != "image"}
     requests = tuple(
         draw.Request({k: v[i] for k, v in rows.items()}, seed=i, about="ab"[i]) for i in range(2)
@@ -180,13 +180,15 @@ def train(workdir, cfg=None, total=12, every=4, **kw):
         rules=steps.Rules(3, 16, total),
         schedule=schedule,
         layout=layout,
-        batch=schema.spec(SIZES, method.needs),
-        batches=lambda first: (layout.put_batch(host_batch(n)) for n in itertools.count(first)),
+        inputs=parts.Inputs(
+            batch=schema.spec(SIZES, method.needs),
+            batches=lambda first: (layout.put_batch(host_batch(n)) for n in itertools.count(first)),
+            grid=parts.Grid(requests, show),
+            score_batch=lambda: layout.put_batch(host_batch(98)),
+            settle_batches=lambda: (layout.put_batch(host_batch(n)) for n in range(200, 203)),
+        ),
         workdir=workdir,
         config={"lr": 0.05},
-        grid=training.Grid(requests, show),
-        score_batch=lambda: layout.put_batch(host_batch(98)),
-        settle_batches=lambda: (layout.put_batch(host_batch(n)) for n in range(200, 203)),
     )
 
 
@@ -306,11 +308,13 @@ DAMAGE = {
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @CHECKPOINTS
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_damaged_newest_checkpoint_falls_back_to_the_one_before(ended, tmp_path, damage):
+def test_damaged_newest_checkpoint_falls_back_to_the_one_before(ended, tmp_path, damage, capsys):
     copied(ended, 8, tmp_path)
     DAMAGE[damage](tmp_path / "checkpoints" / "8")
-    with pytest.warns(UserWarning, match=r"checkpoints/8.*trying the one before"):
-        again = jax.device_get(train(tmp_path, total=12))
+    again = jax.device_get(train(tmp_path, total=12))
+    said = [x for x in capsys.readouterr().err.splitlines() if "checkpoint" in x]
+    assert len(said) == 1, "a sentence, and no line of code"
+    assert re.match(rf"checkpoint {tmp_path}/checkpoints/8 cannot be used .*one before it", said[0])
     assert again.step == 12
     equal(again, ended(12)[1])
     gc.collect()
@@ -407,7 +411,7 @@ def test_durations():
     with pytest.raises(ConfigError, match=r"config\.total_epochs=3"):
         settings.steps({"total_epochs": 3}, "total", batch_size=16)
     with pytest.raises(ConfigError, match="no length"):
-        training.Schedule(0)
+        parts.Schedule(0)
 
 
 def test_only_trains_what_it_is_told_to():

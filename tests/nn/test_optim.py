@@ -19,7 +19,7 @@ from jaxt2i.engine import mesh
 from jaxt2i.engine import state as states
 from jaxt2i.engine import step as steps
 from jaxt2i.nn import optim
-from jaxt2i.run import checkpoint, placement, training
+from jaxt2i.run import checkpoint, parts, placement, training
 from jaxt2i.run.open import load_method as load
 
 DRAWS = 4096
@@ -111,10 +111,12 @@ def train(method, workdir, total):
     state = training.train(
         method,
         rules=steps.Rules(3, 16, 9),
-        schedule=training.Schedule(total, 3, 3, 0),
+        schedule=parts.Schedule(total, 3, 3, 0),
         layout=layout,
-        batch=schema.spec(SIZES, method.needs),
-        batches=lambda first: (layout.put_batch(host_batch(n)) for n in itertools.count(first)),
+        inputs=parts.Inputs(
+            batch=schema.spec(SIZES, method.needs),
+            batches=lambda first: (layout.put_batch(host_batch(n)) for n in itertools.count(first)),
+        ),
         workdir=workdir,
         config={},
     )

@@ -8,11 +8,13 @@ import jax.numpy as jnp
 import pytest
 
 from jaxt2i import plan as command
+from jaxt2i import train
 from jaxt2i.config import ConfigError, micro_batches
 from jaxt2i.planning import alive, compiled, dry_run, fit, report
 from jaxt2i.planning.fit import GIB, Need
-from jaxt2i.run import chips, settings
+from jaxt2i.run import chips, files, settings, training
 from jaxt2i.run import open as runs
+from jaxt2i.run.parts import Programs
 
 ROOT = Path(__file__).parents[2]
 TOY = str(ROOT / "tests" / "engine" / "toy_config.py")
@@ -106,9 +108,13 @@ def test_a_plan_counts_parts_by_what_the_compiler_said(monkeypatch, capsys):
 
 def test_the_command_line_takes_a_number_or_auto(monkeypatch):
     def given(value):
-        change = f"--config.accumulate={value}"
-        monkeypatch.setattr("sys.argv", ["jaxt2i", change])
-        return settings.configuration(TOY, [change]).accumulate
+        found = settings.configuration(TOY, [f"--config.accumulate={value}"])
+        assert found.batch_size == settings.preset(TOY, "").batch_size
+        return found.accumulate
+
+    # Whoever calls this has been started with words of its own, which are not for us.
+    words = ["a program", "--config.batch_size=3", "--config=x", "--config.accumulate=7"]
+    monkeypatch.setattr("sys.argv", words)
 
     assert given("auto") == "auto"
     assert given("4") == 4
@@ -144,6 +150,58 @@ def test_published_presets_of_large_batches_choose_for_themselves():
         assert config.accumulate == "auto"
         assert config.batch_size >= 512
         assert settings.preset(f"configs/{file}.py", "tiny").accumulate == 1
+
+
+EXHAUSTED = "RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\nHere is its history"
+
+
+def test_where_the_estimate_was_wrong_more_parts_are_tried_said_and_kept(
+    tmp_path, monkeypatch, capsys
+):
+    """The whole step does not compile, its halves find no memory, its quarters do."""
+    compiling = training.compile_step
+
+    def short(*_):
+        raise jax.errors.JaxRuntimeError(EXHAUSTED)
+
+    def scarce(method, rules, *args):
+        if rules.accumulate == 1:
+            short()
+        halves = Programs({1: short}, 0.0, 0.1)
+        return halves if rules.accumulate == 2 else compiling(method, rules, *args)
+
+    monkeypatch.setattr(training, "compile_step", scarce)
+    monkeypatch.setattr(fit, "room", lambda device: 100 * GIB)
+    config = toy(batch_size=4 * len(jax.devices()))
+    config.total_steps, config.checkpoint_every_steps = 1, 0
+    train.begin(config, tmp_path, "a test")
+    said = [line for line in capsys.readouterr().out.splitlines() if "accumulate='auto'" in line]
+    assert len(said) == 3
+    assert "fits in one piece" in said[0]
+    what = "RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes."
+    assert said[1].endswith(f"in 1 parts ran out of memory ({what}); now 2 micro-batches of 16")
+    assert said[2].endswith(f"in 2 parts ran out of memory ({what}); now 4 micro-batches of 8")
+    (line,) = files.json_lines(tmp_path / "metrics.jsonl")
+    assert (line["step"], line["micro_batches"]) == (1, 4)
+    again, lines = fit.settled(config, tmp_path)
+    assert again.accumulate == 4
+    assert "with which this run began" in lines[0]
+    with pytest.raises(ConfigError, match=r"no larger number divides the 4 pictures of a device"):
+        fit.more(again, what, tmp_path)
+    # Several processes cannot begin again by themselves, but what starts them anew can.
+    halves = fit.with_parts(config, 2)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(ConfigError, match=r"start all processes again: .* takes 4 micro-batches"):
+        fit.more(halves, what, tmp_path)
+    assert fit.kept(tmp_path) == 4
+
+
+def test_only_the_first_step_is_taken_for_too_large():
+    for fits, raised in ((False, training.TooLarge), (True, jax.errors.JaxRuntimeError)):
+        with pytest.raises(raised, match="RESOURCE_EXHAUSTED"), training.too_large(lambda: fits):  # noqa: B023
+            raise jax.errors.JaxRuntimeError(EXHAUSTED)
+    with pytest.raises(RuntimeError, match="another"), training.too_large():
+        raise RuntimeError("another")
 
 
 def test_memory_that_runs_out_is_told_in_a_sentence():

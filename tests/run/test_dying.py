@@ -1,14 +1,17 @@
 """Runs made to die, and data that teaches nothing: each is told of in a sentence."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
 from jaxt2i.configs import df_gan
+from jaxt2i.data.sources import make_source
 from jaxt2i.engine.loop import NonFinite
-from jaxt2i.run import health, train
+from jaxt2i.evaluation import judge
+from jaxt2i.run import facts, health, log, train
 from tests.engine import toy_config
 from tests.quick import one_device
 
@@ -114,3 +117,27 @@ def test_one_caption_and_one_picture_are_told_of_before_the_first_step(tmp_path,
     said = capsys.readouterr().out
     assert "held-out captions are 'a dot': nothing can be learned of what captions mean" in said
     assert "held-out pictures are one and the same" in said
+    # A folder that nobody divided is scored on what it was trained on: said once, and kept.
+    assert said.count("are of pictures that are trained on, and say nothing of new captions") == 1
+    assert "into a folder val/ beside a folder train/" in said
+    known = facts.read(tmp_path / "run")
+    assert known.seen
+    run = SimpleNamespace(facts=known)
+    (note,) = judge.trained_on(run, "")
+    assert note.endswith("so this says nothing of new captions")
+    assert not judge.trained_on(run, "another data set")
+    records = log.Records(tmp_path / "run", 1, {"r": "higher"}, notes=["of training pictures"])
+    assert records._scores == {"score/r": "r (higher is better, of training pictures)"}
+    records.close()
+
+
+def test_a_divided_folder_holds_pictures_out(tmp_path):
+    for part, count in (("train", 3), ("val", 2)):
+        (tmp_path / part).mkdir()
+        on_white(tmp_path / part / "in", count)
+    data = config(tmp_path, 1).data
+    made = {split: make_source(data, 16, split) for split in ("train", "val", "test")}
+    told = facts.of({"train": made["train"], "val": made["val"]})
+    assert (told.seen, told.counts) == (False, {"train": 3, "val": 2})
+    assert facts.of({"val": made["val"], "test": made["test"]}).seen, "val stands in for test"
+    assert facts.of({"train": made["train"]}).seen

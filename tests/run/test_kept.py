@@ -9,7 +9,7 @@ from jaxt2i.config import ConfigError
 from jaxt2i.data import schema
 from jaxt2i.engine import mesh
 from jaxt2i.engine import step as steps
-from jaxt2i.run import borrow, checkpoint, placement, settings, training
+from jaxt2i.run import borrow, checkpoint, parts, placement, settings, training
 from jaxt2i.run.open import load_method as load
 from tests.engine.test_engine import SIZES, config, host_batch
 
@@ -21,7 +21,7 @@ def run(tmp_path_factory):
     """Eight steps with a checkpoint each, of which two stay, and scores at some of them."""
     workdir = tmp_path_factory.mktemp("kept")
     method, layout = load(config()), placement.layout(mesh.make(8, 1, 1), ((".", "fsdp"),), 0.0)
-    schedule = training.Schedule(8, 0, 1, 0, keep_checkpoints=2, keep_steps=(5,))
+    schedule = parts.Schedule(8, 0, 1, 0, keep_checkpoints=2, keep_steps=(5,))
     # The scores of a run that has begun already.
     lines = [{"step": step, "images": 16 * step, "score/gap": gap} for step, gap in GAPS.items()]
 
@@ -38,8 +38,10 @@ def run(tmp_path_factory):
         rules=steps.Rules(3, 16, 8),
         schedule=schedule,
         layout=layout,
-        batch=schema.spec(SIZES, method.needs),
-        batches=batches,
+        inputs=parts.Inputs(
+            batch=schema.spec(SIZES, method.needs),
+            batches=batches,
+        ),
         workdir=workdir,
         config={},
     )

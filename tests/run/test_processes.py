@@ -16,7 +16,7 @@ import pytest
 
 from jaxt2i.config import ConfigError
 from jaxt2i.run import checkpoint, processes, settings, train
-from tests.data import flat
+from tests.data import flat, shards
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -168,7 +168,27 @@ with processes.together():
 """
 
 
-def pair(what):
+COUNT = """
+import json, sys
+from etils import epath
+from jaxt2i.configs.common import base
+from jaxt2i.data.sources import files, make_source
+from jaxt2i.run import open as runs, processes
+processes.join()
+opened, read = [], files.read_bytes
+files.read_bytes = lambda path: (opened.append(path.rpartition("/")[2]), read(path))[1]
+data = base().data
+data.update(source="webdataset", path=sys.argv[1])
+shared = runs.together(epath.Path(sys.argv[1]) / "run")
+with processes.together():
+    for _ in range(2):
+        found = make_source(data, 16, "train", None, shared).parts[0]
+        print(json.dumps([sorted(x for x in opened if x.endswith(".parquet")), found.counts]))
+        opened.clear()
+"""
+
+
+def pair(what, code=RUN):
     """Two processes with nothing to compute."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
@@ -177,7 +197,7 @@ def pair(what):
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     return [
         subprocess.Popen(
-            [sys.executable, "-c", RUN, what],
+            [sys.executable, "-c", code, what],
             cwd=ROOT,
             env={**os.environ, **place, "JAX_PROCESS_ID": str(number)},
             **pipes,
@@ -208,6 +228,22 @@ def test_a_process_that_fails_tells_the_others_why():
         assert process.returncode == 1
         assert said in out
     assert 'raise ValueError("no such picture")' in out or "ValueError: no such picture" in out
+
+
+def test_two_processes_count_a_collection_once_between_them(tmp_path):
+    """Each opens its share of the files and reads the other's counts; the next start opens none."""
+    shards.collection(tmp_path, files=3)
+    lines = [finish(process).splitlines() for process in pair(str(tmp_path), COUNT)]
+    said = [[json.loads(x) for x in told if x.startswith("[[")] for told in lines]
+    (first, again), (second, too) = said
+    # One file of the three is held out, so that two are left to be counted.
+    files = sorted(file.name for file in tmp_path.glob("*.parquet"))
+    assert first[0] + second[0] == [x for x in files if x in first[0] + second[0]]
+    assert len(first[0]) == len(second[0]) == 1
+    assert [again, too] == [[[], [6, 6]]] * 2
+    assert first[1] == second[1] == [6, 6]
+    assert not list((tmp_path / "run" / "counts").iterdir()), "what was exchanged is gone"
+    assert sum("2 counts are kept in" in line for told in lines for line in told) == 1
 
 
 @pytest.mark.parametrize(

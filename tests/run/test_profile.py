@@ -12,7 +12,7 @@ from jaxt2i.config import ConfigError
 from jaxt2i.data import schema
 from jaxt2i.engine import mesh
 from jaxt2i.engine import step as steps
-from jaxt2i.run import placement, profile, training
+from jaxt2i.run import parts, placement, profile, training
 from jaxt2i.run.open import load_method as load
 from tests.engine.test_engine import SIZES, config, host_batch
 
@@ -33,10 +33,12 @@ def recorded(tmp_path_factory):
     training.train(
         method,
         rules=steps.Rules(3, 16, 8),
-        schedule=training.Schedule(8, 4, 0, 0, recorded=profile.Window(3, 4)),
+        schedule=parts.Schedule(8, 4, 0, 0, recorded=profile.Window(3, 4)),
         layout=layout,
-        batch=schema.spec(SIZES, method.needs),
-        batches=late,
+        inputs=parts.Inputs(
+            batch=schema.spec(SIZES, method.needs),
+            batches=late,
+        ),
         workdir=workdir,
         config={},
     )
@@ -67,10 +69,10 @@ def test_a_window_is_recorded_and_said_in_words(recorded, capsys):
 
 def test_a_window_outside_the_run_is_refused_before_anything_is_compiled():
     with pytest.raises(ConfigError, match=r"start_step=9, steps=4: steps 9 to 12 .* 1 to 10"):
-        training.Schedule(10, recorded=profile.Window(9, 4))
+        parts.Schedule(10, recorded=profile.Window(9, 4))
     with pytest.raises(ConfigError, match=r"config\.profile\.steps=0"):
-        training.Schedule(10, recorded=profile.Window(9, 0))
-    training.Schedule(10, recorded=profile.Window(0, 0))
+        parts.Schedule(10, recorded=profile.Window(9, 0))
+    parts.Schedule(10, recorded=profile.Window(0, 0))
 
 
 HOST = """

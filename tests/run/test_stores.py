@@ -1,6 +1,7 @@
 """Runs, pictures, weights and scores in a store of objects, and places where none can be."""
 
 import importlib.util
+import io
 import json
 import time
 from pathlib import Path
@@ -8,12 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from etils import epath
+from PIL import Image
 
 import jaxt2i
 from jaxt2i import evaluate, places, sample
 from jaxt2i.config import ConfigError
-from jaxt2i.run import borrow, checkpoint, export, files, own, train
+from jaxt2i.data import conditions
+from jaxt2i.run import borrow, checkpoint, export, files, log, own, settings, train, trouble
 from jaxt2i.run.folder import Folder
+from jaxt2i.run.open import open_run
 from tests import stores
 from tests.engine import toy_config
 from tests.evaluation import small
@@ -39,17 +43,43 @@ def config(steps):
 
 @pytest.fixture(scope="module")
 def runs(store, tmp_path_factory):
-    """A run in the store that was stopped and continued, and its twin on disk that was not."""
+    """A run in the store that was stopped and continued, and its twin on disk that was not.
+
+    In its first step the store takes no metrics; then it takes no third checkpoint.
+    """
+    save, write = checkpoint.Checkpoints.save, log.Records.write
+
+    def refused(function, self, *args, step):
+        store.refused |= {"shed"} if step in (1, 3) else set()
+        try:
+            return function(self, *args)
+        finally:
+            if function is write:
+                store.refused.discard("shed")
+
     here = tmp_path_factory.mktemp("here")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(here)
         patch.setattr(own, "READ", 50)
+        patch.setattr(log.Records, "write", lambda s, n, x: refused(write, s, n, x, step=n))
         train.train(config(2), RUN, "a test")
+        patch.setattr(log.Records, "write", write)
         before = [line["step"] for line in checkpoint.history(epath.Path(RUN))]
+        patch.setattr(
+            checkpoint.Checkpoints, "save", lambda s, x, m, n: refused(save, s, x, m, n, step=n)
+        )
+        with pytest.raises(trouble.Unwritable) as failed:
+            train.train(config(3), RUN, "a test")
+        patch.setattr(checkpoint.Checkpoints, "save", save)
+        store.refused.discard("shed")
         train.train(config(3), RUN, "a test")
         train.train(config(3), here / "twin", "a test")
         assert [p.name for p in here.iterdir()] == ["twin"], "nothing was written beside"
     assert max(before) == 2
+    said = str(failed.value)
+    assert said.startswith(f"{RUN}: the store does not do what it is asked (")
+    assert said.endswith("the checkpoint of step 2 is whole, and the same command resumes")
+    assert "\n" not in said
     return here / "twin"
 
 
@@ -83,6 +113,32 @@ def test_a_run_in_a_store_is_the_run_on_disk(store, runs, monkeypatch, capsys):
     assert "gs://shed/drawn has 2 of these pictures already" in capsys.readouterr().out
     for name in ("000000.png", "000001.png", "grid.png", "metadata.jsonl"):
         assert store.objects["shed", f"drawn/{name}"][0] == (runs / "drawn" / name).read_bytes()
+
+    # What is drawn may lie there, too: captions, rows with the pictures they name, latents.
+    latents = io.BytesIO()
+    np.save(latents, np.zeros((1, 4), np.float32))
+    for name, content in (
+        ("captions.txt", b"a red rose\n"),
+        ("rows.jsonl", b'{"prompt": "a red rose", "image": "p.png"}\n'),
+        ("p.png", store.objects["shed", "drawn/000000.png"][0]),
+        ("z.npy", latents.getvalue()),
+    ):
+        epath.Path(f"gs://shed/asked/{name}").write_bytes(content)
+    found = []
+    asked = (("--prompts-file", "captions.txt"), ("--conditions", "rows.jsonl"))
+    for i, (option, file) in enumerate(asked):
+        out, latent = runs / f"asked{i}", ("--z", "gs://shed/asked/z.npy") if i else ()
+        given = (option, f"gs://shed/asked/{file}", *latent, "--out", str(out))
+        sample.main(["--workdir", str(runs), *given])
+        found.append((out / "000000.png").read_bytes())
+    assert found[0] == store.objects["shed", "drawn/000000.png"][0]
+    assert found[1] != found[0], "another latent"
+    (row,) = conditions.read_file("gs://shed/asked/rows.jsonl")
+    words = open_run(settings.read_config(epath.Path(runs))).words()
+    with Image.open(runs / "drawn" / "000000.png") as picture:
+        np.testing.assert_array_equal(words.arrays(row, ("image",))["image"], picture)
+    with pytest.raises(ConfigError, match=r"gs://shed/asked/row.jsonl: no such file; did you mean"):
+        sample.main(["--workdir", str(runs), "--conditions", "gs://shed/asked/row.jsonl"])
 
     small.use(monkeypatch)
     how = ("--protocol", "small", *small.WEIGHTS, "--metrics", "fid", "--num", "8")

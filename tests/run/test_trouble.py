@@ -3,12 +3,13 @@
 import errno
 import logging
 import sys
+from types import SimpleNamespace
 
 import pytest
 
 from jaxt2i import train as command
 from jaxt2i.config import ConfigError
-from jaxt2i.run import checkpoint, settings, train, trouble
+from jaxt2i.run import checkpoint, settings, train, training, trouble
 from tests.engine import toy_config
 
 
@@ -87,6 +88,31 @@ def test_a_run_on_a_full_disk_keeps_its_earlier_checkpoint(tmp_path, monkeypatch
     assert [p.name for p in (tmp_path / "checkpoints").iterdir() if p.is_dir()] == ["1"]
     train.train(config, tmp_path, "a test")
     assert checkpoint.Checkpoints(tmp_path).steps() == [1, 2]
+
+
+def test_a_store_that_fails_is_told_in_a_line_whatever_raised_it():
+    tensorstore = ValueError('PERMISSION_DENIED: Error writing "x" at gs://b/run:\n no permission')
+    outer = RuntimeError("the save failed")
+    outer.__cause__ = tensorstore
+    assert trouble.unwritable(outer, "gs://b/run")
+    assert not trouble.unwritable(outer, "/here/run")
+    assert trouble.said(tensorstore, "gs://b/run") == (
+        "gs://b/run: the store does not do what it is asked (ValueError: PERMISSION_DENIED: Error "
+        'writing "x" at gs://b/run: no permission)'
+    )
+
+    # A store may be gone so far that it does not even say what it holds.
+    def gone():
+        raise OSError("no route to host")
+
+    keeper = SimpleNamespace(wait=gone, folder=None)
+    said = str(training.unwritable(tensorstore, "gs://b/run", keeper))
+    assert said.endswith(
+        "no permission); what was saved before it stays, and the same command resumes"
+    )
+    # What we ourselves say of a place in a store is no failure of the store.
+    assert not trouble.of_store(ConfigError("config.init_from='gs://b/run': no checkpoint there"))
+    assert not trouble.of_store(FileNotFoundError("a.jpg"))
 
 
 @pytest.mark.parametrize("seed", [-1, 2**32, 10**30])

@@ -2,7 +2,8 @@
 
 A source is random access: it has `gives` (the batch keys it can make), `size` (None: unlimited),
 `class_names`, `example(index, keys)` and `captions(index)`; it may have an `order` and a `framing`
-of its own. The kinds know nothing of each other; this is the one place that knows all of them.
+of its own, and `holds`, plain data that is equal where two sources show the same pictures. The
+kinds know nothing of each other; this is the one place that knows all of them.
 """
 
 from pathlib import Path
@@ -76,6 +77,12 @@ def check_rare(data_config) -> None:
             f"config.data.rare={kind!r} counts the classes of pictures, which config.data.source="
             f"{data_config.source} does not know; set --config.data.rare=''"
         )
+
+
+def alike(source, other) -> bool:
+    """Whether two sources show the same pictures, as far as they tell."""
+    holds = getattr(source, "holds", None)
+    return source is other or (holds is not None and holds == getattr(other, "holds", None))
 
 
 def _synthetic(data_config, resolution: int, split: str, workdir):

@@ -31,6 +31,7 @@ class Embeddings:
       size: number of captions.
       class_names: empty: a system that needs classes has records to read.
       framing: what part of a picture is shown.
+      holds: which split of which file.
       report: what was found.
     """
 
@@ -56,7 +57,7 @@ class Embeddings:
         if name is None:
             known = ", ".join(self._open()) or "nothing"
             raise DataError(f"{path} holds {known}; expected the groups train, valid and test")
-        self.split = name
+        self.split, self.holds = name, (path, name)
         self._names = list(self._open()[name])
         self.size = len(self._names)
         if not self.size:

@@ -90,6 +90,7 @@ class Folder:
       gives: the batch keys.
       size: number of usable pairs.
       class_names: empty; a folder has no classes.
+      holds: which of which directory.
       report: what was found, as `data_report.json` holds it.
     """
 
@@ -122,6 +123,7 @@ class Folder:
           DataError: when nothing can be used: names the path, what was seen, what was expected.
         """
         self.root, self.framing = Path(path), framing
+        self.holds = str(path), part
         self.min_side, self.max_pixels = min_side, max_pixels
         if not str(path) or not self.root.exists():
             raise DataError(f"config.data.path is {str(path)!r}, which does not exist; {LAYOUTS}")

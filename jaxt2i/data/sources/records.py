@@ -313,6 +313,20 @@ class Wanted:
     object_attributes: int = 0
 
 
+def _check(wanted: Wanted) -> None:
+    """Refuses choices that there are not."""
+    if wanted.object_order not in OBJECT_ORDERS:
+        raise DataError(
+            f"config.data.object_order is {wanted.object_order!r}; known: "
+            f"{', '.join(OBJECT_ORDERS)}"
+        )
+    if wanted.rare not in ("", *rare.KINDS):
+        raise DataError(
+            f"config.data.rare is {wanted.rare!r}; known: {', '.join(rare.KINDS)}, or '' for "
+            "every record once an epoch"
+        )
+
+
 class Records:
     """The records of a split of a prepared data set.
 
@@ -330,6 +344,7 @@ class Records:
       attribute_names: of `attributes`.
       object_attribute_names: of `object_attributes`.
       index: what is known of every usable record.
+      holds: which split of which data set.
       report: what was found.
     """
 
@@ -345,16 +360,7 @@ class Records:
         Raises:
           DataError: names the path, what was seen and what was expected.
         """
-        if wanted.object_order not in OBJECT_ORDERS:
-            raise DataError(
-                f"config.data.object_order is {wanted.object_order!r}; known: "
-                f"{', '.join(OBJECT_ORDERS)}"
-            )
-        if wanted.rare not in ("", *rare.KINDS):
-            raise DataError(
-                f"config.data.rare is {wanted.rare!r}; known: {', '.join(rare.KINDS)}, or '' for "
-                "every record once an epoch"
-            )
+        _check(wanted)
         folder = find_dataset(path)
         about = describe(folder)
         if split not in about["splits"]:
@@ -362,7 +368,7 @@ class Records:
                 f"{folder} has the splits {', '.join(about['splits'])}, and none named {split!r}; "
                 "set --config.data.split or .eval_split"
             )
-        self.framing, self.wanted = framing, wanted
+        self.framing, self.wanted, self.holds = framing, wanted, (folder, split)
         self._stored, index = index_of(folder, split, about["splits"][split])
         self.class_names = about["names"].get("label", [])
         self.object_names = about["names"].get("objects", [])
@@ -384,20 +390,7 @@ class Records:
         self._rows = usable
         self.size = len(usable)
         self._captions_of = self._listed(folder, usable) if wanted.pairs else None
-        gives = ["image", "id", "label"]
-        if len(index.object_label):
-            gives += ["boxes", "box_label", "box_mask"]
-        if self.predicate_names:
-            gives += RELATIONS
-        if self.attribute_names and wanted.attributes:
-            gives.append("attributes")
-        if self.object_attribute_names and wanted.object_attributes:
-            gives.append("object_attributes")
-        if index.masks:
-            gives.append("shape_masks")
-        if index.segmented:
-            gives.append("segmentation")
-        self.gives = tuple(gives)
+        self.gives = self._given()
         self.report = {
             "path": folder,
             "split": split,
@@ -409,6 +402,23 @@ class Records:
         self._seen = self._sampled(folder)
         # The same record is asked for its picture and for its captions.
         self._row = functools.lru_cache(maxsize=64)(self._read)
+
+    def _given(self) -> tuple[str, ...]:
+        """The batch keys that it can make."""
+        gives = ["image", "id", "label"]
+        if len(self.index.object_label):
+            gives += ["boxes", "box_label", "box_mask"]
+        if self.predicate_names:
+            gives += RELATIONS
+        if self.attribute_names and self.wanted.attributes:
+            gives.append("attributes")
+        if self.object_attribute_names and self.wanted.object_attributes:
+            gives.append("object_attributes")
+        if self.index.masks:
+            gives.append("shape_masks")
+        if self.index.segmented:
+            gives.append("segmentation")
+        return tuple(gives)
 
     def _usable(self, folder: str, index: Index) -> np.ndarray:
         wanted = self.wanted.languages

@@ -547,6 +547,7 @@ class Web:
       gives: the batch keys.
       size: usable examples, by what is known before the files are opened.
       class_names: empty.
+      holds: (path, its files) of each collection.
       report: what was found.
     """
 
@@ -587,6 +588,7 @@ class Web:
             Collection(path, filters, split, self._web.held_out, most * w / sum(now), shared)
             for (path, _), w in zip(names, self.weights, strict=True)
         ]
+        self.holds = [(part.path, part.names) for part in self.parts]
         of_files = np.concatenate([part.counts for part in self.parts])
         self._starts = np.concatenate([[0], np.cumsum(of_files)])
         self._files = [(p, f) for p, part in enumerate(self.parts) for f in range(len(part.counts))]
@@ -598,7 +600,11 @@ class Web:
             for part in self.parts
             if part.left_out
         ]
-        self.report = {
+        self.report = self._reported()
+
+    def _reported(self) -> dict[str, Any]:
+        """What was found of each collection."""
+        return {
             "collections": [
                 {
                     "path": part.path,

@@ -6,6 +6,7 @@ is a negative for every other image, on whichever device it lies.
 
 import dataclasses
 
+import flax.linen as nn
 import jax
 
 from jaxt2i.config import fields
@@ -48,10 +49,8 @@ class Model:
     max_scale: float = 100.0
 
 
-def build(cfg) -> Method:
-    """The method of a config: `cfg.model` holds `Model`, `cfg.optim` one `Adam`."""
-    model = fields(Model, cfg.model, "config.model")
-    adam = fields(Adam, cfg.optim, "config.optim")
+def networks(model: Model, cfg) -> dict[str, nn.Module]:
+    """Both towers, and the temperature between them."""
     dtype = compute_dtype(cfg.precision, jax.default_backend())
     text = encoders.ClipText(
         vocab=model.vocab,
@@ -75,11 +74,19 @@ def build(cfg) -> Method:
         act=model.act,
         dtype=dtype,
     )
-    nets = {
+    return {
         "text": text,
         "image": image,
         "temperature": encoders.Temperature(start=model.init_temperature, most=model.max_scale),
     }
+
+
+def build(cfg) -> Method:
+    """The method of a config: `cfg.model` holds `Model`, `cfg.optim` one `Adam`."""
+    model = fields(Model, cfg.model, "config.model")
+    adam = fields(Adam, cfg.optim, "config.optim")
+    nets = networks(model, cfg)
+    text, image = nets["text"], nets["image"]
 
     def pixels(batch):
         return encoders.normalize_image(unit_range(batch["image"]))
