@@ -52,7 +52,7 @@ def pytest_addoption(parser):
 
 # Without optimisation XLA rounds otherwise, which the gradients of goldens magnify; and without a
 # compiler of its own for each fusion, large programs are slow.
-OPTIMISED = ("tests/verify/", "tests/encoders/", "tests/metrics/")
+OPTIMISED = ("tests/verify/", "tests/metrics/")
 QUICKLY = {"xla_cpu_use_fusion_emitters": False, "xla_cpu_parallel_codegen_split_count": 1}
 
 

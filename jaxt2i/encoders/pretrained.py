@@ -657,10 +657,15 @@ def load_trunk(name: str, module: nn.Module, seed: int) -> dict:
             f"config.model.trunk_weights={name}: no such file. It is torchvision's Inception-v3, "
             "https://download.pytorch.org/models/inception_v3_google-1a9a5a14.pth"
         )
-    drawn = jax.jit(lambda key: module.init(key, *(np.zeros(x.shape) for x in module.example())))(
-        jax.random.key(seed)
-    )
-    only = {kind: {"trunk": tree["trunk"]} for kind, tree in drawn.items()}
+
+    def heads(key):  # no more: compiling the initialisation of the trunk takes seconds
+        drawn = module.init(key, *(np.zeros(x.shape) for x in module.example()))
+        return {
+            kind: {k: x for k, x in tree.items() if k != "trunk"} for kind, tree in drawn.items()
+        }
+
+    only = {kind: {"trunk": tree["trunk"]} for kind, tree in template(module).items()}
     trunk, report = rules.to_flax(damsm_names.TRUNK, torch_files.read(path), only)
     report.require_all(str(path))
-    return {kind: {**tree, **trunk[kind]} for kind, tree in drawn.items()}
+    own = jax.jit(heads)(jax.random.key(seed))
+    return {kind: {**tree, **trunk[kind]} for kind, tree in own.items()}

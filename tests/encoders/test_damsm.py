@@ -1,5 +1,7 @@
 """DAMSM's encoders: lengths, directions, dropout, trunks, and the published files."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -118,15 +120,17 @@ def test_published_size_of_the_image_encoder():
 def test_the_trunk_learns_only_where_asked_and_its_statistics_always_move(train_trunk, moves):
     module = DamsmImage("small", 8, train_trunk=train_trunk, base=4, resolution=16)
     image = jax.random.normal(jax.random.key(0), (4, 16, 16, 3))
-    variables = module.init(jax.random.key(1), image)
+    variables = jax.jit(module.init)(jax.random.key(1), image)
 
-    def loss(params):
+    @jax.jit
+    @functools.partial(jax.grad, has_aux=True)
+    def slopes(params):
         (regions, code), changed = module.apply(
             {**variables, "params": params}, image, train=True, mutable=["batch_stats"]
         )
         return jnp.square(regions).sum() + jnp.square(code).sum(), changed
 
-    gradients, changed = jax.grad(loss, has_aux=True)(variables["params"])
+    gradients, changed = slopes(variables["params"])
     trunk = [bool(jnp.any(x != 0)) for x in jax.tree.leaves(gradients["trunk"])]
     assert any(trunk) == moves
     assert jnp.any(gradients["code"]["kernel"] != 0)
@@ -137,10 +141,15 @@ def test_the_trunk_learns_only_where_asked_and_its_statistics_always_move(train_
 def test_a_gradient_reaches_the_picture_through_the_frozen_encoder():
     module = DamsmImage("small", 8, base=4, resolution=16)
     image = jax.random.normal(jax.random.key(0), (2, 32, 32, 3))
-    variables = module.init(jax.random.key(1), image)
-    gradient = jax.grad(lambda x: jnp.square(module.apply(variables, x)[1]).sum())(image)
+
+    @jax.jit
+    def seen(image):
+        variables = module.init(jax.random.key(1), image)
+        apply = lambda x: module.apply(variables, x)  # noqa: E731
+        return apply(image), jax.grad(lambda x: jnp.square(apply(x)[1]).sum())(image)
+
+    (regions, code), gradient = seen(image)
     assert jnp.abs(gradient).min(0).max() > 0
-    regions, code = module.apply(variables, image)
     assert regions.shape == (2, 8, 8, 8)
     assert code.shape == (2, 8)
 

@@ -61,18 +61,17 @@ def same(a, b):
 # --- The network -------------------------------------------------------------------------------
 
 
-def test_hidden_states_and_sentences_are_those_of_transformers():
-    """Its XLMRobertaModel and M-CLIP's head with the same random weights, padding included."""
+def test_words_and_sentences_are_those_of_transformers():
+    """Its XLMRobertaModel and M-CLIP's head with the same random weights, padding included.
+
+    What is between is a case of tests/verify.
+    """
     golden = Golden(GOLDEN)
     case = golden.case("padded")
     with jax.default_matmul_precision("highest"):
-        ours = verify.padded(golden, case)
         module, variables = verify.encoder(golden, "m_clip")
         tokens, mask = (case.inputs[f"in_{k}"] for k in ("input_ids", "attention_mask"))
-        text = module.apply(variables, tokens, mask)
-    for name in ("hidden0", "hidden1", "hidden2", "pooled", "sentence"):
-        theirs = case.outputs[f"out_{name}"]
-        np.testing.assert_allclose(ours[f"out_{name}"], theirs, atol=1e-5, rtol=0)
+        text = jax.jit(module.apply)(variables, tokens, mask)
     np.testing.assert_allclose(text.words, case.outputs["out_hidden2"], atol=1e-5, rtol=0)
     np.testing.assert_allclose(text.sentence, case.outputs["out_sentence"], atol=1e-5, rtol=0)
     np.testing.assert_array_equal(text.mask, mask)
@@ -282,7 +281,11 @@ def test_df_gan_trains_on_german_captions(tmp_path):
     assert np.ptp(sentence, 0).max() > 1e-3, "captions differ"
 
 
-@pytest.mark.parametrize("method", ["galip", "souza", "stylegan_t"])
+@pytest.mark.parametrize(
+    "method",
+    # A perception is the same to all: the others with pytest -m full.
+    ["galip", *(pytest.param(n, marks=pytest.mark.full) for n in ("souza", "stylegan_t"))],
+)
 def test_a_step_of_other_methods_traces(method, tmp_path):
     config = settings.preset(f"configs/{method}.py", "tiny")
     if method == "stylegan_t":
