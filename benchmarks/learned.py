@@ -2,8 +2,9 @@
 
     python benchmarks/learned.py RUN --save NAME [--note "..."] [--picture]
 
-The lines are those of the run's metrics.jsonl that hold scores. --picture keeps the run's newest
-sample grid beside them, as NAME.png.
+The lines are those of the run's metrics.jsonl that hold scores, and what the newest report of
+`python -m jaxt2i.evaluate --workdir RUN` found. --picture keeps the run's newest sample grid beside
+them, as NAME.png.
 """
 
 import argparse
@@ -26,6 +27,19 @@ def looks(lines: list[dict]) -> list[dict]:
         scores = {k: v for k, v in line.items() if k.startswith(KEPT)}
         if scores:
             found.append({"step": line["step"], "images": line["images"]} | scores)
+    return found
+
+
+def judged(run: Path) -> dict[str, dict]:
+    """{metric: value, interval, and the value of real pictures, if any} of the last report."""
+    reports = sorted((run / "evaluation").glob("step_*[0-9].json"))
+    found = {}
+    for score in json.loads(reports[-1].read_text())["scores"] if reports else []:
+        real = score["facts"].get("real_pictures")
+        line = {"value": score["value"], "real_pictures": real}
+        if score["interval"]:
+            line["interval"] = [score["interval"][end] for end in ("low", "high")]
+        found[score["metric"]] = line | {"pictures": score["facts"].get("generated")}
     return found
 
 
@@ -52,6 +66,7 @@ def main() -> None:
             "highest": round(max(rates), 1),
         },
         "scores": looks(lines),
+        "judged": judged(args.run),
     }
     (RESULTS / f"{args.save}.json").write_text(json.dumps(out, indent=1) + "\n")
     if args.picture:

@@ -111,8 +111,10 @@ def embedded() -> ConfigDict:
 
     By the DAMSM that guides the run, the Frechet distance to held-out pictures in its codes falls
     from 1.04 to 0.19 after 8,000 images and 0.12 at the end; R-precision among 100 rises from 0.02
-    to 0.76. Colours and places follow captions and boxes, outlines do not, and there is a texture
-    of squares. It takes 640 CPU seconds (benchmarks/results/layout_to_image_embedded.json).
+    to 0.76. Of 512 held-out rows the recogniser of scenes finds 42 % of the objects
+    (SOA-I; 92 % in real pictures), 18 % of the colours (83 %) and 81 % of the places. Outlines are
+    blurred, and there is a texture of squares. It takes 640 CPU seconds
+    (benchmarks/results/layout_to_image_embedded.json).
     """
     c = coco()
     c.total_epochs, c.total_steps, c.batch_size = 0, 2000, 16

@@ -22,7 +22,7 @@ are filled:
 
 | preset | data | batch | epochs | published IS, FID |
 |---|---|---|---|---|
-| embedded | scenes, 32 px | 16 | two CPU cores | not yet seen |
+| embedded | scenes, 32 px | 16 | two CPU cores | see its docstring |
 | rare_repeat, rare_balanced | the same, rare classes more often | 16 | the same | ablations |
 | coco | COCO 2014, 256 px | 16 | 120 | 31.01, 17.03, given boxes and shapes |
 | coco_pod | the same on 16 chips | 256 | 120 | not published |
@@ -96,7 +96,12 @@ def mended(c: ConfigDict) -> ConfigDict:
 def embedded() -> ConfigDict:
     """Two CPU cores, procedural `scenes` of up to four objects, two stages of 16 and 32 px.
 
-    Not yet seen in full.
+    By the DAMSM that guides the run, the Frechet distance to held-out pictures in its codes falls
+    from 1.06 to 0.24 after 8,000 images and 0.10 at the end; R-precision among 100 rises from 0.02
+    to 0.61. Of 512 held-out rows the recogniser of scenes finds 57 % of the objects
+    (SOA-I; 92 % in real pictures), 22 % of the colours (83 %) and 97 % of the places; suns, trees,
+    houses and umbrellas have their outlines. It takes 1,291 CPU seconds
+    (benchmarks/results/obj_gan_embedded.json).
     """
     c = mended(attngan.small(coco()))
     c.init_from = "runs/damsm-scenes32"

@@ -101,15 +101,20 @@ class Result:
             "facts": self.facts,
             "notes": self.said(),
             "drawn": self.drawn,
-            "grid": [
-                {k: v for k, v in row.items() if not isinstance(v, np.ndarray)} for row in self.rows
-            ],
+            "grid": [in_words(row) for row in self.rows],
         }
 
     def said(self) -> list[str]:
         """Notes and the warnings of all scores, each once."""
         warnings = [w for score in self.scores for w in score.warnings]
         return list(dict.fromkeys([*self.notes, *warnings]))
+
+
+def in_words(value: Any) -> Any:
+    """A row, or a part of it, without its pictures and masks, which JSON cannot hold."""
+    if isinstance(value, Mapping):
+        return {k: in_words(v) for k, v in value.items() if not isinstance(v, np.ndarray)}
+    return [in_words(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def beside(result: Result, score: Score) -> tuple[published.Published, ...]:
