@@ -17,6 +17,8 @@ benchmarks/results/NAME.json and a plot beside it.
 
 import argparse
 import functools
+import json
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -137,8 +139,6 @@ def official(args, job: dict) -> Child:
 
 def taught(side: Child, args, job: dict, folder: Path, look_at: list[int], real) -> dict:
     """One side's line: what it is, its losses and scores."""
-    import json
-
     out = folder / side.side
     out.mkdir()
     batch = job["size"]["batch"]
@@ -290,6 +290,8 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--python", default=sys.executable, help="interpreter that has PyTorch")
     p.add_argument("--save", help="name of the files in benchmarks/results")
     args = p.parse_args(argv)
+    # This process scores beside a side on the same accelerator.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     try:
         sizes = PARITY.get(args.system, {})
         if args.width not in sizes:

@@ -66,6 +66,8 @@ class Child:
         cores = sorted(os.sched_getaffinity(0))[: threads or None]
         for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
             env[name] = str(len(cores))
+        # Two processes share an accelerator: none may take most of its memory at the start.
+        env.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
         self.side = side
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115, closed in `close`
         self._process = subprocess.Popen(
