@@ -95,13 +95,15 @@ def pytest_runtest_setup(item):
 def toy_runs(tmp_path_factory):
     """{toy: work directory} of two steps each; tests that ask for it are of the group "toys"."""
     from jaxt2i.run.train import train
+    from tests.quick import one_device
     from tests.toys import box_gan, edit, layout
 
     out = {}
     for toy in (box_gan, layout, edit):
         name = toy.__name__.rpartition(".")[2]
         out[name] = tmp_path_factory.mktemp(name)
-        train(toy.get_config(), out[name], "a test")
+        with one_device():
+            train(toy.get_config(), out[name], "a test")
     return out
 
 

@@ -377,6 +377,16 @@ def test_fingerprints_do_not_depend_on_the_mesh_and_notice_one_bit():
     assert int(checkpoint.fingerprints(x)) != same[0]
 
 
+@pytest.mark.parametrize("kind", [np.float32, jnp.bfloat16, np.int32, np.uint8, np.bool_])
+def test_fingerprints_are_the_same_by_a_program_and_without(monkeypatch, kind):
+    monkeypatch.setattr(checkpoint, "PIECE", 100)
+    x = (100 * np.random.default_rng(1).normal(size=(17, 33))).astype(kind)
+    for array in (x, x[0, 0], x[:0], x.T):
+        there = int(checkpoint._sums(array))
+        assert int(checkpoint.fingerprints(jnp.asarray(array))) == there
+        assert int(checkpoint.fingerprints(array)) == there
+
+
 def test_mesh_and_batch_errors_name_the_config_lines():
     with pytest.raises(ConfigError, match=r"config\.mesh.*8 devices"):
         mesh.make(3, 1, 1)
