@@ -23,6 +23,12 @@ pytestmark = pytest.mark.xdist_group("sample")
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
+    """Of the system that compiles soonest."""
+    return small.untrained(tmp_path_factory.mktemp("run") / "toy", small.TOY, steps=(1,))
+
+
+@pytest.fixture(scope="module")
+def df_gan(tmp_path_factory):
     return small.untrained(tmp_path_factory.mktemp("run") / "df_gan", steps=(1,))
 
 
@@ -144,19 +150,19 @@ def test_the_python_api_draws_what_the_command_draws(workdir, tmp_path):
         system.sample(["a rose"], psi=0.7)
 
 
-def test_converted_weights_draw_what_the_run_draws(workdir, tmp_path, capsys):
-    assert convert(["df_gan", "--from", str(workdir), "--to", str(tmp_path / "w")]) == 0
+def test_converted_weights_draw_what_the_run_draws(df_gan, tmp_path, capsys):
+    assert convert(["df_gan", "--from", str(df_gan), "--to", str(tmp_path / "w")]) == 0
     (tmp_path / "w" / "d.safetensors").unlink()
     source = ("--config", "configs/df_gan.py:tiny", "--weights", str(tmp_path / "w"))
     sample.main([*source, "--prompts", "a rose", "--out", str(tmp_path / "a")])
     assert "weights of g, c from" in capsys.readouterr().out
-    want, _ = draw(workdir, tmp_path / "b", "--prompts", "a rose")
+    want, _ = draw(df_gan, tmp_path / "b", "--prompts", "a rose")
     got = Image.open(tmp_path / "a" / "000000.png")
     np.testing.assert_array_equal(np.asarray(got), want[0])
 
 
-def test_weights_that_do_not_fit_are_named(workdir, tmp_path):
-    convert(["df_gan", "--from", str(workdir), "--to", str(tmp_path)])
+def test_weights_that_do_not_fit_are_named(df_gan, tmp_path):
+    convert(["df_gan", "--from", str(df_gan), "--to", str(tmp_path)])
     other = run_settings.preset("configs/df_gan.py", "tiny")
     other.model.g_base = 8
     with pytest.raises(ConfigError, match=r"g\.safetensors.*where the configuration asks for"):
@@ -259,7 +265,7 @@ def test_latents_that_are_none_are_named(workdir, tmp_path, kind):
 def test_latents_of_another_shape_are_refused(workdir, tmp_path):
     method = runs.open_run(run_settings.read_config(workdir)).method
     np.save(tmp_path / "z.npy", np.zeros((2, 3)))
-    with pytest.raises(ConfigError, match=r"z\.npy: latents of shape \[2, 3\], expected \[2, 16\]"):
+    with pytest.raises(ConfigError, match=r"z\.npy: latents of shape \[2, 3\], expected \[2, 4\]"):
         sample.given_latents(tmp_path / "z.npy", 2, method)
     (tmp_path / "bad.npy").write_bytes(b"no")
     with pytest.raises(ConfigError, match=r"bad\.npy"):
@@ -276,7 +282,7 @@ def test_stages_and_attention_are_drawn_for_methods_that_have_them(workdir, tmp_
     # The picture and its words, one row: only the first stage is behind the second.
     widths = [Image.open(tmp_path / "a" / f"{i:06d}_attention.png").width for i in (0, 1)]
     assert widths[1] > widths[0]
-    with pytest.raises(ConfigError, match=r"df_gan draws no 'attention'; it draws image"):
+    with pytest.raises(ConfigError, match=r"toy draws no 'attention'; it draws image"):
         draw(workdir, tmp_path / "b", "--prompts", "a rose", "--attention")
 
 
