@@ -29,14 +29,15 @@ SYSTEMS = {
 }
 # Operations whose messages the maths asks for beside gradients, in data-parallel runs: statistics
 # of the whole batch, negatives from it (DAMSM), captions of other pictures, means of losses; for
-# full512 also those of StyleGAN-T's groups of 8, which lie on two chips where each has 4 images.
+# full512 also those of StyleGAN-T's groups of 8, which lie on two chips where each has 4 images;
+# for IIR-Net whether any picture's edges still grow.
 ASKED = {
     "galip_coco": r"roll|reduce_sum",
     "dm_gan_coco": r"norm|/up\d|/refine|Damsm|token_mask|select_n|diagonal|reduce_max"
     r"|Critic\.together|softplus",
     "stylegan_t_full64": r"reduce_sum",
     "stylegan_t_full512": r"reduce_sum|DiscriminatorHeads",
-    "iir_net_coco": r"reduce_sum",
+    "iir_net_coco": r"reduce_sum|reduce_or",
 }
 TOPOLOGIES = ("v5e:4x4", "v5p:2x2x4", "v6e:16x16")
 
