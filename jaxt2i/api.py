@@ -30,7 +30,7 @@ from jaxt2i.engine import draw, mesh
 from jaxt2i.engine.method import Sampler, Tree
 from jaxt2i.engine.state import State
 from jaxt2i.evaluation import best
-from jaxt2i.run import edits, facts, log, placement, restore, settings, shown, walk
+from jaxt2i.run import edits, exports, facts, log, placement, restore, settings, shown, walk
 from jaxt2i.run.open import LAYOUT, Run, open_run
 
 SEEDS = 2**32
@@ -591,7 +591,7 @@ def load(
             'belong to, as in jaxt2i.load(DIR, config="galip:coco")'
         )
     config = settings.read_config(found)
-    if not use_ema and restore.exported(found):
+    if not use_ema and exports.read(found):
         raise ConfigError(f"{found}: an export holds the averaged weights alone; use_ema is True")
     if data_path:
         config.data.path = data_path

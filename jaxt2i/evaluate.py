@@ -27,11 +27,14 @@ How
                                       LPIPS' weights), memorised, recognised, independent, soa,
                                       lqs, relations, clip_similarity, pick_score, hps_v21,
                                       image_reward, vqa_score, mini_clip, mini_clip_frechet
-                                      (the shipped CLIP's, which flatters runs that it guided)
+                                      (the shipped CLIP's, which flatters runs that it guided),
+                                      cross_lingual (pictures of captions in two languages,
+                                      --languages en,de, with one seed)
   --weights NETWORK=FILE              networks from files; else from the cache, or downloaded;
                                       damsm=RUN for R-precision by a DAMSM, clip=RUN for
-                                      `independent`: a run of configs/clip.py, of another seed and
-                                      shape than the one that guides the judged run
+                                      `independent`, `cross_lingual`: a run of configs/clip.py, of
+                                      another seed and shape than the one that guides the judged
+                                      run
 
   --sweep psi=0.5,0.7,1               scores over the values of a control, the same captions and
                                       seeds: one JSON and one figure
@@ -64,6 +67,7 @@ from jaxt2i.encoders import features
 from jaxt2i.evaluation import (
     commands,
     extra,
+    languages,
     layouts,
     perceptual,
     report,
@@ -88,7 +92,7 @@ USER_ERRORS = (
 # Options that say how pictures are drawn here.
 DRAWING = {
     **{"captions": "", "num": 0, "seed": 0, "set": [], "after": [], "chunk": 0, "raw": False},
-    **{"words": 0, "save": None, "soa_captions": None},
+    **{"words": 0, "save": None, "soa_captions": None, "languages": ""},
 }
 
 
@@ -172,6 +176,7 @@ def add_how(how: argparse._ArgumentGroup) -> None:
         "--save", type=epath.Path, metavar="DIR", help="keep what is drawn; continued there"
     )
     how.add_argument("--cache", type=epath.Path, help="of reference statistics and recognisers")
+    languages.add_options(how)
     soa.add_options(how)
     layouts.add_options(how)
 
@@ -277,6 +282,8 @@ def settled(
         p.error(f"no metric {strange[0]!r}; known: {', '.join(known)}")
     if args.soa_captions and "soa" not in args.metrics:
         p.error("--soa-captions are of --metrics soa, which is not asked for")
+    if args.languages and "cross_lingual" not in args.metrics:
+        p.error("--languages are of --metrics cross_lingual, which is not asked for")
     args.protocols = [x for x in (args.protocols or args.protocol or "tf2015").split(",") if x]
     args.reference_path, args.stated = epath.Path(args.reference), dict(args.stated)
     if args.reference.lower().endswith(".npz"):

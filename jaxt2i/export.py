@@ -33,7 +33,7 @@ from jaxt2i.config import ConfigError, nearest
 from jaxt2i.convert import back
 from jaxt2i.convert.rules import ConversionError
 from jaxt2i.encoders import pretrained
-from jaxt2i.run import facts, log, portable, program, restore, settings, trouble
+from jaxt2i.run import exports, facts, log, portable, program, settings, trouble
 from jaxt2i.run import open as runs
 
 FORMATS = ("torch", "stablehlo")
@@ -100,7 +100,7 @@ def write_torch(place: epath.Path) -> list[str]:
     module = f"{config.method}.names"
     names = importlib.import_module(module) if importlib.util.find_spec(module) else None
     left = []
-    for net in restore.exported(place)["nets"]:
+    for net in exports.read(place)["nets"]:
         tables = back.tables_of(net, method.nets[net], names, pretrained.NAMES.values())
         if not tables:
             left.append(net)
@@ -168,7 +168,7 @@ def main(argv: Sequence[str]) -> None:
         continued=args.continued,
         overwrite=args.overwrite,
     )
-    about = restore.exported(place)
+    about = exports.read(place)
     nets = f" ({', '.join(about['nets'])})" if about else ", to be continued"
     log.say(
         f"written: {place}{nets}", *([about["changed"]] if about and "changed" in about else [])

@@ -6,6 +6,8 @@ import pkgutil
 import subprocess
 import sys
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -17,7 +19,8 @@ from jaxt2i import systems as all_systems
 from jaxt2i.config import ConfigError
 from jaxt2i.convert.__main__ import main as convert
 from jaxt2i.encoders import pretrained
-from jaxt2i.run import borrow, card, checkpoint, portable, restore, settings, train
+from jaxt2i.engine.state import State
+from jaxt2i.run import borrow, card, checkpoint, exports, portable, settings, train
 from tests.engine import toy_config
 from tests.evaluation import small
 
@@ -48,7 +51,7 @@ def test_an_export_alone_draws_the_same_bytes(exported, drawn, tmp_path, monkeyp
     model = jaxt2i.load(moved, device="cpu:1")
     np.testing.assert_array_equal(model.sample(PROMPTS, num=2).arrays, drawn)
     assert model.about["step"] == 4
-    assert set(restore.exported(moved)["nets"]) == {"g", "text"}  # no critic
+    assert set(exports.read(moved)["nets"]) == {"g", "text"}  # no critic
 
 
 def test_the_card_says_how_it_was_made(exported):
@@ -108,6 +111,27 @@ def test_what_can_be_continued_has_everything(run, exported, tmp_path):
         exporting.export(exported, tmp_path / "b", continued=True)
 
 
+@pytest.mark.parametrize("kind", ["to draw with", "to be continued"])
+def test_either_kind_starts_another_run(kind, run, exported, tmp_path, capsys):
+    there, continued = exported, kind == "to be continued"
+    if continued:
+        there = exporting.export(run, tmp_path / "go-on", continued=True)
+    config = settings.read_config(run)
+    config.init_from = str(there)
+    method = api.open_run(config).method
+    kept = checkpoint.latest(run)[0]
+    empty = {part: jax.tree.map(jnp.zeros_like, kept[part]) for part in ("params", "extra", "ema")}
+    state = State(jnp.int32(0), opt={}, settled=kept.get("settled", {}), **empty)
+    filled = borrow.fresh_start(config, method)(state)
+    same(filled.params["g"], kept["ema"]["g"])
+    # The critic is not needed to draw with, and begins anew: it is said.
+    if continued:
+        same(filled.params["d"], kept["params"]["d"])
+    else:
+        assert not any(x.any() for x in jax.tree.leaves(filled.params["d"]))
+        assert "  new: params/d/" in "".join(capsys.readouterr())
+
+
 @pytest.mark.full
 def test_a_training_goes_on_from_an_export_exactly(tmp_path):
     config = toy_config.get_config()
@@ -120,7 +144,7 @@ def test_a_training_goes_on_from_an_export_exactly(tmp_path):
 
 def test_smaller_weights_say_what_they_change(exported, tmp_path):
     there = exporting.export(exported, tmp_path / "a", dtype="bfloat16")
-    told = restore.exported(there)["changed"]
+    told = exports.read(there)["changed"]
     assert "of 255 levels on average" in told
     assert "its scores were not measured" in told  # an export has no network that makes them
     assert told in (there / "README.md").read_text()
@@ -132,7 +156,7 @@ def test_smaller_weights_say_what_they_change(exported, tmp_path):
 
 @pytest.mark.full
 def test_weights_of_a_run_say_what_rounding_does_to_scores(run, tmp_path):
-    told = restore.exported(exporting.export(run, tmp_path / "a", dtype="int8"))["changed"]
+    told = exports.read(exporting.export(run, tmp_path / "a", dtype="int8"))["changed"]
     assert "scores of 64 held-out examples: clip -0." in told
 
 

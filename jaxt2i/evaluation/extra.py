@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from jaxt2i import api
-from jaxt2i.evaluation import corpora, edited, judges, layouts, own, report, sets, soa
+from jaxt2i.evaluation import corpora, edited, judges, languages, layouts, own, report, sets, soa
 from jaxt2i.evaluation.reading import Reader
 from jaxt2i.evaluation.subjects import Subject
 from jaxt2i.metrics.score import Score
@@ -84,6 +84,7 @@ METRICS: dict[str, Extra] = {
     "recognised": Extra(own.by_recogniser, ("system", "captions")),
     "independent": Extra(own.by_independent, ("system", "captions")),
     "feature_diversity": Extra(own.by_features, ("system", "captions")),
+    "cross_lingual": Extra(languages.by_languages, ("system", "captions")),
     "soa": Extra(soa.by_objects),
     "lqs": Extra(layouts.by_quality, layouts=True),
     "relations": Extra(layouts.by_relations, ("captions",), layouts=True),

@@ -15,7 +15,7 @@ from jaxt2i.encoders import pretrained
 from jaxt2i.engine.method import Method
 from jaxt2i.engine.state import State
 from jaxt2i.metrics.statistics import weights_digest
-from jaxt2i.run import checkpoint, log, settings
+from jaxt2i.run import checkpoint, exports, log, settings
 
 EVERY = ""  # stands for every network that is not named
 
@@ -91,6 +91,12 @@ def lender(folder: str) -> tuple[dict, str]:
             f"{error}. Frozen networks come from there; the embedded ones are trained by "
             "python -m jaxt2i.train --config configs/damsm.py"
         ) from None
+
+
+def frozen_there(folder: str) -> set[str]:
+    """The networks of an export that its run had from elsewhere, as this one has them."""
+    about = exports.read(places.of(folder, "config.init_from")) or {"nets": {}}
+    return {net for net, known in about["nets"].items() if not known.get("trained", True)}
 
 
 def renamed(tree: dict, where: str, net: str, method: Method) -> dict:
@@ -172,7 +178,7 @@ def fresh_start(
             )
     wanted = {net: folder for net, folder in by_net.items() if net not in method.borrowed}
     if EVERY in wanted:
-        held = set(lender(wanted[EVERY])[0]["params"])
+        held = set(lender(wanted[EVERY])[0]["params"]) - frozen_there(wanted[EVERY])
         without = (*by_net, *method.trained, *method.borrowed, *config.get("init_without", ()))
         check_left(wanted[EVERY], sorted(held - set(without)), method)
         if method.borrowed and not held & set(method.trained):

@@ -9,9 +9,8 @@ from ml_collections import ConfigDict
 
 from jaxt2i import places
 from jaxt2i.encoders import pretrained
-from jaxt2i.run import checkpoint, settings
+from jaxt2i.run import checkpoint, exports, settings
 from jaxt2i.run.files import json_lines
-from jaxt2i.run.restore import EXPORT
 
 
 def export(
@@ -55,7 +54,7 @@ def card_of(config: ConfigDict, workdir: epath.Path, step: int) -> dict[str, Any
       workdir: its directory, or an export of it.
       step: of the weights.
     """
-    if (workdir / EXPORT).is_file():
+    if (workdir / exports.FILE).is_file():
         return json.loads((workdir / "card.json").read_text())
     lines = json_lines(workdir / "metrics.jsonl")
     scored = [

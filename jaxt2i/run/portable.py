@@ -1,7 +1,7 @@
 """A run as a folder that travels: to draw with, needing nothing else, or to be continued exactly.
 
 To draw with: NET.safetensors of the networks that drawing reads, averaged where they were averaged,
-with config.json, facts.json, the tokenizer, `restore.EXPORT` and a card. `jaxt2i.load` draws from
+with config.json, facts.json, the tokenizer, `exports.FILE` and a card. `jaxt2i.load` draws from
 it what it draws from the run, to the byte. To continue: a work directory with one checkpoint, its
 optimisers included; the command of the training goes on from there as if it had never stopped.
 `config.init_from` takes both.
@@ -21,7 +21,18 @@ from jaxt2i.encoders import pretrained
 from jaxt2i.engine import draw, mesh
 from jaxt2i.engine.method import Tree
 from jaxt2i.engine.state import State
-from jaxt2i.run import card, checkpoint, export, facts, own, placement, restore, rounded, settings
+from jaxt2i.run import (
+    card,
+    checkpoint,
+    export,
+    exports,
+    facts,
+    own,
+    placement,
+    restore,
+    rounded,
+    settings,
+)
 from jaxt2i.run.open import Run, open_run
 from jaxt2i.version import VERSION
 
@@ -102,7 +113,7 @@ def fresh(target: epath.PathLike, overwrite: bool) -> epath.Path:
     if place.exists() and not place.is_dir():
         raise ConfigError(f"--to {place}: a file of that name is there; give a folder")
     if place.is_dir() and any(place.iterdir()):
-        ours = any((place / name).is_file() for name in (restore.EXPORT, card.FILE))
+        ours = any((place / name).is_file() for name in (exports.FILE, card.FILE))
         if not (overwrite and ours):
             hint = "--overwrite replaces it" if ours else "give another folder"
             raise ConfigError(f"--to {place}: holds something already; {hint}")
@@ -142,7 +153,7 @@ def to_draw(
     nets = read_by_drawing(run, state, frozen) if run.method.sampler else [*state.params, *frozen]
     place = fresh(target, overwrite)
     about = {
-        "format": restore.FORMAT,
+        "format": exports.FORMAT,
         "version": VERSION,
         "method": run.config.method,
         "step": number,
@@ -158,7 +169,7 @@ def to_draw(
         )
         rest = filled, {**frozen, **still}
         about["changed"] = rounded.change(run, (state, frozen), rest, here())
-    (place / restore.EXPORT).write_text(json.dumps(about, indent=1) + "\n")
+    (place / exports.FILE).write_text(json.dumps(about, indent=1) + "\n")
     measured = card.evaluation(workdir, number)
     if measured.is_file():
         places.copy(measured, place / card.EVALUATION)
@@ -239,7 +250,7 @@ def to_continue(
     """
     workdir = places.of(workdir, "the run")
     config = settings.read_config(workdir)
-    if restore.exported(workdir):
+    if exports.read(workdir):
         raise ConfigError(
             f"{workdir} is an export to draw with: it has no optimisers to go on with"
         )

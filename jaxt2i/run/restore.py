@@ -1,7 +1,6 @@
 """Weights to draw with: of a run's checkpoint, an export, or converted, put into their places."""
 
 import dataclasses
-import json
 from typing import Any
 
 import jax
@@ -13,36 +12,10 @@ from jaxt2i.config import ConfigError
 from jaxt2i.encoders import pretrained
 from jaxt2i.engine import state as states
 from jaxt2i.engine.mesh import Layout
-from jaxt2i.run import borrow, checkpoint, log
+from jaxt2i.run import borrow, checkpoint, exports, log
 from jaxt2i.run.open import Run
 
 FIELDS = ("step", "params", "extra", "ema", "settled")
-# What an export says of itself (`jaxt2i.run.portable` writes it), and how it is written today.
-EXPORT, FORMAT = "export.json", 1
-
-
-def exported(folder: epath.Path) -> dict[str, Any] | None:
-    """What an export says of itself; None: the folder is none.
-
-    Raises:
-      ConfigError: where that is damaged, or written in a way that is not known here.
-    """
-    path = folder / EXPORT
-    if not path.is_file():
-        return None
-    try:
-        about = json.loads(path.read_text(encoding="utf-8"))
-        written, nets, step = int(about["format"]), dict(about["nets"]), int(about["step"])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ConfigError(
-            f"{path} is damaged ({type(error).__name__}: {error}); fetch or export it again"
-        ) from None
-    if written > FORMAT:
-        raise ConfigError(
-            f"{folder} was exported by a later version of jaxt2i ({about.get('version')}); "
-            "install that one: pip install -U jaxt2i"
-        )
-    return about | {"nets": nets, "step": step}
 
 
 def from_run(
@@ -59,7 +32,7 @@ def from_run(
     Raises:
       ConfigError: when the run has no usable checkpoint.
     """
-    if about := exported(workdir):
+    if about := exports.read(workdir):
         return from_export(run, workdir, layout, which, about)
     spec = run.batch_spec()
     state, frozen = states.shapes(run.method, spec)
@@ -96,7 +69,7 @@ def from_export(
       folder: where it lies.
       layout: where the weights go.
       which: "newest" or its step.
-      about: of `exported`.
+      about: of `exports.read`.
 
     Raises:
       ConfigError: for another step, and for files that are missing, damaged or of other sizes.

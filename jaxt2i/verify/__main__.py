@@ -30,7 +30,10 @@ GOLDENS = Path(__file__).parents[2] / "tests" / "goldens"
 def folders(root: Path) -> dict[str, Path]:
     """{name: folder} of every folder under `root` that has a manifest, nested ones included."""
     if not root.is_dir():
-        raise GoldenError(f"{root}: no such folder; give --goldens DIR")
+        raise GoldenError(
+            f"{root}: no such folder; they are tests/goldens of the repository, which are not "
+            "installed: give --goldens DIR"
+        )
     manifests = sorted(root.rglob("manifest.json"))
     # A folder may itself be given: it is then known by its own name.
     return {

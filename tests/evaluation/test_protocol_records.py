@@ -14,6 +14,7 @@ from PIL import Image
 
 from jaxt2i import api, evaluate
 from jaxt2i.data.builders.cub import Jaxt2iCub
+from jaxt2i.data.builders.multi30k import Jaxt2iMulti30k
 from jaxt2i.data.schema import DataError
 from jaxt2i.encoders import features
 from jaxt2i.evaluation import corpora, judge, reading, record, report, subjects
@@ -21,7 +22,7 @@ from jaxt2i.metrics import protocols, published
 from jaxt2i.metrics import statistics as stats
 from jaxt2i.metrics.score import MetricError, Score
 from tests.data import shards
-from tests.data.builders import test_cub
+from tests.data.builders import test_cub, test_multi30k
 from tests.data.builders.built import build
 from tests.evaluation import small
 
@@ -263,6 +264,33 @@ def words(place, tmp_path_factory):
         "images": str(images),
         "records": str(root / "records"),
     }
+
+
+def test_captions_of_two_languages_are_drawn_with_one_seed(system, tmp_path, monkeypatch):
+    build(Jaxt2iMulti30k, test_multi30k.tree(tmp_path / "in"), tmp_path / "out", config="task2")
+    asked, stream = [], system.stream
+
+    def noted(rows, **how):
+        return stream((asked.append(row) or row for row in rows), **how)
+
+    monkeypatch.setattr(system, "stream", noted)
+    how = {"data": str(tmp_path / "out"), "split": "train", "metrics": "cross_lingual"}
+    result = evaluate.evaluate(system, languages="en,de", cache=tmp_path, **how)
+    seeds = {}
+    # Each of three pictures in two languages, and another caption; the report's sheet was first.
+    for row in asked[-9:]:
+        seeds.setdefault(row["seed"], set()).add(row["prompt"][:2])
+    assert list(seeds.values()) == [{"en", "de"}] * 3
+    found = [row["seed"] for row in asked[-9:]]
+    assert all(len(set(found[i : i + 3])) == 1 for i in (0, 3, 6))
+    (score,) = result.scores
+    assert -1 <= score.value <= 1
+    assert score.facts["network"] == "mini_clip"
+    assert -1 <= score.facts["another_caption"] <= 1
+    (table,) = result.breakdowns.values()
+    assert table["de"]["pictures"] == 3
+    with pytest.raises(MetricError, match="captions that say their language, and blooms has none"):
+        evaluate.evaluate(system, metrics="cross_lingual")
 
 
 @pytest.fixture(scope="module")

@@ -79,6 +79,11 @@ def test_its_run_reads_and_sees_for_another_system_wherever_that_goes(
     system = jaxt2i.load(moved)
     drawn = system.sample(["red apple zyzzyva"], num=2)
     assert drawn.arrays.shape == (2, 16, 16, 3)
+    # An export needs neither the run nor the perception that it came from.
+    there = shutil.move(jaxt2i.export(moved, tmp_path / "export"), tmp_path / "away")
+    again = jaxt2i.load(there)
+    np.testing.assert_array_equal(again.sample(["red apple zyzzyva"], num=2).arrays, drawn.arrays)
+    assert again.run.config.model.clip_weights == str(tmp_path / "away" / "perception")
     tower, _ = borrow.earlier(str(moved / "perception"))
     own_tower, its = system.weights[1]["text"]["params"], tower["params"]["text"]
     assert jax.tree.structure(own_tower) == jax.tree.structure(its)

@@ -539,6 +539,14 @@ class Records:
             texts = [text for text, name in zip(texts, spoken, strict=True) if name in wanted]
         return texts
 
+    def by_language(self, index: int) -> dict[str, list[str]]:
+        """{language: captions} of a record, also in languages that are not wanted."""
+        row, out = self._row(index), {}
+        spoken = zip(row.texts("captions/language"), row.texts("captions/text"), strict=True)
+        for language, text in spoken:
+            out.setdefault(language, []).append(text)
+        return out
+
     def example(
         self,
         index: int,

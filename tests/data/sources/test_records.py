@@ -194,6 +194,8 @@ def test_languages(multilingual):
     assert len(everything.captions(0)) == 10
     assert len(german.captions(0)) == 5
     assert all(text.startswith("de") for text in german.captions(0))
+    assert set(german.by_language(0)) == {"de", "en"}
+    assert german.by_language(0)["de"] == german.captions(0)
     with pytest.raises(DataError, match=r"captions in de, en, none in ja.*config\.data\.languages"):
         Records(str(multilingual), "train", WIDE, Wanted(languages=("ja",)))
 
