@@ -318,7 +318,7 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 12\n"
         (LFS, "a Git LFS pointer"),
         (b"\n<!DOCTYPE html><html>", "a web page"),
         (b'{"error": "not found"}', "JSON"),
-        (gzip.compress(b"weights"), "compressed by gzip"),
+        (gzip.compress(b"weights", mtime=0), "compressed by gzip"),
         (b"", "empty"),
         (bytes(1000), "zeros"),
     ],
