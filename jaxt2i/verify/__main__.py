@@ -20,6 +20,7 @@ import rich.box
 from rich.console import Console
 from rich.table import Table
 
+from jaxt2i.run import machine
 from jaxt2i.verify.check import PRECISIONS, STATUSES, TRAINING, Line, check
 from jaxt2i.verify.find import runner, training_products
 from jaxt2i.verify.golden import Golden, GoldenError
@@ -150,6 +151,7 @@ def main(argv: list[str] | None = None) -> int:
     console = Console(width=None if sys.stdout.isatty() else 160)
     try:
         known = list(folders(args.goldens))
+        machine.say()
         found = list(lines(args.goldens, args.names, args.precision, args.float64))
     except GoldenError as error:
         console.print(f"cannot read the goldens: {error}", markup=False, soft_wrap=True)

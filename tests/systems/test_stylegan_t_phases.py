@@ -15,7 +15,7 @@ from jaxt2i.engine import state as states
 from jaxt2i.engine import step as step_of
 from jaxt2i.run import borrow, own, train
 from jaxt2i.run import open as runs
-from jaxt2i.systems.stylegan_t import networks
+from jaxt2i.systems.stylegan_t import method, networks
 from tests.nudge import nudge
 
 
@@ -85,6 +85,13 @@ def test_a_tuned_tower_travels_with_the_generator(tmp_path, capsys, monkeypatch)
     _, state, frozen = phase(tmp_path, "frozen", "grown", 32, 0, **settings_of)
     assert equal(frozen["text"]["params"], tower)
     assert equal(state.params["g"], grown.weights[0].ema["g"])
+
+
+def test_later_phases_average_without_ramp_up():
+    config = stylegan_t.get_config("tiny")
+    assert method.build(config).ema["g"].rampup == 0.05
+    config.init_from = "runs/an_earlier_phase"
+    assert method.build(config).ema["g"].rampup is None
 
 
 def test_the_blur_goes_on_where_earlier_phases_left_it():

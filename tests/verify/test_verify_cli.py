@@ -26,7 +26,8 @@ def run(copy, *arguments):
 
 def test_a_pass_is_0_and_everything_is_in_the_json(copy, tmp_path, capsys):
     assert run(copy, "clip_hf", "--json", str(tmp_path / "r.json")) == 0
-    printed = capsys.readouterr().out
+    printed, told = capsys.readouterr()
+    assert f"jax {jax.__version__} on cpu: 8 x cpu" in told
     assert "1 cases, 11 arrays passed, 0 kinks, 0 failed, 0 cases without a runner" in printed
     written = json.loads((tmp_path / "r.json").read_text())
     assert written["counts"] == {"pass": 11, "kink": 0, "FAIL": 0, "no runner": 0}
