@@ -101,7 +101,7 @@ def embedded() -> ConfigDict:
     c.data.update(corpus="scenes", tokens=24, resolution=64, crop="none")
     c.data.update(objects=6, batches="objects")
     c.model.update(classes=SCENES, g_base=12, d_base=12, local_dim=8, layout_size=8)
-    # All at once: 26 pictures a second on two shared cores, one by one 6.
+    # All at once: one by one takes several times as long on CPUs.
     c.model.update(grid_corners=False, object_loop="all")
     return c
 

@@ -214,10 +214,13 @@ class Watch:
           Dead: says since when, and which checkpoint is from before.
         """
         if self.dead:
+            known = (
+                f"The last checkpoint is step {kept[-1]}" if kept else "There is no checkpoint yet"
+            )
             raise Dead(
                 f"nothing is learned any more since about step {min(self.dead.values())} "
-                f"({', '.join(sorted(self.dead))}). The last checkpoint is step "
-                f"{kept[-1] if kept else 'none'}. To go on all the same: "
+                f"({', '.join(sorted(self.dead))}). "
+                f"{known}. To go on all the same: "
                 "--config.stop_when_dead=False"
             )
 

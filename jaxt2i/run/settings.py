@@ -234,7 +234,11 @@ def configuration(file: str, changes: Sequence[str]) -> ConfigDict:
     try:
         values(said)
     except (AttributeError, KeyError):
-        raise ConfigError(unknown(file, changes)) from None
+        try:
+            why = unknown(file, changes)
+        except Exception as error:  # of the file itself, not of a setting
+            why = f"--config {file}: {reason_of(error)}"
+        raise ConfigError(why) from None
     except Exception as error:  # the file is a program, and may raise anything
         raise ConfigError(f"--config {' '.join([file, *changes])}: {reason_of(error)}") from None
     return found.value

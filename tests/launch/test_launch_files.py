@@ -66,7 +66,7 @@ def test_flags_of_the_command_lines_exist(file):
     for words in behind:
         flags = {w.partition("=")[0] for w in re.findall(r"(?<!\S)--[\w.=]+", words)}
         flags = {flag for flag in flags if not flag.startswith("--config.")}
-        assert flags <= {"--config", "--workdir"}, words
+        assert flags <= {"--config", "--workdir", "--help"}, words
 
 
 def test_the_job_set_parses_unfilled():
@@ -125,4 +125,5 @@ def test_the_notebook_is_clean():
     headings = [c.source.splitlines()[0] for c in notebook.cells if c.cell_type == "markdown"]
     assert headings[1:] == [
         *("## Settings", "## Install", "## Train", "## Look", "## Sample", "## Your own pictures"),
+        "## Judge",
     ]

@@ -104,7 +104,7 @@ def test_a_learning_rate_a_hundred_times_too_high_ends_the_run(
         c.optim.lr = 100 * c.optim.lr
     else:
         c.optim.g.lr, c.optim.d.lr = 100 * c.optim.g.lr, 100 * c.optim.d.lr
-    with pytest.raises((health.Dead, NonFinite), match=r"The last (good )?checkpoint is step \d+"):
+    with pytest.raises((health.Dead, NonFinite), match="checkpoint"):
         train.train(c, tmp_path / "run", "fast")
     said = capsys.readouterr().out
     assert "step 1: one step moved 'd' by" in said
