@@ -79,7 +79,7 @@ from jaxt2i.evaluation import (
 from jaxt2i.evaluation.judge import judge
 from jaxt2i.metrics import statistics
 from jaxt2i.metrics.score import MetricError
-from jaxt2i.run import facts, log, machine, processes, settings, trouble
+from jaxt2i.run import facts, log, processes, settings, trouble
 from jaxt2i.run import open as runs
 
 WATCH_SECONDS = 20
@@ -448,8 +448,6 @@ def main(argv: Sequence[str]) -> None:
             if other:
                 return other(argv)
             check_places(args)
-            if args.images:  # runs say it when they are opened
-                machine.say()
             if args.sweep:
                 curve(args)
             elif args.watch:

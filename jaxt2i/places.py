@@ -49,7 +49,8 @@ def of(path: epath.PathLike, what: str = "the path") -> epath.Path:
       what: the argument, for messages.
 
     Raises:
-      ConfigError: for another store, and where what reaches it is not installed.
+      ConfigError: for another store, where what reaches it is not installed, and where it does not
+        answer.
     """
     scheme = scheme_of(path)
     if not scheme:
@@ -71,7 +72,31 @@ def of(path: epath.PathLike, what: str = "the path") -> epath.Path:
                 f"here: pip install {package}"
             )
     _without_memory()
-    return epath.Path(SCHEME.sub(rf"{scheme}://", os.fspath(path), count=1))
+    found = epath.Path(SCHEME.sub(rf"{scheme}://", os.fspath(path), count=1))
+    _check_answer(found, what)
+    return found
+
+
+@functools.cache
+def _check_answer(place: epath.Path, what: str) -> None:
+    """Refuses a place whose store does not say whether something is there.
+
+    Raises:
+      ConfigError: with what the store said.
+    """
+    try:
+        place.exists()
+    except Exception as error:  # every store has errors of its own
+        raise ConfigError(
+            f"{what} {place}: the store does not answer ({told(error)}); is there a network and "
+            "such a bucket, and do the credentials of this machine permit it?"
+        ) from None
+
+
+def told(error: Exception) -> str:
+    """What a library said, with the kind of its error, in a line."""
+    said = (str(error).strip().splitlines() or [""])[0][:200]
+    return f"{type(error).__name__}: {said}"
 
 
 @functools.cache
@@ -89,10 +114,9 @@ def _of_hub(name: str, what: str) -> str:
     try:
         return hub.snapshot_download(found[1], revision=found[2])
     except Exception as error:  # of many kinds: no network, no such model, no permission
-        said = (str(error).strip().splitlines() or [""])[0][:200]
         raise ConfigError(
             f"{what} {name}: could not be fetched from the Hugging Face hub "
-            f"({type(error).__name__}: {said}); is that its name, and may you read it (hf auth "
+            f"({told(error)}); is that its name, and may you read it (hf auth "
             f"login)? Where there is a network: hf download {found[1]} --local-dir DIR, then name "
             "DIR"
         ) from None
@@ -141,9 +165,8 @@ def check_writable(folder: epath.Path, what: str) -> None:
         probe.write_bytes(b"yes\n")
         probe.unlink(missing_ok=True)
     except Exception as error:  # every store has errors of its own
-        said = (str(error).strip().splitlines() or [""])[0][:200]
         raise ConfigError(
-            f"{what} {folder}: cannot be written to ({type(error).__name__}: {said}); is there "
+            f"{what} {folder}: cannot be written to ({told(error)}); is there "
             "such a bucket, and do the credentials of this machine permit it?"
         ) from None
 

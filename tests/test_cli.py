@@ -101,6 +101,14 @@ def test_bad_settings_end_in_one_clear_message(tmp_path, args, words):
     assert "Traceback" not in out
 
 
+def test_a_config_file_whose_own_program_stops_is_told_of(tmp_path):
+    file = tmp_path / "stops.py"
+    file.write_text("import os\n\n\ndef get_config(preset=None):\n    return os.nothing\n")
+    out = command("train", "--config", file, "--workdir", tmp_path / "run", code=1)
+    assert "stops.py: module 'os' has no attribute 'nothing'" in out
+    assert "Traceback" not in out
+
+
 def test_sampling_from_nothing_says_what_is_missing(tmp_path):
     out = command("sample", "--workdir", tmp_path, "--prompts", "a rose", code=1)
     assert "holds no run" in out

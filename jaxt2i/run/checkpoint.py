@@ -94,6 +94,11 @@ def steps_in(workdir: epath.PathLike) -> list[int]:
     )
 
 
+def last_of(kept: Sequence[int]) -> str:
+    """A sentence of the newest of these steps, for what ends a run."""
+    return f"The last checkpoint is step {kept[-1]}" if kept else "There is no checkpoint yet"
+
+
 def handlers() -> dict[str, Any]:
     """How the two parts of a checkpoint are read and written."""
     return {"state": ocp.PyTreeCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()}

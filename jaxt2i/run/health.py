@@ -18,6 +18,7 @@ from jaxt2i.engine import draw
 from jaxt2i.engine.loop import Moment, Part
 from jaxt2i.engine.method import Tree
 from jaxt2i.metrics import pixels
+from jaxt2i.run import checkpoint
 
 # Rows that are drawn to look at them, and real pictures beside.
 ROWS, REAL = 24, 256
@@ -214,14 +215,10 @@ class Watch:
           Dead: says since when, and which checkpoint is from before.
         """
         if self.dead:
-            known = (
-                f"The last checkpoint is step {kept[-1]}" if kept else "There is no checkpoint yet"
-            )
             raise Dead(
                 f"nothing is learned any more since about step {min(self.dead.values())} "
                 f"({', '.join(sorted(self.dead))}). "
-                f"{known}. To go on all the same: "
-                "--config.stop_when_dead=False"
+                f"{checkpoint.last_of(kept)}. To go on all the same: --config.stop_when_dead=False"
             )
 
     def _sign(

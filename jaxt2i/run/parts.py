@@ -205,7 +205,7 @@ class Desk:
         net, kept = steps.first_bad_net(state), self.keeper.steps()
         raise NonFinite(
             f"{failure}: the loss or a gradient is not finite; first network with such values: "
-            f"{net or 'none'}. The last good checkpoint is step {kept[-1] if kept else 'none'}. "
+            f"{net or 'none'}. {checkpoint.last_of(kept)}. "
             "Lower the learning rate (config.optim), or set config.skip_nonfinite=True to leave "
             "such steps out and count them"
         )

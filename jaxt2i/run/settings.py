@@ -234,25 +234,25 @@ def configuration(file: str, changes: Sequence[str]) -> ConfigDict:
     try:
         values(said)
     except (AttributeError, KeyError):
-        try:
-            why = unknown(file, changes)
-        except Exception as error:  # of the file itself, not of a setting
-            why = f"--config {file}: {reason_of(error)}"
-        raise ConfigError(why) from None
+        raise ConfigError(unknown(file, changes)) from None
     except Exception as error:  # the file is a program, and may raise anything
         raise ConfigError(f"--config {' '.join([file, *changes])}: {reason_of(error)}") from None
     return found.value
 
 
 def unknown(file: str, arguments: Sequence[str]) -> str:
-    """What to say of the first --config.KEY that a configuration does not have.
+    """What to say of the first --config.KEY that a configuration does not have, or of a file whose
+    own program stops.
 
     Args:
       file: FILE[:preset].
       arguments: of a command line.
     """
     name, _, preset_ = file.partition(":")
-    known = [f"config.{key}" for key in flat(plain(preset(name, preset_)))]
+    try:
+        known = [f"config.{key}" for key in flat(plain(preset(name, preset_)))]
+    except Exception as error:  # a configuration is a program, and may raise anything
+        return f"--config {file}: {reason_of(error)}"
     for argument in arguments:
         match = re.match(r"--?(config\.[\w.]+)", argument)
         key = match and match[1]

@@ -31,6 +31,8 @@ def test_a_gradient_that_vanishes_is_said_once_with_who_won(said):
     assert "'d' has won" in vanished
     with pytest.raises(health.Dead, match=r"since about step 4 .*last checkpoint is step 2"):
         watch.check([1, 2])
+    with pytest.raises(health.Dead, match="There is no checkpoint yet"):
+        watch.check([])
     watch.line(9, LATE, line())
     assert "well again" in said[-1]
     watch.check([])

@@ -250,6 +250,7 @@ def test_what_is_missing_is_named(monkeypatch):
     with pytest.raises(ConfigError, match=r"--out gs://.*pip install gcsfs"):
         Folder("gs://bucket/x", {})
     monkeypatch.setattr(importlib.util, "find_spec", lambda n: object())
+    monkeypatch.setattr(places, "_check_answer", lambda *_: None)  # it is not truly there
     with pytest.raises(ConfigError, match=r"s3://bucket/run: checkpoints .*mount this bucket"):
         places.check_run(places.of("s3://bucket/run"), "--workdir")
 
@@ -260,5 +261,16 @@ def test_other_places_stay_what_they_are(place):
     assert str(places.of(place)) == str(Path(place))
 
 
-def test_a_name_that_pathlib_shortened_is_still_the_bucket():
+def test_a_name_that_pathlib_shortened_is_still_the_bucket(store):
     assert str(places.of(Path("gs://bucket/run"))) == "gs://bucket/run"
+
+
+def test_a_store_that_does_not_answer_is_told_of_at_the_door(monkeypatch):
+    def silent(self):
+        raise RuntimeError("could not resolve host\nmore of it")
+
+    monkeypatch.setattr(type(epath.Path("gs://silent/run")), "exists", silent)
+    said = r"gs://silent/run: the store does not answer \(RuntimeError: could not resolve host\)"
+    for read in (places.of, jaxt2i.load):
+        with pytest.raises(ConfigError, match=said):
+            read("gs://silent/run")
