@@ -181,12 +181,6 @@ class References:
                 run = self._subject.of.run if self._subject.of else None
                 found = corpora.pictures_of(self._data, how, run, self._args.num)
             else:
-                if not self._args.reference_path.is_dir():
-                    what = "a file" if self._args.reference_path.is_file() else "no such folder"
-                    raise MetricError(
-                        f"--reference {place}: {what}; give a folder of pictures, statistics as "
-                        ".npz with the arrays mu and sigma, or `data` for those of --data"
-                    )
                 side = self._args.resolution or how.resolution
                 framed = {"resize": how.resize, "crop": how.crop}
                 framed = {k: v for k, v in framed.items() if v != ANY}
@@ -399,12 +393,21 @@ def peak_mb() -> int:
 
 
 def check_reference(args: argparse.Namespace, plans: Sequence[Plan]) -> None:
-    """Refuses a --reference that nothing compares with, or that holds no pictures for lpips."""
+    """Refuses a --reference that is not there, that nothing compares with, or that holds no
+    pictures for lpips, before any picture is looked at.
+    """
     metrics = [m for plan in plans for m in plan.metrics]
     if args.reference and not set(metrics) & {*scores.NEEDS_REAL, "lpips"}:
         raise MetricError(
             f"--reference {args.reference}: none of the metrics ({', '.join(metrics) or 'none'}) "
             "compares with real pictures; leave it out, or ask for fid"
+        )
+    given = args.reference not in ("", "data") and not args.reference.lower().endswith(".npz")
+    if given and not args.reference_path.is_dir():
+        what = "a file" if args.reference_path.is_file() else "no such folder"
+        raise MetricError(
+            f"--reference {args.reference}: {what}; give a folder of pictures, statistics as "
+            ".npz with the arrays mu and sigma, or `data` for those of --data"
         )
     if "lpips" in metrics and args.reference in ("", "data"):
         raise MetricError("lpips compares with real pictures: give --reference DIR or FILE.npz")

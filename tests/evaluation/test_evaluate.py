@@ -180,7 +180,10 @@ def test_missing_weights_say_where_they_come_from(monkeypatch, two, capsys):
     place = ("--images", two / "a", "--reference", two / "b", "--metrics", "fid")
     said = failure(monkeypatch, capsys, *place, "--weights", f"inception_2015={two / 'no.pth'}")
     assert "--weights inception_2015=FILE" in said
-    assert "on cpu: 8 x cpu" in said  # what it was to be computed on
+    assert said.count("on cpu: 8 x cpu") == 1  # what it was to be computed on
+    gone = ("--images", two / "a", "--reference", two / "gone", "--metrics", "fid")
+    said = failure(monkeypatch, capsys, *gone, "--weights", f"inception_2015={two / 'no.pth'}")
+    assert "gone: no such folder" in said  # before any network is looked for
     (two / "page.pth").write_text("<html>")
     said = failure(monkeypatch, capsys, *place, "--weights", f"inception_2015={two / 'page.pth'}")
     assert "neither .safetensors" in said
