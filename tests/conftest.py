@@ -80,15 +80,20 @@ def pytest_collection_finish():
 CHOSEN = {}
 compile_quickly(CHOSEN)
 jax.devices()  # this process has read its flags; those that tests start compile quickly as well
-os.environ["XLA_FLAGS"] += "".join(f" --{k}={str(v).lower()}" for k, v in QUICKLY.items())
+OWN = os.environ["XLA_FLAGS"]
+CHILDREN = OWN + "".join(f" --{k}={str(v).lower()}" for k, v in QUICKLY.items())
+os.environ["XLA_FLAGS"] = CHILDREN
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
+    # The TPU's compiler reads the variable when it is loaded, and ends on flags of CPUs.
+    on_tpu = any("libtpu" in m.kwargs.get("reason", "") for m in item.iter_markers("skipif"))
+    os.environ["XLA_FLAGS"] = OWN if on_tpu else CHILDREN
     plain = not item.nodeid.startswith(OPTIMISED)
     jax.config.update("jax_disable_most_optimizations", plain)
     CHOSEN.clear()
-    CHOSEN.update(QUICKLY if plain else {})
+    CHOSEN.update(QUICKLY if plain and not on_tpu else {})
 
 
 @pytest.fixture(scope="session")
