@@ -148,7 +148,8 @@ def counted(
     entries = {i: known[names[i]] for i in mine if known.get(names[i], [""])[0] == states[i]}
     new = _count([i for i in mine if i not in entries], count, states, path, shared)
     entries |= new
-    if shared.processes > 1 and shared.folder is not None:
+    together = shared.processes > 1 and shared.folder is not None
+    if together:
         entries = _exchanged(entries, f"{kept.name}-{digest(path, list(names))}", shared)
         new = {i: e for i, e in entries.items() if known.get(names[i]) != e}
     # What could not be opened may be there the next time.
@@ -157,6 +158,8 @@ def counted(
         place = kept.write(known | lasting)
         where = f"kept in {place}" if place else "kept nowhere: the next start counts again"
         print(f"data: {path}: {len(lasting)} counts are {where}", file=sys.stderr)
+    if together:
+        shared.wait()  # what is kept is there for all, before one of them looks again
     return [Counted(*entries[i][1:]) for i in range(len(names))]
 
 
