@@ -34,6 +34,7 @@ TRIED = (
     ("python -m jaxt2i.train --config configs/galip.py", PARSED, "tests/run/test_own.py, too"),
     ("python -m jaxt2i.train --config configs/damsm.py:emoji", PARSED, "tests/run/test_own.py"),
     ("python -m jaxt2i.train --config configs/attngan.py", PARSED, "tests/run/test_own.py"),
+    ("python -m jaxt2i.train --config configs/dm_gan.py", PARSED, "as AttnGAN, of the same runs"),
     ("python -m jaxt2i.train", FULL, "a training each"),
     ("python -m jaxt2i.sample --workdir runs/stylegan_t-default", PLAIN, ""),
     ("python -m jaxt2i.sample --workdir RUN", PLAIN, ""),

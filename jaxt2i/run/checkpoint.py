@@ -94,9 +94,9 @@ def steps_in(workdir: epath.PathLike) -> list[int]:
     )
 
 
-def last_of(kept: Sequence[int]) -> str:
+def last_of(kept: Sequence[int], kind: str = "checkpoint") -> str:
     """A sentence of the newest of these steps, for what ends a run."""
-    return f"The last checkpoint is step {kept[-1]}" if kept else "There is no checkpoint yet"
+    return f"The last {kind} is step {kept[-1]}" if kept else f"There is no {kind} yet"
 
 
 def handlers() -> dict[str, Any]:

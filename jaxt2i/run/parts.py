@@ -205,7 +205,7 @@ class Desk:
         net, kept = steps.first_bad_net(state), self.keeper.steps()
         raise NonFinite(
             f"{failure}: the loss or a gradient is not finite; first network with such values: "
-            f"{net or 'none'}. {checkpoint.last_of(kept)}. "
+            f"{net or 'none'}. {checkpoint.last_of(kept, 'good checkpoint')}. "
             "Lower the learning rate (config.optim), or set config.skip_nonfinite=True to leave "
             "such steps out and count them"
         )
