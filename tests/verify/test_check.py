@@ -68,3 +68,18 @@ def test_float64_limits():
     # What a folder measured of its own reference widens nothing.
     known = case(two, measured={"out_x": [None, 1e-4]})
     assert wide_limit(known, "out_x") == {"abs": 2e-5, "rel_peak": 0.0}
+
+
+def test_integers_that_rounding_makes_are_judged_in_float32():
+    # 0.1 + 0.3 is 0.4 in float32, and more in float64.
+    def run():
+        over = compiled(lambda x, y, z: (x + y > z).astype(np.int32))
+        made = over(np.full(3, 0.1, np.float32), np.float32(0.3), np.float32(0.4))
+        return np.asarray(made)
+
+    folder = Folder(case(np.asarray(run())))
+    (line,) = check(folder, "f/c", "c", lambda golden, case: {"out_x": run()}, wide=True)
+    assert (line.status, "judged in float32" in line.note) == ("pass", True)
+    wrong = Folder(case(1 - np.asarray(run())))
+    (line,) = check(wrong, "f/c", "c", lambda golden, case: {"out_x": run()}, wide=True)
+    assert line.status == "FAIL"
