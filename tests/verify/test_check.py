@@ -80,6 +80,6 @@ def test_integers_that_rounding_makes_are_judged_in_float32():
     folder = Folder(case(np.asarray(run())))
     (line,) = check(folder, "f/c", "c", lambda golden, case: {"out_x": run()}, wide=True)
     assert (line.status, "judged in float32" in line.note) == ("pass", True)
-    wrong = Folder(case(1 - np.asarray(run())))
+    wrong = Folder(case(2 + np.asarray(run())))
     (line,) = check(wrong, "f/c", "c", lambda golden, case: {"out_x": run()}, wide=True)
     assert line.status == "FAIL"
