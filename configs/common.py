@@ -227,6 +227,9 @@ def base() -> ConfigDict:
             "rare": "",
             # Of "repeat": classes in a smaller share of pictures are repeated.
             "rare_threshold": 0.001,
+            # Of the procedural scenes: which share of training's pictures with a ball, butterfly,
+            # cloud, house, mushroom or tree stays; other pictures stand in for the rest.
+            "scarce": 1.0,
             # A fixed list of held-out pictures and captions, as jaxt2i.prepare --list writes it.
             "list": "",
             "web": ConfigDict(

@@ -294,7 +294,12 @@ def ceiling(
 
 
 def detector(
-    corpus: str = "scenes", *, resolution: int = 32, cache: Path | None = None, preset: str = ""
+    corpus: str = "scenes",
+    *,
+    resolution: int = 32,
+    cache: Path | None = None,
+    preset: str = "",
+    scarce: float = 1.0,
 ) -> Detector:
     """The recogniser of a corpus where a detector is asked for; classes are the corpus' own.
 
@@ -303,8 +308,10 @@ def detector(
       resolution: as in `judge`.
       cache: as in `judge`.
       preset: as in `judge`.
+      scarce: config.data.scarce of the training, whose rare classes are told apart.
     """
     reader, classes = eye(corpus, resolution, cache, preset), meaning.CLASSES[corpus]
+    rarest = rarity.classes_by_rarity(corpus, scarce=scarce)
 
     def detect(images: np.ndarray) -> list[list[Detection]]:
         seen = readings(reader, images)
@@ -327,5 +334,5 @@ def detector(
         detect=detect,
         named=named,
         batch=CHUNK,
-        rarest=tuple(classes.index(name) for name in rarity.classes_by_rarity(corpus)),
+        rarest=tuple(classes.index(name) for name in rarest),
     )

@@ -36,7 +36,7 @@ BUILT = [name for name in PRESETS if name.partition(":")[2] not in SHARED]
 SMALL = {"embedded", "emoji", "emoji64", "emoji_other", "tiny", "blooms", "scenes", "no_pathway"}
 SMALL |= {"scenes32"}
 # Teachers and ablations of the embedded presets.
-SMALL |= {"rare_repeat", "rare_balanced", "emoji_teacher"}
+SMALL |= {"scarce", "rare_repeat", "rare_balanced", "emoji_teacher"}
 SMALL |= {"teacher", "tiny_teacher", "no_distillation", "no_alternation", "no_regressor", "basic"}
 SMALL |= {f"no_{term}" for term in ("attention", "diversity", "relativistic", "category")}
 TRAIN = {"CUB-200-2011": 8_855, "COCO 2014": 82_783, "Oxford-102": 7_034}

@@ -91,7 +91,8 @@ def detector_of(args: Any, data: Any, reader: Any) -> detection.Detector:
     """
     if data is not None and data.config.source == "synthetic":
         try:
-            return recognise.detector(data.config.corpus, cache=args.cache)
+            scarce = data.config.get("scarce", 1.0)
+            return recognise.detector(data.config.corpus, cache=args.cache, scarce=scarce)
         except ValueError as error:
             raise MetricError(f"soa: {error}") from error
     return detection.yolo(reader.network("yolov3"), args.batch, reader.verified)

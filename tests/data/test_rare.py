@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from jaxt2i.data import order, rare
+from jaxt2i.data.drawn import scenes
 from jaxt2i.data.drawn.synthetic import Synthetic
 
 # 100 records: class 0 in all of them, class 1 in ten, class 2 in one.
@@ -79,3 +80,27 @@ def test_procedural_scenes_show_every_class_equally_often(monkeypatch):
     more = [seen / there for there, seen in table.values()]
     assert more[0] > more[-1], "the rarest first"
     assert Synthetic("scenes", 32).order(0, 16)(5) == 5
+
+
+def test_scarce_classes_are_rare_in_training_alone():
+    """Six of 17 classes: from a fifth of the pictures each to one in a hundred."""
+    source = Synthetic("scenes", 32, scarce=0.02)
+
+    def shares(of):
+        seen = np.concatenate([of._classes(index) for index in range(1500)])
+        share = np.bincount(seen, minlength=17) / 1500
+        few = np.isin(scenes.CLASSES, scenes.SCARCE)
+        return share[few].max(), share[~few].min()
+
+    few, others = shares(source)
+    assert 0 < few < 0.03
+    assert others > 0.1
+    # Whatever was asked for before, an example is the same.
+    assert Synthetic("scenes", 32, scarce=0.02).captions(700) == source.captions(700)
+    held_out = Synthetic("scenes", 32, split="val", scarce=0.02)
+    assert held_out.captions(3) == Synthetic("scenes", 32, split="val").captions(3)
+
+
+def test_scarce_is_of_scenes():
+    with pytest.raises(ValueError, match=r"scarce is 0\.5 with config.data.corpus='blooms'"):
+        Synthetic("blooms", 32, scarce=0.5)

@@ -4,6 +4,8 @@ from jaxt2i.data.drawn.drawing import COLOURS, Chance
 from jaxt2i.data.drawn.scenes_art import GROUNDS, THINGS
 
 CLASSES = tuple(THINGS)
+# Those that config.data.scarce makes rare: ball, butterfly, cloud, house, mushroom, tree.
+SCARCE = CLASSES[::3]
 VARIANTS = 6
 # A thing whose box has a longer side below or above is called small or large.
 SMALL, LARGE = 0.24, 0.4

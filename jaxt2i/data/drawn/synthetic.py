@@ -23,8 +23,10 @@ LEVELS = (32, 64, 128, 256, 512)
 # About this many bytes of drawings are kept per level; all of a corpus fits up to 128 pixels.
 CACHE_BYTES = 2**28
 # First words of the addresses of chance: what a stream is for.
-_PICTURE, _WORDS, _SHAPE, _PATTERN, _GROUND = range(5)
+_PICTURE, _WORDS, _SHAPE, _PATTERN, _GROUND, _STAYS = range(6)
 _ADDRESSES = 8
+# Where the pictures that stand in for others begin: after all that are asked for.
+_ELSEWHERE = 2**40
 # Seed of the drawings themselves, which all seeds share.
 _ART_SEED = 2025
 _ART = {"scenes": scenes_art, "blooms": blooms_art}
@@ -164,6 +166,7 @@ class Synthetic:
         mask_resolution: int = 16,
         rare: str = "",
         rare_threshold: float = 0.001,
+        scarce: float = 1.0,
     ):
         """Chooses a corpus; draws nothing yet.
 
@@ -178,9 +181,12 @@ class Synthetic:
           mask_resolution: height and width of a shape mask, pixels.
           rare: "repeat" or "balanced" sampling by class, see `jaxt2i.data.rare`; "": none.
           rare_threshold: for "repeat".
+          scarce: share of the training pictures with a class of `scenes.SCARCE` that stay; another
+            picture is drawn in the place of those that do not.
 
         Raises:
-          ValueError: for an unknown corpus or split, or a resolution out of range.
+          ValueError: for an unknown corpus or split, a resolution out of range, or `scarce` of
+            another corpus than "scenes".
         """
         if corpus not in (*CORPORA, "mixed"):
             raise ValueError(
@@ -194,6 +200,12 @@ class Synthetic:
                 f"config.data.resolution is {resolution}; the synthetic corpora are drawn at "
                 "16 to 512 pixels"
             )
+        if not 0 <= scarce <= 1 or (scarce < 1 and corpus != "scenes"):
+            raise ValueError(
+                f"config.data.scarce is {scarce} with config.data.corpus={corpus!r}; expected "
+                '0..1, and 1 unless the corpus is "scenes"'
+            )
+        self._scarce = scarce if split == "train" else 1.0
         self.corpus, self.resolution, self.split, self.seed = corpus, resolution, split, seed
         self.objects, self.mask_resolution = objects, mask_resolution
         self._rare = rare, rare_threshold
@@ -219,7 +231,10 @@ class Synthetic:
         corpus, chance = self._corpus(index), self._chance(index, _PICTURE)
         extents = functools.partial(_extents, corpus)
         if corpus == "scenes":
-            out = scenes.layout(chance, extents)
+            out, place = scenes.layout(chance, extents), index
+            while not self._stays(out, place):
+                place += _ELSEWHERE
+                out = scenes.layout(self._chance(place, _PICTURE), extents)
         else:
             known = len(blooms.CLASSES) - len(blooms.TEST_CLASSES)
             part = {"test": slice(known, None), "judge": slice(None)}.get(self.split, slice(known))
@@ -228,6 +243,12 @@ class Synthetic:
                 out["objects"][0]["label"] += len(scenes.CLASSES)
         self._last = (index, out)
         return out
+
+    def _stays(self, facts: dict, place: int) -> bool:
+        """Whether a picture is one that training is to see."""
+        if self._scarce == 1 or not any(x["class"] in scenes.SCARCE for x in facts["objects"]):
+            return True
+        return self._chance(place, _STAYS).unit() < self._scarce
 
     def facts(self, index: int) -> dict:
         """The truth about a picture.

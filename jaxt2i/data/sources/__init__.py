@@ -96,6 +96,7 @@ def _synthetic(data_config, resolution: int, split: str, workdir):
         mask_resolution=data_config.mask_resolution,
         rare=kind,
         rare_threshold=data_config.get("rare_threshold", 0.001),
+        scarce=data_config.get("scarce", 1.0),
     )
     if kind and workdir is not None:
         write_report(epath.Path(workdir) / f"data_report_{split}.json", source.report)
