@@ -4,12 +4,13 @@
     python benchmarks/systems.py --write    # into benchmarks/README.md
 
 Nothing in it is typed: the paper's numbers are those of the presets' docstrings, ours are the
-promises that the contract tests hold each `tiny` preset to, and what was compared is what the
-golden files name as their source. Four steps: *traced*, every preset builds and its step can be
-traced (tests/test_configs.py); *equal*, its numbers are the official code's, or worked examples'
-where there is no public code (python -m jaxt2i.verify); *learns*, a short run improves its score by
-a stated margin (pytest tests/test_contract.py -k learns -m "full or not full"); *weights*, it has
-drawn with published weights. No system is at the fourth.
+promises that the contract tests hold each `tiny` preset to and what benchmarks/learned.py kept of
+whole runs, and what was compared is what the golden files name as their source. Four steps:
+*traced*, every preset builds and its step can be traced (tests/test_configs.py); *equal*, its
+numbers are the official code's, or worked examples' where there is no public code (python -m
+jaxt2i.verify); *learns*, a short run improves its score by a stated margin (pytest
+tests/test_contract.py -k learns -m "full or not full"); *weights*, it has drawn with published
+weights. No system is at the fourth.
 """
 
 import argparse
@@ -28,7 +29,13 @@ from jaxt2i.verify import find
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "benchmarks" / "README.md"
 MARKS = ("<!-- systems -->", "<!-- end of systems -->")
-HEAD = ("system", "step", "equal to", "a short run here", "preset", "the paper's number")
+HEAD = (
+    *("system", "step", "equal to", "a short run here", "a whole small run here"),
+    *("preset", "the paper's number"),
+)
+RESULTS = ROOT / "benchmarks" / "results"
+# Of an evaluation's scores; the files have all.
+JUDGED = ("soa_i", "recognised_class", "recognised_colour", "recognised_place")
 
 
 def sources(name: str) -> list[tuple[str, int]]:
@@ -75,6 +82,33 @@ def published(name: str) -> tuple[str, str]:
     return "", ""
 
 
+def trained(name: str) -> str:
+    """What whole runs of a system scored at their first look and at their last one."""
+    told = []
+    for file in sorted(RESULTS.glob("*.json")):
+        found = json.loads(file.read_text())
+        if found.get("method") != f"jaxt2i.systems.{name}" or "scores" not in found:
+            continue
+        first, last = found["scores"][0], found["scores"][-1]
+        gains = [
+            f"{key.removeprefix('score/')} {first[key]:.2g} to {last[key]:.2g}"
+            for key in last
+            if key.startswith("score/") and key in first
+        ]
+        gains += [
+            f"{key} {line['value']:.3g}"
+            + (f" (real pictures {line['real_pictures']:.3g})" if line["real_pictures"] else "")
+            for key, line in found.get("judged", {}).items()
+            if key in JUDGED
+        ]
+        minutes = last["images"] / found["images_per_second"]["median"] / 60
+        told.append(
+            f"{last['images']:,} pictures, {minutes:.0f} min: {', '.join(gains)} "
+            f"([file](results/{file.name}))"
+        )
+    return "; ".join(told) or "not kept"
+
+
 def row(name: str) -> tuple[str, ...]:
     """A line of the table."""
     promise = settings.preset(str(ROOT / "configs" / f"{name}.py"), "tiny").promise
@@ -84,7 +118,8 @@ def row(name: str) -> tuple[str, ...]:
     equal = "; ".join(f"{source} ({n})" if n else source for source, n in compared)
     step = "learns" if promise.steps else "equal" if compared else "traced"
     preset, expected = published(name)
-    return f"`{name}`", step, equal or "-", short, f"`{preset}`" if preset else "-", expected or "-"
+    paper = f"`{preset}`" if preset else "-", expected or "-"
+    return f"`{name}`", step, equal or "-", short, trained(name), *paper
 
 
 def table() -> str:

@@ -6,7 +6,7 @@ encoders come in.
 
 | preset | data | captions a step (x 2 pictures) | epochs | published |
 |---|---|---|---|---|
-| embedded | blooms, 32 px | 16 | 3,000 steps, not yet seen | - |
+| embedded | blooms, 32 px | 16 | 3,000 steps | - |
 | no_attention, no_diversity, no_relativistic, no_category | the same | 16 | the same | ablations |
 | basic | the same | 16 | the same | none of the four |
 | emoji | emoji, 32 px | 16 | 3,000 steps, not yet seen | - |
@@ -37,7 +37,15 @@ def published(batch_size: int, epochs: int, classes: int) -> ConfigDict:
 
 
 def embedded() -> ConfigDict:
-    """Two CPU cores, procedural `blooms` of 24 classes, stages of 8, 16 and 32 px; not yet seen."""
+    """Two CPU cores, procedural `blooms` of 24 classes, stages of 8, 16 and 32 px.
+
+    By the DAMSM that guides the run, the Frechet distance to held-out pictures in its codes falls
+    from 1.92 to 0.15 after 1,000 steps and 0.086 at the end; R-precision among 100 rises from 0.01
+    to 0.48 (0.55 after 2,000 steps). A recogniser tells bird from flower as asked in 83 % of 1,000
+    pictures and finds the colour in 34 % (real ones: 92 %). Flowers are round and of the asked
+    colour, birds are small blots. It takes 16 minutes on one of two cores
+    (benchmarks/results/crd_cgan_embedded.json).
+    """
     return attngan.small(published(16, 0, 24))
 
 

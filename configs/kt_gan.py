@@ -14,8 +14,8 @@ The published presets start from AttnGAN's encoders (configs/attngan.py says how
 
 | preset | data | batch | epochs | published IS, FID (recalled, unverified) |
 |---|---|---|---|---|
-| embedded | blooms, 32 px | 16 | 3,000 steps, not yet seen | - |
-| teacher | the same | 16 | half of them, not yet seen | - |
+| embedded | blooms, 32 px | 16 | 3,000 steps | - |
+| teacher | the same | 16 | half of them | - |
 | no_distillation | the same | 16 | as embedded | ablation |
 | no_alternation | the same | 16 | as embedded | ablation: gammas fixed at 0 |
 | emoji, emoji_teacher | emoji, 32 px | 16 | as embedded, not yet seen | - |
@@ -67,7 +67,14 @@ def taught(c: ConfigDict, teacher: bool) -> ConfigDict:
 
 
 def embedded() -> ConfigDict:
-    """Two CPU cores, procedural `blooms`, stages of 8, 16 and 32 px: the student; not yet seen."""
+    """Two CPU cores, procedural `blooms`, stages of 8, 16 and 32 px: the student.
+
+    By the DAMSM that guides the run, the Frechet distance to held-out pictures in its codes falls
+    from 1.92 to 0.083; R-precision among 100 rises from 0.01 to 0.64. A recogniser tells bird from
+    flower as asked in 87 % of 1,000 pictures and finds the colour in 34 % (real ones: 92 %). It
+    takes 8 minutes on one of two cores, after 12 of the DAMSM and 4 of the teacher
+    (benchmarks/results/kt_gan_embedded.json).
+    """
     c = attngan.small(published(0))
     c.optim.text.lr = 1e-4
     c.init_from = lent(DAMSM, "runs/kt_gan-teacher")
@@ -75,7 +82,11 @@ def embedded() -> ConfigDict:
 
 
 def teacher() -> ConfigDict:
-    """Two CPU cores, the same pictures: the teacher, whose grids show what it was shown, too."""
+    """Two CPU cores, the same pictures: the teacher, whose grids show what it was shown, too.
+
+    The Frechet distance falls from 1.91 to 0.20. Its pictures have the colours and sizes of those
+    that it was shown, not their outlines (benchmarks/results/kt_gan_teacher.png).
+    """
     c = taught(embedded(), True)
     c.init_from = lent(DAMSM)
     return c

@@ -7,7 +7,7 @@ files of GAN-INT-CLS: --config.data.path=birds.hdf5. Any sentence encoder stands
 
 | preset | data | batch | epochs | published |
 |---|---|---|---|---|
-| embedded | blooms, 32 px | 32 (16 + 16) | 6,000 steps, not yet seen | - |
+| embedded | blooms, 32 px | 32 (16 + 16) | 6,000 steps | - |
 | no_regressor | the same | 16 | the same | ablation: the text has no way to the pictures |
 | emoji | emoji, 32 px | 32 (16 + 16) | 6,000 steps, not yet seen | - |
 | cub | CUB-200-2011, 64 px | 128 (64 + 64) | 200 | IS +17.6 %, FID -36.6 % on GAN-INT-CLS |
@@ -53,7 +53,12 @@ def published(epochs: int = 200) -> ConfigDict:
 def embedded() -> ConfigDict:
     """Two CPU cores, procedural `blooms` at 32 px, sentences of the shipped mini CLIP.
 
-    Conditional norms keep running averages, so that a picture is drawn alone. Not yet seen.
+    Conditional norms keep running averages, so that a picture is drawn alone. By the mini CLIP that
+    reads the captions, the Frechet distance to held-out pictures falls from 0.91 to 0.50 after
+    32,000 images and 0.27 at the end; R-precision among 100 rises from 0.01 to 0.36. A recogniser
+    of blooms tells bird from flower as asked in 85 % of 1,000 drawn pictures and finds the colour
+    in 33 % (real ones: 92 %). Colours follow the captions, shapes are blots. It takes 26 minutes on
+    one of two cores (benchmarks/results/textcontrol_gan_embedded.json).
     """
     c = published(0)
     c.precision, c.matmul_precision = "auto", "default"
