@@ -73,13 +73,14 @@ def differences(name: str, found: dict[str, float]) -> list[str]:
       found: of `costs`.
     """
     path, kept = file_of(name), kept_of(name)
+    how = f"python benchmarks/guard.py --write --system {path.stem}"
     if not kept:
-        return [f"{path} does not exist: keep one with python benchmarks/guard.py --write"]
+        return [f"{path} does not exist: keep one with {how}"]
     compiler = kept["jaxlib"] == version("jaxlib")
     out = []
     for figure, value in found.items():
         if figure not in kept:
-            out.append(f"{path} keeps no {figure}: python benchmarks/guard.py --write")
+            out.append(f"{path} keeps no {figure}: {how}")
         elif (compiler or figure == "flops") and kept[figure] != value:
             share = value / kept[figure] - 1 if kept[figure] else float("inf")
             if abs(share) > TOLERANCE[figure]:

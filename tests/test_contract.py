@@ -206,16 +206,22 @@ def moved(a, b):
 
 def test_one_step_is_finite(name):
     _, metrics = played(name, 1, False)
-    assert metrics["finite"].all()
-    assert all(np.isfinite(v).all() for v in metrics.values())
+    bad = [k for k, v in metrics.items() if not np.isfinite(v).all()]
+    assert metrics["finite"].all(), f"a loss or gradient of the first step is not finite: {bad}"
+    assert not bad, "of what the losses give beside"
 
 
 def test_trained_networks_change_and_extras_stay_finite(name):
     before, _ = table(name, 1).start
     after, _ = played(name, 1, False)
     for net in opened(name).method.trained:
-        assert any(moved(before.params[net], after.params[net])), net
-    assert all(np.isfinite(x).all() for x in jax.tree.leaves(after.extra))
+        assert any(moved(before.params[net], after.params[net])), (
+            f"one step leaves all weights of {net!r} as they were: is it in the `nets` of a "
+            "Player, and does that player's loss depend on it? Else it belongs into `frozen`"
+        )
+    for net, collections in after.extra.items():
+        finite = all(np.isfinite(x).all() for x in jax.tree.leaves(collections))
+        assert finite, f"a collection of {net!r} is not finite after one step"
 
 
 def guarded(request, name, count):
@@ -228,7 +234,8 @@ def guarded(request, name, count):
     found = guard.costs(table(name, count).programs.play, count)
     if writes:
         return guard.write(name, found)
-    assert not guard.differences(name, found)
+    apart = guard.differences(name, found)
+    assert not apart, "; ".join(apart)
 
 
 def test_a_step_costs_what_is_kept(name, request):
@@ -236,7 +243,8 @@ def test_a_step_costs_what_is_kept(name, request):
 
 
 def test_frozen_networks_are_those_that_no_player_trains(name):
-    assert set(table(name, 1).shapes[1]) == set(opened(name).method.frozen)
+    kept = set(table(name, 1).shapes[1])
+    assert kept == set(opened(name).method.frozen), "`frozen` names others than those kept apart"
 
 
 @pytest.fixture
@@ -261,7 +269,10 @@ def test_other_players_networks_stay(name, alone):
         owner = [net for net in sorted(state.params) for _ in jax.tree.leaves(state.params[net])]
         for net in run.method.trained:
             same = [k for k, of in zip(kept, owner, strict=True) if of == net]
-            assert not any(same) if net in player.nets else all(same), (player.name, net)
+            if net in player.nets:
+                assert not any(same), f"player {player.name!r} leaves weights of its {net!r}"
+            else:
+                assert all(same), f"player {player.name!r} changes {net!r}, which is not its own"
 
 
 def test_networks_that_train_and_score_are_named(name):
@@ -283,7 +294,11 @@ def test_networks_that_train_and_score_are_named(name):
     with listening() as reading:
         jax.eval_shape(read, *at.shapes, run.row_spec())
     shared = (scoring & at.called & set(run.method.frozen)) - reading
-    assert shared == set(run.method.guided_by)
+    assert shared == set(run.method.guided_by), (
+        f"losses and score both show pictures to {sorted(shared)}, and Method.guided_by is "
+        f"{run.method.guided_by}: it must name them, since scores of a network that trains the "
+        "run flatter it"
+    )
 
 
 def numbered(tree):
@@ -313,8 +328,8 @@ def test_eight_devices_equal_one(name, eight):
 def test_data_parallel_step_moves_no_examples(name, eight):
     """The gradients are reduced; a gather is for losses over the whole batch, an exchange never."""
     text = table(name, 8).programs.play[1].as_text()
-    assert "all-reduce(" in text
-    assert "all-to-all(" not in text
+    assert "all-reduce(" in text, "gradients are not summed over devices"
+    assert "all-to-all(" not in text, "examples change devices: what reorders or splits the batch?"
 
 
 def test_eight_devices_exchange_what_the_costs_say(name, eight, request):
@@ -350,11 +365,15 @@ def test_a_picture_depends_on_its_row_and_seed_alone(name):
     if opened(name).method.sampler is None:
         pytest.skip("draws nothing")
     alone, three, six = (drawn(name, rows) for rows in ([1], [0, 1, 2], [3, 4, 5, 2, 1, 0]))
-    assert any(moved(three[0], three[1]))
-    assert all(np.isfinite(x).all() for x in jax.tree.leaves(three) if x.dtype.kind == "f")
-    assert not any(moved(alone[1], three[1]))
+    assert any(moved(three[0], three[1])), "two rows of different seeds are drawn the same"
+    floats = [x for x in jax.tree.leaves(three) if x.dtype.kind == "f"]
+    assert all(np.isfinite(x).all() for x in floats), "what is drawn is not finite"
+    assert not any(moved(alone[1], three[1])), "alone a row is drawn otherwise than with others"
     for number in range(3):
-        assert not any(moved(three[number], six[number])), number
+        assert not any(moved(three[number], six[number])), (
+            f"row {number} is drawn otherwise among three than among six: does `draw` use anything "
+            "but its row, its key and its controls?"
+        )
 
 
 def test_four_devices_draw_what_one_draws(name, eight):
@@ -369,16 +388,18 @@ def test_four_devices_draw_what_one_draws(name, eight):
 def test_needs_is_complete_and_without_surplus(name):
     """A batch of exactly `needs` is enough, and every key of it is read."""
     at = table(name, 1)
-    assert set(at.spec) == set(opened(name).method.needs)
+    assert set(at.spec) == set(opened(name).method.needs), "a batch holds others than `needs`"
     read = set()
     for program in at.programs.play.values():
         _, _, placed = program.input_shardings[0]  # None: no result depends on it
         read |= {key for key, where in placed.items() if where is not None}
     # A causal text tower has no use for the mask that goes with its tokens; others do.
-    assert not {key for key in set(at.spec) - read if not key.endswith("token_mask")}, "never read"
+    spare = {key for key in set(at.spec) - read if not key.endswith("token_mask")}
+    assert not spare, f"Method.needs names {sorted(spare)}, which no loss reads"
 
 
 def test_unknown_settings_are_refused(name):
+    """`jaxt2i.config.fields(Model, config.model, "config.model")` reads a section and does so."""
     config = ConfigDict(configuration(name)).copy_and_resolve_references()
     config.model = ConfigDict({**config.model, "chanel_base": 1})
     with pytest.raises(ConfigError, match=r"config\.model\.chanel_base"):

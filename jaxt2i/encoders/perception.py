@@ -104,6 +104,7 @@ def mini(settings: Settings) -> Perception:
     found = card.get("scores", {}) if isinstance(card.get("scores"), dict) else {}
     score = found.get("score/r_precision")
     known = f"{score:.0%}" if isinstance(score, float) else "an unknown share"
+    real = f". For a real run, {settings.real}" if settings.real else ""
     text = clip.ClipText(
         vocab=size["vocab"],
         length=card["tokens"],
@@ -149,7 +150,7 @@ def mini(settings: Settings) -> Perception:
         },
         about=(
             f"perception: mini CLIP ({folder.name}), which finds the caption of {known} of unseen "
-            f"pictures among 100. For a real run, {settings.real}"
+            f"pictures among 100{real}"
         ),
     )
 

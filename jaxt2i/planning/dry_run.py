@@ -5,6 +5,7 @@ python -m jaxt2i.train --config FILE[:preset] --dry-run
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 from etils import epath
@@ -12,7 +13,8 @@ from ml_collections import ConfigDict
 
 from jaxt2i.data import schema
 from jaxt2i.data.sources import SOURCES, files
-from jaxt2i.engine.method import ConfigError
+from jaxt2i.engine import state as states
+from jaxt2i.engine.method import ConfigError, Method
 from jaxt2i.planning import compiled, fit
 from jaxt2i.planning.compiled import Plan
 from jaxt2i.run import checkpoint, chips, hlo, log, profile, settings
@@ -22,6 +24,8 @@ from jaxt2i.run.chips import GIB
 # What stays on a chip between steps, in the order in which it is said.
 HELD = (*compiled.HELD, "frozen", "batch")
 THERE = "which is there"
+# Names of classes that are shown of many.
+SHOWN = 3
 
 
 def dry_run(config: ConfigDict, preset: ConfigDict, workdir: epath.Path) -> str:
@@ -56,6 +60,7 @@ def dry_run(config: ConfigDict, preset: ConfigDict, workdir: epath.Path) -> str:
         ("length", [length_line(config, epoch)]),
         ("a step", step_lines(plan)),
         ("drawing", drawing_lines(plan)),
+        ("scores", score_lines(plan)),
         ("memory", memory_lines(plan)),
     )
     return "\n".join(f"{title}:\n" + "\n".join(f"  {x}" for x in lines) for title, lines in parts)
@@ -99,9 +104,18 @@ def data_lines(config: ConfigDict) -> tuple[int | None, list[str]]:
         return None, lines
     source = run.source(data.split)
     lines += filter(None, [getattr(source, "cut_away", str)()])
+    lines += class_lines(source, run.method)
     epoch = run.pipeline(source, config.batch_size, run.method.needs).order.size
     lines.append(f"{data.split}: {f'{epoch:,} examples an epoch' if epoch else 'no end'}")
     return epoch, lines
+
+
+def class_lines(source: Any, method: Method) -> Iterator[str]:
+    """How many classes the data counts in each row that the method reads, and the first of them."""
+    for key, names in schema.names_of(source).items():
+        if names and key in source.gives and key in method.scored:
+            rest = ", ..." if len(names) > SHOWN else ""
+            yield f"{key}: {len(names)} classes ({', '.join(names[:SHOWN])}{rest})"
 
 
 def there(place: str) -> str:
@@ -200,6 +214,23 @@ def drawing_lines(plan: Plan) -> list[str]:
     lines = [f"{name}: {shape}" for name, shape in out.items()]
     controls = [f"{c.name}={c.default!r}" for c in sampler.controls]
     return [*lines, f"from {', '.join(sampler.needs)}", *filter(None, [", ".join(controls)])]
+
+
+def score_lines(plan: Plan) -> list[str]:
+    """What held-out pictures are judged by, as it is traced for as many as there will be."""
+    method, config = plan.method, plan.config
+    if not (method.score and config.score_images):
+        return ["none" + (": config.score_images=0" if method.score else "")]
+    sizes = schema.sizes_of(config.data, batch=config.score_images, tokens=config.data.tokens)
+
+    def score(state, frozen, batch):
+        with method.products():
+            ctx = states.context(method, state, frozen, key=states.init_key(config.seed))
+            return method.score(ctx, batch)
+
+    found = jax.eval_shape(score, plan.state, plan.frozen, schema.spec(sizes, method.scored))
+    ways = ", ".join(f"{name} ({method.better[name]} is better)" for name in found)
+    return [f"{ways}; of {config.score_images} held-out examples"]
 
 
 def is_shape(tree: object) -> bool:

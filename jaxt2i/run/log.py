@@ -323,7 +323,8 @@ def parameter_table(method: Method, state: State, frozen: Mapping[str, Tree]) ->
     for net in method.nets:
         tree = state.params[net] if net in state.params else frozen[net]
         trainers = [p.name for p in method.players if net in p.nets]
-        role = f"trained by {', '.join(trainers)}" if trainers else "frozen"
+        idle = "frozen" if net in method.frozen else "updated by no player"
+        role = f"trained by {', '.join(trainers)}" if trainers else idle
         role += ", averaged" if net in method.ema else ""
         size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
         rows.append(Network(net, count(tree), f"{size / 2**20:,.1f} MiB", role))

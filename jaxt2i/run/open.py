@@ -294,7 +294,9 @@ def load_method(config: ConfigDict, facts: Facts | None = None) -> Method:
             schema.square(config.data.resolution, config.method)
         except schema.DataError as error:
             raise ConfigError(str(error)) from None
-    method = module.build(config, facts or Facts()) if takes_facts(config) else module.build(config)
+    given = (config, facts or Facts()) if takes_facts(config) else (config,)
+    with written.reading_settings(config.method):
+        method = module.build(*given)
     method = written.checked(method, config.method)
     # Runs from before these settings have none of them.
     names = ("param_dtype", "masters", "matmul_precision")

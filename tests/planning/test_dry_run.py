@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import jax
@@ -12,7 +13,7 @@ import pytest
 from jaxt2i.data.schema import DataError
 from jaxt2i.encoders import pretrained
 from jaxt2i.engine.method import ConfigError
-from jaxt2i.planning.dry_run import dry_run
+from jaxt2i.planning.dry_run import class_lines, dry_run
 from jaxt2i.run import settings
 
 ROOT = Path(__file__).parents[2]
@@ -41,10 +42,10 @@ def said(config, workdir, preset=None):
 
 
 def test_everything_that_is_known_is_said(tmp_path):
-    found = said(toy(batch_size=32, seed=7), tmp_path / "run")
+    found = said(toy(batch_size=32, seed=7, score_images=8), tmp_path / "run")
     lines = found["settings"].splitlines()
     changed = [line.split()[0] for line in lines if "<- changed" in line]
-    assert changed == ["config.seed", "config.batch_size"]
+    assert changed == ["config.seed", "config.batch_size", "config.score_images"]
     assert any(re.search(r"batch_size +32 +<- changed, the preset has 16", x) for x in lines)
     assert any(re.search(r"config\.model\.width +8$", x) for x in lines)
     assert found["work directory"].strip() == str(tmp_path / "run")
@@ -56,8 +57,16 @@ def test_everything_that_is_known_is_said(tmp_path):
     assert found["length"].strip() == "20 steps of 32: 640 images"
     assert float(re.search(r"([\d.]+) GFLOP", found["a step"])[1]) > 0
     assert "image: [16, 16, 3]" in found["drawing"]
+    assert re.search(r"gap \(lower is better\); of 8 held-out examples", found["scores"])
     assert "stay on a device between steps" in found["memory"]
     assert not (tmp_path / "run").exists()
+
+
+def test_classes_are_counted():
+    names = ("cat", "dog", "kite", "tree")
+    source = types.SimpleNamespace(class_names=names, gives={"label", "box_label"})
+    method = types.SimpleNamespace(scored=("image", "box_label"))
+    assert list(class_lines(source, method)) == ["box_label: 4 classes (cat, dog, kite, ...)"]
 
 
 def test_the_work_doubles_with_the_batch_and_the_state_does_not(tmp_path):

@@ -12,7 +12,7 @@ from jaxt2i.config import ConfigError
 from jaxt2i.data import schema
 from jaxt2i.engine import state as states
 from jaxt2i.engine import step as steps
-from jaxt2i.engine.method import Ema
+from jaxt2i.engine.method import Control, Ema
 from jaxt2i.run import open as runs
 from jaxt2i.run import written
 
@@ -57,11 +57,29 @@ def test_the_toy_itself_is_no_mistake():
     traced(toy())
 
 
+@pytest.mark.parametrize(
+    ("score", "sentence"),
+    [
+        (lambda ctx, batch: {"gap": batch["img"]}, r"score looks up 'img'.*`needs` must name it"),
+        (lambda ctx, batch: 0.0, r"score gives float; expected a dictionary"),
+        (lambda ctx, batch: {"fid": 0.0}, r"score gives fid, and better says of gap .*: 'fid' is"),
+        (lambda ctx, batch: {"gap": batch["tokens"]}, r"score: 'gap' has shape \(8, 8\)"),
+    ],
+)
+def test_a_score(score, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        jax.eval_shape(toy(score=score).score, None, schema.spec(SIZES, toy().needs))
+
+
 def test_names():
     with pytest.raises(ConfigError, match="two players are called 'd'"):
         toy(players=toy().players[:1] * 2)
     with pytest.raises(ConfigError, match=r"ema averages 'gen', which .* known: g, d"):
         toy(ema={"gen": Ema(100)})
+    with pytest.raises(ConfigError, match=r"pretrained names 'guide', no network of the method"):
+        toy(pretrained={"guide": dict})
+    with pytest.raises(ConfigError, match=r"better says 'down' of 'gap'; expected one of"):
+        toy(better={"gap": "down"})
 
 
 def test_init_gives_every_network():
@@ -76,9 +94,26 @@ def test_what_is_drawn_has_a_name_of_the_schema():
     shapes = states.shapes(method, schema.spec(SIZES, method.needs))
     assert runs.outputs(method, shapes, SIZES) == {"image": (16, 16, 3)}
     draw = lambda *args, **kw: {"img": method.sampler.draw(*args, **kw)["image"]}  # noqa: E731
-    wrong = toy(sampler=dataclasses.replace(method.sampler, draw=draw))
-    with pytest.raises(ConfigError, match=r"gives 'img', neither a row.*did you mean image\?"):
-        runs.outputs(wrong, shapes, SIZES)
+    grey = lambda *args, **kw: {"image": method.sampler.draw(*args, **kw)["image"][..., :1]}  # noqa: E731
+    bare = lambda *args, **kw: method.sampler.draw(*args, **kw)["image"]  # noqa: E731
+    for wrong, sentence in (
+        (draw, r"gives 'img', neither a row.*did you mean image\?"),
+        (grey, r"an 'image' of shape \[16, 16, 1\] a row; expected RGB"),
+        (bare, r"Sampler\.draw of toy gives .*; expected a dictionary, such as"),
+    ):
+        with pytest.raises(ConfigError, match=sentence):
+            runs.outputs(
+                toy(sampler=dataclasses.replace(method.sampler, draw=wrong)), shapes, SIZES
+            )
+
+
+def test_a_sampler_takes_its_controls():
+    def draw(ctx, rows, keys, *, z, text):
+        raise NotImplementedError
+
+    psi = (Control("psi", 1.0),)
+    with pytest.raises(ConfigError, match=r"draw of toy .* z, text, psi.* argument 'psi'$"):
+        toy(sampler=dataclasses.replace(toy().sampler, draw=draw, controls=psi))
 
 
 def test_build(monkeypatch):
@@ -86,10 +121,13 @@ def test_build(monkeypatch):
         made = types.ModuleType("my_gan")
         vars(made).update(module)
         monkeypatch.setitem(sys.modules, "my_gan", made)
-        runs.load_method(ConfigDict({"method": "my_gan", "data": {"resolution": 16}}))
+        settings = {"optim": {}, "data": {"resolution": 16}}
+        runs.load_method(ConfigDict({"method": "my_gan", **settings}))
 
     with pytest.raises(ConfigError, match=r"'my_gan': the module has no function build"):
         built()
+    with pytest.raises(ConfigError, match=r"a setting .* has not: 'lr' .*test_written\.py, line "):
+        built(build=lambda config: config.optim.lr)
     with pytest.raises(ConfigError, match="build of my_gan gives NoneType; expected a Method"):
         built(build=lambda config: None)
     with pytest.raises(ConfigError, match=r"Method.needs of my_gan names 'images'.*mean image\?"):
