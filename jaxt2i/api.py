@@ -95,6 +95,12 @@ class System:
         self._ends: collections.OrderedDict = collections.OrderedDict()
         self._told = False
 
+    def __repr__(self) -> str:
+        """What it is, for a prompt or a notebook."""
+        step = self.about.get("step")
+        at = "" if step is None else f" at step {step}"
+        return f"<{self.about['method']}{at}: draws from {', '.join(self.conditions)}>"
+
     # --- what there is to ask for -----------------------------------------------------------------
 
     def drawer(self, wanted: Sequence[str] = (), rule: str = "") -> draw.Drawer:

@@ -20,9 +20,9 @@ Hugging Face hub, from where jaxt2i.load("hf://USER/NAME") draws.
 
 import argparse
 import importlib
-import importlib.util
 import sys
 from collections.abc import Sequence
+from types import ModuleType
 
 import numpy as np
 from etils import epath
@@ -78,8 +78,8 @@ def export(
         if name not in FORMATS:
             raise ConfigError(f"--format {name}; {nearest(name, FORMATS)}")
     place = portable.to_draw(run, to, step=step, dtype=dtype, overwrite=overwrite)
-    if "torch" in formats:
-        write_torch(place)
+    if "torch" in formats and (left := write_torch(place)):
+        log.say(f"without torch/, having no names of official code: {', '.join(left)}")
     if "stablehlo" in formats:
         write_program(place)
     return place
@@ -97,9 +97,7 @@ def write_torch(place: epath.Path) -> list[str]:
     """
     config = settings.read_config(place)
     method = runs.open_run(config, facts.read(place), place).method
-    module = f"{config.method}.names"
-    names = importlib.import_module(module) if importlib.util.find_spec(module) else None
-    left = []
+    names, left = names_beside(config.method), []
     for net in exports.read(place)["nets"]:
         tables = back.tables_of(net, method.nets[net], names, pretrained.NAMES.values())
         if not tables:
@@ -117,6 +115,21 @@ def write_torch(place: epath.Path) -> list[str]:
             "networks could have; leave it out"
         )
     return left
+
+
+def names_beside(method: str) -> ModuleType | None:
+    """The rename tables of a system, None where it has none.
+
+    Args:
+      method: its module; only a folder can have some beside it.
+    """
+    module = f"{method}.names"
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != module:
+            raise
+        return None
 
 
 def write_program(place: epath.Path) -> None:

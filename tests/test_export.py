@@ -258,6 +258,13 @@ def test_other_formats_are_read_without_this_package(exported, drawn, tmp_path):
     )
 
 
+def test_systems_without_official_names_have_no_tables():
+    """A folder may lack them, and beside a single module there can be none."""
+    assert exporting.names_beside("jaxt2i.systems.df_gan").TABLES
+    assert exporting.names_beside("jaxt2i.systems.clip") is None
+    assert exporting.names_beside("tests.toys.box_gan") is None
+
+
 @pytest.mark.full
 @pytest.mark.parametrize("name", [m.name for m in pkgutil.iter_modules(all_systems.__path__)])
 def test_every_system_draws_the_same_from_its_export(name, tmp_path):

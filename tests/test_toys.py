@@ -325,6 +325,7 @@ def test_controls_that_cannot_be(systems, photo, controls, words):
 
 def test_conditions_that_cannot_be(systems, labels, tmp_path):
     gan, things = systems["box_gan"], [{"label": "kat", "box": [0, 0, 1, 1]}]
+    assert repr(gan) == "<tests.toys.box_gan at step 2: draws from prompt, objects>"
     with pytest.raises(DataError, match="objects"):
         gan.sample(["a cat"])
     with pytest.raises(DataError, match="kat"):

@@ -119,8 +119,10 @@ class Sampler:
     """How a method draws: pictures, or anything else that the batch schema has a row for.
 
     Attributes:
-      draw: (Ctx, rows, keys, *, z, text, **controls) -> {name: [n, ...]}. Names are rows of the
-        schema ("image" in [-1, 1], "boxes", ...) or of its `VIEWS` ("stages", "attention").
+      draw: (Ctx, rows, keys, *, z, text, **controls) -> {name: [n, ...]}. `keys` [n] are made of
+        the rows' seeds, `z` of the same keys by `latent`, `text` by `text`; every control comes by
+        its name. Names are rows of the schema ("image" in [-1, 1], "boxes", ...) or of its `VIEWS`
+        ("stages", "attention").
         Whoever draws calls it for one row (n = 1) under vmap: nothing can pass from one picture to
         another. It may use neither `ctx.rng` nor `train=True`.
       needs: the conditions, rows of the schema that `draw` or `text` reads.
@@ -177,7 +179,8 @@ class Method:
     Attributes:
       nets: every network, trained or frozen.
       players: played in this order; each sees what the earlier ones just updated.
-      init: (key, Batch) -> {net: variables}, called under jit or eval_shape.
+      init: (key, Batch) -> {net: variables}, called under jit or eval_shape with a whole batch of
+        zeros, of `needs` alone; networks rarely need more than a row of it.
       needs: batch keys that the losses read.
       score_needs: those that `score` reads beside them.
       sampler: how it draws; None: it draws nothing.
@@ -193,8 +196,10 @@ class Method:
       latents: network whose `encode` makes of pictures in [-1, 1] what latents the losses read
         instead of asking it, where the data has them: (mean, log variance); "": none does.
       vocab: token ids that the text encoder knows; 0 where it has none.
-      score: (Ctx, Batch) -> {name: scalar} on a held-out batch; what a short run improves.
-      better: {score name: "higher" | "lower"}, the direction of improvement.
+      score: (Ctx, Batch) -> {name: scalar} on one batch of config.score_images held-out examples,
+        which holds `needs` and `score_needs`; what a short run improves.
+      better: {score name: "higher" | "lower"}, the direction of improvement, of each score; the
+        first of them chooses the best checkpoint.
       guided_by: frozen networks that both the losses and `score` show drawn pictures to: scores of
         a network that trains the run flatter it.
       mixes: what of its losses or networks looks across the examples of a batch, in words: only

@@ -216,7 +216,12 @@ def place(config: ConfigDict, folder: epath.Path, its: Mapping) -> None:
             if name in model and name in its.model:
                 model[name] = its.model[name]
     else:
-        reads = "DAMSM (configs/damsm.py)" if "damsm_weight" in model else "no perception"
+        reads = "DAMSM (configs/damsm.py)"
+        if "damsm_weight" not in model:
+            reads = (
+                "no perception: its config.model lacks perception and clip_weights (or "
+                "text_weights), what it hands to jaxt2i.encoders.perception.make"
+            )
         raise ConfigError(
             f"config.perception_from={config.perception_from!r} is a run of {kind}; "
             f"{config.method} reads {reads}"

@@ -63,7 +63,7 @@ def test_the_toy_itself_is_no_mistake():
         (lambda ctx, batch: {"gap": batch["img"]}, r"score looks up 'img'.*`needs` must name it"),
         (lambda ctx, batch: 0.0, r"score gives float; expected a dictionary"),
         (lambda ctx, batch: {"fid": 0.0}, r"score gives fid, and better says of gap .*: 'fid' is"),
-        (lambda ctx, batch: {"gap": batch["tokens"]}, r"score: 'gap' has shape \(8, 8\)"),
+        (lambda ctx, batch: {"gap": batch["tokens"]}, r"score: 'gap' has shape \(16, 8\)"),
     ],
 )
 def test_a_score(score, sentence):
