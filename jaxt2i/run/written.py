@@ -90,7 +90,7 @@ def check_networks(method: Method) -> None:
     Raises:
       ConfigError: names the network.
     """
-    for who in ("frozen", "pretrained", "borrowed", "guided_by"):
+    for who in ("frozen", "borrowed", "guided_by"):  # a perception may load more than is used
         for net in getattr(method, who):
             if net not in method.nets:
                 raise ConfigError(

@@ -76,8 +76,8 @@ def test_names():
         toy(players=toy().players[:1] * 2)
     with pytest.raises(ConfigError, match=r"ema averages 'gen', which .* known: g, d"):
         toy(ema={"gen": Ema(100)})
-    with pytest.raises(ConfigError, match=r"pretrained names 'guide', no network of the method"):
-        toy(pretrained={"guide": dict})
+    with pytest.raises(ConfigError, match=r"frozen names 'guide', no network of the method"):
+        toy(frozen=("text", "guide"))
     with pytest.raises(ConfigError, match=r"better says 'down' of 'gap'; expected one of"):
         toy(better={"gap": "down"})
 
