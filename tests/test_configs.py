@@ -92,7 +92,7 @@ def test_presets_build_and_say_what_they_are(name):
     assert maker(name).__doc__, "a preset needs a docstring: jaxt2i.presets() shows it"
 
 
-@pytest.mark.parametrize("name", filter(has_card, PRESETS))
+@pytest.mark.parametrize("name", list(filter(has_card, PRESETS)))
 def test_published_presets_say_what_they_need_cost_and_give(name):
     """Data, weights, hours with what they are counted from, and the expected score."""
     text = maker(name).__doc__
