@@ -7,9 +7,9 @@
 A run's scores are those of its newest evaluation, with their intervals, and those that training
 took itself (own/...), which have none. Further evaluations, written by --out, follow their run:
 NAME=RUN,DIR. All runs are held against the first one: better or worse where intervals do not meet,
-"not apart" where they do; without intervals nothing is claimed. Runs that saw other numbers of
-pictures are noted. Writes results/ablations_SYSTEM.json and .png, and where objects were counted by
-class (--metrics soa) ablations_SYSTEM_classes.png.
+"not apart" where they do; without intervals nothing is claimed. --scores keeps those that are
+named. Runs that saw other numbers of pictures are noted. Writes results/ablations_SYSTEM.json and
+.png, and where objects were counted by class (--metrics soa) ablations_SYSTEM_classes.png.
 """
 
 import argparse
@@ -160,6 +160,19 @@ def compare(lines: list[dict]) -> list[str]:
     return notes
 
 
+def keep(lines: list[dict], names: list[str]) -> None:
+    """Leaves other scores than `names` out.
+
+    Raises:
+      SystemExit: for a name that no run has.
+    """
+    known = list(dict.fromkeys(name for line in lines for name in line["scores"]))
+    if strange := [name for name in names if name not in known]:
+        sys.exit(f"error: --scores: no run has {', '.join(strange)}; known: {', '.join(known)}")
+    for line in lines:
+        line["scores"] = {name: line["scores"][name] for name in names if name in line["scores"]}
+
+
 def table(lines: list[dict]) -> str:
     """Lines for the screen: a row a run and score."""
     rows = [f"{'preset':20}{'score':24}{'value':>9}  {'interval':22}{'to first':13}cost"]
@@ -237,9 +250,12 @@ def main() -> None:
     )
     p.add_argument("--system", required=True, help="name of the table: a system, and of what")
     p.add_argument("--runs", nargs="+", required=True, metavar="PRESET=RUN[,DIR]")
+    p.add_argument("--scores", default="", help="those that are kept, a,b,c; default: all")
     p.add_argument("--note", action="append", default=[], help="what else to know")
     args = p.parse_args()
     lines = [read(args.system, text) for text in args.runs]
+    if args.scores:
+        keep(lines, args.scores.split(","))
     notes = compare(lines) + args.note
     print(table(lines))
     kept = [show({"what": "note", "text": text}) for text in notes] + lines

@@ -77,7 +77,12 @@ def embedded() -> ConfigDict:
 
 
 def no_regressor() -> ConfigDict:
-    """The ablation: `embedded` with the critic alone, which knows nothing of the text."""
+    """The ablation: `embedded` with the critic alone, which knows nothing of the text.
+
+    R-precision stays at 0.015 (0.36 with the regressor); pictures are more diverse and, by the
+    recogniser's Frechet distance, nearer to real ones
+    (benchmarks/results/ablations_textcontrol_gan.json).
+    """
     c = embedded()
     c.batch_size = 16
     c.model.regressor_weight = 0.0
