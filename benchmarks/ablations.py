@@ -6,10 +6,11 @@
 
 A run's scores are those of its newest evaluation, with their intervals, and those that training
 took itself (own/...), which have none. Further evaluations, written by --out, follow their run:
-NAME=RUN,DIR. All runs are held against the first one: better or worse where intervals do not meet,
-"not apart" where they do; without intervals nothing is claimed. --scores keeps those that are
-named. Runs that saw other numbers of pictures are noted. Writes results/ablations_SYSTEM.json and
-.png, and where objects were counted by class (--metrics soa) ablations_SYSTEM_classes.png.
+NAME=RUN,DIR. NAME=RUN@STEP takes a longer run as it was at that step. All runs are held against
+the first one: better or worse where intervals do not meet, "not apart" where they do; without
+intervals nothing is claimed. --scores keeps those that are named. Runs that saw other numbers of
+pictures are noted. Writes results/ablations_SYSTEM.json and .png, and where objects were counted by
+class (--metrics soa) ablations_SYSTEM_classes.png.
 """
 
 import argparse
@@ -74,9 +75,15 @@ def own_scores(folder: Path, lines: list[dict]) -> dict[str, dict]:
     }
 
 
-def evaluated(folder: Path) -> tuple[dict[str, dict], dict[str, dict]]:
-    """({score: what is known of it}, {class: its row}) of the newest evaluation in a folder."""
+def evaluated(folder: Path, step: int | None) -> tuple[dict[str, dict], dict[str, dict]]:
+    """({score: what is known of it}, {class: its row}) of a folder's newest evaluation.
+
+    Args:
+      folder: where evaluations wrote.
+      step: of the run, whose evaluation is asked for; None: of any.
+    """
     found = [json.loads(file.read_text()) for file in folder.glob("step_*.json")]
+    found = [one for one in found if step in (None, one["step"])]
     if not found:
         return {}, {}
     newest = max(found, key=lambda one: one["step"])
@@ -108,13 +115,17 @@ def read(system: str, text: str) -> dict:
       SystemExit: for another form, and for folders that are no runs.
     """
     name, _, places = text.partition("=")
-    if not name or not places:
+    first, *further = places.split(",")
+    first, _, step = first.partition("@")
+    if not name or not first or (step and not step.isdecimal()):
         sys.exit(f"error: --runs {text}: expected PRESET=WORKDIR, such as embedded=runs/{system}")
-    folder, *further = map(Path, places.split(","))
+    folder, further = Path(first), [Path(x) for x in further]
     lines = lines_of(folder)
+    if step and not (lines := [x for x in lines if x["step"] <= int(step)]):
+        sys.exit(f"error: --runs {text}: {folder} has no metrics of step {step} or before")
     scores, classes = own_scores(folder, lines), {}
     for place in (folder / "evaluation", *further):
-        more, by_class = evaluated(place)
+        more, by_class = evaluated(place, int(step) if step else None)
         if place in further and not more:
             sys.exit(f"error: --runs {text}: there is no step_*.json of an evaluation in {place}")
         scores, classes = scores | more, classes | by_class
