@@ -187,7 +187,7 @@ def scalars(player: Player) -> Callable:
 
 
 def complete(method: Method) -> Callable:
-    """A method's `init` that refuses to leave a network out."""
+    """A method's `init` that refuses to leave a network, or its parameters, out."""
 
     @functools.wraps(method.init)
     def init(key: jax.Array, batch: dict) -> dict:
@@ -196,6 +196,12 @@ def complete(method: Method) -> Callable:
             raise ConfigError(
                 f"init gives no weights of {absent[0]!r}; it gives {', '.join(variables)}"
             )
+        for net in method.trained:
+            if "params" not in (given := variables[net]):
+                raise ConfigError(
+                    f"init gives of {net!r} {', '.join(given) or 'nothing'}; expected what its "
+                    'module\'s init gives, {"params": ..., other collections}'
+                )
         return variables
 
     return init

@@ -87,6 +87,9 @@ def test_init_gives_every_network():
     method = toy(init=lambda *args: {"g": own(*args)["g"]})
     with pytest.raises(ConfigError, match=r"init gives no weights of 'd'; it gives g"):
         states.shapes(method, schema.spec(SIZES, method.needs))
+    method = toy(init=lambda *args: {net: made["params"] for net, made in own(*args).items()})
+    with pytest.raises(ConfigError, match=r"init gives of 'g' .*; expected .*\{\"params\": "):
+        states.shapes(method, schema.spec(SIZES, method.needs))
 
 
 def test_what_is_drawn_has_a_name_of_the_schema():
