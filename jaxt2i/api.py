@@ -135,6 +135,16 @@ class System:
                 found[word] = shown.Condition(word, kind, needed, meaning, tuple(names))
         return shown.conditions(found.values())
 
+    @functools.cached_property
+    def asked(self) -> tuple[str, ...]:
+        """Rows of the schema that a row has to bring: what no earlier system of the chain draws."""
+        drawn: set[str] = set()
+        asked: dict[str, None] = {}
+        for system in (*self.after, self):
+            asked |= dict.fromkeys(key for key in system.sampler.needs if key not in drawn)
+            drawn |= set(system.gives)
+        return tuple(asked)
+
     @property
     def fills(self) -> set[str]:
         """The words of a row that its outputs are; not those that it has to be given."""
@@ -528,8 +538,14 @@ def _in_words(rows: Sequence[Row | str] | Row | str) -> list[Row]:
     return [{"prompt": row} if isinstance(row, str) else row for row in rows]
 
 
-def from_split(run: Run, spec: str) -> Iterator[Row]:
+def from_split(run: Run, spec: str, keys: Sequence[str] | None = None) -> Iterator[Row]:
     """Rows of "SPLIT[:FIRST[:LAST]]", with everything that the source knows of what is needed.
+
+    Args:
+      run: whose data it is.
+      spec: which of it.
+      keys: of the schema; None: what the run needs. A chain's `asked` leaves out what its earlier
+        systems draw.
 
     Raises:
       DataError: for a span that is none.
@@ -546,7 +562,7 @@ def from_split(run: Run, spec: str) -> Iterator[Row]:
         raise DataError(f"--from-split {spec}: expected SPLIT, SPLIT:FIRST or SPLIT:FIRST:LAST")
     if source.size is not None and (last is None or last > source.size):
         raise DataError(f"--from-split {spec}: {split} has {source.size} examples")
-    yield from run.rows_of(source, range(first, last) if last else itertools.count(first))
+    yield from run.rows_of(source, range(first, last) if last else itertools.count(first), keys)
 
 
 def latent_shape(sampler: Sampler) -> tuple[int, ...]:

@@ -65,6 +65,7 @@ from jaxt2i.convert.torch_files import UnreadableFileError, UnsafeFileError
 from jaxt2i.data.schema import DataError
 from jaxt2i.encoders import features
 from jaxt2i.evaluation import (
+    beside,
     commands,
     extra,
     languages,
@@ -92,7 +93,7 @@ USER_ERRORS = (
 # Options that say how pictures are drawn here.
 DRAWING = {
     **{"captions": "", "num": 0, "seed": 0, "set": [], "after": [], "chunk": 0, "raw": False},
-    **{"words": 0, "save": None, "soa_captions": None, "languages": ""},
+    **{"words": 0, "save": None, "soa_captions": None, "languages": "", "layouts": []},
 }
 
 
@@ -179,6 +180,7 @@ def add_how(how: argparse._ArgumentGroup) -> None:
     languages.add_options(how)
     soa.add_options(how)
     layouts.add_options(how)
+    beside.add_options(how)
 
 
 class Spoken(argparse.ArgumentParser):

@@ -322,11 +322,11 @@ def check_files(args: argparse.Namespace) -> None:
         raise ConfigError("; and ".join(faults))
 
 
-def plain_rows(args: argparse.Namespace, run: runs.Run) -> Iterator[Row] | list[Row]:
+def plain_rows(args: argparse.Namespace, system: api.System) -> Iterator[Row] | list[Row]:
     """The rows that the command line names, without walks; the later layer wins."""
     layers: list[Any] = []
     if args.from_split:
-        rows = api.from_split(run, args.from_split)
+        rows = api.from_split(system.run, args.from_split, system.asked)
         if not (args.prompts or args.prompts_file or args.suite or args.conditions or args.edit):
             return rows  # as many as there are, one by one
         layers.append(list(rows))
@@ -339,14 +339,14 @@ def plain_rows(args: argparse.Namespace, run: runs.Run) -> Iterator[Row] | list[
     return conditions.laid_over(*layers)
 
 
-def all_rows(args: argparse.Namespace, run: runs.Run) -> tuple[Iterator[Row], int]:
+def all_rows(args: argparse.Namespace, system: api.System) -> tuple[Iterator[Row], int]:
     """(what the command line asks for, row by row; pictures a row of the grid, 0: any)."""
     if args.interpolate or args.interpolate_z:
-        return walked_rows(args, run)
-    rows = plain_rows(args, run)
+        return walked_rows(args, system)
+    rows = plain_rows(args, system)
     if args.z:
         rows = list(rows)
-        latents = given_latents(args.z, len(rows), run.method)
+        latents = given_latents(args.z, len(rows), system.run.method)
         rows = [{**row, "z": z} for row, z in zip(rows, latents, strict=True)]
     if args.sweep:
         return edits.swept(api.expand(rows, 1, args.seed), *args.sweep), len(args.sweep[1])
@@ -354,16 +354,16 @@ def all_rows(args: argparse.Namespace, run: runs.Run) -> tuple[Iterator[Row], in
     return api.expand(rows, num, args.seed), num if num > 1 else 0
 
 
-def walked_rows(args: argparse.Namespace, run: runs.Run) -> tuple[Iterator[Row], int]:
+def walked_rows(args: argparse.Namespace, system: api.System) -> tuple[Iterator[Row], int]:
     """The rows of a walk between captions, latents, or both."""
-    if args.interpolate_z and run.method.sampler.latent is None:
-        raise ConfigError(f"--interpolate-z: {run.config.method} has no latent")
+    if args.interpolate_z and system.sampler.latent is None:
+        raise ConfigError(f"--interpolate-z: {system.run.config.method} has no latent")
     walk = [float(m) for m in np.linspace(0, 1, args.num if args.num > 1 else WALK)]
     if args.interpolate:
         a, b = args.interpolate
         texts = [({"prompt": a}, {"prompt": b}, m) for m in walk]
     else:
-        texts = [(row, {}, 0.0) for row in plain_rows(args, run)]
+        texts = [(row, {}, 0.0) for row in plain_rows(args, system)]
     if args.interpolate_z:
         a, b = args.interpolate_z
         latents = [(a, b, m) for m in walk]
@@ -462,7 +462,7 @@ def main(argv: Sequence[str]) -> None:
         return
     controls = dict(args.set)
     drawn_by.check(controls)
-    rows, columns = all_rows(args, drawn_by.run)
+    rows, columns = all_rows(args, drawn_by)
     also = [name for name in VIEWS if getattr(args, name)]
     also += [name for name in edits.VIEWS if name in drawn_by.gives]
     size = edits.size_of(args.size) if args.size else None

@@ -20,8 +20,9 @@ from jaxt2i.data.drawn import meaning
 from jaxt2i.data.schema import DataError
 from jaxt2i.engine import draw
 from jaxt2i.engine import state as states
-from jaxt2i.evaluation import object_plan, objects, sets
+from jaxt2i.evaluation import beside, object_plan, objects, sets, soa
 from jaxt2i.evaluation.detection import Detection, Detector
+from jaxt2i.metrics.score import MetricError
 from jaxt2i.run import borrow, checkpoint, facts, folder
 from jaxt2i.run.open import open_run
 from tests.toys import box_gan, edit, layout
@@ -228,6 +229,70 @@ def test_a_chain_draws_a_picture_from_a_caption(runs, systems, labels, tmp_path)
     # What a person says is not overwritten.
     mine = [{"label": labels[0], "box": [0.0, 0.0, 1.0, 1.0]}]
     assert chain.sample([{"prompt": "x", "objects": mine}]).layouts[0] == mine
+
+
+def test_a_chain_is_judged_by_what_it_draws_itself(runs, systems, tmp_path, monkeypatch, capsys):
+    """The data's layouts are drawn from only where they are asked for, and then as by one run."""
+    names = systems["layout"].run.facts.names["box_label"]
+
+    def detect(images):
+        sums = [int(x.sum()) for x in images]
+        return [
+            [Detection(n, (0.2, 0.2, 0.5, 0.5), 1.0) for n in range(17) if total >> n % 7 & 1]
+            for total in sums
+        ]
+
+    def named(text):
+        return [names.index(t.name) for t in meaning.read(text, "scenes").things if t.name]
+
+    detector = Detector("by pixels", names, detect, named, rarest=tuple(range(17)))
+    monkeypatch.setattr(soa, "detector_of", lambda *given: detector)
+
+    def scores(name, *more):
+        out = tmp_path / f"{name}{len(more)}"
+        asked = ["--workdir", str(runs[name]), "--metrics", "soa,lqs", "--num", "24"]
+        evaluate.main([*asked, "--no-intervals", "--out", str(out), *more])
+        (file,) = out.glob("step_*2.json")
+        return {s["metric"]: s for s in json.loads(file.read_text())["scores"]}
+
+    after = ["--after", str(runs["layout"])]
+    alone = scores("box_gan", "--layouts", "shuffled")
+    chain = scores("box_gan", *after, "--layouts", "real", "shuffled")
+    shown = "drawn from shuffled layouts"
+    assert shown in " ".join(capsys.readouterr().out.split())
+    for metric in ("soa_i", "soa_i_iou", "lqs"):
+        one, both = alone[metric], chain[metric]
+        assert both["facts"]["from_real_layouts"] == one["value"] != both["value"]
+        key = "from_shuffled_layouts"
+        assert both["facts"][key] == one["facts"][key] != one["value"]
+    for given, said in (
+        (["--layouts", "real"], "without a layout model in front"),
+        (["--layouts", "shuffled", "--metrics", "fid"], "it is of soa, recognised, lqs and"),
+    ):
+        with pytest.raises(SystemExit, match=said):
+            scores("box_gan", *given)
+    with pytest.raises(SystemExit, match="--layouts is of pictures"):
+        evaluate.main(["--workdir", str(runs["layout"]), "--layouts", "shuffled"])
+
+
+def test_what_a_chain_is_given(runs, systems, tmp_path):
+    chain = api.load(runs["box_gan"], after=[runs["layout"]])
+    assert chain.asked == ("tokens", "token_mask")
+    assert {"boxes", "box_label", "box_mask"} <= set(systems["box_gan"].asked)
+    source, images = chain.run.source("val"), [4, 4, 7, None]
+    of = {kind: beside.rows(chain, source, images, kind) for kind in ("", "real", "shuffled")}
+    real = [x["objects"] for x in chain.run.rows_of(source, [4, 7])]
+    assert [set(of[""](n)) for n in range(4)] == [{"prompt"}] * 3 + [set()]
+    assert [of["real"](n).get("objects") for n in range(4)] == [real[0], real[0], real[1], None]
+    assert [of["shuffled"](n).get("objects") for n in range(4)] == [real[1], real[1], real[0], None]
+    assert of["shuffled"](2)["prompt"] == of[""](2)["prompt"]
+    with pytest.raises(MetricError, match="judge two or more"):
+        beside.rows(chain, source, [4, 4], "shuffled")
+    # Rows of a split bring no layout where one is to be drawn.
+    command = ["--workdir", str(runs["box_gan"]), "--from-split", "val:4:5", "--after"]
+    sample.main([*command, str(runs["layout"]), "--out", str(tmp_path / "drawn")])
+    (row,) = (tmp_path / "drawn" / "metadata.jsonl").read_text().splitlines()
+    assert json.loads(row)["objects"] != real[0]
 
 
 def test_a_drawn_folder_is_drawn_again_from_its_own_metadata(

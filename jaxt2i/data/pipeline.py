@@ -185,7 +185,8 @@ class Pipeline:
         if "mask" in self.needs:
             example["mask"] = np.True_
         if self._mirrors and mix(self.seed, MIRROR, position) % 2:
-            told = [self._caption(index, position)] if self._tokenise else []
+            told = mirrors.told(example, self.source)
+            told += [self._caption(index, position)] if self._tokenise else []
             told += self.source.captions(index) if self._tokenise_all else []
             return example if mirrors.says_a_side(told) else mirrors.mirrored(example)
         return example

@@ -290,16 +290,17 @@ class Chosen:
         ]
 
 
-def choose(args: Any, run: runs.Run, data: Data, how: protocols.Samples, labels: bool) -> Chosen:
+def choose(args: Any, system: Any, data: Data, how: protocols.Samples, labels: bool) -> Chosen:
     """What is drawn for, by --captions, else by the protocol.
 
     Args:
       args: the command line.
-      run: what draws.
+      system: what draws, `api.System`.
       data: on which data.
       how: the protocol's samples.
       labels: whether classes are asked for.
     """
+    run = system.run
     if args.captions and args.captions not in protocols.CAPTIONS:
         rows = read_captions(Path(args.captions), run)
         rows = rows[: args.num] if args.num else rows
@@ -318,7 +319,7 @@ def choose(args: Any, run: runs.Run, data: Data, how: protocols.Samples, labels:
         rule = "one_pass" if rule not in ("first", "all") else rule
 
     def conditions_of(number: int) -> Row:
-        return next(run.rows_of(data.source, [pairs[number][0]]))
+        return next(run.rows_of(data.source, [pairs[number][0]], system.asked))
 
     return Chosen(rule, said, tuple(pairs), conditions_of, found)
 

@@ -30,6 +30,7 @@ class Case:
       reader: of feature networks, for `reader.network(name)` and `reader.texts`.
       result: takes notes, facts and breakdowns besides the scores that are returned.
       shared: what one metric has found out that another may need.
+      layouts: that pictures are drawn from, see `beside.rows`.
     """
 
     args: argparse.Namespace
@@ -41,6 +42,7 @@ class Case:
     reader: Reader
     result: report.Result
     shared: dict[str, Any] = dataclasses.field(default_factory=dict)
+    layouts: str = ""
 
     @property
     def system(self) -> api.System | None:
@@ -55,11 +57,13 @@ class Extra(NamedTuple):
       compute: the case -> scores.
       needs: "system" (pictures are drawn here), "captions", "real".
       layouts: whether it judges layouts, of a system that draws no pictures too.
+      by_layouts: whether --layouts puts its scores of pictures from other layouts beside.
     """
 
     compute: Callable[[Case], Sequence[Score]]
     needs: tuple[str, ...] = ()
     layouts: bool = False
+    by_layouts: bool = False
 
 
 def preferred(metric: str) -> Extra:
@@ -81,11 +85,11 @@ METRICS: dict[str, Extra] = {
     MINI_FRECHET: Extra(own.by_mini_clip, ("captions", "real")),
     **{metric: preferred(metric) for metric in judges.JUDGES},
     "edits": Extra(edited.by_edits, ("captions",)),
-    "recognised": Extra(own.by_recogniser, ("system", "captions")),
+    "recognised": Extra(own.by_recogniser, ("system", "captions"), by_layouts=True),
     "independent": Extra(own.by_independent, ("system", "captions")),
     "feature_diversity": Extra(own.by_features, ("system", "captions")),
     "cross_lingual": Extra(languages.by_languages, ("system", "captions")),
-    "soa": Extra(soa.by_objects),
-    "lqs": Extra(layouts.by_quality, layouts=True),
-    "relations": Extra(layouts.by_relations, ("captions",), layouts=True),
+    "soa": Extra(soa.by_objects, by_layouts=True),
+    "lqs": Extra(layouts.by_quality, layouts=True, by_layouts=True),
+    "relations": Extra(layouts.by_relations, ("captions",), layouts=True, by_layouts=True),
 }

@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxt2i.data.progress import Progress
 from jaxt2i.evaluation import (
+    beside,
     corpora,
     extra,
     layouts,
@@ -30,7 +31,7 @@ from jaxt2i.evaluation.reading import Look, Reader, Seen, share_of
 from jaxt2i.evaluation.reference import Compared
 from jaxt2i.metrics import nearest, protocols, retrieval
 from jaxt2i.metrics.protocols import ANY, Protocol
-from jaxt2i.metrics.score import MetricError
+from jaxt2i.metrics.score import MetricError, Score
 from jaxt2i.metrics.statistics import fingerprint
 from jaxt2i.run import folder, log
 from jaxt2i.run.open import Run
@@ -281,7 +282,7 @@ def judged_pictures(
         }
         return subject.pictures, None, {"captions": told} if said else {}
     how = plans[0].protocol.samples
-    chosen = corpora.choose(args, subject.of.run, data, how, labels)
+    chosen = corpora.choose(args, subject.system, data, how, labels)
     rule = "" if how.quantise == ANY else how.quantise
     fake = draw(args, subject, chosen, rule, labels=chosen.labels)
     facts = {"captions": {"rule": chosen.rule, "count": len(chosen.said), "digest": chosen.digest}}
@@ -326,6 +327,7 @@ def judge(args: argparse.Namespace) -> report.Result:
     asked = {m for plan in plans for m in plan.metrics} | set(extras)
     labels = bool(asked & {"clip_score", "r_precision", "independent"})
     fake, chosen, facts = judged_pictures(args, subject, data, plans, labels)
+    beside.check(args, subject.system, data, chosen, [more[name] for name in extras])
     reader = Reader(args.weights, args.batch)
     result = report.Result(subject.name, subject.step, [], plans[0].protocol, facts=facts)
     result.notes += getattr(data.source, "notes", []) if data else []
@@ -337,10 +339,7 @@ def judge(args: argparse.Namespace) -> report.Result:
     for plan in plans:
         under(args, subject, data, chosen, plan, fake, seen, reader, references, result)
     case = extra.Case(args, subject, data, chosen, fake, None, reader, result)
-    for name in extras:
-        if "real" in more[name].needs:
-            case.real = references.pictures(plans[0].protocol.reference)
-        result.scores += more[name].compute(case)
+    result.scores += by_extras(case, {name: more[name] for name in extras}, references)
     shown = sorted(pictures)[:SHEET]
     result.sheet = [pictures[row] for row in shown]
     result.grid = result.sheet[:GRID]
@@ -352,6 +351,22 @@ def judge(args: argparse.Namespace) -> report.Result:
         result.notes.append(f"left out {' and '.join(scores.NEEDS_TEXT)}: {fake.lacking}")
     result.facts |= {"peak_memory_mb": peak_mb()} | ({"stated": args.stated} if args.stated else {})
     return result
+
+
+def by_extras(case: extra.Case, metrics: Mapping[str, Any], references: References) -> list[Score]:
+    """The scores of metrics beside those of protocols."""
+    rule = case.fake.made.get("quantise", "")
+
+    def redrawn(conditions: Any) -> sets.Set:
+        other = dataclasses.replace(case.chosen, conditions=conditions)
+        return draw(case.args, case.subject, other, rule, labels=other.labels)
+
+    others, out = beside.cases(case, redrawn), []
+    for metric in metrics.values():
+        if "real" in metric.needs:
+            case.real = references.pictures(protocols.get(case.args.protocols[0]).reference)
+        out += beside.scores(others, metric, metric.compute(case))
+    return out
 
 
 def judge_layouts(args: argparse.Namespace, subject, data, first: Protocol) -> report.Result:
@@ -369,12 +384,12 @@ def judge_layouts(args: argparse.Namespace, subject, data, first: Protocol) -> r
             f"layouts: ask for {' or '.join(able)}, or judge the system that draws from them, with "
             f"--after {subject.name}"
         )
-    if args.save or args.reference:
-        option = "--save" if args.save else "--reference"
+    if args.save or args.reference or args.layouts:
+        option = "--save" if args.save else "--reference" if args.reference else "--layouts"
         raise MetricError(
             f"{option} is of pictures, and {subject.name} draws layouts: leave it out"
         )
-    chosen = corpora.choose(args, subject.of.run, data, first.samples, False)
+    chosen = corpora.choose(args, subject.system, data, first.samples, False)
     fake = draw(args, subject, chosen, "")
     told = {"rule": chosen.rule, "count": len(chosen.said), "digest": chosen.digest}
     result = report.Result(subject.name, subject.step, [], first, facts={"captions": told})

@@ -180,7 +180,7 @@ def by_languages(case: Any) -> list[Score]:
 
     def conditions(number: int) -> dict[str, Any]:
         of = asked[number].of
-        row = next(run.rows_of(source, [pictures[of]]))
+        row = next(run.rows_of(source, [pictures[of]], case.system.asked))
         return {**row, "seed": mix(args.seed, 22, of) & 0xFFFFFFFF}
 
     drawn = sets.of_system(

@@ -167,7 +167,8 @@ def _found(case: Any) -> Read:
         known = [(detector.number(name), box) for name, box in things]
         unknown += sum(label is None for label, _ in known)
         true[number] = [(detector.classes[n], box) for n, box in known if n is not None]
-    best = seen(_real(case)) if case.chosen is not None else {}
+    # What is drawn from other layouts stands beside a score whose ceiling is known.
+    best = seen(_real(case)) if case.chosen is not None and not case.layouts else {}
     return Read(drawn, true, best, detector.name, unknown)
 
 

@@ -18,7 +18,7 @@ from jaxt2i import api
 from jaxt2i.data import object_captions
 from jaxt2i.data.conditions import Row
 from jaxt2i.data.images import Unreadable
-from jaxt2i.evaluation import object_files, object_plan, report, sets
+from jaxt2i.evaluation import beside, object_files, object_plan, report, sets
 from jaxt2i.evaluation.detection import Detection, Detector, of_coco
 from jaxt2i.evaluation.reading import share_of, together
 from jaxt2i.metrics import confidence, object_accuracy
@@ -188,6 +188,7 @@ def of_run(
     seed: int,
     rule: str,
     controls: Mapping[str, Any],
+    layouts: str = "",
 ) -> tuple[Judged, dict[int, Picture]]:
     """Draws what a plan asks for and counts it; real pictures beside.
 
@@ -200,23 +201,20 @@ def of_run(
       seed: of all pictures.
       rule: of `nn.pixels`.
       controls: of the system.
+      layouts: that pictures are drawn from, see `beside.rows`; where they are not the system's own,
+        real pictures are not looked at again.
 
     Returns:
       The counts, and what was seen in each drawn picture.
     """
     run, images = system.run, [plan.captions[c].image for c in plan.caption]
-
-    @functools.lru_cache(64)
-    def conditions(image: int | None) -> Row:
-        return Row() if image is None else next(run.rows_of(source, [image]))
-
     fake = sets.of_system(
         system,
         [plan.captions[c].text for c in plan.caption],
         name=name,
         seed=seed,
         rule=rule,
-        conditions=lambda n: conditions(images[n]),
+        conditions=beside.rows(system, source, images, layouts),
         controls=controls,
     )
 
@@ -227,13 +225,13 @@ def of_run(
             yield row["number"], rounded(out["image"]), layout_of(row, detector)
 
     pictures = look(drawn(), detector)
-    layouts = any(x.given is not None for x in pictures.values())
-    real = real_pictures(run, source, images, detector, layouts)
+    drawn_from = any(x.given is not None for x in pictures.values())
+    real = {} if layouts else real_pictures(run, source, images, detector, drawn_from)
     judged = Judged(
         detector=detector,
         found=count(plan.counted, plan.caption, pictures),
         real=count(plan.counted, plan.caption, real) if real else None,
-        layouts=layouts,
+        layouts=drawn_from,
         pictures=len(pictures),
         notes=[plan.note] if plan.note else [],
     )

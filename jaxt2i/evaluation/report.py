@@ -144,6 +144,9 @@ def columns(result: Result, score: Score) -> list[str]:
         fed.append(f"real pictures: {number(score.facts['real_pictures'])}")
     if "real_layouts" in score.facts:
         fed.append(f"real layouts: {number(score.facts['real_layouts'])}")
+    for kind in ("real", "shuffled"):
+        if (key := f"from_{kind}_layouts") in score.facts:
+            fed.append(f"drawn from {kind} layouts: {number(score.facts[key])}")
     if "shuffled_captions" in score.facts:
         fed.append(f"chance: {number(score.facts['shuffled_captions'])}")
     counts = [score.facts[key] for key in ("generated", "real") if key in score.facts]

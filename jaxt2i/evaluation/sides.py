@@ -243,7 +243,8 @@ def drawn(
     def conditions(number: int) -> dict[str, Any]:
         if not needs or rows is None:
             return {}
-        return next(source.system.run.rows_of(source.source, [source.pairs[rows[number]][0]]))
+        example = source.pairs[rows[number]][0]
+        return next(source.system.run.rows_of(source.source, [example], system.asked))
 
     log.say(f"drawing {len(captions)} pictures of {name}")
     return sets.of_system(

@@ -67,7 +67,10 @@ def by_objects(case: Any) -> list[Score]:
             seed=args.seed,
             rule="",
             controls=dict(args.set),
+            layouts=case.layouts,
         )
+        if case.layouts:
+            return objects.scores(judged, False)
         counted, name_of = plan.counted, "{:06d}.png".format
         whole = detector.classes == CLASSES and data.name == "coco2014" and not plan.note
         if whole and case.system.run.sizes.resolution == RESOLUTION:

@@ -76,6 +76,46 @@ def test_half_are_mirrored_but_none_whose_caption_says_a_side():
         pipeline(mirror="always")
 
 
+class Related(Drawn):
+    """One relation, one attribute or one class each, and captions that say no side."""
+
+    gives = ("boxes", "box_label", "box_mask", "relation_label", "relation_mask")
+    gives = (*gives, "object_attributes")
+    class_names = ("cat", "left shoe")
+    predicate_names = ("on", "to the left of")
+    object_attribute_names = ("red", "right-handed")
+
+    def captions(self, index):
+        return ["a cat"]
+
+    def example(self, index, keys):
+        kind = index % 4
+        return {
+            "boxes": np.full((1, 4), 0.25, np.float32),
+            "box_label": np.array([kind == 1], np.int32),
+            "box_mask": np.ones(1, bool),
+            # What the mask hides is no relation.
+            "relation_label": np.array([kind == 2, 1], np.int32),
+            "relation_mask": np.array([True, False]),
+            "object_attributes": np.array([[True, kind == 3]]),
+        }
+
+
+def test_relations_classes_and_attributes_may_say_a_side_too():
+    sizes = Sizes(batch=8, height=6, width=8, tokens=4, objects=1, relations=2, object_attributes=2)
+    needs = (*Related.gives, "tokens", "token_mask")
+    made = Pipeline(Related(), tokenizer, sizes, needs, seed=0, mirror="unless_sided")
+    turned = {kind: set() for kind in range(4)}
+    for position in range(64):
+        example = made.example_at(position)
+        sided = example["box_label"][0], example["relation_label"][0]
+        kind = next((n for n, x in ((1, sided[0]), (2, sided[1])) if x), 0)
+        kind = 3 if example["object_attributes"][0, 1] else kind
+        turned[kind].add(float(example["boxes"][0, 0]))
+    # A quarter of the picture from the left, or from the right.
+    assert turned == {0: {0.25, 0.5}, 1: {0.25}, 2: {0.25}, 3: {0.25}}
+
+
 def test_a_picture_that_is_not_decoded_yet_is_mirrored_later():
     encoded = native.Encoded(b"", pictures.centre((0, 0, 40, 30), (16, 16)), (40, 30))
     out = mirror.mirrored({"image": encoded})["image"]

@@ -168,7 +168,8 @@ def items_of(
     Args:
       files: where everything is.
       folder: split and year, as the folder of pictures is called.
-      sources: {annotation file's first word: which categories its objects have}.
+      sources: {annotation file's first word: which categories its objects have}; an item's content
+        names those that tell something of its picture.
       maps: see `stuff_maps`.
       skips: takes annotations that belong to nothing.
     """
@@ -176,7 +177,7 @@ def items_of(
     content = read_json(file)
     keys = ("id", "file_name", "width", "height")
     pictures = {row["id"]: row for row in rows(file, content, "images", keys)}
-    captions, objects = defaultdict(list), defaultdict(list)
+    captions, objects, told = defaultdict(list), defaultdict(list), defaultdict(list)
     for row in rows(file, content, "annotations", ("id", "image_id", "caption")):
         if row["image_id"] in pictures:
             captions[row["image_id"]].append((row["id"], row["caption"]))
@@ -189,6 +190,8 @@ def items_of(
         pictures = {row["id"]: row for row in rows(file, content, "images", keys)} | pictures
         keys_of_object = ("id", "image_id", "category_id", "bbox", "segmentation")
         for row in rows(file, content, "annotations", keys_of_object):
+            if source not in told[row["image_id"]]:
+                told[row["image_id"]].append(source)
             if row["image_id"] not in pictures:
                 skips.add(f"{file.name}: {row['id']}", NO_PICTURE)
             elif row["category_id"] not in kinds:
@@ -203,6 +206,7 @@ def items_of(
                 "size": (row["width"], row["height"]),
                 "captions": captions[number],
                 "objects": objects[number],
+                "sources": tuple(told[number]),
                 "map": maps.get(f"{number:012d}", ""),
                 "metadata": {
                     "image_id": number,

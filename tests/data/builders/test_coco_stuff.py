@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxt2i.data.builders.coco_stuff import Jaxt2iCocoStuff
+from jaxt2i.data.builders.coco_stuff import CocoStuffConfig, Jaxt2iCocoStuff
 from jaxt2i.data.schema import DataError
 from tests.data.builders import test_coco as coco
 from tests.data.builders.built import build
@@ -105,6 +105,38 @@ def test_without_stuff_annotations_there_are_things_alone(tmp_path):
     assert len(coco.by_id(made)[30]["objects"]["label"]) == 0
     names = Jaxt2iCocoStuff(data_dir=tmp_path / "out").info.metadata["objects"]
     assert names == ["person", "stop sign", "toothbrush"]
+
+
+def test_lostgans_layouts_are_a_configuration(tmp_path):
+    """3 to 8 objects above 2 % of the picture, no crowds; no maps are asked for."""
+    root = tree(tmp_path / "in")
+    (root / "stuffthingmaps_trainval2017").rename(tmp_path / "away")
+    (root / "labels.txt").unlink()
+    made = Jaxt2iCocoStuff(data_dir=tmp_path / "out", config="lostgan")
+    c = made.builder_config
+    assert (c.least_share, c.objects, c.crowds, made.EXPECTED) == (0.02, (3, 8), False, {})
+
+    def kept(**limits):
+        given = {"name": "few", "maps": False, "regions": True, **limits}
+        builder = Jaxt2iCocoStuff(data_dir=tmp_path, config=CocoStuffConfig(**given))
+        items = builder.items(builder.files(root))["train"]
+        return {int(i.key): [thing[3] for thing in i.content["objects"]] for i in items}, builder
+
+    every, builder = kept()
+    # 25 and the cut off picture are in no stuff annotation.
+    assert set(every) == {9, 30}
+    assert builder.skips.counts["picture that the stuff annotations do not have"] == 4
+    assert sorted(every[9]) == [500, 501, 503, 10_000_001]
+    # 500 is a crowd, and 503 covers a twenty-fifth of the picture.
+    found, builder = kept(crowds=False, least_share=0.05, objects=(2, 8))
+    assert found == {9: [501, 10_000_001]}
+    assert builder.skips.counts["object below the least share of its picture"] == 1
+    assert builder.skips.counts["picture with too few objects"] == 1
+    assert set(kept(least_share=0.039, objects=(4, 4))[0]) == {9}
+    assert kept(objects=(0, 3))[1].skips.counts["picture with too many objects"] == 1
+    (root / "annotations/stuff_val2017.json").unlink()
+    with pytest.raises(DataError, match=r"stuff_val2017\.json is missing; it is in stuff_anno"):
+        made.files(root)
 
 
 def test_a_missing_map_is_named_with_its_archive(tmp_path):
