@@ -453,19 +453,21 @@ class System:
         return self._sized(*edits.drawn_size(size, picture, self.sampler.multiple, plain))
 
     def _own_controls(self, row: Row) -> dict[str, Any]:
-        """The controls that a row brings; those of another system that drew it are no longer meant.
+        """The controls that a row brings; those of another system that drew it, or a part of it in
+        front of the one that is named, are no longer meant.
 
         Raises:
-          ConfigError: for a control that there is not.
+          ConfigError: for a control that there is not, in a row that nobody drew.
         """
         own, known = row.get("controls", {}), self.controls
-        methods = [s.run.config.method for s in (*self.after, self)]
-        if row.get("drawn_by", methods[0]) not in methods:
+        if "drawn_by" in row:
             strange = [name for name in own if name not in known]
             if strange and not self._told:
                 self._told = True
+                method = self.run.config.method
+                whose = f"{row['drawn_by']}, or of what drew before it,"
                 log.say(
-                    f"controls of {row['drawn_by']} that {methods[-1]} does not have are left out: "
+                    f"controls of {whose} that {method} does not have are left out: "
                     f"{', '.join(strange)}"
                 )
             own = {name: value for name, value in own.items() if name in known}

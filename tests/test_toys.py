@@ -217,7 +217,7 @@ def test_a_layout_model_is_judged_by_its_layouts(runs, tmp_path, capsys):
         evaluate.main([*asked, "--metrics", "lqs,soa"])
 
 
-def test_a_chain_draws_a_picture_from_a_caption(runs, systems, labels, tmp_path):
+def test_a_chain_draws_a_picture_from_a_caption(runs, systems, labels, monkeypatch, capsys):
     chain = api.load(runs["box_gan"], after=[runs["layout"]])
     assert list(chain.conditions) == ["prompt"]
     assert set(chain.controls) == {"temperature", "greedy", "psi"}
@@ -226,6 +226,13 @@ def test_a_chain_draws_a_picture_from_a_caption(runs, systems, labels, tmp_path)
     assert found.layouts == layouts.layouts
     again = systems["box_gan"].sample(layouts.rows, psi=0.8) if all(layouts.layouts) else found
     assert equal([o["image"] for o in found.outputs], [o["image"] for o in again.outputs])
+    # The last system alone draws the same from what the chain wrote down.
+    monkeypatch.setattr(systems["box_gan"], "_told", False)
+    alone = systems["box_gan"].sample(found.rows[:1])
+    assert equal([alone.outputs[0]["image"]], [found.outputs[0]["image"]])
+    assert "does not have are left out: temperature" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="has no control 'temperature'"):
+        systems["box_gan"].sample([{"prompt": "x", "controls": {"temperature": 1}}])
     # What a person says is not overwritten.
     mine = [{"label": labels[0], "box": [0.0, 0.0, 1.0, 1.0]}]
     assert chain.sample([{"prompt": "x", "objects": mine}]).layouts[0] == mine
