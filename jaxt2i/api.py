@@ -381,7 +381,8 @@ class System:
         """
         found = sorted(found, key=lambda pair: pair[0]["number"])
         found = [({k: v for k, v in row.items() if k != "number"}, out) for row, out in found]
-        return Drawn(found, columns, self.about | {"controls": dict(controls or {})})
+        about = self.about | {"controls": dict(controls or {})}
+        return Drawn(found, columns, about, self.run.facts.names.get("box_label", ()))
 
     def check(self, controls: Mapping[str, Any]) -> None:
         """Refuses controls that no system of the chain has.

@@ -8,6 +8,7 @@ import numpy as np
 from etils import epath
 
 from jaxt2i.config import ConfigError, nearest
+from jaxt2i.data import show
 from jaxt2i.data.conditions import Row
 from jaxt2i.engine.method import Tree
 from jaxt2i.run import edits, folder, log
@@ -22,10 +23,25 @@ class Drawn(Sequence):
       sweep: of edits, the control whose values stand side by side.
     """
 
-    def __init__(self, pairs: Sequence[tuple[Row, dict[str, Tree]]], columns: int, about: dict):
+    def __init__(
+        self,
+        pairs: Sequence[tuple[Row, dict[str, Tree]]],
+        columns: int,
+        about: dict,
+        names: Sequence[str] = (),
+    ):
+        """Keeps what was drawn.
+
+        Args:
+          pairs: (row, what was drawn for it).
+          columns: of the grid; 0 chooses.
+          about: with what, for the record.
+          names: of the classes of boxes.
+        """
         self.rows = [row for row, _ in pairs]
         self.outputs = [out for _, out in pairs]
         self._columns, self._about, self.sweep = columns, about, ""
+        self._names = tuple(names)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -87,6 +103,21 @@ class Drawn(Sequence):
         captions = [folder.caption_of(row) for row in self.rows]
         return log.grid(self.arrays, captions, columns or self._columns)
 
+    def layout_sheet(self):
+        """The objects of each over its picture, with names and order, and alone, as one PIL image.
+
+        Raises:
+          ConfigError: where no row has objects.
+        """
+        from PIL import Image
+
+        pairs = zip(self.rows, self.outputs, strict=True)
+        tiles = [folder.layout_tile(r, out, self._names) for r, out in pairs if r.get("objects")]
+        if not tiles:
+            raise ConfigError("no row has objects, and so there is no layout to show")
+        pictures = any("image" in out for out in self.outputs)
+        return Image.open(io.BytesIO(show.drawn(tiles, beside=pictures)))
+
     def sheet(self):
         """Edits beside their sources and what the model saw of them, as one PIL image."""
         self._each("seen")
@@ -95,18 +126,19 @@ class Drawn(Sequence):
         )
 
     def save(self, out: epath.PathLike, *, overwrite: bool = False) -> epath.Path:
-        """Writes pictures, metadata.jsonl and grid.png to a folder, and returns it."""
+        """Writes pictures, metadata.jsonl, grid.png and layouts.png to a folder, and returns it."""
         place = folder.Folder(out, self._about | {"rows": _digest(self.rows)})
         place.open(overwrite=overwrite)
         numbered = [row | {"number": i} for i, row in enumerate(self.rows)]
         pairs = zip(numbered, self.outputs, strict=True)
-        place.write(pairs, columns=self._columns, sweep=self.sweep)
+        place.write(pairs, columns=self._columns, sweep=self.sweep, names=self._names)
         return place.path
 
     def _repr_png_(self) -> bytes:
-        """Shows itself in a notebook."""
+        """Shows itself in a notebook: pictures, or the layouts of a system that draws no others."""
         file = io.BytesIO()
-        self.grid().save(file, "png")
+        pictures = not self.outputs or "image" in self.outputs[0]
+        (self.grid() if pictures else self.layout_sheet()).save(file, "png")
         return file.getvalue()
 
 

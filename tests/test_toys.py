@@ -4,6 +4,7 @@ What they can do they can do everywhere: in grids, samples, evaluations, plans a
 """
 
 import gc
+import io
 import json
 import pathlib
 import shutil
@@ -16,6 +17,7 @@ from PIL import Image
 
 from jaxt2i import api, evaluate, sample
 from jaxt2i.config import ConfigError
+from jaxt2i.data import show
 from jaxt2i.data.drawn import meaning
 from jaxt2i.data.schema import DataError
 from jaxt2i.engine import draw
@@ -217,13 +219,26 @@ def test_a_layout_model_is_judged_by_its_layouts(runs, tmp_path, capsys):
         evaluate.main([*asked, "--metrics", "lqs,soa"])
 
 
-def test_a_chain_draws_a_picture_from_a_caption(runs, systems, labels, monkeypatch, capsys):
+def test_a_chain_draws_a_picture_from_a_caption(
+    runs, systems, labels, monkeypatch, tmp_path, capsys
+):
     chain = api.load(runs["box_gan"], after=[runs["layout"]])
     assert list(chain.conditions) == ["prompt"]
     assert set(chain.controls) == {"temperature", "greedy", "psi"}
     found = chain.sample(["two cats and a dog"], num=2, temperature=0.5, psi=0.8)
     layouts = systems["layout"].sample(["two cats and a dog"], num=2, temperature=0.5)
     assert found.layouts == layouts.layouts
+    # Both show themselves with the names of their classes, here and in a folder.
+    shown, png = [], io.BytesIO()
+    Image.new("RGB", (1, 1)).save(png, "png")
+    png = png.getvalue()
+    monkeypatch.setattr(show, "drawn", lambda tiles, **how: shown.append((tiles, how)) or png)
+    assert found.layout_sheet().size == (1, 1) == layouts.layout_sheet().size
+    assert layouts._repr_png_()[:4] == png[:4]
+    layouts.save(tmp_path / "layouts")
+    assert [how["beside"] for _, how in shown] == [True, False, False, False]
+    assert all(tile.names == tuple(labels) for tiles, _ in shown for tile in tiles)
+    assert (tmp_path / "layouts" / "layouts.png").is_file()
     again = systems["box_gan"].sample(layouts.rows, psi=0.8) if all(layouts.layouts) else found
     assert equal([o["image"] for o in found.outputs], [o["image"] for o in again.outputs])
     # The last system alone draws the same from what the chain wrote down.

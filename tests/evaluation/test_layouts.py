@@ -58,6 +58,7 @@ def case(monkeypatch, **changes):
         "fake": fake,
         "result": report.Result("x", None, [], protocols.get("tf2015")),
         "shared": {},
+        "layouts": "",
     }
     return types.SimpleNamespace(**given | changes)
 
