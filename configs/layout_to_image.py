@@ -113,11 +113,11 @@ def embedded() -> ConfigDict:
     from 1.04 to 0.19 after 8,000 images and 0.12 at the end; R-precision among 100 rises from 0.02
     to 0.76. Of 512 held-out rows the recogniser of scenes finds 42 % of the objects (SOA-I; 92 % in
     real pictures, 30 % where captions are drawn with the layouts of others), 18 % of the colours
-    (83 %, 12 %), 10 % of the relations (74 %, 3 %) and 81 % of the places; the layouts that it finds
-    have an LQS of 1.90 of 4 (3.76, 1.49). Behind `text_to_layout:embedded`, with captions alone,
-    256 pictures have a SOA-I of 41 % (40 % from real layouts, 29 % from those of others) and an LQS
-    of 1.79. Outlines are blurred, and there is a texture of squares. It takes 640 CPU seconds
-    (benchmarks/results/layout_to_image_embedded.json).
+    (83 %, 12 %), 10 % of the relations (74 %, 3 %) and 81 % of the places; the layouts that it
+    finds have an LQS of 1.90 of 4 (3.76, 1.49). Behind `text_to_layout:embedded`, with captions
+    alone, 256 pictures have a SOA-I of 41 % (40 % from real layouts, 29 % from those of others) and
+    an LQS of 1.79. Outlines are blurred, and there is a texture of squares. It takes 640 CPU
+    seconds (benchmarks/results/layout_to_image_embedded.json).
     """
     c = coco()
     c.total_epochs, c.total_steps, c.batch_size = 0, 2000, 16

@@ -274,9 +274,17 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """The items, once it is known that none of their pictures is missing.
 
         Raises:
-          DataError: counts the missing ones and names the first few.
+          DataError: counts the missing ones and names the first few; for a split without a picture.
         """
         splits = self.items(files)
+        empty = [split for split, items in splits.items() if not items]
+        if empty or not splits:
+            which = f"the split {empty[0]!r}" if empty else "any split"
+            reasons = ", ".join(f"{n} {reason}" for reason, n in self.skips.counts.most_common())
+            raise DataError(
+                f"{self.TITLE}: no picture is left for {which} (left out: {reasons or 'nothing'}); "
+                "are these the official files, and those of all splits?"
+            )
         listed: dict[Path, set[str]] = {}
         missing = []
         for item in (i for items in splits.values() for i in items if i.image):
