@@ -135,9 +135,7 @@ def test_lostgans_layouts_are_a_configuration(tmp_path):
     assert set(kept(least_share=0.039, objects=(4, 4))[0]) == {9}
     assert kept(objects=(0, 3))[1].skips.counts["picture with too many objects"] == 1
     # Of "val" the stuff annotations have no picture.
-    with pytest.raises(
-        DataError, match=r"no picture is left for the split 'val' \(left out: 4 pic"
-    ):
+    with pytest.raises(DataError, match=r"left for the split 'val' \(left out: 4 picture that the"):
         made.whole(made.files(root))
     (root / "annotations/stuff_val2017.json").unlink()
     with pytest.raises(DataError, match=r"stuff_val2017\.json is missing; it is in stuff_anno"):
