@@ -116,7 +116,10 @@ def parser(kind: type[argparse.ArgumentParser] = argparse.ArgumentParser):
     on.add_argument("--split", default="", help="of it; default the protocol's or held-out one")
     on.add_argument("--captions", default="", metavar="RULE|FILE", help="default the protocol's")
     on.add_argument("--reference", default="", metavar="DIR|NPZ|data", help="default the data")
-    add_how(p.add_argument_group("how"))
+    how = p.add_argument_group("how")
+    add_how(how)
+    for part in (languages, soa, layouts, beside):
+        part.add_options(how)
     return p
 
 
@@ -177,10 +180,6 @@ def add_how(how: argparse._ArgumentGroup) -> None:
         "--save", type=epath.Path, metavar="DIR", help="keep what is drawn; continued there"
     )
     how.add_argument("--cache", type=epath.Path, help="of reference statistics and recognisers")
-    languages.add_options(how)
-    soa.add_options(how)
-    layouts.add_options(how)
-    beside.add_options(how)
 
 
 class Spoken(argparse.ArgumentParser):
