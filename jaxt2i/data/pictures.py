@@ -85,13 +85,14 @@ class View:
             box = left * across, top * down, right * across, bottom * down
             return _pillow(image).resize(self.scaled, method, box)
         if isinstance(image, np.ndarray):
+            if self.resizes:
+                return _part(image, self.cut).resize(self.scaled, method)
             left, top, right, bottom = self.cut
-            image = image[top:bottom, left:right]
-            have = image.shape[1::-1]
-        elif self.cut != (0, 0, *have):
+            return image[top:bottom, left:right]
+        if self.cut != (0, 0, *have):
             image = image.crop(self.cut)
             have = image.size
-        return image if have == self.scaled else _pillow(image).resize(self.scaled, method)
+        return image if have == self.scaled else image.resize(self.scaled, method)
 
     def enough(self, size: tuple[int, int]) -> tuple[int, int]:
         """Width and height of a smaller copy from which the crop still comes out well.
@@ -116,6 +117,12 @@ class View:
             out[top:bottom, left:right] = inside
             rows = out
         return rows[:, ::-1] if self.mirrored else rows
+
+    @property
+    def resizes(self) -> bool:
+        """Whether the part that is used is not shown pixel by pixel."""
+        left, top, right, bottom = self.cut
+        return self.scaled != (right - left, bottom - top)
 
     @property
     def place(self) -> tuple[int, int, int, int]:
@@ -259,6 +266,16 @@ def _pillow(image):
     from PIL import Image
 
     return Image.fromarray(image) if isinstance(image, np.ndarray) else image
+
+
+def _part(image: np.ndarray, cut: tuple[int, int, int, int]):
+    """PIL image of a part of uint8 [H, W, 3], taken where it lies: `fromarray` would copy twice."""
+    from PIL import Image
+
+    left, top, right, bottom = cut
+    row = image.shape[1] * 3
+    content = memoryview(np.ascontiguousarray(image).reshape(-1))[top * row + left * 3 :]
+    return Image.frombuffer("RGB", (right - left, bottom - top), content, "raw", "RGB", row, 1)
 
 
 def whole(size: tuple[int, int]) -> tuple[int, int, int, int]:
@@ -503,7 +520,11 @@ class Framing:
         def need(size: tuple[int, int]) -> tuple[int, int]:
             return self.view(size, chance, box).enough(size)
 
-        need_of = {"exact": None, "draft": need, "native": lambda size: None}
+        def natively(size: tuple[int, int]) -> tuple[int, int] | None:
+            # TensorFlow's ops are the cheaper way where they resize, and there alone.
+            return None if self.view(size, chance, box).resizes else size
+
+        need_of = {"exact": None, "draft": need, "native": natively}
         image, size = read(need_of[self.decode])
         view = self.view(size, chance, box)
         if isinstance(image, bytes):

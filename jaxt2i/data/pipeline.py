@@ -13,7 +13,7 @@ import math
 import queue
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -126,7 +126,7 @@ class Pipeline:
         first = self._example_at(0, self.note, encoded=True)
         if isinstance(first.get("image"), native.Encoded):  # decoding it would load TensorFlow
             first["image"] = np.zeros(first["image"].shape, np.uint8)
-        self.validate(self._stack([first]), 1)
+        self.validate(self._stacked([first], 1, aligned), 1)
 
     def example_at(self, position: int) -> dict[str, np.ndarray]:
         """The example at a position, tokens included, without a batch axis.
@@ -227,43 +227,77 @@ class Pipeline:
                 said = f"data: {Unreadable(name, reason)}; the next example takes its place"
                 print(said, file=sys.stderr, flush=True)
 
-    def _stack(self, examples: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-        batch = {}
-        for key in (key for key in self.needs if key in examples[0]):
-            rows = [example[key] for example in examples]
-            # Numbers of examples are narrower on the device.
-            dtype = self.dtypes[key] if key == "id" else rows[0].dtype
-            out = aligned((len(rows), *np.shape(rows[0])), dtype)
-            batch[key] = np.stack(rows, out=out, casting="same_kind")
+    def _stacked(
+        self, examples: Iterable[dict[str, Any]], count: int, room: Callable
+    ) -> dict[str, np.ndarray]:
+        """So many examples as a batch, each written while the processor's caches still hold it.
+
+        Raises:
+          ValueError: when an array has another shape than that of the first example.
+        """
+        batch: dict[str, np.ndarray] = {}
+        for row, example in enumerate(examples):
+            if not row:
+                for key in (key for key in self.needs if key in example):
+                    # Numbers of examples are narrower on the device.
+                    dtype = self.dtypes[key] if key == "id" else np.asarray(example[key]).dtype
+                    batch[key] = room((count, *np.shape(example[key])), dtype)
+            for key, out in batch.items():
+                _write(out, row, example[key], key)
         return batch
 
     def validate(self, batch: dict[str, np.ndarray], rows: int) -> None:
         """Checks a batch of so many rows against the schema."""
         schema.validate(batch, dataclasses.replace(self.sizes, batch=rows), self.needs)
 
-    def batch_at(self, step: int) -> dict[str, np.ndarray]:
+    def batch_at(self, step: int, room: Callable | None = None) -> dict[str, np.ndarray]:
         """This process's rows of the global batch of a step: a pure function of (seed, step).
 
         Args:
           step: 0, 1, ...
+          room: (shape, dtype) -> the array to write to, as `aligned`, which is the default.
 
         Returns:
           {key: array [B / process_count, ...]} for the needed keys.
         """
-        return self.noted_batch_at(step, self.note)
+        return self.noted_batch_at(step, self.note, room)
 
-    def noted_batch_at(self, step: int, note: Callable[[str, str], None]) -> dict[str, np.ndarray]:
+    def noted_batch_at(
+        self, step: int, note: Callable[[str, str], None], room: Callable | None = None
+    ) -> dict[str, np.ndarray]:
         """`batch_at`, telling `note` the name of each example that was replaced, and why."""
-        first = step * self.sizes.batch + self.first_row
-        return self._stack([self._example_at(p, note) for p in range(first, first + self.rows)])
+        examples = (self._example_at(p, note) for p in self._positions(step))
+        return self._stacked(examples, self.rows, room or aligned)
 
-    def encoded_batch_at(self, step: int) -> dict[str, Any]:
-        """`batch_at`, its pictures still encoded: a list of `native.Encoded`, or of pixels."""
+    def encoded_batch_at(self, step: int, room: Callable | None = None) -> dict[str, Any]:
+        """`batch_at`, where pictures that TensorFlow is to decode are left as they are.
+
+        Its "image" is an array where there are none of them; else a list of `native.Encoded` and
+        of pixels.
+        """
+        room, images, pixels = room or aligned, [], None
+
+        def others() -> Iterator[dict[str, Any]]:
+            nonlocal pixels
+            for row, position in enumerate(self._positions(step)):
+                example = self._example_at(position, self.note, encoded=True)
+                image = example.pop("image")
+                if not isinstance(image, native.Encoded):
+                    if pixels is None:
+                        pixels = room((self.rows, *image.shape), image.dtype)
+                    _write(pixels, row, image, "image")
+                    image = pixels[row]
+                images.append(image)
+                yield example
+
+        batch = self._stacked(others(), self.rows, room)
+        encoded = any(isinstance(image, native.Encoded) for image in images)
+        return batch | {"image": images if encoded else pixels}
+
+    def _positions(self, step: int) -> range:
+        """The positions of this process's rows of a batch."""
         first = step * self.sizes.batch + self.first_row
-        positions = range(first, first + self.rows)
-        examples = [self._example_at(p, self.note, encoded=True) for p in positions]
-        images = [example.pop("image") for example in examples]
-        return self._stack(examples) | {"image": images}
+        return range(first, first + self.rows)
 
     @property
     def decodes_natively(self) -> bool:
@@ -303,6 +337,13 @@ def aligned(shape: tuple[int, ...], dtype) -> np.ndarray:
     room = np.empty(size + ALIGNMENT, np.uint8)
     start = -room.ctypes.data % ALIGNMENT
     return room[start : start + size].view(dtype).reshape(shape)
+
+
+def _write(out: np.ndarray, row: int, value: Any, key: str) -> None:
+    """Puts a value into a row of a batch, which never stretches it."""
+    if np.shape(value) != out.shape[1:]:
+        raise ValueError(f"{key!r} of shape {np.shape(value)} in a batch of {out.shape[1:]}")
+    np.copyto(out[row, ...], value, casting="same_kind")
 
 
 def _order(source, seed: int, batch: int, batches: str):

@@ -10,25 +10,31 @@ behind it, which leave Python alone. What each costs beside plain threads: data_
 benchmarks/results, and data_tf_same_size_cpu.json for pictures that need no resizing.
 """
 
+import collections
 import contextlib
 import importlib.util
+import itertools
 import json
+import math
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from jaxt2i.data import native
-from jaxt2i.data.pipeline import Pipeline
+from jaxt2i.data import native, schema
+from jaxt2i.data.pipeline import Pipeline, aligned
 from jaxt2i.data.schema import DataError
 from jaxt2i.data.tf import tensorflow
 
 # Ends the range of positions; no run gets there.
 LAST = 2**62
-# Finished batches that wait besides those in work.
+# Finished elements of the dataset that wait besides those in work.
 WAITING = 2
+# Batches that make one element where all of them take no more than so many bytes: what TensorFlow
+# needs for each element holds Python's lock, which the reading waits for.
+TOGETHER, SMALL = 4, 2 * 2**20
 # Batches of a service that may wait for an earlier one before that one is made here.
 PATIENCE = 16
 # What the workers of a service call the function that makes a batch.
@@ -112,18 +118,29 @@ class Stream:
 
     def _in_graph(self, start: int) -> Iterator[Batch]:
         """Batches whose pictures TensorFlow decodes; damaged ones are its InvalidArgumentError."""
-        tf, pipeline = tensorflow(), self.pipeline
+        tf, pipeline, room = tensorflow(), self.pipeline, Rooms()
         others = [key for key in pipeline.needs if key != "image"]
-        kinds = [*(pipeline.dtypes[key] for key in others), np.dtype(object), np.dtype(np.int32)]
+        kinds = [pipeline.dtypes[key] for key in (*others, "image")]
+        kinds += [np.dtype(object), np.dtype(np.int32)]
 
         def read(step: int) -> list[np.ndarray]:
-            batch = pipeline.encoded_batch_at(step)
-            return [*(batch[key] for key in others), *native.encoded(batch["image"])]
+            batch = pipeline.encoded_batch_at(step, room)
+            images = batch["image"]
+            if isinstance(images, np.ndarray):
+                pixels, encoded = images, native.encoded([])
+            else:
+                pixels, encoded = np.zeros(0, np.uint8), native.encoded(images)
+            return [*(batch[key] for key in others), pixels, *encoded]
 
         def decode(*values):
-            *rest, contents, plans = values
-            rest.append(native.squares(tf, contents, plans, pipeline.sizes.resolution))
-            return tuple(rest)
+            *rest, pixels, contents, plans = values
+            side = pipeline.sizes.resolution
+            pixels = tf.cond(
+                tf.size(contents) > 0,
+                lambda: native.squares(tf, contents, plans, side),
+                lambda: pixels,
+            )
+            return (*rest, pixels)
 
         with contextlib.closing(self._mapped(start, read, kinds, decode)) as made:
             for values in made:
@@ -132,19 +149,38 @@ class Stream:
 
     def _by_batch(self, start: int) -> Iterator[Batch]:
         """Batches of `batch_at`."""
-        pipeline = self.pipeline
+        pipeline, room = self.pipeline, Rooms()
 
         def read(step: int) -> list[np.ndarray]:
-            batch = pipeline.batch_at(step)
+            batch = pipeline.batch_at(step, room)
             return [batch[key] for key in pipeline.needs]
 
+        spec = schema.spec(pipeline.sizes, pipeline.needs).values()
+        whole = sum(math.prod(s.shape) * s.dtype.itemsize for s in spec)
+        size = whole * pipeline.rows // pipeline.sizes.batch
+        together = max(1, min(TOGETHER, SMALL // size))
         kinds = [pipeline.dtypes[key] for key in pipeline.needs]
-        with contextlib.closing(self._mapped(start, read, kinds)) as made:
+        with contextlib.closing(self._mapped(start, read, kinds, together=together)) as made:
             for values in made:
                 yield _arrays(pipeline.needs, values)
 
-    def _mapped(self, start: int, read_step: Callable, kinds: list, decode: Callable | None = None):
-        """Yields the tensors of each step from `start` on, several in work."""
+    def _mapped(
+        self,
+        start: int,
+        read_step: Callable,
+        kinds: list,
+        decode: Callable | None = None,
+        together: int = 1,
+    ) -> Iterator[Sequence]:
+        """Yields the tensors of each step from `start` on, several in work.
+
+        Args:
+          start: the first step.
+          read_step: step -> arrays, called in several threads.
+          kinds: their types.
+          decode: tensors of those arrays -> the tensors that are wanted.
+          together: how many steps make one element of the dataset.
+        """
         tf, pipeline = tensorflow(), self.pipeline
         calls, failures = _Calls(), {}
         # Of no rows.
@@ -152,35 +188,40 @@ class Stream:
         nothing = [np.zeros(shape.get(kind, 0), kind) for kind in kinds]
 
         def read(position: np.ndarray) -> list[np.ndarray]:
-            step = int(position) // pipeline.sizes.batch
-            with calls as wanted:
-                try:
-                    return read_step(step) if wanted else nothing
-                except Exception as error:  # raised by the consumer; TensorFlow would print it
-                    failures[step] = error
-                    return nothing
+            first, arrays = int(position) // pipeline.sizes.batch, []
+            with calls:
+                for step in range(first, first + together):
+                    try:
+                        arrays += read_step(step) if calls.wanted else nothing
+                    except Exception as error:  # raised by the consumer; TensorFlow would print it
+                        failures[step] = error
+                        arrays += nothing
+            return arrays
 
-        types = [tf.string if kind.hasobject else tf.as_dtype(kind) for kind in kinds]
+        types = [tf.string if kind.hasobject else tf.as_dtype(kind) for kind in kinds] * together
 
         @tf.autograph.experimental.do_not_convert
         def made(position):
             values = tf.numpy_function(read, [position], types, stateful=False)
             return tuple(values) if decode is None else decode(*values)
 
-        dataset = _positions(tf, pipeline, start).map(
-            made, num_parallel_calls=pipeline.workers, deterministic=True
-        )
-        dataset = dataset.prefetch(WAITING).with_options(_options(tf, pipeline.workers))
-        iterator = iter(dataset)
+        # One more than run at a time is begun early: it starts the moment that any has ended, and
+        # not when the first of them has been taken.
+        begun = pipeline.workers + 1
+        dataset = _positions(tf, pipeline, start, together)
+        dataset = dataset.map(made, num_parallel_calls=begun, deterministic=True).prefetch(WAITING)
+        elements = _elements(tf, dataset.with_options(_options(tf, pipeline.workers)))
         try:
-            for step, values in enumerate(iterator, start):
-                if step in failures:
-                    raise failures[step]
-                yield values
+            for first, values in zip(itertools.count(start, together), elements, strict=False):
+                count = len(values) // together
+                for i in range(together):
+                    if first + i in failures:
+                        raise failures[first + i]
+                    yield values[i * count : (i + 1) * count]
         finally:
             # The reading ends first: it needs Python, which may be ending too.
             calls.stop()
-            del iterator, dataset
+            elements.close()
 
     def _served(self, start: int) -> Iterator[Batch]:
         """Batches of a tf.data service, in order.
@@ -243,16 +284,51 @@ class Stream:
             yield int(position) // pipeline.sizes.batch, _arrays(pipeline.needs, values)
 
 
-class _Calls:
-    """The calls of Python that TensorFlow has begun, each told whether it is still wanted."""
+class Rooms:
+    """Memory of batches, taken again once nobody holds any part of them.
+
+    A batch of pictures is megabytes, which the system clears page by page whenever it gives them
+    out anew: a tenth of the work where pictures are only decoded.
+    """
 
     def __init__(self):
-        self._running, self._stopped, self._changed = 0, False, threading.Condition()
+        self._free: collections.defaultdict[int, list[np.ndarray]] = collections.defaultdict(list)
 
-    def __enter__(self) -> bool:
+    def __call__(self, shape: tuple[int, ...], dtype) -> np.ndarray:
+        """As `pipeline.aligned`; what the array holds is anything."""
+        size = math.prod(shape) * np.dtype(dtype).itemsize
+        free = self._free[size]
+        try:
+            memory = free.pop()
+        except IndexError:
+            memory = aligned((size,), np.uint8)
+        return np.asarray(_Lent(memory, free)).view(dtype).reshape(shape)
+
+
+class _Lent:
+    """What numpy finds behind each view of a room; with the last of them the memory is free."""
+
+    def __init__(self, memory: np.ndarray, free: list[np.ndarray]):
+        self._memory, self._free = memory, free
+        self.__array_interface__ = memory.__array_interface__
+
+    def __del__(self):
+        self._free.append(self._memory)
+
+
+class _Calls:
+    """The calls of Python that TensorFlow has begun.
+
+    Attributes:
+      wanted: whether their results still are.
+    """
+
+    def __init__(self):
+        self.wanted, self._running, self._changed = True, 0, threading.Condition()
+
+    def __enter__(self):
         with self._changed:
             self._running += 1
-            return not self._stopped
 
     def __exit__(self, *_):
         with self._changed:
@@ -262,21 +338,40 @@ class _Calls:
     def stop(self) -> None:
         """Returns when the last call has ended."""
         with self._changed:
-            self._stopped = True
+            self.wanted = False
             self._changed.wait_for(lambda: not self._running)
 
 
-def _positions(tf, pipeline: Pipeline, start: int):
-    """The first position of every global batch from a step on."""
-    return tf.data.Dataset.range(start * pipeline.sizes.batch, LAST, pipeline.sizes.batch)
+def _positions(tf, pipeline: Pipeline, start: int, together: int = 1):
+    """The first position of so many global batches, again and again, from a step on."""
+    batch = pipeline.sizes.batch
+    return tf.data.Dataset.range(start * batch, LAST, batch * together)
+
+
+def _elements(tf, dataset) -> Iterator[list]:
+    """The lists of tensors of an endless dataset.
+
+    By the ops that `iter(dataset)` calls, whose own Python around them took as long again.
+    """
+    specs = dataset.element_spec
+    kinds = {
+        "output_types": [spec.dtype for spec in specs],
+        "output_shapes": [spec.shape for spec in specs],
+    }
+    with tf.device("/cpu:0"):
+        iterator = tf.raw_ops.AnonymousIteratorV3(**kinds)
+        variant = tf.data.experimental.to_variant(dataset)
+        tf.raw_ops.MakeIterator(dataset=variant, iterator=iterator)
+    while True:
+        yield tf.raw_ops.IteratorGetNext(iterator=iterator, **kinds)
 
 
 def _options(tf, workers: int):
     options = tf.data.Options()
     options.deterministic = True
     options.autotune.enabled = False
-    # Calls wait for files too, so there may be more of them than cores.
-    options.threading.private_threadpool_size = workers + 1
+    # So many calls run at a time.
+    options.threading.private_threadpool_size = workers
     # Batches are a function of the position, whatever TensorFlow may think of Python.
     options.experimental_external_state_policy = tf.data.experimental.ExternalStatePolicy.IGNORE
     return options

@@ -133,6 +133,25 @@ def read_bytes(path: str) -> bytes:
     return Path(path).read_bytes()
 
 
+def picture_bytes(path: str) -> bytes:
+    """All of a local file, by few calls of the system.
+
+    Each of them lets go of Python's lock, for which the threads that read pictures then queue:
+    `Path.read_bytes` has twice as many, and took 5 % of the time of small JPEGs.
+    """
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        size = os.fstat(handle).st_size
+        pieces = [os.read(handle, size + 1)]
+        if len(pieces[0]) == size:  # fewer than asked for: it ends here
+            return pieces[0]
+        while piece := os.read(handle, 2**20):
+            pieces.append(piece)
+        return b"".join(pieces)
+    finally:
+        os.close(handle)
+
+
 def write_bytes(path: str, content: bytes) -> None:
     """Writes a file in one step."""
     if remote(path):

@@ -4,6 +4,7 @@ Whoever pairs pictures with captions asks for bytes by a name and need not know 
 """
 
 import functools
+import os
 import posixpath
 import threading
 import zipfile
@@ -13,7 +14,7 @@ from pathlib import Path
 from jaxt2i.data.images import BOMB, CORRUPT, SYSTEM, Unreadable
 from jaxt2i.data.sources import tables
 from jaxt2i.data.sources.base import NO_IMAGE, OUTSIDE, Skips
-from jaxt2i.data.sources.files import Kept, tree
+from jaxt2i.data.sources.files import Kept, picture_bytes, tree
 from jaxt2i.data.sources.meeting import Names, is_absolute, places
 
 ZIP = ".zip"
@@ -40,7 +41,7 @@ class Store:
 
     def __init__(self, root: str | Path, skips: Skips):
         """Lists the files; what cannot be opened is told to `skips`."""
-        self.root = Path(root)
+        self.root, self._root = Path(root), os.fspath(root)
         found, refused = tree(self.root)
         for name in refused:
             skips.add(name, SYSTEM)
@@ -79,7 +80,7 @@ class Store:
         if file in self.tables and name not in self.files:
             return self._picture(file, int(number))
         try:
-            return (self.root / name).read_bytes()
+            return picture_bytes(os.path.join(self._root, name))
         except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
             raise Unreadable(self.root / name, SYSTEM) from error
 
