@@ -144,18 +144,38 @@ def window(batches: Iterator, seconds: float) -> float:
     return count / spent
 
 
+def libraries(root: Path, kind: str, size: int) -> dict[str, float]:
+    """Milliseconds of processor time a picture in libraries, every pixel being decoded.
+
+    Returns:
+      exact_decode_ms, exact_resize_ms: ours, see `readers.parts`; the others' filter is the same.
+      torch_decode_ms: the others', Pillow's.
+    """
+    from PIL import Image
+
+    pipeline = readers.opened(readers.config(root, kind, "exact"), size)
+    ours, times = readers.parts(pipeline), []
+    for i in range(readers.PARTS):
+        file = readers.content(pipeline.source, i)
+        begin = time.process_time()
+        Image.open(io.BytesIO(file)).convert("RGB")
+        times.append(time.process_time() - begin)
+    found = {f"exact_{name}": ours[name] for name in ("decode_ms", "resize_ms")}
+    return found | {"torch_decode_ms": round(1e3 * statistics.median(times), 3)}
+
+
 def compare(root: Path, args, torch: bool) -> Iterator[dict]:
     """Lines of all kinds and sizes."""
     for kind in ("tar", "tfrecord", "folder"):
         for size in (64, 256):
-            readers = {"ours": ours(root, kind, size, True), "exact": ours(root, kind, size, False)}
+            arms = {"ours": ours(root, kind, size, True), "exact": ours(root, kind, size, False)}
             if torch and kind != "tfrecord":
-                readers["torch"] = theirs(root, kind, size)
-            rates: dict[str, list[float]] = {name: [] for name in readers}
+                arms["torch"] = theirs(root, kind, size)
+            rates: dict[str, list[float]] = {name: [] for name in arms}
             for _ in range(args.rounds):
-                for name, batches in readers.items():
+                for name, batches in arms.items():
                     rates[name].append(window(batches, args.seconds))
-            for batches in readers.values():
+            for batches in arms.values():
                 batches.close()
             middle = {name: statistics.median(values) for name, values in rates.items()}
             line = {"benchmark": "data", "kind": kind, "resolution": size, "batch": BATCH}
@@ -165,6 +185,7 @@ def compare(root: Path, args, torch: bool) -> Iterator[dict]:
                     pairs = zip(rates[name], rates["torch"], strict=True)
                     ratio = statistics.median(a / b for a, b in pairs)
                     line[f"{name}_over_torch"] = round(ratio, 2)
+                line |= libraries(root, kind, size)
             yield show(line)
 
 

@@ -1,11 +1,16 @@
 """Ways to drive the reading of training's pictures, for benchmarks/data.py --readers.
 
   threads        plain threads around `Pipeline.batch_at`
-  tfdata         tf.data around it, one call a batch: what training uses
+  tfdata         tf.data around it: what training uses
   service        the same by a tf.data service: a dispatcher and two workers, processes of their own
   native         tf.data with config.data.decode="native": TensorFlow's ops decode and average
   graph_lanczos  TensorFlow's ops decode as config.data.decode="draft" does, and resize by Lanczos'
                  filter, one picture at a time: what "draft" would cost in a graph
+
+A service is for other machines' processors: on one machine its batches cross from process to
+process on the same cores, which costs what service_cpu_ms has more than tfdata_cpu_ms.
+graph_lanczos has other pixels, and loses where TensorFlow's filter takes longer than Pillow's
+(tf_lanczos_ms, resize_ms); nothing trains by it.
 
 Windows of one cell alternate in one run on one machine, each with readers opened anew, so that none
 works on for another's time. A window lasts so many seconds of processor time, all its processes
@@ -14,6 +19,7 @@ on a quiet one. Every line says how busy the machine was.
 """
 
 import contextlib
+import itertools
 import os
 import statistics
 import subprocess
@@ -28,7 +34,7 @@ from jaxt2i.configs.common import base
 from machine import show
 from tqdm import tqdm
 
-from jaxt2i.data import schema
+from jaxt2i.data import images, schema
 from jaxt2i.data.builders.base import Builder, Item
 from jaxt2i.data.builders.record import Caption, Record
 from jaxt2i.data.pipeline import Pipeline
@@ -40,7 +46,11 @@ from jaxt2i.data.tf import tensorflow
 
 BATCH, WORKERS = 32, 2
 # Batches that are taken before a window begins.
-SETTLE = 4
+SETTLE = 8
+# Seconds from which on a batch was waited for.
+WAIT = 2e-3
+# Pictures of which the libraries' shares are measured.
+PARTS = 64
 # Pictures' width and height, and the side that they are read at.
 CELLS = (((256, 256), 64), ((256, 256), 256), ((640, 480), 256))
 KINDS = {"folder": "folder", "records": "records", "tar": "webdataset"}
@@ -155,6 +165,47 @@ def graph(pipeline: Pipeline, picture: tuple[int, int]) -> Iterator:
     yield from made.batch(BATCH, drop_remainder=True).prefetch(2).as_numpy_iterator()
 
 
+def parts(pipeline: Pipeline) -> dict[str, float]:
+    """Milliseconds of processor time a picture that libraries take, whoever drives the reading.
+
+    Returns:
+      decode_ms: libjpeg's, as config.data.decode has it.
+      resize_ms: Pillow's filter, or that of config.data.resize.
+      tf_lanczos_ms: TensorFlow's op in place of that; 0 where nothing is resized.
+    """
+    tf, framing = tensorflow(), pipeline.source.framing
+    files = [content(pipeline.source, i) for i in range(PARTS)]
+
+    def need(size):
+        return framing.view(size).enough(size)
+
+    def decode(file: bytes):
+        return images.open_rgb(file, need if framing.decode == "draft" else None, name="it")
+
+    def filtered(image: np.ndarray):
+        shown = np.ascontiguousarray(image[:, (image.shape[1] - image.shape[0]) // 2 :])
+        shown = tf.constant(shown[:, : len(shown)])
+        return tf.image.resize(shown, framing.size[::-1], "lanczos3", antialias=True).numpy()
+
+    def spent(work: Callable, items: list) -> float:
+        times = []
+        for item in [*items[:4], *items]:
+            begin = time.process_time()
+            work(item)
+            times.append(time.process_time() - begin)
+        return round(1e3 * statistics.median(times[4:]), 3)
+
+    decoded = [decode(file) for file in files]
+    resizes = framing.view(decoded[0][1]).resizes
+    return {
+        "decode_ms": spent(decode, files),
+        "resize_ms": spent(
+            lambda seen: framing.view(seen[1]).scale(seen[0], framing.resize, seen[1]), decoded
+        ),
+        "tf_lanczos_ms": spent(filtered, [image for image, _ in decoded]) if resizes else 0.0,
+    }
+
+
 def arms(root: Path, kind: str, picture: tuple[int, int], size: int, address: str) -> dict:
     """{arm: () -> batches}; the service comes last."""
     draft, native = config(root, kind), config(root, kind, "native")
@@ -170,6 +221,18 @@ def arms(root: Path, kind: str, picture: tuple[int, int], size: int, address: st
     }
 
 
+def waited(batches: Iterator) -> int:
+    """Takes batches up to one that has to be waited for: how many.
+
+    Windows begin and end there, as several may come at a time.
+    """
+    for count in itertools.count(1):
+        begin = time.perf_counter()
+        next(batches)
+        if time.perf_counter() - begin > WAIT:
+            return count
+
+
 def window(open_batches: Callable, seconds: float, processes: list) -> tuple[float, float]:
     """(pictures a second, milliseconds of processor time a picture)."""
 
@@ -179,10 +242,10 @@ def window(open_batches: Callable, seconds: float, processes: list) -> tuple[flo
     with contextlib.closing(open_batches()) as batches:
         for _ in range(SETTLE):
             next(batches)
+        waited(batches)
         count, begin, used = 0, time.perf_counter(), spent()
         while spent() - used < seconds:
-            next(batches)
-            count += BATCH
+            count += BATCH * waited(batches)
         took, used = time.perf_counter() - begin, spent() - used
     return count / took, 1e3 * used / count
 
@@ -202,7 +265,8 @@ def compare(root: Path, write: Callable, args) -> Iterator[dict]:
         for picture, size in CELLS:
             for kind in KINDS:
                 readers = arms(root / str(picture[0]), kind, picture, size, address)
-                yield cell(kind, picture, size, readers, others, args)
+                alone = parts(opened(config(root / str(picture[0]), kind), size))
+                yield show(cell(kind, picture, size, readers, others, args) | alone)
                 bar.update()
 
 
@@ -227,4 +291,4 @@ def cell(kind: str, picture, size: int, readers: dict, others: list, args) -> di
         line[f"{name}_speed_over_threads"] = round(statistics.median(speed), 2)
         line[f"{name}_cpu_over_threads"] = round(statistics.median(cost), 2)
         line[f"{name}_cpu_over_threads_range"] = [round(cost[0], 2), round(cost[-1], 2)]
-    return show(line)
+    return line

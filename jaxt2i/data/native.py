@@ -3,7 +3,8 @@
 libjpeg decodes at the smallest of its reductions (1, 1/2, 1/4, 1/8) that serves, and of that only
 the window that is shown, in whole pixels; areas are averaged for the rest. What a padded picture
 has beside it is filled in at the end.
-Nothing of it holds Python's lock. It is meant for `jaxt2i.data.stream`; alone, one picture at a
+Nothing of it holds Python's lock. Pictures that are shown pixel by pixel are decoded as "exact" has
+them, which costs less. It is meant for `jaxt2i.data.stream`; alone, one picture at a
 time, it is the definition of what is to come out.
 """
 

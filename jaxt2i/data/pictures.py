@@ -28,7 +28,7 @@ CROPS = (
     "random_op_gan",
 )
 # How JPEGs of the training split are decoded: every pixel; no larger than twice what they are
-# resized to; or by `jaxt2i.data.native`.
+# resized to; or by `jaxt2i.data.native`, unless nothing is to be resized.
 DECODE = ("exact", "draft", "native")
 # Of a crop of "random_op_gan": how far its boxes may reach, and what then stays free.
 REACH, FREE = 0.999, 0.001

@@ -1,13 +1,14 @@
 """Training's input: a tf.data pipeline over the positions of `jaxt2i.data.pipeline`.
 
 `Dataset.range` counts positions; each batch of them is ordered and read in one call of Python,
-several calls at a time, results in order; then come the prefetched ones. The position is the only
-state: what is yielded is `batch_at(start)`, `batch_at(start + 1)`, ..., wherever the reading is
-done, here or by the workers of a tf.data service.
+small batches several in one call, and several calls at a time, results in order; then come the
+prefetched ones. The position is the only state: what is yielded is `batch_at(start)`,
+`batch_at(start + 1)`, ..., wherever the reading is done, here or by the workers of a tf.data
+service.
 
-Pictures are decoded in that call, or where config.data.decode is "native" by TensorFlow's ops
-behind it, which leave Python alone. What each costs beside plain threads: data_tf_cpu.json in
-benchmarks/results, and data_tf_same_size_cpu.json for pictures that need no resizing.
+Pictures are decoded in that call, or where config.data.decode is "native", and they are to be
+resized, by TensorFlow's ops behind it, which leave Python alone. What each costs beside plain
+threads: data_tf_cpu.json in benchmarks/results.
 """
 
 import collections
