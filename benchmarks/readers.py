@@ -15,7 +15,7 @@ graph_lanczos has other pixels, and loses where TensorFlow's filter takes longer
 Windows of one cell alternate in one run on one machine, each with readers opened anew, so that none
 works on for another's time. A window lasts so many seconds of processor time, all its processes
 together: the ratio of processor times holds on a machine that is shared, that of pictures a second
-on a quiet one. Every line says how busy the machine was.
+on a quiet one. Ratios are those of medians. Every line says how busy the machine was.
 """
 
 import contextlib
@@ -280,15 +280,14 @@ def cell(kind: str, picture, size: int, readers: dict, others: list, args) -> di
         time.sleep(1)  # the workers end what they had begun
     line = {"benchmark": "readers", "kind": kind, "picture": list(picture), "resolution": size}
     line |= {"batch": BATCH, "load_1min": round(os.getloadavg()[0], 1)}
+    middle = {}
     for name, windows in seen.items():
-        rates, costs = zip(*windows, strict=True)
-        line[f"{name}_images_per_s"] = round(statistics.median(rates))
-        line[f"{name}_cpu_ms"] = round(statistics.median(costs), 3)
+        rate, cost = middle[name] = tuple(map(statistics.median, zip(*windows, strict=True)))
+        line |= {f"{name}_images_per_s": round(rate), f"{name}_cpu_ms": round(cost, 3)}
     for name in [name for name in seen if name != "threads"]:
-        pairs = list(zip(seen[name], seen["threads"], strict=True))
-        speed = [a[0] / b[0] for a, b in pairs]
-        cost = sorted(a[1] / b[1] for a, b in pairs)
-        line[f"{name}_speed_over_threads"] = round(statistics.median(speed), 2)
-        line[f"{name}_cpu_over_threads"] = round(statistics.median(cost), 2)
-        line[f"{name}_cpu_over_threads_range"] = [round(cost[0], 2), round(cost[-1], 2)]
+        speed, cost = (a / b for a, b in zip(middle[name], middle["threads"], strict=True))
+        pairs = sorted(a[1] / b[1] for a, b in zip(seen[name], seen["threads"], strict=True))
+        line[f"{name}_speed_over_threads"] = round(speed, 2)
+        line[f"{name}_cpu_over_threads"] = round(cost, 2)
+        line[f"{name}_cpu_over_threads_range"] = [round(pairs[0], 2), round(pairs[-1], 2)]
     return line

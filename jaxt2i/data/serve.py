@@ -23,7 +23,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxt2i.data import schema, sources, stream, tokenize
-from jaxt2i.data.pipeline import Pipeline
+from jaxt2i.data.pipeline import Pipeline, aligned
 from jaxt2i.data.schema import DataError
 from jaxt2i.data.tf import tensorflow
 
@@ -71,7 +71,7 @@ def make(recipe: bytes, position: np.ndarray) -> list:
     try:
         pipeline = opened(bytes(recipe))
         step = int(position) // pipeline.sizes.batch
-        batch = pipeline.noted_batch_at(step, lambda *what: replaced.append(what))
+        batch = pipeline.written_batch_at(step, lambda *what: replaced.append(what), aligned)
         said = {"replaced": replaced}
     except (DataError, OSError) as error:
         asked = json.loads(bytes(recipe))

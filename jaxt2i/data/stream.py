@@ -153,7 +153,7 @@ class Stream:
         pipeline, room = self.pipeline, Rooms()
 
         def read(step: int) -> list[np.ndarray]:
-            batch = pipeline.batch_at(step, room)
+            batch = pipeline.written_batch_at(step, pipeline.note, room)
             return [batch[key] for key in pipeline.needs]
 
         spec = schema.spec(pipeline.sizes, pipeline.needs).values()

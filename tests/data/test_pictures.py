@@ -244,3 +244,12 @@ def test_what_the_centre_crop_cuts_away_is_told():
     assert "up to 50%; --config.data.crop=pad" in said
     assert pictures.cut_away({"1.00": 50, "1.33": 20}, (64, 64)) == ""
     assert "50 of 50" in pictures.cut_away({"1.00": 50}, (128, 64))
+
+
+def test_parts_of_an_array_are_those_of_an_image():
+    """Taken where they lie, at every border."""
+    pixels = np.random.default_rng(0).integers(0, 256, (7, 9, 3), dtype=np.uint8)
+    for cut in ((0, 0, 9, 7), (2, 1, 5, 6), (0, 3, 9, 5), (4, 0, 9, 7), (8, 6, 9, 7)):
+        view = pictures.stretched(cut, (4, 3))
+        image = view.scale(Image.fromarray(pixels), "lanczos")
+        np.testing.assert_array_equal(np.asarray(view.scale(pixels, "lanczos")), np.asarray(image))

@@ -14,7 +14,7 @@ import pytest
 from jaxt2i.configs.common import base
 from PIL import Image
 
-from jaxt2i.data import images, schema, serve, stream
+from jaxt2i.data import images, native, schema, serve, stream
 from jaxt2i.data.drawn.synthetic import Synthetic
 from jaxt2i.data.pictures import Framing
 from jaxt2i.data.pipeline import Pipeline, aligned
@@ -23,7 +23,7 @@ from jaxt2i.data.sources import make_source
 from jaxt2i.data.sources.folders import Folder
 from jaxt2i.data.stream import Stream
 from tests.data import shards
-from tests.data.photos import make_folder
+from tests.data.photos import make_folder, photo
 from tests.data.test_pipeline import NEEDS, SIZES, Fake, Lengths, equal, pipeline
 
 pytestmark = pytest.mark.xdist_group("stream")
@@ -100,10 +100,61 @@ def test_batches_are_not_copied_on_their_way():
     assert array.ctypes.data % 64 == 0
     assert array.flags.c_contiguous
     pipe, made = pipeline(Fake()), []
-    plain = pipe.batch_at
-    pipe.batch_at = lambda *at: made.append(plain(*at)) or made[-1]
+    plain = pipe.written_batch_at
+    pipe.written_batch_at = lambda *at: made.append(plain(*at)) or made[-1]
     first = taken(pipe, 0, 1)[0]
     assert any(np.shares_memory(first["image"], batch["image"]) for batch in made)
+
+
+def test_memory_comes_again_when_no_part_of_it_is_held():
+    rooms = stream.Rooms()
+    first = rooms((4, 5), np.int32)
+    assert first.shape == (4, 5)
+    assert first.ctypes.data % 64 == 0
+    first[:] = 7
+    part, place = first[1:, 2], first.ctypes.data
+    del first
+    second = rooms((4, 5), np.int32)
+    second[:] = 0
+    assert (part == 7).all()
+    assert second.ctypes.data != place
+    del part
+    assert rooms((20,), np.float32).ctypes.data == place
+    assert rooms((3,), np.int32).ctypes.data != place
+
+
+@pytest.mark.parametrize(("side", "count"), [(64, 4), (384, 4), (512, 2), (1024, 1)])
+def test_small_batches_share_a_call(monkeypatch, side, count):
+    pipe = pipeline(Fake())
+    pipe.sizes = schema.Sizes(batch=1, height=side, width=side)
+    pipe.rows, pipe.needs = 1, ("image",)
+    made, asked = Stream(pipe, DATA), {}
+    monkeypatch.setattr(made, "_mapped", lambda *_, **kw: asked.update(kw) or (x for x in ()))
+    list(made._by_batch(0))
+    assert asked["together"] == count
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_what_is_not_resized_is_decoded_exactly(tmp_path, batch):
+    """By itself, and in a batch with another that TensorFlow's ops decode."""
+    with Image.open(photo("pagoda")) as image:
+        for name, side in (("a", 48), ("b", 96)):
+            image.crop((200, 100, 200 + side, 100 + side)).save(tmp_path / f"{name}.jpg")
+            (tmp_path / f"{name}.txt").write_text("a pagoda")
+    sizes = schema.Sizes(batch=batch, height=48, width=48)
+    pipe = Pipeline(
+        make_source(folder_config(tmp_path, decode="native"), 48, "train"),
+        *(None, sizes, ("image", "id")),
+        seed=0,
+        shuffle=False,
+    )
+    left = [x for step in range(2 // batch) for x in pipe.encoded_batch_at(step, aligned)["image"]]
+    assert [isinstance(x, native.Encoded) for x in left] == [False, True]
+    batches = taken(pipe, 0, 3)
+    for step, made in enumerate(batches):
+        equal(made, pipe.batch_at(step))
+    with Image.open(tmp_path / "a.jpg") as image:
+        np.testing.assert_array_equal(batches[0]["image"][0], np.asarray(image))
 
 
 # --- What goes wrong ---------------------------------------------------------------------------

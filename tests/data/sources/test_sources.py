@@ -5,6 +5,7 @@ import os
 import random
 import re
 import struct
+import types
 import zlib
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from jaxt2i.data import images, schema
 from jaxt2i.data.pictures import RESIZE, Framing
 from jaxt2i.data.schema import DataError
 from jaxt2i.data.sources import base as sources
-from jaxt2i.data.sources import make_source
+from jaxt2i.data.sources import files, make_source
 from jaxt2i.data.sources.base import clean_caption
 from jaxt2i.data.sources.folders import Folder
 from tests.data.photos import PHOTOS, make_folder, photo
@@ -477,3 +478,15 @@ def test_unknown_sources_are_named():
         make_source(config(source="coco"), 16, "train")
     with pytest.raises(DataError, match=r"config\.data\.path is ''"):
         make_source(config(), 16, "train")
+
+
+@pytest.mark.parametrize("off", [-3, 0, 3])
+def test_a_file_that_changes_while_it_is_read_is_read_to_its_end(tmp_path, monkeypatch, off):
+    """What its size was said to be decides nothing."""
+    for count in (0, 5, 2**21):
+        content = np.random.default_rng(0).bytes(count)
+        (tmp_path / "file").write_bytes(content)
+        said = types.SimpleNamespace(st_size=max(count + off, 0))
+        monkeypatch.setattr(files.os, "fstat", lambda _, said=said: said)
+        assert files.picture_bytes(str(tmp_path / "file")) == content
+        monkeypatch.undo()
