@@ -11,6 +11,7 @@ resized, by TensorFlow's ops behind it, which leave Python alone. What each cost
 threads: data_tf_cpu.json and, on a busy machine, data_tf_busy_cpu.json in benchmarks/results.
 """
 
+import atexit
 import collections
 import contextlib
 import importlib.util
@@ -100,13 +101,14 @@ class Stream:
     def _made(self, start: int) -> Iterator[Batch]:
         """Batches that this process makes."""
         step, make = start, self._in_graph if self.pipeline.decodes_natively else self._by_batch
+        damaged = tensorflow().errors.InvalidArgumentError
         while True:
             with contextlib.closing(make(step)) as batches:
                 try:
                     for batch in batches:
                         yield batch
                         step += 1
-                except tensorflow().errors.InvalidArgumentError as error:
+                except damaged as error:
                     told = error
             # A damaged picture, which TensorFlow does not name: this batch alone is made without
             # the graph, which finds it, and takes another in its place.
@@ -212,17 +214,13 @@ class Stream:
         dataset = _positions(tf, pipeline, start, together)
         dataset = dataset.map(made, num_parallel_calls=begun, deterministic=True).prefetch(WAITING)
         elements = _elements(tf, dataset.with_options(_options(tf, pipeline.workers)))
-        try:
+        with _ending(calls, elements):
             for first, values in zip(itertools.count(start, together), elements, strict=False):
                 count = len(values) // together
                 for i in range(together):
                     if first + i in failures:
                         raise failures[first + i]
                     yield values[i * count : (i + 1) * count]
-        finally:
-            # The reading ends first: it needs Python, which may be ending too.
-            calls.stop()
-            elements.close()
 
     def _served(self, start: int) -> Iterator[Batch]:
         """Batches of a tf.data service, in order.
@@ -341,6 +339,28 @@ class _Calls:
         with self._changed:
             self.wanted = False
             self._changed.wait_for(lambda: not self._running)
+
+
+@contextlib.contextmanager
+def _ending(calls: _Calls, elements) -> Iterator[None]:
+    """Ends the reading at the end, and before Python ends: calls that it keeps from returning hang.
+
+    Args:
+      calls: those of a dataset.
+      elements: see `_elements`.
+    """
+
+    def end() -> None:
+        calls.stop()
+        with contextlib.suppress(ValueError):  # another thread takes a batch from it
+            elements.close()
+
+    atexit.register(end)
+    try:
+        yield
+    finally:
+        atexit.unregister(end)
+        end()
 
 
 def _positions(tf, pipeline: Pipeline, start: int, together: int = 1):

@@ -230,7 +230,11 @@ def test_closing_waits_for_what_is_being_read_and_begins_nothing_more():
 def test_a_process_ends_at_once_while_batches_are_made():
     code = (
         "from tests.data.test_stream import *\n"
-        "batches = Stream(pipeline(Fake()), DATA).iterate(); next(batches); print('done')"
+        "class Slow(Fake):\n"
+        "    def example(self, *args):\n"
+        "        time.sleep(0.02)\n"
+        "        return super().example(*args)\n"
+        "batches = Stream(pipeline(Slow()), DATA).iterate(); next(batches); print('done')"
     )
     out = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
