@@ -18,6 +18,7 @@ SIZES = {"classes": 4, "words_dim": 8}
     [
         ({"masks": "hard"}, 256, r"config\.model\.masks='hard'"),
         ({"overlap": "mean"}, 256, r"config\.model\.overlap='mean'.*'one', 'sum'"),
+        ({"d_aligns": "fake"}, 256, r"config\.model\.d_aligns='fake'.*'real', 'both'"),
         ({"reader_trained_by": ("g", "text")}, 256, r"config\.model\.reader_trained_by"),
         ({}, 512, r"config\.data\.resolution=512.*from 8 to 256"),
         ({"mask_size": 12}, 256, r"config\.model\.mask_size=12"),
@@ -144,3 +145,25 @@ def test_empty_places_do_not_show_and_masks_stay_in_their_boxes():
     moved = draw(local.at[1, 0].add(1), sentence, told, given)
     assert not np.allclose(plain.image[1], moved.image[1])
     np.testing.assert_array_equal(plain.image[0], moved.image[0])
+
+
+@pytest.mark.parametrize(("asked", "expected"), [("real", 1.0), ("both", 2.0)])
+def test_d_aligns_drawn_regions_only_where_it_is_asked_to(monkeypatch, asked, expected):
+    """Real regions are 1 from their texts, drawn ones 3."""
+    ones, drawn = jnp.ones((2, 1)), jnp.zeros((2, 8, 8, 3))
+    told = networks.Judged(image=ones[:, 0], objects=ones, seen=jnp.asarray(1.0))
+    fake = networks.Judged(image=ones[:, 0], objects=ones, seen=jnp.asarray(3.0))
+    of = {
+        "text": lambda *_: None,
+        "told": lambda *_: None,
+        "fake": lambda *_: drawn,
+        "judged": lambda self, ctx, batch, image, text: fake if image is drawn else told,
+        "aligned": lambda self, ctx, batch, seen, told: seen,
+    }
+    for name, function in of.items():
+        monkeypatch.setattr(system.Losses, name, function)
+    monkeypatch.setattr(system.jax.lax, "stop_gradient", lambda x: x)
+    model = system.Model(classes=4, d_aligns=asked)
+    batch = {"image": jnp.zeros((2, 8, 8, 3), jnp.uint8), "box_mask": ones > 0}
+    losses = system.Losses(model=model, resolution=8, objects=1)
+    assert losses.d_loss(None, batch)[1]["align"] == expected

@@ -47,6 +47,7 @@ from jaxt2i.systems.layout_to_image.networks import (
 WEIGHTS = ("pretrained", "random")
 LAYOUT = ("boxes", "box_label", "box_mask")
 PLAYERS = ("d", "g")
+ALIGNED = ("real", "both")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,8 +90,10 @@ class Model:
         depend on the box).
       image_weight, object_weight: of the adversarial losses of pictures and of objects, for both
         players (LostGAN).
-      align_weight: of the alignment of regions with what objects have read: D's of real pictures,
-        G's of its own (the paper has such a term; its weight is ours).
+      align_weight: of the alignment of regions with what objects have read, D's and G's (the paper
+        has such a term; its weight is ours).
+      d_aligns: of which pictures D's turn aligns regions: "real", or "both", the mean with that of
+        drawn ones (ours: "real", as a DAMSM learns; G's turn aligns its own).
       align_sharpness: factor on the cosines of the alignment (AttnGAN's gamma3).
       reader_trained_by: whose losses move the network by which objects read and regions are
         compared: ("d", "g"), or one of them (ours: both).
@@ -131,6 +134,7 @@ class Model:
     object_weight: float = 1.0
     align_weight: float = 1.0
     align_sharpness: float = 10.0
+    d_aligns: str = "real"
     reader_trained_by: tuple[str, ...] = PLAYERS
     damsm_weight: float = 5.0
     gamma1: float = 4.0
@@ -207,11 +211,14 @@ class Losses:
         fake = jax.lax.stop_gradient(self.fake(ctx, batch, text, told))
         real = self.judged(ctx, batch, unit_range(batch["image"]), text)
         fake = self.judged(ctx, batch, fake, text)
+        align = self.aligned(ctx, batch, real.seen, told)
+        if m.d_aligns == "both":
+            align = (align + self.aligned(ctx, batch, fake.seen, told)) / 2
         logs = {
             "image": hinge_d(real.image, fake.image),
             "objects": mean_over(nn.relu(1 - real.objects), there)
             + mean_over(nn.relu(1 + fake.objects), there),
-            "align": self.aligned(ctx, batch, real.seen, told),
+            "align": align,
         }
         weights = (m.image_weight, m.object_weight, m.align_weight)
         total = sum(w * x for w, x in zip(weights, logs.values(), strict=True))
@@ -341,6 +348,7 @@ def check(model: Model, resolution: int, names: tuple[str, ...] = ()) -> None:
       ConfigError: names the config line and the fix.
     """
     known_as = {"weights": WEIGHTS, "masks": MASKS, "background": BACKGROUNDS, "overlap": OVERLAPS}
+    known_as["d_aligns"] = ALIGNED
     for name, known in known_as.items():
         if (value := getattr(model, name)) not in known:
             raise ConfigError(f"config.model.{name}={value!r}; expected one of {known}")
