@@ -15,6 +15,12 @@ encoders come in.
 | coco | COCO 2014, 256 px | 14 | 120 | not found |
 
 The hyper-parameters are AttnGAN's; CRD-CGAN's own are not public.
+
+The ablations after 1,000 steps (benchmarks/results/ablations_crd_cgan.json; one run of each):
+pictures of a caption differ most with all four terms, by 0.116 in a recogniser's features; without
+the diversity loss by 0.092, without the relativistic one by 0.099, with none by 0.082. Each costs
+something else: with none of them R-precision is 0.53 (0.33 with all) and the recogniser's Frechet
+distance 2.08 (2.59). The category and attention terms change little at this size.
 """
 
 from ml_collections import ConfigDict
@@ -57,7 +63,7 @@ def no_attention() -> ConfigDict:
 
 
 def no_diversity() -> ConfigDict:
-    """The ablation: `embedded` without the diversity loss."""
+    """The ablation: `embedded` without the diversity loss (see above)."""
     c = embedded()
     c.model.diversity_weight = 0.0
     return c
