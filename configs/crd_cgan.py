@@ -18,9 +18,10 @@ The hyper-parameters are AttnGAN's; CRD-CGAN's own are not public.
 
 The ablations after 1,000 steps (benchmarks/results/ablations_crd_cgan.json; one run of each):
 pictures of a caption differ most with all four terms, by 0.116 in a recogniser's features; without
-the diversity loss by 0.092, without the relativistic one by 0.099, with none by 0.082. Each costs
-something else: with none of them R-precision is 0.53 (0.33 with all) and the recogniser's Frechet
-distance 2.08 (2.59). The category and attention terms change little at this size.
+the diversity loss by 0.092, without the relativistic one by 0.099, with none by 0.082. The
+relativistic term costs R-precision (0.33 with all, 0.52 without it), the diversity term the
+recogniser's Frechet distance (2.59, and 2.03 without it). The category and attention terms change
+little at this size.
 """
 
 from ml_collections import ConfigDict

@@ -119,7 +119,7 @@ def scarce() -> ConfigDict:
 
     Of rare classes the survey says that they are drawn badly. Here every picture counts once;
     `rare_repeat` and `rare_balanced` show the same pictures otherwise. Held-out rows have all
-    classes as often as ever. See benchmarks/results/ablations_obj_gan_rare.json.
+    classes as often as ever. None of the three has been trained yet.
     """
     c = embedded()
     c.total_steps = 1000
