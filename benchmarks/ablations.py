@@ -1,7 +1,7 @@
 """Presets of one system side by side: what each one's run scored, and what it cost.
 
-    python -m jaxt2i.evaluate --workdir runs/crd_cgan-embedded --metrics recognised,diversity
-    python benchmarks/ablations.py --system crd_cgan --runs embedded=runs/crd_cgan-embedded \\
+    python -m jaxt2i.evaluate --workdir runs/crd_cgan-default --metrics recognised,feature_diversity
+    python benchmarks/ablations.py --system crd_cgan --runs embedded=runs/crd_cgan-default \\
         no_diversity=runs/crd_cgan-no_diversity
 
 A run's scores are those of its newest evaluation, with their intervals, and those that training

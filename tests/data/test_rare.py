@@ -6,6 +6,7 @@ import pytest
 from jaxt2i.data import order, rare
 from jaxt2i.data.drawn import scenes
 from jaxt2i.data.drawn.synthetic import Synthetic
+from jaxt2i.data.schema import DataError
 
 # 100 records: class 0 in all of them, class 1 in ten, class 2 in one.
 RECORDS = np.array([*range(100), *range(10), 3, 3])
@@ -102,5 +103,5 @@ def test_scarce_classes_are_rare_in_training_alone():
 
 
 def test_scarce_is_of_scenes():
-    with pytest.raises(ValueError, match=r"scarce is 0\.5 with config.data.corpus='blooms'"):
+    with pytest.raises(DataError, match=r"scarce is 0\.5 with config.data.corpus='blooms'"):
         Synthetic("blooms", 32, scarce=0.5)

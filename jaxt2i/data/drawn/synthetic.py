@@ -14,7 +14,7 @@ from PIL import Image
 from jaxt2i.data import order, rare
 from jaxt2i.data.drawn import blooms, blooms_art, meaning, scenes, scenes_art
 from jaxt2i.data.drawn.drawing import FINEST, MARGIN, SLOT, Canvas, Chance, draw, shrink, split
-from jaxt2i.data.schema import square
+from jaxt2i.data.schema import DataError, square
 
 CORPORA = ("scenes", "blooms")
 SPLITS = ("train", "val", "test", "judge")
@@ -185,23 +185,23 @@ class Synthetic:
             picture is drawn in the place of those that do not.
 
         Raises:
-          ValueError: for an unknown corpus or split, a resolution out of range, or `scarce` of
+          DataError: for an unknown corpus or split, a resolution out of range, or `scarce` of
             another corpus than "scenes".
         """
         if corpus not in (*CORPORA, "mixed"):
-            raise ValueError(
+            raise DataError(
                 f"config.data.corpus is {corpus!r}; known: {', '.join((*CORPORA, 'mixed'))}"
             )
         if split not in SPLITS:
-            raise ValueError(f"config.data.split is {split!r}; known: {', '.join(SPLITS)}")
+            raise DataError(f"config.data.split is {split!r}; known: {', '.join(SPLITS)}")
         resolution = square(resolution, "the synthetic corpora")
         if not 16 <= resolution <= 512:
-            raise ValueError(
+            raise DataError(
                 f"config.data.resolution is {resolution}; the synthetic corpora are drawn at "
                 "16 to 512 pixels"
             )
         if not 0 <= scarce <= 1 or (scarce < 1 and corpus != "scenes"):
-            raise ValueError(
+            raise DataError(
                 f"config.data.scarce is {scarce} with config.data.corpus={corpus!r}; expected "
                 '0..1, and 1 unless the corpus is "scenes"'
             )
