@@ -31,12 +31,14 @@ def looks(lines: list[dict]) -> list[dict]:
 
 
 def judged(run: Path) -> dict[str, dict]:
-    """{metric: value, interval, and the value of real pictures, if any} of the last report."""
+    """{metric: value, interval, real pictures', chance's, if any} of the last report."""
     reports = sorted((run / "evaluation").glob("step_*[0-9].json"))
     found = {}
     for score in json.loads(reports[-1].read_text())["scores"] if reports else []:
         real = score["facts"].get("real_pictures")
         line = {"value": score["value"], "real_pictures": real}
+        if "shuffled_captions" in score["facts"]:
+            line["chance"] = score["facts"]["shuffled_captions"]
         if score["interval"]:
             line["interval"] = [score["interval"][end] for end in ("low", "high")]
         found[score["metric"]] = line | {"pictures": score["facts"].get("generated")}

@@ -1,9 +1,9 @@
-"""How far every system is, and what its paper reports: the table of benchmarks/README.md.
+"""How far every system is, what runs took and scored, and what plans say of published ones.
 
-    python benchmarks/systems.py            # prints it
+    python benchmarks/systems.py            # prints the tables
     python benchmarks/systems.py --write    # into benchmarks/README.md
 
-Nothing in it is typed: the paper's numbers are those of the presets' docstrings, ours are the
+Nothing in them is typed: the paper's numbers are those of the presets' docstrings, ours are the
 promises that the contract tests hold each `tiny` preset to and what benchmarks/learned.py kept of
 whole runs, and what was compared is what the golden files name as their source. Four steps:
 *traced*, every preset builds and its step can be traced (tests/test_configs.py); *equal*, its
@@ -28,14 +28,15 @@ from jaxt2i.verify import find
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "benchmarks" / "README.md"
-MARKS = ("<!-- systems -->", "<!-- end of systems -->")
-HEAD = (
-    *("system", "step", "equal to", "a short run here", "a whole small run here"),
-    *("preset", "the paper's number"),
-)
+HEAD = ("system", "step", "equal to", "a short run here", "preset", "the paper's number")
+RUNS = ("run", "pictures", "minutes", "first look to last", "by judges that did not train it")
+PLANS = ("run", "chips", "steps", "hours", "chip-hours", "memory of a chip", "file")
 RESULTS = ROOT / "benchmarks" / "results"
 # Of an evaluation's scores; the files have all.
-JUDGED = ("soa_i", "recognised_class", "recognised_colour", "recognised_place")
+JUDGED = (
+    *("soa_i", "recognised_class", "recognised_colour", "recognised_place"),
+    *("independent_group", "independent_colour", "independent_r_precision"),
+)
 
 
 def sources(name: str) -> list[tuple[str, int]]:
@@ -82,31 +83,68 @@ def published(name: str) -> tuple[str, str]:
     return "", ""
 
 
-def trained(name: str) -> str:
-    """What whole runs of a system scored at their first look and at their last one."""
-    told = []
-    for file in sorted(RESULTS.glob("*.json")):
+def ran(found: dict, file: Path) -> tuple[str, ...]:
+    """A line about a whole run that was kept."""
+    first, last = found["scores"][0], found["scores"][-1]
+    gains = [
+        f"{key.removeprefix('score/')} {first[key]:.2g} to {last[key]:.2g}"
+        for key in last
+        if key.startswith("score/") and key in first
+    ]
+    judges = [
+        f"{key.removeprefix('independent_')} {line['value']:.3g}"
+        + (f" (real pictures {line['real_pictures']:.3g}" if line["real_pictures"] else "")
+        + (f", chance {line['chance']:.3g}" if line.get("chance") is not None else "")
+        + (")" if line["real_pictures"] else "")
+        for key, line in found.get("judged", {}).items()
+        if key in JUDGED
+    ]
+    command = found["command"].partition("--config ")[2].split()
+    named = f"`{command[0].removeprefix('configs/').replace('.py', '')}`"
+    minutes = last["images"] / found["images_per_second"]["median"] / 60
+    return (
+        f"[{named}](results/{file.name})",
+        f"{last['images']:,}",
+        f"{minutes:.0f}",
+        ", ".join(gains),
+        ", ".join(judges) or "-",
+    )
+
+
+def runs() -> list[tuple[str, ...]]:
+    """What whole runs took, and scored at their first look and at their last one."""
+    files = {file: json.loads(file.read_text()) for file in sorted(RESULTS.glob("*.json"))}
+    kept = {f: x for f, x in files.items() if {"scores", "command"} <= x.keys()}
+    return [ran(found, file) for file, found in kept.items()]
+
+
+def planned(found: dict, file: Path) -> tuple[str, ...]:
+    """A line about one plan."""
+    topology, method = found["topology"], found["method"].rpartition(".")[2]
+    stem = file.stem.removeprefix(f"plan_{method}_")
+    preset = stem.partition(f"_{topology.replace(':', '_')}")[0]
+    cost, verdict = found.get("cost"), found["memory"]["verdict"]
+    split = [f"{k}={n}" for k, n in found["mesh"].items() if k != "data" and n > 1]
+    took = ("-",) * 3
+    if cost:
+        what = "" if cost["what"] == "the configured run" else f" ({cost['what']})"
+        took = f"{cost['steps']:,}{what}", f"{cost['hours']:.1f}", f"{cost['chip_hours']:.0f}"
+    return (
+        f"`{method}:{preset}`",
+        " ".join([topology, *split]),
+        *took,
+        re.sub(r" GiB,.*", " GiB", verdict),
+        f"[{file.stem}](results/{file.name})",
+    )
+
+
+def plans() -> list[tuple[str, ...]]:
+    """What published runs would take, by python -m jaxt2i.plan."""
+    out = []
+    for file in sorted(RESULTS.glob("plan_*.json")):
         found = json.loads(file.read_text())
-        if found.get("method") != f"jaxt2i.systems.{name}" or "scores" not in found:
-            continue
-        first, last = found["scores"][0], found["scores"][-1]
-        gains = [
-            f"{key.removeprefix('score/')} {first[key]:.2g} to {last[key]:.2g}"
-            for key in last
-            if key.startswith("score/") and key in first
-        ]
-        gains += [
-            f"{key} {line['value']:.3g}"
-            + (f" (real pictures {line['real_pictures']:.3g})" if line["real_pictures"] else "")
-            for key, line in found.get("judged", {}).items()
-            if key in JUDGED
-        ]
-        minutes = last["images"] / found["images_per_second"]["median"] / 60
-        told.append(
-            f"{last['images']:,} pictures, {minutes:.0f} min: {', '.join(gains)} "
-            f"([file](results/{file.name}))"
-        )
-    return "; ".join(told) or "not kept"
+        out += [planned(x, file) for x in found.get("lines", [found]) if "memory" in x]
+    return out
 
 
 def row(name: str) -> tuple[str, ...]:
@@ -119,21 +157,33 @@ def row(name: str) -> tuple[str, ...]:
     step = "learns" if promise.steps else "equal" if compared else "traced"
     preset, expected = published(name)
     paper = f"`{preset}`" if preset else "-", expected or "-"
-    return f"`{name}`", step, equal or "-", short, trained(name), *paper
+    return f"`{name}`", step, equal or "-", short, *paper
 
 
-def table() -> str:
-    """The table, in Markdown."""
+def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """A table, in Markdown."""
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in r)} |" for r in lines)
+
+
+def tables() -> dict[str, str]:
+    """{the name that marks its place: a table}."""
     names = sorted(m.name for m in pkgutil.iter_modules(jaxt2i.systems.__path__) if m.ispkg)
-    rows = [HEAD, ("---",) * len(HEAD), *map(row, names)]
-    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in r)} |" for r in rows)
+    return {
+        "systems": table(HEAD, [row(name) for name in names]),
+        "runs": table(RUNS, runs()),
+        "plans": table(PLANS, plans()),
+    }
 
 
 def page(text: str) -> str:
-    """The page with the table of today between its marks."""
-    before, _, rest = text.partition(MARKS[0])
-    _, _, after = rest.partition(MARKS[1])
-    return f"{before}{MARKS[0]}\n\n{table()}\n\n{MARKS[1]}{after}"
+    """The page with the tables of today between their marks."""
+    for name, made in tables().items():
+        start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+        before, _, rest = text.partition(start)
+        _, _, after = rest.partition(end)
+        text = f"{before}{start}\n\n{made}\n\n{end}{after}"
+    return text
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -143,7 +193,7 @@ def main(argv: list[str] | None = None) -> int:
     if parser.parse_args(argv).write:
         PAGE.write_text(page(PAGE.read_text()))
     else:
-        print(table())
+        print(*tables().values(), sep="\n\n")
     return 0
 
 

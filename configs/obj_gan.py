@@ -80,6 +80,7 @@ def coco_pod() -> ConfigDict:
     """
     c = mended(coco())
     c.precision = "auto"
+    c.remat = ((".*", "full"),)
     c.batch_size = 256
     c.model.norm_group = 16
     c.optim.g.lr = c.optim.d.lr = 8e-4

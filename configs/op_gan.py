@@ -82,6 +82,7 @@ def coco_pod() -> ConfigDict:
     """
     c = coco()
     c.precision = "auto"
+    c.remat = ((".*", "full"),)
     c.batch_size = 256
     c.model.norm_group = 16
     # Pairs and masks that do not reach over the borders of chips.
