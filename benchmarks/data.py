@@ -237,6 +237,7 @@ def main() -> None:
     p.add_argument("--seconds", type=float, default=6.0, help="of a window")
     p.add_argument("--rounds", type=int, default=5, help="windows of each")
     p.add_argument("--readers", action="store_true", help="the ways to drive the reading")
+    p.add_argument("--arms", nargs="*", choices=readers.ARMS, help="of --readers; default all")
     p.add_argument("--step", action="store_true", help="what input costs a step")
     p.add_argument("--config", default="configs/df_gan.py")
     p.add_argument("--preset", default="embedded")

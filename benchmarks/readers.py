@@ -53,6 +53,7 @@ WAIT = 2e-3
 PARTS = 64
 # Pictures' width and height, and the side that they are read at.
 CELLS = (((256, 256), 64), ((256, 256), 256), ((640, 480), 256))
+ARMS = ("threads", "tfdata", "native", "graph_lanczos", "service")
 KINDS = {"folder": "folder", "records": "records", "tar": "webdataset"}
 
 
@@ -207,18 +208,20 @@ def parts(pipeline: Pipeline) -> dict[str, float]:
 
 
 def arms(root: Path, kind: str, picture: tuple[int, int], size: int, address: str) -> dict:
-    """{arm: () -> batches}; the service comes last."""
+    """{arm: () -> batches}; the service comes last, if it has an address."""
     draft, native = config(root, kind), config(root, kind, "native")
-    served = config(root, kind, address=address)
     reader = opened(draft, size)
-    return {
+    out = {
         "threads": reader.iterate,
         "tfdata": Stream(reader, draft).iterate,
         "native": Stream(opened(native, size), native).iterate,
         "graph_lanczos": lambda: graph(reader, picture),
-        # Two workers, each with one call at a time.
-        "service": Stream(opened(served, size, 1), served).iterate,
     }
+    if address:
+        served = config(root, kind, address=address)
+        # Two workers, each with one call at a time.
+        out["service"] = Stream(opened(served, size, 1), served).iterate
+    return out
 
 
 def waited(batches: Iterator) -> int:
@@ -256,15 +259,18 @@ def compare(root: Path, write: Callable, args) -> Iterator[dict]:
     Args:
       root: an empty folder.
       write: (folder, count, (width, height)) -> None, makes the pictures.
-      args: images, rounds and seconds.
+      args: images, rounds, seconds and arms.
     """
     for picture in dict.fromkeys(picture for picture, _ in CELLS):
         write(root / str(picture[0]), args.images, picture)
         prepare(root / str(picture[0]))
-    with service() as (address, others), tqdm(total=len(CELLS) * len(KINDS)) as bar:
+    wanted = args.arms or ARMS
+    served = service() if "service" in wanted else contextlib.nullcontext(("", []))
+    with served as (address, others), tqdm(total=len(CELLS) * len(KINDS)) as bar:
         for picture, size in CELLS:
             for kind in KINDS:
                 readers = arms(root / str(picture[0]), kind, picture, size, address)
+                readers = {name: reader for name, reader in readers.items() if name in wanted}
                 alone = parts(opened(config(root / str(picture[0]), kind), size))
                 yield show(cell(kind, picture, size, readers, others, args) | alone)
                 bar.update()
@@ -284,7 +290,7 @@ def cell(kind: str, picture, size: int, readers: dict, others: list, args) -> di
     for name, windows in seen.items():
         rate, cost = middle[name] = tuple(map(statistics.median, zip(*windows, strict=True)))
         line |= {f"{name}_images_per_s": round(rate), f"{name}_cpu_ms": round(cost, 3)}
-    for name in [name for name in seen if name != "threads"]:
+    for name in [name for name in seen if name != "threads" and "threads" in seen]:
         speed, cost = (a / b for a, b in zip(middle[name], middle["threads"], strict=True))
         pairs = sorted(a[1] / b[1] for a, b in zip(seen[name], seen["threads"], strict=True))
         line[f"{name}_speed_over_threads"] = round(speed, 2)

@@ -36,7 +36,7 @@ LAST = 2**62
 WAITING = 2
 # Batches that make one element where all of them take no more than so many bytes: what TensorFlow
 # needs for each element holds Python's lock, which the reading waits for.
-TOGETHER, SMALL = 4, 16 * 2**20
+TOGETHER, SMALL = 16, 16 * 2**20
 # Batches of a service that may wait for an earlier one before that one is made here.
 PATIENCE = 16
 # What the workers of a service call the function that makes a batch.
