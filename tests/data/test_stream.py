@@ -123,7 +123,7 @@ def test_memory_comes_again_when_no_part_of_it_is_held():
     assert rooms((3,), np.int32).ctypes.data != place
 
 
-@pytest.mark.parametrize(("side", "count"), [(64, 4), (1024, 4), (1400, 2), (2048, 1)])
+@pytest.mark.parametrize(("side", "count"), [(64, 16), (512, 16), (1024, 5), (1400, 2), (2048, 1)])
 def test_small_batches_share_a_call(monkeypatch, side, count):
     pipe = pipeline(Fake())
     pipe.sizes = schema.Sizes(batch=1, height=side, width=side)
