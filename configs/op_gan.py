@@ -76,9 +76,9 @@ def coco() -> ConfigDict:
 def coco_pod() -> ConfigDict:
     """COCO on a slice of 16 chips: 16 pictures a chip, each chip's normalised together.
 
-    Learning rates grow with the square root of the batch; not yet seen. A step needs 28.6 GiB of
-    scratch a chip: v5e, of 16 GB, is too small for it as it is
-    (benchmarks/results/plan_op_gan_coco_pod_v5e_4x4.json).
+    Learning rates grow with the square root of the batch; not yet seen. Blocks and objects are
+    computed again in the backward pass. Kept, they would take 31.4 GiB a chip in all; so it is 8.4
+    of a v5e's 15.75 (benchmarks/results/plan_op_gan_coco_pod_v5e_4x4.json).
     """
     c = coco()
     c.precision = "auto"
