@@ -1,6 +1,7 @@
 """Train step and sampling: python benchmarks/step.py --preset embedded --batch 8 16 [--save NAME].
 
---batch, --precision and --remat take several values each, and every combination makes a line.
+--batch, --precision, --remat and --set take several values each, and every combination makes a
+line; `--set plain model.object_loop=scan,seed=1` is one without and one with two changed settings.
 Weights are random (speed does not depend on them). A window is a few steps with one wait at its
 end; the median of the windows counts.
 """
@@ -8,6 +9,7 @@ end; the median of the windows counts.
 import argparse
 import itertools
 import statistics
+import sys
 import time
 
 import jax
@@ -16,7 +18,7 @@ import numpy as np
 from machine import report, show
 from ml_collections import ConfigDict
 
-from jaxt2i.config import micro_batches
+from jaxt2i.config import ConfigError, micro_batches
 from jaxt2i.engine import state as states
 from jaxt2i.engine import step as steps
 from jaxt2i.run import open as runs
@@ -43,6 +45,11 @@ def rules_of(text: str) -> tuple[tuple[str, str], ...]:
     return tuple((net or ".*", policy) for net, _, policy in pairs)
 
 
+def changes_of(text: str) -> list[str]:
+    """Arguments for "plain", which is none, or "model.object_loop=scan,seed=1"."""
+    return [] if text == "plain" else [f"--config.{part}" for part in text.split(",")]
+
+
 def opened(config: ConfigDict) -> runs.Run:
     """A configuration's run on synthetic pictures and random weights."""
     config.data.source = "synthetic"
@@ -53,14 +60,18 @@ def opened(config: ConfigDict) -> runs.Run:
     return runs.open_run(config)
 
 
-def measure(args, preset: str, batch_size: int, precision: str, remat: str) -> list[dict]:
-    """Lines for one preset at one batch size, precision and recomputation."""
-    config = settings.preset(args.config, preset)
+def measure(
+    args, preset: str, batch_size: int, precision: str, remat: str, change: str
+) -> list[dict]:
+    """Lines for one preset at one batch size, precision, recomputation and change."""
+    config = settings.configuration(f"{args.config}:{preset}", changes_of(change))
     config.batch_size, config.remat = batch_size, rules_of(remat)
     config.precision = precision or config.precision
     run = opened(config)
     common = {
+        "config": args.config,
         "preset": preset,
+        "set": change,
         "batch": batch_size,
         "precision": config.precision,
         "remat": remat,
@@ -140,11 +151,15 @@ def main() -> None:
     p.add_argument(
         "--remat", nargs="+", default=["none"], help="none, full, products, g=full,d=products"
     )
+    p.add_argument("--set", nargs="+", default=["plain"], help="model.object_loop=scan,seed=1")
     p.add_argument("--save", help="name of the file in benchmarks/results")
     args = p.parse_args()
     lines = []
-    for case in itertools.product(args.preset, args.batch, args.precision, args.remat):
-        lines += measure(args, *case)
+    for case in itertools.product(args.preset, args.batch, args.precision, args.remat, args.set):
+        try:
+            lines += measure(args, *case)
+        except ConfigError as error:
+            sys.exit(f"step.py: {error}")
         report(lines, args.save)
 
 
