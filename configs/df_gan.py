@@ -81,6 +81,9 @@ def emoji(resolution: int = 32) -> ConfigDict:
     python -m jaxt2i.prepare emoji and configs/clip.py:emoji come first. Not yet seen.
     """
     c = common.emoji(embedded(), resolution, "clip")
+    c.total_steps = 6000
+    # On white a tanh saturates within fifty steps, and nothing is learned any more.
+    c.model.bound = ""
     return c
 
 

@@ -97,6 +97,7 @@ def emoji(resolution: int = 32) -> ConfigDict:
     python -m jaxt2i.prepare emoji and configs/clip.py:emoji come first.
     """
     c = common.emoji(embedded(), resolution, "clip")
+    c.total_steps = 1500
     return c
 
 

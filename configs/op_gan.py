@@ -21,8 +21,8 @@ Training cuts captions to 12 words, the official sampler to 20. Its `--set jitte
 
 | preset | data | batch | epochs | published IS, FID, SOA-C, SOA-I |
 |---|---|---|---|---|
-| embedded | scenes, 64 px | 16 | two CPU cores | not yet seen |
-| no_pathway | the same, without objects | 16 | the same | not yet seen |
+| embedded | scenes, 64 px | 16 | two CPU cores | see its docstring |
+| no_pathway | the same, without objects | 16 | the same | see its docstring |
 | coco | COCO 2014, 256 px | 16 | 120 | 27.88, 24.70, 35.85 %, 50.47 % |
 | coco_pod | the same on 16 chips | 256 | 120 | not published |
 """
@@ -94,7 +94,12 @@ def coco_pod() -> ConfigDict:
 def embedded() -> ConfigDict:
     """Two CPU cores, procedural `scenes` of up to six objects, three stages of 16, 32 and 64 px.
 
-    Not yet seen in full.
+    By the DAMSM that guides the run, the Frechet distance to held-out pictures in its codes falls
+    from 1.69 to 0.33 after 8,000 images and 0.11 at the end; R-precision among 100 rises from 0.01
+    to 0.43. Of 512 held-out layouts the recogniser of scenes finds 47 % of the objects (SOA-I; 91 %
+    in real pictures), and where it finds them their boxes overlap with the given ones by 0.59
+    (0.78). Objects stand in their boxes in rough shape; 20 % have their colour. One core took 38
+    minutes (benchmarks/results/op_gan_embedded.json).
     """
     c = attngan.small(coco())
     c.init_from = "runs/damsm-scenes"
@@ -108,7 +113,12 @@ def embedded() -> ConfigDict:
 
 
 def no_pathway() -> ConfigDict:
-    """`embedded` blind to objects: the same budget for AttnGAN's part alone."""
+    """`embedded` blind to objects: as many pictures for AttnGAN's part alone.
+
+    They take a third of the time. The recogniser then finds 22 % of the objects instead of 47 %, and keeps 1 % of the relations
+    instead of 18 %. Frechet distances are no worse: 0.088 in DAMSM codes instead of 0.107, and not
+    apart in the recogniser's (benchmarks/results/ablations_op_gan.json).
+    """
     c = embedded()
     c.data.batches = ""
     c.model.update(op=(False,) * 3, d_op=(False,) * 3, wrong_layout="none")
