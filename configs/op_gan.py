@@ -115,9 +115,9 @@ def embedded() -> ConfigDict:
 def no_pathway() -> ConfigDict:
     """`embedded` blind to objects: as many pictures for AttnGAN's part alone.
 
-    They take a third of the time. The recogniser then finds 22 % of the objects instead of 47 %, and keeps 1 % of the relations
-    instead of 18 %. Frechet distances are no worse: 0.088 in DAMSM codes instead of 0.107, and not
-    apart in the recogniser's (benchmarks/results/ablations_op_gan.json).
+    They take a third of the time. The recogniser then finds 22 % of the objects instead of 47 %,
+    and 1 % of the relations instead of 18 %. Frechet distances are no worse: 0.088 in DAMSM codes
+    instead of 0.107, and not apart in the recogniser's (benchmarks/results/ablations_op_gan.json).
     """
     c = embedded()
     c.data.batches = ""
