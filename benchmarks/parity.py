@@ -4,11 +4,21 @@
 
 The official networks are made, and their weights become ours by the library's names. Both sides
 then see the same procedural pictures (`blooms`), captions and latents in the same order: the
-official training loop as it is (`benchmarks/peers`), and the library's own step. DF-GAN's sentences
-are those of the shipped mini CLIP; AttnGAN and DM-GAN read with the official encoders, of random
-weights. Learning rates are those of our short runs, on both sides. Held-out captions are drawn now
-and then, and the Frechet distance to their pictures is taken in the space of the mini CLIP, which
-guides neither side.
+official training loop as it is (`benchmarks/peers`), and the library's own step. Sentences are
+those of the shipped mini CLIP, turned into a larger space where the official code fixes one
+(GALIP); AttnGAN and DM-GAN read with the official encoders, of random weights. Learning rates are
+those of our short runs, or the published ones (StyleGAN-T), on both sides. Held-out captions are
+drawn now and then, and the Frechet distance to their pictures is taken in the space of the mini
+CLIP, which guides neither side.
+
+Random are, alike on both sides and never trained: AttnGAN's and DM-GAN's encoders; GALIP's CLIP, a
+ViT-B/32 as its code writes it out; StyleGAN-T's CLIP and DINO, which are narrower than the
+published ones (the official code takes any of their packages' classes). What a random trunk sees
+says little of a picture, so scores of these systems are weak and slow to improve: it is the curves'
+agreement that counts. StyleGAN-T's augmentation is switched off on both sides by the official
+discriminator's own argument; its crops do not happen at pictures of 32 pixels; the noise of its
+layers and the latents of either player are drawn once, for both sides; its blur fades within the
+run.
 
 Every further seed has other weights, pictures and latents: what differs between two official runs
 is the noise that a difference between the sides is measured by. --save keeps the curves as
@@ -25,12 +35,14 @@ from pathlib import Path
 
 import numpy as np
 from machine import report, show
-from peers.sizes import PARITY, WHERE
+from peers.sizes import PARITY, WHERE, draws
 from peers.talk import Child, PeerError
 
 SIDES = ("official", "ours")
 # Steps that one point of a loss curve averages.
 WINDOW = 10
+# Steps that are compared one by one: rounding has not grown yet.
+FIRST = 4
 
 
 def opened(job: dict):
@@ -44,7 +56,7 @@ def opened(job: dict):
 
 
 def batches(run, size: dict, steps: int, split: str, seed: int) -> dict[str, np.ndarray]:
-    """`steps` batches in one array for each row of the schema, and a latent for each picture."""
+    """`steps` batches in one array for each row of the schema, and what each picture draws."""
     run.config.data.seed = seed
     pipeline = run.pipeline(run.source(split), size["batch"], run.method.needs)
     rows = [pipeline.batch_at(step) for step in range(steps)]
@@ -52,8 +64,11 @@ def batches(run, size: dict, steps: int, split: str, seed: int) -> dict[str, np.
         rows = [sorted_by_length(row) for row in rows]
     out = {key: np.concatenate([row[key] for row in rows]) for key in rows[0]}
     rng = np.random.default_rng([seed, split == "train"])
-    shape = len(out["image"]), size["z_dim"] + size.get("c_dim", 0)
-    return out | {"z": rng.standard_normal(shape, dtype=np.float32)}
+    wanted = draws(size) if split == "train" else {"z": draws(size)["z"]}
+    return out | {
+        name: rng.standard_normal((len(out["image"]), width), dtype=np.float32)
+        for name, width in wanted.items()
+    }
 
 
 def sorted_by_length(rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -62,19 +77,33 @@ def sorted_by_length(rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {key: x[order] for key, x in rows.items()}
 
 
-def with_sentences(run, rows: dict[str, np.ndarray], first: int) -> dict[str, np.ndarray]:
-    """Rows whose sentences are encoded; the first token becomes the number of the sentence."""
+def with_sentences(rows: dict[str, np.ndarray], first: int, width: int) -> dict[str, np.ndarray]:
+    """Rows whose sentences are encoded; the first token becomes the number of the sentence.
+
+    Sentences of more numbers than the mini CLIP's are those, turned into the larger space.
+    """
     import jax
 
-    variables = run.method.pretrained["text"]()
-    encode = jax.jit(functools.partial(run.method.nets["text"].apply, variables))
+    variables = mini().load["text"]()
+    encode = jax.jit(functools.partial(mini().text.apply, variables))
     parts = [
         encode(rows["tokens"][i : i + 256], rows["token_mask"][i : i + 256]).sentence
         for i in range(0, len(rows["tokens"]), 256)
     ]
     tokens = rows["tokens"].copy()
     tokens[:, 0] = np.arange(first, first + len(tokens))
-    return rows | {"sentence": np.concatenate(parts).astype(np.float32), "tokens": tokens}
+    sentence = np.concatenate(parts)
+    if sentence.shape[1] < width:
+        normal = np.random.default_rng(0).standard_normal((width, sentence.shape[1]))
+        sentence = sentence @ np.linalg.qr(normal)[0].T
+    return rows | {"sentence": sentence.astype(np.float32), "tokens": tokens}
+
+
+def mini():
+    """The shipped mini CLIP."""
+    from jaxt2i.encoders import perception
+
+    return perception.make("mini", dtype=np.float32)
 
 
 def at_every_size(rows: dict[str, np.ndarray], size: dict) -> dict[str, np.ndarray]:
@@ -95,9 +124,9 @@ def given(job: dict, args, file: Path) -> np.ndarray:
     train = batches(run, size, args.steps, "train", job["seed"])
     held_batches = -(-args.held // size["batch"])
     held = batches(run, size, held_batches, run.config.data.eval_split, 0)
-    if "perception" in size:
-        train = with_sentences(run, train, 0)
-        held = with_sentences(run, held, len(train["z"]))
+    if "stages" not in size:
+        train = with_sentences(train, 0, size["sentence"])
+        held = with_sentences(held, len(train["z"]), size["sentence"])
     if "stages" in size:
         train = at_every_size(train, size)
         # One batch of captions, so sorted as one.
@@ -142,11 +171,12 @@ def taught(side: Child, args, job: dict, folder: Path, look_at: list[int], real)
     out = folder / side.side
     out.mkdir()
     batch = job["size"]["batch"]
-    side.ask(
+    answer = side.ask(
         do="learn",
         data=job["data"],
         steps=args.steps,
         batch=batch,
+        at_once=job["size"].get("at_once", 0),
         look_at=look_at,
         out=str(out),
     )
@@ -157,6 +187,7 @@ def taught(side: Child, args, job: dict, folder: Path, look_at: list[int], real)
         "seed": job["seed"],
         "side": side.side,
         "about": side.about,
+        "s_a_step": round(answer["seconds"] / args.steps, 3),
         "losses": {k: [x[k] for x in steps] for k in steps[0]},
         "frechet": dict(zip(map(str, look_at), scores, strict=True)),
     }
@@ -169,11 +200,10 @@ def frechet(real: np.ndarray, drawn: list[np.ndarray]) -> list[float]:
     import jax
 
     from jaxt2i.data.schema import unit_range
-    from jaxt2i.encoders import perception
     from jaxt2i.losses.text import l2_normalize
     from jaxt2i.metrics.frechet import frechet_distance
 
-    sees = perception.make("mini", dtype=np.float32, weights="pretrained", real="")
+    sees = mini()
     variables = sees.load["guide"]()
 
     @jax.jit
@@ -225,18 +255,24 @@ def verdict(lines: list[dict]) -> dict:
         }
     for name, curve in out.items():
         if name != "frechet":
-            curve["first_step_apart"] = [first_step(lines, seed, name) for seed in seeds]
+            steps = [steps_apart(lines, seed, name) for seed in seeds]
+            curve["first_step_apart"] = [first for first, *_ in steps]
+            curve["next_steps_apart"] = [rest for _, *rest in steps]
     return {"what": "verdict", "root mean square of differences": out}
 
 
-def first_step(lines: list[dict], seed: int, name: str) -> float:
-    """How far the sides' losses are apart before anything was learned."""
-    start = {}
-    for line in lines:
-        if line["seed"] == seed:
-            head = {k: values[:1] for k, values in line["losses"].items()}
-            start[line["side"]] = named({**line, "losses": head})[name][0]
-    return float(f"{abs(start['official'] - start['ours']):.3g}")
+def steps_apart(lines: list[dict], seed: int, name: str) -> list[float]:
+    """How far the sides' losses are apart before anything was learned, and in the next steps."""
+    start = {line["side"]: each_step(line, name) for line in lines if line["seed"] == seed}
+    pairs = zip(start["official"], start["ours"], strict=True)
+    return [float(f"{abs(a - b):.3g}") for a, b in pairs]
+
+
+def each_step(line: dict, name: str) -> list[float]:
+    """A loss in the first `FIRST` steps, step by step."""
+    steps = zip(*line["losses"].values(), strict=True)
+    heads = [dict(zip(line["losses"], values, strict=True)) for values in steps][:FIRST]
+    return [named({**line, "losses": {k: [x] for k, x in h.items()}})[name][0] for h in heads]
 
 
 def plot(lines: list[dict], file: Path) -> None:

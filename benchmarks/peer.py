@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 from machine import report, show
-from peers.sizes import SIZES, WHERE
+from peers.sizes import SIZES
 from peers.talk import Child, PeerError
 
 SIDES = ("official", "ours")
@@ -133,7 +133,7 @@ def main(argv: list[str] | None = None) -> int:
     p = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    p.add_argument("--system", required=True, choices=WHERE)
+    p.add_argument("--system", required=True, choices=SIZES)
     p.add_argument("--checkout", default="", help="folder of the official code")
     p.add_argument("--width", default="small", choices=("published", "small", "tiny"))
     p.add_argument("--batch", type=int, default=0, help="default: that of peers/sizes.py")

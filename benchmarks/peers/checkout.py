@@ -24,7 +24,7 @@ from peers.talk import PeerError
 UNCALLED = (
     *("nltk", "pandas", "skimage", "six", "dill", "psutil", "matplotlib", "webdataset", "click"),
     *("tensorboard", "tqdm", "dateutil", "yaml", "easydict", "scipy", "PIL", "torchvision"),
-    *("requests", "pkg_resources", "google", "sklearn"),
+    *("requests", "pkg_resources", "google", "sklearn", "tensorboardX"),
 )
 
 
@@ -32,6 +32,7 @@ UNCALLED = (
 NEEDS = {
     "df_gan": ("code/lib/modules.py", "code/models/GAN.py", "code/models/DAMSM.py"),
     "galip": ("code/lib/modules.py", "code/models/GALIP.py"),
+    "souza": ("trainer.py", "models/bigGAN_deep.py", "ganlib/losses.py"),
     "stylegan_t": ("training/training_loop.py", "training/loss.py", "networks/generator.py"),
     "attngan": ("code/trainer.py", "code/model.py", "code/miscc/losses.py"),
     "dm_gan": ("code/trainer.py", "code/model.py", "code/miscc/losses.py"),

@@ -9,10 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from peers import checkout, tensors
-
-# In which its loop asks for the discriminator's terms.
-ORDER = ("real", "mismatched", "fake")
+from peers import checkout, ears, tensors
 
 
 class DfGan:
@@ -56,26 +53,10 @@ class DfGan:
 
     def _give(self) -> None:
         """Puts given sentences and latents into the loop, and ears on its losses."""
-        loop, noted = self.loop, self._noted
+        loop = self.loop
         words = torch.zeros(self.size["batch"], 1, device=self.device)  # DF-GAN reads none
         loop.prepare_data = lambda data, _: (data, self._tensor("sentence"), words.clone(), [])
-        predict, penalty = loop.predict_loss, loop.MA_GP
-
-        def predict_loss(*args, **kw):
-            out, loss = predict(*args, **kw)
-            noted[ORDER[len(noted.keys() & set(ORDER))]] = loss.detach()
-            return out, loss
-
-        def magp(*args):
-            loss = penalty(*args)
-            noted["penalty"] = loss.detach()
-            return loss
-
-        def heard(module, inputs, output):
-            noted["g"] = -output.detach().mean()
-
-        loop.predict_loss, loop.MA_GP = predict_loss, magp
-        self.nets["c"].register_forward_hook(heard)
+        self._noted = ears.one_way(loop, self.nets["c"], "MA_GP")
 
     def _tensor(self, name: str) -> torch.Tensor:
         return torch.from_numpy(self._rows[name]).to(self.device)
@@ -92,9 +73,8 @@ class DfGan:
 
     def losses(self) -> dict[str, float]:
         """Of the last step."""
-        out = {name: float(value) for name, value in self._noted.items()}
-        out["d"] = out["real"] + (out["fake"] + out["mismatched"]) / 2 + out["penalty"]
-        return out
+        out = ears.summed(self._noted)
+        return out | {"g": out.pop("adversarial")}
 
     def train(self, loader) -> None:
         """The official loop, until the loader ends it; optimisers as in its train.py."""

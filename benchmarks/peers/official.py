@@ -9,6 +9,7 @@ import contextlib
 import importlib
 import json
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from peers import checkout, talk
 ADAPTERS = {
     "df_gan": ("peers.df_gan", "DfGan"),
     "galip": ("peers.galip", "Galip"),
+    "souza": ("peers.souza", "Souza"),
     "stylegan_t": ("peers.stylegan_t", "StyleganT"),
     "attngan": ("peers.staged", "AttnGan"),
     "dm_gan": ("peers.staged", "DmGan"),
@@ -67,8 +69,6 @@ class Loader:
                 raise Stop
 
     def _train(self, steps: int):
-        import time
-
         self.wait()
         started = time.perf_counter()
         for _ in range(steps):
@@ -96,17 +96,20 @@ class Loader:
         data, out = dict(np.load(command["data"])), Path(command["out"])
         held = {k.removeprefix("held_"): x for k, x in data.items() if k.startswith("held_")}
         train = {k: x for k, x in data.items() if not k.startswith("held_")}
-        steps, size, losses = command["steps"], command["batch"], []
+        steps, size, losses, seconds = command["steps"], command["batch"], [], 0.0
         for step in range(steps + 1):
             if step in command["look_at"]:
-                np.save(out / f"{step}.npy", self.adapter.draw(held))
+                parts = talk.parts(held, command["at_once"])
+                np.save(out / f"{step}.npy", np.concatenate([*map(self.adapter.draw, parts)]))
             if step == steps:
                 break
             part = slice(step * size, (step + 1) * size)
+            started = time.perf_counter()
             yield self.adapter.feed({k: x[part] for k, x in train.items()})
             losses.append(self.adapter.losses())
+            seconds += time.perf_counter() - started
         (out / "losses.json").write_text(json.dumps(losses))
-        self.line.reply(steps=steps)
+        self.line.reply(seconds=seconds)
 
 
 def build(job: dict):

@@ -1,6 +1,5 @@
 """Our side: the library's own method, step program and drawer, in a process of its own."""
 
-import dataclasses
 import importlib
 import json
 import os
@@ -11,11 +10,19 @@ from typing import Any
 
 import numpy as np
 
-from peers import talk
+from peers import given, talk
+from peers.sizes import draws
 
 # The published preset whose settings are taken; "cub" where nothing is said.
 PRESETS = {"galip": "coco", "stylegan_t": "lite64"}
 PRECISION = {"float32": "float32", "amp": "bfloat16"}
+# {network: (module of its published names, key of its tables)} beside those of the systems.
+ENCODERS = {
+    "galip": {"image": ("clip_names", "image")},
+    "stylegan_t": {"guide": ("clip_names", "image"), "features": ("dino_names", "features")},
+    "attngan": {net: ("damsm_names", net) for net in ("text", "image")},
+    "dm_gan": {net: ("damsm_names", net) for net in ("text", "image")},
+}
 
 
 def config_of(job: dict[str, Any]):
@@ -34,6 +41,9 @@ def config_of(job: dict[str, Any]):
     # The mini CLIP comes with the library.
     c.model.weights = "pretrained" if size.get("perception") == "mini" else "random"
     c.model.update({name: value for name, value in size.items() if name in c.model})
+    if job["given"] and "clip" in size:
+        given.register(size)
+        c.model.perception = given.KIND
     if "base" in size:
         c.model.update(g_base=size["base"], d_base=size["base"])
     if "vocab" in size and "text_vocab" in c.model:
@@ -47,6 +57,22 @@ def config_of(job: dict[str, Any]):
     return c
 
 
+def tables(system: str) -> dict[str, tuple]:
+    """{network: tables of its published names}."""
+    known = dict(importlib.import_module(f"jaxt2i.systems.{system}.names").TABLES)
+    for net, (module, key) in ENCODERS.get(system, {}).items():
+        known[net] = importlib.import_module(f"jaxt2i.encoders.{module}").TABLES[key]
+    return known
+
+
+def templates_of(run) -> dict[str, Any]:
+    """{network: variables}, shapes alone."""
+    from jaxt2i.engine import state as states
+
+    shapes, frozen = states.shapes(run.method, run.batch_spec())
+    return frozen | {n: {"params": x, **shapes.extra.get(n, {})} for n, x in shapes.params.items()}
+
+
 def converted(job: dict, templates: Mapping[str, Any]) -> dict[str, Any]:
     """{network: variables} that the official side began with, of those that it has.
 
@@ -54,10 +80,8 @@ def converted(job: dict, templates: Mapping[str, Any]) -> dict[str, Any]:
       PeerError: where its networks are not ours.
     """
     from jaxt2i.convert import rules
-    from jaxt2i.encoders import damsm_names
 
-    names = importlib.import_module(f"jaxt2i.systems.{job['system']}.names")
-    known, out = {**damsm_names.TABLES, **names.TABLES}, {}
+    known, out = tables(job["system"]), {}
     with np.load(job["weights"]) as file:
         held = {key: file[key] for key in file.files}
     for net, template in templates.items():
@@ -91,17 +115,15 @@ class Side:
         from jaxt2i.run import training
 
         run = runs.open_run(config_of(job))
-        self.method, spec = run.method, run.batch_spec()
+        self.method, spec, self.draws = run.method, run.batch_spec(), draws(job["size"])
         # One device, as the official loops use without their multi-GPU options.
         self.layout = mesh.Layout(mesh.make(1, 1, 1, jax.devices()[:1]))
-        shapes, frozen = states.shapes(run.method, spec)
-        nets = {n: {"params": shapes.params[n], **shapes.extra.get(n, {})} for n in shapes.params}
-        given = converted(job, {**nets, **frozen})
-        self.state = states.new(self.method, {n: given[n] for n in nets})
+        weights, nets = converted(job, templates_of(run)), run.method.trained
+        self.state = states.new(self.method, {n: weights[n] for n in nets})
         if job["given"]:
-            self.method, self.frozen, spec = with_given(job, self.method, given, spec)
+            self.method, self.frozen, spec = given.with_given(job, self.method, weights, spec)
         else:
-            place = self.layout.shardings(frozen)
+            place = self.layout.shardings(states.shapes(run.method, spec)[1])
             self.frozen = states.create_frozen(self.method, spec, job["seed"], place)
         self.state, self.frozen = (
             jax.device_put(tree, self.layout.shardings(tree)) for tree in (self.state, self.frozen)
@@ -119,7 +141,7 @@ class Side:
             "threads": len(os.sched_getaffinity(0)),
             "precision": run.config.precision,
             "products": run.config.matmul_precision,
-            "parameters": {n: states.count(given[n]["params"]) for n in nets},
+            "parameters": {n: states.count(weights[n]["params"]) for n in nets},
             "compile_s": round(programs.compile_seconds, 1),
             "gflop": round(programs.flops / 1e9, 1),
         }
@@ -149,26 +171,34 @@ class Side:
 
         return seconds
 
-    def learn(self, command: dict) -> None:
-        """Steps on given batches; losses, and pictures of the held-out rows now and then."""
+    def learn(self, command: dict) -> float:
+        """Steps on given batches; losses, and pictures of the held-out rows now and then.
+
+        Returns:
+          Seconds of the steps alone.
+        """
         import jax
 
         data, out = dict(np.load(command["data"])), Path(command["out"])
-        size, losses, look = command["batch"], [], self.looker()
+        size, losses, look, seconds = command["batch"], [], self.looker(), 0.0
         held = {k.removeprefix("held_"): x for k, x in data.items() if k.startswith("held_")}
         train = {k: x for k, x in data.items() if not k.startswith("held_")}
         for step in range(command["steps"] + 1):
             if step in command["look_at"]:
-                image = np.clip(np.asarray(look(self.state, held)), -1, 1)
+                parts = talk.parts(held, command["at_once"])
+                image = np.concatenate([look(self.state, part) for part in parts]).clip(-1, 1)
                 np.save(out / f"{step}.npy", ((image + 1) * 127.5).astype(np.uint8))
             if step == command["steps"]:
                 break
             part = slice(step * size, (step + 1) * size)
-            keys = (*self.method.needs, "z")
+            keys = (*self.method.needs, *self.draws)
             batch = self.layout.put_batch({k: train[k][part] for k in keys})
+            started = time.perf_counter()
             self.state, metrics = self.play(self.state, self.frozen, batch)
             losses.append({k: float(x) for k, x in jax.device_get(metrics).items() if x.ndim == 0})
+            seconds += time.perf_counter() - started
         (out / "losses.json").write_text(json.dumps(losses))
+        return seconds
 
     def looker(self) -> Callable:
         """(state, held-out rows) -> pictures [n, H, W, 3] of the weights as they are."""
@@ -199,56 +229,6 @@ class Side:
         return out
 
 
-def with_given(job: dict, method, given: dict, spec: dict):
-    """(method, frozen weights, batch): latents come with the batch, sentences from a table.
-
-    Players, losses, optimisers and the step stay the library's.
-    """
-    import jax
-
-    data = np.load(job["data"])
-    nets = {n: method.nets[n] for n in method.trained}
-    if "sentence" in data:
-        nets["text"] = looked_up()
-        table = np.concatenate([data["sentence"], data["held_sentence"]])
-        frozen = {"text": {"params": {"sentence": table}}}
-    else:
-        nets |= {n: method.nets[n] for n in ("text", "image")}
-        frozen = {n: given[n] for n in ("text", "image")}
-
-    def wrapped(player):
-        def loss(ctx, batch):
-            ctx.draws = {"z": batch["z"]}
-            return player.loss(ctx, {k: x for k, x in batch.items() if k != "z"})
-
-        return dataclasses.replace(player, loss=loss)
-
-    spec = {
-        **spec,
-        "z": jax.ShapeDtypeStruct((job["size"]["batch"], data["z"].shape[1]), "float32"),
-    }
-    players = tuple(map(wrapped, method.players))
-    changed = {"nets": nets, "players": players, "frozen": tuple(frozen), "pretrained": {}}
-    return dataclasses.replace(method, **changed, borrowed=()), frozen, spec
-
-
-def looked_up():
-    """A text encoder whose sentences were encoded before: the first token is a row's number."""
-    import flax.linen as nn
-
-    from jaxt2i.encoders.text import Text
-
-    class Table(nn.Module):
-        """(tokens [B, T], mask [B, T]) -> Text."""
-
-        def __call__(self, tokens, mask):
-            """Looks them up."""
-            sentence = self.get_variable("params", "sentence")[tokens[:, 0]]
-            return Text(sentence, sentence[:, None], mask[:, :1])
-
-    return Table()
-
-
 def main() -> None:
     """Builds what the first command asks for, then answers the others."""
     line = talk.Line()
@@ -271,8 +251,7 @@ def main() -> None:
             draw = draw or side.drawer()
             line.reply(seconds=draw(command["count"]))
         elif command["do"] == "learn":
-            side.learn(command)
-            line.reply(steps=command["steps"])
+            line.reply(seconds=side.learn(command))
         else:
             line.reply(**side.memory())
 

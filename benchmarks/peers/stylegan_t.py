@@ -15,14 +15,16 @@ import numpy as np
 import torch
 
 from peers import checkout, tensors
-from peers.talk import PeerError
 
 CAPTION = "a red rose with green leaves"
-ADAM = {"betas": (0.0, 0.99), "eps": 1e-8, "lr": 0.002}
+ADAM = {"betas": (0.0, 0.99), "eps": 1e-8}
 
 
 class StyleganT:
-    """The official networks, losses and optimisers, around random CLIP ViT-L/14 and DINO ViT-S/16.
+    """The official networks, losses and optimisers, around a random CLIP and a random DINO.
+
+    These are ViT-L/14 and ViT-S/16, or, where the size names others, narrower ones of the same
+    packages.
 
     Attributes:
       nets: {the library's name: module}.
@@ -33,17 +35,15 @@ class StyleganT:
     skipped = ("mapping.clip.", "dino.")
 
     def __init__(self, root: Path, size: dict, device: torch.device, *, amp: bool, given: bool):
-        if given:
-            raise PeerError(
-                "stylegan_t: its official CLIP is too large for a parity run of minutes"
-            )
+        """`given`: sentences, latents and noise come with the rows, and losses are noted."""
         checkout.needed("stylegan_t", "timm", "open_clip", "torchvision")
         sys.path.insert(0, str(root))
+        self.size, self.device, self.given = size, device, given
+        self._rows, self._left, self._noted = {}, None, {}
         self._without_downloads()
         generator = importlib.import_module("networks.generator")
         critic = importlib.import_module("networks.discriminator")
         self.loop = importlib.import_module("training.training_loop")
-        self.size, self.device = size, device
         self._made = tensors.Kept(lambda rows: tensors.pictures(rows, device))
         # Its blocks fall back to float32 where there is no CUDA; D and the guidance always are.
         self.own_amp = amp and device.type == "cuda"
@@ -58,31 +58,97 @@ class StyleganT:
             "architecture": "skip",
         }
         if not self.own_amp:
-            synthesis |= {"num_fp16_res": 0, "conv_clamp": None}
+            synthesis["num_fp16_res"] = 0
+            if not given:  # as --fp32 of its train.py; ours clamps always
+                synthesis["conv_clamp"] = None
         g = generator.Generator(
             z_dim=size["z_dim"],
             conditional=True,
             img_resolution=size["resolution"],
             synthesis_kwargs=synthesis,
         )
-        d = critic.ProjectedDiscriminator(c_dim=g.c_dim)
+        d = critic.ProjectedDiscriminator(c_dim=g.c_dim, diffaug=bool(size.get("augment", "all")))
         self.nets = {
             "g": g.train().requires_grad_(False).to(device),
             "d": d.train().requires_grad_(False).to(device),
         }
+        self.losses_of = self._losses(g, d)
+        if given:
+            visual = self.losses_of.clip.model.visual
+            self.nets["guide"] = torch.nn.ModuleDict({"visual": visual})
+            self.nets["features"] = d.dino.model.model
+
+    def _losses(self, g, d):
+        """The official losses of the phases."""
+        module, size = importlib.import_module("training.loss"), self.size
+        made = module.ProjectedGANLoss(
+            device=self.device,
+            G=g,
+            D=d,
+            blur_init_sigma=size.get("blur_init_sigma", 32),
+            blur_fade_kimg=size.get("blur_fade_images", 1e6) / 1e3,
+            clip_weight=size["clip_weight"],
+        )
+        if self.given:
+            module.training_stats = types.SimpleNamespace(report=self._hear)
+            made.clip.model.encode_text = lambda _: self._tensor("sentence")
+        return made
+
+    def _hear(self, name: str, value) -> None:
+        """Notes what the losses report."""
+        self._noted[name] = float(value.detach().mean())
+
+    def losses(self) -> dict[str, float]:
+        """Of the last step."""
+        noted, weight = self._noted, self.size["clip_weight"]
+        out = {"d": noted["Loss/D/loss"], "g": noted["Loss/G/loss"]}
+        out["adversarial"] = out["g"] * self.size["batch"]
+        if weight:
+            out["guidance"] = noted["Loss/G/clip_loss"]
+            out["g"] += weight * out["guidance"]
+        return out
 
     def _without_downloads(self) -> None:
         """Random weights where the official code fetches them."""
         import open_clip
         import timm
 
-        clip, vit = open_clip.create_model, timm.create_model
+        clip, vit, size = open_clip.create_model, timm.create_model, self.size
         open_clip.create_model = lambda name, pretrained: clip(name, force_quick_gelu=True)
-        timm.create_model = lambda name, pretrained: vit(name, pretrained=False)
+        if "clip" in size:
+            open_clip.create_model = lambda name, pretrained: narrow_clip(open_clip, size)
+        sizes = {}
+        if "dino" in size:
+            of = size["dino"]
+            sizes = {"img_size": of["resolution"], "embed_dim": of["width"]}
+            sizes |= {"num_heads": of["heads"], "mlp_ratio": of["mlp_ratio"]}
+        timm.create_model = lambda name, pretrained: vit(name, pretrained=False, **sizes)
+
+    def _tensor(self, name: str) -> torch.Tensor:
+        return torch.from_numpy(self._rows[name]).to(self.device)
 
     def feed(self, rows: tensors.Rows):
         """A batch as the steps read it."""
+        self._rows = rows
+        self._noted.clear()
         return self._made(rows), [CAPTION] * len(rows["image"])
+
+    def _latents(self) -> dict[str, torch.Tensor]:
+        """{phase: z}."""
+        if self.given:
+            return {"D": self._tensor("z"), "G": self._tensor("z_g")}
+        shape = 2, self.size["batch"], self.size["z_dim"]
+        return dict(zip("DG", torch.randn(*shape, device=self.device), strict=True))
+
+    def _given_noise(self):
+        """While it lasts, normal numbers are the phase's noise, map by map."""
+
+        def randn(shape, **_):
+            count = shape[-2] * shape[-1]
+            now, self._left = self._left.split([count, self._left.shape[1] - count], 1)
+            return now.reshape(shape)
+
+        return tensors.replaced(torch, randn=randn) if self.given else contextlib.nullcontext()
 
     def train(self, loader) -> None:
         """Steps in the order of the official loop, until the loader ends it."""
@@ -93,24 +159,22 @@ class StyleganT:
             world_size=1,
         )
         g, d, size = self.nets["g"], self.nets["d"], self.size
-        losses = importlib.import_module("training.loss").ProjectedGANLoss(
-            device=self.device,
-            G=g,
-            D=d,
-            blur_init_sigma=32,
-            blur_fade_kimg=1000,
-            clip_weight=size["clip_weight"],
-        )
+        losses, lr = self.losses_of, size.get("lr", (2e-3, 2e-3))
         average = [p.detach().clone() for p in g.parameters()]
-        phases = [(n, m, torch.optim.Adam(m.parameters(), **ADAM)) for n, m in (("D", d), ("G", g))]
+        phases = [
+            (name, module, torch.optim.Adam(module.parameters(), lr=rate, **ADAM))
+            for name, module, rate in (("D", d, lr[1]), ("G", g, lr[0]))
+        ]
         seen, cast = 0, functools.partial(torch.autocast, self.device.type, torch.bfloat16)
         for image, captions in loader:
-            z = torch.randn(2, len(image), size["z_dim"], device=self.device)
-            for (name, module, adam), latent in zip(phases, z, strict=True):
+            z = self._latents()
+            for name, module, adam in phases:
+                if self.given:
+                    self._left = self._tensor(f"noise_{name.lower()}")
                 module.requires_grad_(True)
                 self.loop.partial_freeze(types.SimpleNamespace(name=name, module=module))
-                with cast() if self.cast else contextlib.nullcontext():
-                    losses.accumulate_gradients(name, image, captions, latent, seen)
+                with cast() if self.cast else contextlib.nullcontext(), self._given_noise():
+                    losses.accumulate_gradients(name, image, captions, z[name], seen)
                 module.requires_grad_(False)
                 self.loop.sync_grads(network=module, gain=1)
                 adam.step()
@@ -126,8 +190,29 @@ class StyleganT:
     @torch.no_grad()
     def draw(self, rows: tensors.Rows) -> np.ndarray:
         """Pictures uint8 [n, H, W, 3], with constant noise."""
-        g, count = self.nets["g"].eval(), len(rows["image"])
-        z = torch.randn(count, self.size["z_dim"], device=self.device)
-        image = g(z, [CAPTION] * count, noise_mode="const")
+        g, count = self.nets["g"].eval(), len(rows["tokens"])
+        if self.given:
+            z, words = (torch.from_numpy(rows[k]).to(self.device) for k in ("z", "sentence"))
+            words = torch.nn.functional.normalize(words, dim=-1)
+        else:
+            z = torch.randn(count, self.size["z_dim"], device=self.device)
+            words = [CAPTION] * count
+        image = g(z, words, noise_mode="const")
         g.train()
         return tensors.bytes_of(image)
+
+
+def narrow_clip(open_clip, size: dict) -> torch.nn.Module:
+    """A random CLIP of the package's classes, whose text tower nobody asks."""
+    of = size["clip"]
+    sees = {
+        "image_size": of["resolution"],
+        "patch_size": of["patch"],
+        "width": of["width"],
+        "layers": of["layers"],
+        "head_width": of["width"] // of["heads"],
+        "mlp_ratio": of["mlp_ratio"],
+    }
+    # The official code takes the width of the text tower for that of its sentences.
+    reads = {"width": size["sentence"], "heads": 1, "layers": 1}
+    return open_clip.CLIP(size["sentence"], sees, reads, quick_gelu=True)

@@ -126,6 +126,13 @@ class Child:
         self.close()
 
 
+def parts(rows: dict[str, Any], at_once: int) -> list[dict[str, Any]]:
+    """Rows in parts of so many; 0: all of them."""
+    count = len(rows["z"])
+    starts = range(0, count, at_once or count)
+    return [{k: x[i : i + (at_once or count)] for k, x in rows.items()} for i in starts]
+
+
 def pin(cores: list[int]) -> None:
     """Computes on these cores alone; to be called before PyTorch or JAX counts them."""
     os.sched_setaffinity(0, cores)

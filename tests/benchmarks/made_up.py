@@ -1,7 +1,7 @@
-"""An official checkout that was never published, and as much of PyTorch as its adapter touches.
+"""Official checkouts that were never published, and as much of PyTorch as their adapters touch.
 
-DF-GAN's module names, with networks that hold the right tensors and compute nothing: what is tested
-is everything around them.
+The names of official modules, with networks that hold the right tensors and compute nothing: what
+is tested is everything around them.
 """
 
 import os
@@ -10,13 +10,16 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from peers import ours, sizes
 
 from jaxt2i.convert import rules
-from jaxt2i.systems.df_gan import method, names
+from jaxt2i.encoders import clip_names
+from jaxt2i.run import open as runs
 
 TORCH = """
 import contextlib
 import types
+from pathlib import Path
 
 import numpy as np
 
@@ -46,6 +49,15 @@ class Tensor(np.ndarray):
     def mul(self, x):
         return self * x
 
+    def split(self, sizes, axis):
+        return np.split(self, np.cumsum(sizes)[:-1], axis)
+
+    def lerp(self, end, weight):
+        return self + weight * (end - self)
+
+    def copy_(self, x):
+        self[...] = x
+
 
 class device(str):
     type = "cpu"
@@ -63,8 +75,8 @@ class Module:
     def __init__(self):
         self.hooks, self.tensors = [], {}
 
-    def __call__(self, *args):
-        out = self.forward(*args)
+    def __call__(self, *args, **kw):
+        out = self.forward(*args, **kw)
         for hook in self.hooks:
             hook(self, args, out)
         return out
@@ -82,15 +94,46 @@ class Module:
     def parameters(self):
         return [*self.tensors.values()]
 
-    def to(self, device):
-        return self
-
-    train = eval = requires_grad_ = lambda self, *_: self
+    train = eval = requires_grad_ = to = apply = lambda self, *_: self
 
 
-nn = types.SimpleNamespace(Module=Module)
+class ModuleDict(Module):
+    def __init__(self, modules):
+        super().__init__()
+        for name, module in modules.items():
+            self.tensors |= {f"{name}.{key}": x for key, x in module.tensors.items()}
+
+
+class Net(Module):
+    # Holds what tensors.npz has for its class.
+
+    def __init__(self, *sizes, **more):
+        super().__init__()
+        start = f"{type(self).__name__}|"
+        with np.load(Path(__file__).parents[1] / "tensors.npz") as held:
+            mine = [k for k in held if k.startswith(start)]
+            self.tensors = {k[len(start) :]: held[k].view(Tensor) for k in mine}
+
+
+class Adam:
+    def __init__(self, parameters, lr, **more):
+        self.lr, self.more = lr, more
+
+    step = zero_grad = lambda self, **_: None
+
+
+def normalize(x, dim):
+    return x / np.linalg.norm(x, axis=dim, keepdims=True)
+
+
+nn = types.SimpleNamespace(
+    Module=Module, ModuleDict=ModuleDict, functional=types.SimpleNamespace(normalize=normalize)
+)
 cuda = types.SimpleNamespace(is_available=lambda: False)
-optim = types.SimpleNamespace(Adam=lambda parameters, lr, betas: (lr, betas))
+distributed = types.SimpleNamespace(init_process_group=lambda *_, **__: None, HashStore=int)
+optim = types.SimpleNamespace(Adam=Adam)
+autocast = contextlib.nullcontext
+cosine_similarity = lambda a, b: (normalize(a, -1) * normalize(b, -1)).sum(-1)
 from_numpy = lambda x: x.view(Tensor)
 tensor = lambda x, dtype: np.asarray(x, np.float32).view(Tensor)
 zeros = lambda *shape, device=None: np.zeros(shape).view(Tensor)
@@ -99,20 +142,9 @@ manual_seed = set_num_threads = lambda number: None
 get_num_threads = lambda: 1
 """
 GAN = """
-from pathlib import Path
-
 import numpy as np
 import torch
-
-HELD = np.load(Path(__file__).parent / "tensors.npz")
-
-
-class Net(torch.nn.Module):
-    def __init__(self, *sizes):
-        super().__init__()
-        start = f"{type(self).__name__}|"
-        mine = [k for k in HELD if k.startswith(start)]
-        self.tensors = {k[len(start) :]: HELD[k].view(torch.Tensor) for k in mine}
+from torch import Net
 
 
 class NetG(Net):
@@ -164,7 +196,7 @@ def MA_GP(image, text, out):
 
 
 def train(dataloader, netG, netD, netC, text_encoder, optimizerG, optimizerD, args):
-    assert optimizerD[1] == (0.0, 0.9)
+    assert optimizerD.more["betas"] == (0.0, 0.9)
     for data in dataloader:
         image, sentence, words, keys = prepare_data(data, text_encoder)
         out, real = predict_loss(netC, netD(image), sentence, negtive=False)
@@ -176,38 +208,311 @@ def train(dataloader, netG, netD, netC, text_encoder, optimizerG, optimizerD, ar
 """
 
 
-def tensors(size: dict) -> dict[str, np.ndarray]:
-    """{"NetG|key": zeros} of the state dicts that DF-GAN's networks have at a size."""
-    side = {"base": size["base"], "resolution": size["resolution"]}
-    width = method.widths(size["base"], method.blocks_of(size["resolution"]))[0]
-    modules = {
-        "g": method.Generator(**side, z_dim=size["z_dim"], sentence_dim=size["sentence"]),
-        "d": method.Features(**side),
-        "c": method.OneWayOutput(base=size["base"], channels=width, sentence_dim=size["sentence"]),
-    }
-    out = {}
-    for net, module in modules.items():
-        shapes = jax.eval_shape(module.init, jax.random.key(0), *module.example())
-        variables = jax.tree.map(lambda x: np.full(x.shape, 0.01, np.float32), shapes)
-        for key, x in rules.to_torch(names.TABLES[net][0], variables).items():
-            out[f"Net{net.upper()}|{key}"] = x
-    return out
+GALIP_CLIP = """
+import types
+
+from torch import Net
 
 
-def written(folder: Path, size: dict) -> tuple[Path, Path]:
-    """(the checkout, an interpreter that has its PyTorch)."""
-    files = {
-        "torch/__init__.py": TORCH,
+class Visual(Net):
+    transformer = types.SimpleNamespace(resblocks=[])
+
+
+class CLIP(Net):
+    def __init__(self, **sizes):
+        super().__init__()
+        assert sizes["vision_layers"] == 12
+        self.visual = Visual()
+"""
+GALIP_NETS = """
+import numpy as np
+import torch
+from torch import Net
+
+
+class CLIP_IMG_ENCODER(Net):
+    def forward(self, image):
+        return image, np.tile(image.mean((1, 2, 3))[:, None], 2)
+
+
+class CLIP_TXT_ENCODER(Net):
+    pass
+
+
+class NetG(Net):
+    def forward(self, z, sentence, eval=False):
+        return np.tile(z[:, :1, None, None], (1, 3, 16, 16)).view(torch.Tensor)
+
+
+class NetD(Net):
+    def forward(self, image):
+        return image
+
+
+class NetC(Net):
+    def forward(self, image, sentence):
+        return image.mean((1, 2, 3)) + sentence.mean(1)
+"""
+GALIP_LOOP = """
+import torch
+
+predict_loss = lambda critic, x, text, negtive: (critic(x, text), critic(x, text).mean())
+MA_GP_FP32 = lambda states, text, out: out.mean() + 1
+
+
+def train(loader, netG, netD, netC, text, image, optG, optD, scaleG, scaleD, args):
+    assert (optG.lr, optD.lr, args.sim_w) == (5e-4, 1e-3, 4.0)
+    for data in loader:
+        real, _, _, sentence, words, _ = prepare_data(data, text, "cpu")
+        real, _ = image(real)
+        out, _ = predict_loss(netC, real, sentence, negtive=False)
+        predict_loss(netC, real, sentence[::-1], negtive=True)
+        fake, seen = image(netG(torch.randn(args.batch_size, args.z_dim), sentence))
+        predict_loss(netC, fake, sentence, negtive=True)
+        MA_GP_FP32(real, sentence, out)
+        netC(netD(fake), sentence)
+        torch.cosine_similarity(seen, sentence[:, :2]).mean()
+"""
+OPEN_CLIP = """
+from torch import Net
+
+
+class Visual(Net):
+    pass
+
+
+class CLIP(Net):
+    def __init__(self, joint, sees, reads, quick_gelu):
+        super().__init__()
+        assert sees["head_width"] * 2 == sees["width"] and quick_gelu
+        self.visual = Visual()
+
+
+create_model = None
+"""
+TIMM = """
+from torch import Net
+
+
+class Features(Net):
+    pass
+
+
+def create_model(name, pretrained, img_size, embed_dim, num_heads, mlp_ratio):
+    assert not pretrained
+    return Features()
+"""
+STYLEGAN_T = """
+import types
+
+import numpy as np
+import timm
+import torch
+from torch import Net
+
+
+class Generator(Net):
+    c_dim = 64
+
+    def __call__(self, z, sentence, noise_mode):
+        assert noise_mode == "const" and abs(np.linalg.norm(sentence[0]) - 1) < 1e-5
+        return np.tile(z[:, :1, None, None], (1, 3, 8, 8)).view(torch.Tensor)
+
+
+class ProjectedDiscriminator(Net):
+    def __init__(self, c_dim, diffaug):
+        super().__init__()
+        assert not diffaug
+        model = timm.create_model("vit_small_patch16_224_dino", pretrained=True)
+        self.dino = types.SimpleNamespace(model=types.SimpleNamespace(model=model))
+"""
+STYLEGAN_T_LOSS = """
+import types
+
+import numpy as np
+import open_clip
+import torch
+
+training_stats = None
+
+
+class ProjectedGANLoss:
+    def __init__(self, device, G, D, blur_init_sigma, blur_fade_kimg, clip_weight):
+        assert (blur_init_sigma, blur_fade_kimg, clip_weight) == (2.0, 2.0, 0.2)
+        self.clip = types.SimpleNamespace(model=open_clip.create_model("", pretrained="openai"))
+
+    def accumulate_gradients(self, phase, real, captions, z, seen):
+        noise = [torch.randn([len(z), 1, 8, 8]).mean() for _ in range(2)]
+        loss = np.asarray(z.mean() + noise[0] + 2 * noise[1]).view(torch.Tensor)
+        training_stats.report(f"Loss/{phase}/loss", loss)
+        training_stats.report("Loss/G/clip_loss", self.clip.model.encode_text(captions))
+"""
+SOUZA = """
+import torch
+from torch import Net
+
+
+class biggan_deepG(Net):
+    def forward(self, z, sentence):
+        return z[:, :1, None, None] + torch.zeros(len(z), 3, 8, 8)
+
+
+class biggan_deepD(Net):
+    def forward(self, image, sentence):
+        return image.mean((1, 2, 3)) + sentence.mean(1)
+"""
+SOUZA_LOOP = """
+class Trainer:
+    def run(self):
+        look = self.sampler_fn(self.n_samples, self.z_dim)
+        assert len(look) == len(self.dataset.embeddings) and self.optimizerG.lr == 1e-3
+        for image, sentence in self.data_loader:
+            fake = self.netG(self.sampler_fn(len(image), self.z_dim), sentence)
+            self.loss.loss_d_fake(self.netD(fake, sentence), None)
+            self.loss.loss_d_real(self.netD(image, sentence), None)
+            fake = self.netG(self.sampler_fn(len(image), self.z_dim), sentence)
+            self.loss.loss_g(self.netD(fake, sentence), None)
+"""
+SOUZA_LOSSES = """
+import types
+
+get_loss = lambda name, device: types.SimpleNamespace(
+    loss_d_fake=lambda fake, _: (fake.mean(), False),
+    loss_d_real=lambda real, _: (-real.mean(), False),
+    loss_g=lambda fake, _: (-fake.mean(), False),
+)
+"""
+# {system: {file: its text}}; packages beside the checkout stand for installed ones.
+FILES = {
+    "df_gan": {
         "checkout/code/models/__init__.py": "",
         "checkout/code/models/GAN.py": GAN,
         "checkout/code/models/DAMSM.py": DAMSM,
         "checkout/code/lib/__init__.py": "",
         "checkout/code/lib/modules.py": MODULES,
+    },
+    "galip": {
+        "clip/__init__.py": "",
+        "clip/model.py": GALIP_CLIP,
+        "torchvision/__init__.py": "",
+        "checkout/code/models/__init__.py": "",
+        "checkout/code/models/GALIP.py": GALIP_NETS,
+        "checkout/code/lib/__init__.py": "",
+        "checkout/code/lib/modules.py": GALIP_LOOP,
+    },
+    "stylegan_t": {
+        "open_clip/__init__.py": OPEN_CLIP,
+        "timm/__init__.py": TIMM,
+        "torchvision/__init__.py": "",
+        "checkout/networks/__init__.py": "",
+        "checkout/networks/generator.py": STYLEGAN_T,
+        "checkout/networks/discriminator.py": STYLEGAN_T,
+        "checkout/training/__init__.py": "",
+        "checkout/training/loss.py": STYLEGAN_T_LOSS,
+        "checkout/training/training_loop.py": "partial_freeze = sync_grads = lambda *_, **__: None",
+    },
+    "souza": {
+        "torchvision/__init__.py": "",
+        "checkout/models/__init__.py": "from models.bigGAN_deep import *",
+        "checkout/models/bigGAN_deep.py": SOUZA,
+        "checkout/trainer.py": SOUZA_LOOP,
+        "checkout/ganlib/__init__.py": "",
+        "checkout/ganlib/losses.py": SOUZA_LOSSES,
+        "checkout/ganlib/weight_init.py": "get_initializer = lambda name: name",
+    },
+}
+# {system: {our network: its class in the made-up checkout}}.
+CALLED = {
+    "df_gan": {"g": "NetG", "d": "NetD", "c": "NetC"},
+    "galip": {"g": "NetG", "d": "NetD", "c": "NetC", "image": "Visual"},
+    "stylegan_t": {
+        "g": "Generator",
+        "d": "ProjectedDiscriminator",
+        "guide": "Visual",
+        "features": "Features",
+    },
+    "souza": {"g": "biggan_deepG", "d": "biggan_deepD"},
+}
+
+
+def tensors(system: str, size: dict) -> dict[str, np.ndarray]:
+    """{"NetG|key": numbers} of the state dicts that a system's networks have at a size."""
+    job = {"system": system, "size": size, "precision": "float32", "seed": 0, "given": True}
+    nets, out = ours.templates_of(runs.open_run(ours.config_of(job))), {}
+    tables = ours.tables(system)
+    for net, name in CALLED[system].items():
+        table = clip_names.OPENAI_IMAGE if name == "Visual" else tables[net][0]
+        variables = jax.tree.map(lambda x: np.full(x.shape, 0.01, np.float32), nets[net])
+        for key, x in rules.to_torch(table, variables).items():
+            out[f"{name}|{key.removeprefix('visual.')}"] = x
+    return out
+
+
+def written(folder: Path, size: dict, system: str = "df_gan") -> tuple[Path, Path]:
+    """(the checkout, an interpreter that has its PyTorch)."""
+    files = FILES[system] | {
+        "torch/__init__.py": TORCH,
         "python": f'#!/bin/sh\nPYTHONPATH="{folder}:$PYTHONPATH" exec "{sys.executable}" "$@"\n',
     }
     for name, text in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
     os.chmod(folder / "python", 0o755)
-    np.savez(folder / "checkout/code/models/tensors.npz", **tensors(size))
+    np.savez(folder / "tensors.npz", **tensors(system, size))
     return folder / "checkout", folder / "python"
+
+
+def rows(size: dict, steps: int) -> dict[str, np.ndarray]:
+    """What both sides of a parity run are given, made up: every picture and draw another one."""
+    rng, count = np.random.default_rng(steps), steps * size["batch"]
+    side, tokens = size.get("real", size["resolution"]), size["tokens"]
+    return {
+        "image": rng.integers(0, 256, (count, side, side, 3), np.uint8),
+        "tokens": np.tile(np.arange(count, dtype=np.int32)[:, None], (1, tokens)),
+        "token_mask": np.ones((count, tokens), bool),
+        "sentence": rng.standard_normal((count, size["sentence"]), np.float32),
+        **{k: rng.standard_normal((count, n), np.float32) for k, n in sizes.draws(size).items()},
+    }
+
+
+def last(rows: dict, batch: int) -> dict[str, np.ndarray]:
+    """The last batch, its pictures in [-1, 1] as their means."""
+    out = {name: x[-batch:] for name, x in rows.items()}
+    return out | {"image": out["image"].mean((1, 2, 3)) / 127.5 - 1}
+
+
+def galip_losses(rows: dict, batch: int) -> dict[str, float]:
+    """What the made-up loop says of the last batch."""
+    x = last(rows, batch)
+    text, drawn = x["sentence"].mean(), x["z"][:, 0].mean()
+    real, fake = x["image"].mean() + text, drawn + text
+    pair = x["sentence"][:, :2]
+    cosines = np.sign(x["z"][:, 0]) * pair.sum(1) / np.linalg.norm(pair, axis=1) / 2**0.5
+    out = {"real": real, "mismatched": real, "fake": fake, "penalty": real + 1}
+    out |= {"adversarial": -fake, "similarity": cosines.mean()}
+    out["d"] = real + (fake + real) / 2 + real + 1
+    return out | {"g": -fake - 4 * out["similarity"]}
+
+
+def souza_losses(rows: dict, batch: int) -> dict[str, float]:
+    """What the made-up loop says of the last batch."""
+    x = last(rows, batch)
+    text = x["sentence"].mean()
+    fake, real = x["z"][:, 0].mean() + text, -x["image"].mean() - text
+    return {"d": fake + real, "real": real, "fake": fake, "g": -x["z_g"][:, 0].mean() - text}
+
+
+def stylegan_t_losses(rows: dict, batch: int) -> dict[str, float]:
+    """What the made-up losses say of the last batch."""
+    x = last(rows, batch)
+
+    def phase(z: str, noise: str) -> float:
+        first, second = (part.mean() for part in np.split(x[noise], 2, 1))
+        return x[z].mean() + first + 2 * second
+
+    g = phase("z_g", "noise_g")
+    out = {"d": phase("z", "noise_d"), "guidance": x["sentence"].mean(), "adversarial": batch * g}
+    return out | {"g": g + 0.2 * out["guidance"]}
+
+
+LOSSES = {"galip": galip_losses, "souza": souza_losses, "stylegan_t": stylegan_t_losses}

@@ -2,9 +2,15 @@
 
 import json
 import sys
+import types
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
+
+from jaxt2i.engine import step as steps
+from jaxt2i.run import training
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 sys.path += [str(BENCHMARKS), str(Path(__file__).parent)]
@@ -12,7 +18,7 @@ sys.path += [str(BENCHMARKS), str(Path(__file__).parent)]
 import made_up  # noqa: E402
 import parity  # noqa: E402
 import peer  # noqa: E402
-from peers import sizes, talk  # noqa: E402
+from peers import given, ours, sizes, talk  # noqa: E402
 
 
 @pytest.fixture
@@ -53,8 +59,52 @@ def test_both_sides_learn_from_the_same_start(tmp_path, kept):
     json.dumps(kept)
 
 
+@pytest.mark.parametrize("system", ["galip", "souza", "stylegan_t"])
+def test_both_sides_are_given_the_same(system, tmp_path, monkeypatch):
+    size = sizes.PARITY[system]["tiny"]
+    checkout, python = made_up.written(tmp_path, size, system)
+    job = {"system": system, "size": size, "checkout": str(checkout), "batch": ""}
+    job |= {"precision": "float32", "seed": 0, "given": True}
+    job |= {name: str(tmp_path / f"{name}.npz") for name in ("data", "weights")}
+    rows, held = made_up.rows(size, 2), made_up.rows(size, 1)
+    np.savez(job["data"], **rows, **{f"held_{k}": x for k, x in held.items() if k != "image"})
+    with talk.Child("official", job, python=str(python), threads=1) as side:
+        command = {"data": job["data"], "steps": 2, "batch": size["batch"], "at_once": 3}
+        side.ask(do="learn", look_at=[0], out=str(tmp_path), **command)
+    heard = json.loads((tmp_path / "losses.json").read_text())
+    expected = made_up.LOSSES[system](rows, size["batch"])
+    assert heard[1] == pytest.approx(expected, rel=1e-4)
+    # The made-up generator draws its first latent.
+    bytes_of = ((held["z"][:, 0].clip(-1, 1) + 1) * 127.5).astype(np.uint8)
+    np.testing.assert_array_equal(np.load(tmp_path / "0.npy")[:, 0, 0, 0], bytes_of)
+
+    def traced(method, rules, layout, spec, there):
+        batch = {k: jax.ShapeDtypeStruct(x.shape, x.dtype) for k, x in spec.items()}
+        logs = jax.eval_shape(steps.make(method, rules)[1], *there, batch)[1]
+        names = {name: [0.0] for name in logs}
+        assert set(expected) <= set(parity.named({"side": "ours", "losses": names}))
+        assert sizes.draws(size).keys() <= batch.keys()
+        return types.SimpleNamespace(play={1: None}, compile_seconds=0, flops=0)
+
+    monkeypatch.setattr(training, "compile_step", traced)
+    side = ours.Side(job)
+    kernels = jax.tree.leaves([side.state.params, side.frozen])
+    assert float(kernels[0].ravel()[0]) == pytest.approx(0.01)
+
+
+def test_noise_comes_in_the_order_of_the_layers():
+    size = {"resolution": 16, "res_blocks": 1, "z_dim": 2, "draws_each": True}
+    widths = sizes.draws(size)
+    batch = {name: np.arange(3.0 * n).reshape(3, n) for name, n in widths.items()}
+    maps = given.named(size, batch)["noise_g"]["noise"]
+    assert list(maps) == ["b8/convs1_0", "b8/convs1_1", "b16/conv0", "b16/convs1_0", "b16/convs1_1"]
+    for row in range(3):
+        joined = np.concatenate([x[row].ravel() for x in maps.values()])
+        np.testing.assert_array_equal(joined, batch["noise_g"][row])
+
+
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("more", "said"),
     [
         ([], "no checkout of the official code was named; git clone"),
         (["--checkout=nowhere"], "--checkout=nowhere is not a folder"),
@@ -62,14 +112,14 @@ def test_both_sides_learn_from_the_same_start(tmp_path, kept):
         (["--width=published"], "no checkout"),
     ],
 )
-def test_without_a_checkout_one_sentence_says_so(given, said, capsys, monkeypatch):
+def test_without_a_checkout_one_sentence_says_so(more, said, capsys, monkeypatch):
     from peers import checkout
 
     def child(side, job, **_):
         checkout.folder(job["system"], job["checkout"], checkout.NEEDS[job["system"]])
 
     monkeypatch.setattr(peer, "Child", child)
-    assert peer.main(["--system=df_gan", *given]) == 2
+    assert peer.main(["--system=df_gan", *more]) == 2
     shown = capsys.readouterr().err
     assert said in shown
     assert shown.count("\n") == 1

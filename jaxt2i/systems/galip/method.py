@@ -90,6 +90,7 @@ class Generator(nn.Module):
       width: channels of CLIP's tokens.
       prompts: how many of CLIP's blocks read a prompt, P.
       bridge_blocks: blocks of the bridge feature predictor.
+      bridge_base: their channels; 0 = `base`.
       clip_share: factor on what CLIP's blocks return before it joins the bridge feature.
       z_dim, sentence_dim: widths of the inputs, for `example` alone.
       dtype: compute dtype.
@@ -102,6 +103,7 @@ class Generator(nn.Module):
     width: int = 768
     prompts: int = 8
     bridge_blocks: int = 4
+    bridge_base: int = 0
     clip_share: float = 0.1
     z_dim: int = 100
     sentence_dim: int = 512
@@ -115,11 +117,11 @@ class Generator(nn.Module):
 
     def setup(self):
         steps = sizes(self.grid, self.resolution)
-        channels = widths(self.base, len(steps))
+        channels, inner = widths(self.base, len(steps)), self.bridge_base or self.base
         dtype = self.dtype
-        self.fc_code = Linear(self.base * self.grid**2, dtype=dtype)
+        self.fc_code = Linear(inner * self.grid**2, dtype=dtype)
         self.bridge_block = [
-            BridgeBlock(features=self.base, hidden=self.base // 2, dtype=dtype)
+            BridgeBlock(features=inner, hidden=inner // 2, dtype=dtype)
             for _ in range(self.bridge_blocks)
         ]
         self.conv_fuse = Conv(self.width, 5, dtype=dtype)
@@ -133,8 +135,8 @@ class Generator(nn.Module):
     def bridge(self, z: jax.Array, sentence: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Z [B, Z] and sentence [B, S] to (bridge feature [B, g, g, W], prompts [B, P, W])."""
         cond = jnp.concatenate([z, sentence], -1)
-        x = self.fc_code(z).reshape(len(z), self.base, self.grid, self.grid)
-        x = jnp.moveaxis(x, 1, -1)  # [B, g, g, n_f]
+        x = self.fc_code(z).reshape(len(z), -1, self.grid, self.grid)
+        x = jnp.moveaxis(x, 1, -1)  # [B, g, g, bridge_base]
         for block in self.bridge_block:
             x = recomputed(self.remat, block, x, cond)
         prompts = self.fc_prompt(cond).reshape(len(z), self.prompts, self.width)
@@ -263,6 +265,8 @@ class Model:
       image_size: of the drawn pictures, pixels; 0 = config.data.resolution. Published: 224, from
         real pictures of 256.
       bridge_blocks: blocks of the bridge feature predictor.
+      bridge_base: their channels; 0 = g_base. The official code writes 64, whatever n_f is; both
+        are 64 as published.
       first_prompt, prompts: the first of CLIP's blocks (0-based) that reads a prompt, and how many
         do from there on.
       clip_share: factor on what CLIP's blocks return inside the generator.
@@ -285,6 +289,7 @@ class Model:
     d_base: int = 64
     image_size: int = 224
     bridge_blocks: int = 4
+    bridge_base: int = 0
     first_prompt: int = 1
     prompts: int = 8
     clip_share: float = 0.1
@@ -428,6 +433,7 @@ class Losses:
                 width=tower.width,
                 prompts=m.prompts,
                 bridge_blocks=m.bridge_blocks,
+                bridge_base=m.bridge_base,
                 clip_share=m.clip_share,
                 z_dim=m.z_dim,
                 sentence_dim=self.sees.sentence,

@@ -79,8 +79,8 @@ def infer(net: str, state_dict: Mapping[str, np.ndarray]) -> dict[str, int]:
         taps = len(fnmatch.filter(shape, "DBlocks.*.gamma")) + 1
         return {"base": channels // 8, "taps": taps, "width": width}
     base, blocks = shape["to_rgb.1.weight"][1], len(fnmatch.filter(shape, "GBlocks.*.c1.weight"))
-    width, z_dim = shape["mapping.conv_fuse.weight"][0], shape["fc_code.weight"][1]
-    grid = round((shape["fc_code.weight"][0] / base) ** 0.5)
+    (width, inner), z_dim = shape["mapping.conv_fuse.weight"][:2], shape["fc_code.weight"][1]
+    grid = round((shape["fc_code.weight"][0] / inner) ** 0.5)
     cond = shape["GBlocks.0.fuse1.affine0.fc_gamma.linear1.weight"][1]
     resolution = 2 ** (grid.bit_length() + blocks - 1)
     return {
@@ -90,6 +90,7 @@ def infer(net: str, state_dict: Mapping[str, np.ndarray]) -> dict[str, int]:
         "width": width,
         "prompts": shape["mapping.fc_prompt.weight"][0] // width,
         "bridge_blocks": len(fnmatch.filter(shape, "mapping.FBlocks.*.conv1.weight")),
+        "bridge_base": 0 if inner == base else inner,
         "z_dim": z_dim,
         "sentence_dim": cond - z_dim,
     }
