@@ -12,13 +12,13 @@ drawn now and then, and the Frechet distance to their pictures is taken in the s
 CLIP, which guides neither side.
 
 Random are, alike on both sides and never trained: AttnGAN's and DM-GAN's encoders; GALIP's CLIP, a
-ViT-B/32 as its code writes it out; StyleGAN-T's CLIP and DINO, which are narrower than the
-published ones (the official code takes any of their packages' classes). What a random trunk sees
-says little of a picture, so scores of these systems are weak and slow to improve: it is the curves'
-agreement that counts. StyleGAN-T's augmentation is switched off on both sides by the official
-discriminator's own argument; its crops do not happen at pictures of 32 pixels; the noise of its
-layers and the latents of either player are drawn once, for both sides; its blur fades within the
-run.
+ViT-B/32 but for narrower hidden layers in its blocks; StyleGAN-T's CLIP and DINO, which are
+narrower altogether. (Official code takes what classes of these packages it is given, as far as it
+does not write sizes out.) What a random trunk sees says little of a picture, so scores of these
+systems are weak and slow to improve: it is the curves' agreement that counts. StyleGAN-T's
+augmentation is switched off on both sides, by an argument of the official discriminator; pictures
+of 32 pixels are not cropped; its blur fades within the run; the noise of its layers and the latents
+of each player are drawn once, for both sides.
 
 Every further seed has other weights, pictures and latents: what differs between two official runs
 is the noise that a difference between the sides is measured by. --save keeps the curves as
@@ -187,7 +187,7 @@ def taught(side: Child, args, job: dict, folder: Path, look_at: list[int], real)
         "seed": job["seed"],
         "side": side.side,
         "about": side.about,
-        "s_a_step": round(answer["seconds"] / args.steps, 3),
+        **{f"{k}_a_step": round(x / args.steps, 3) for k, x in answer.items()},
         "losses": {k: [x[k] for x in steps] for k in steps[0]},
         "frechet": dict(zip(map(str, look_at), scores, strict=True)),
     }

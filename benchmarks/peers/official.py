@@ -96,7 +96,8 @@ class Loader:
         data, out = dict(np.load(command["data"])), Path(command["out"])
         held = {k.removeprefix("held_"): x for k, x in data.items() if k.startswith("held_")}
         train = {k: x for k, x in data.items() if not k.startswith("held_")}
-        steps, size, losses, seconds = command["steps"], command["batch"], [], 0.0
+        steps, size, losses = command["steps"], command["batch"], []
+        watch = talk.Stopwatch()
         for step in range(steps + 1):
             if step in command["look_at"]:
                 parts = talk.parts(held, command["at_once"])
@@ -104,12 +105,11 @@ class Loader:
             if step == steps:
                 break
             part = slice(step * size, (step + 1) * size)
-            started = time.perf_counter()
-            yield self.adapter.feed({k: x[part] for k, x in train.items()})
-            losses.append(self.adapter.losses())
-            seconds += time.perf_counter() - started
+            with watch:
+                yield self.adapter.feed({k: x[part] for k, x in train.items()})
+                losses.append(self.adapter.losses())
         (out / "losses.json").write_text(json.dumps(losses))
-        self.line.reply(seconds=seconds)
+        self.line.reply(**watch.said())
 
 
 def build(job: dict):

@@ -171,16 +171,16 @@ class Side:
 
         return seconds
 
-    def learn(self, command: dict) -> float:
+    def learn(self, command: dict) -> talk.Stopwatch:
         """Steps on given batches; losses, and pictures of the held-out rows now and then.
 
         Returns:
-          Seconds of the steps alone.
+          What the steps alone took.
         """
         import jax
 
         data, out = dict(np.load(command["data"])), Path(command["out"])
-        size, losses, look, seconds = command["batch"], [], self.looker(), 0.0
+        size, losses, look, watch = command["batch"], [], self.looker(), talk.Stopwatch()
         held = {k.removeprefix("held_"): x for k, x in data.items() if k.startswith("held_")}
         train = {k: x for k, x in data.items() if not k.startswith("held_")}
         for step in range(command["steps"] + 1):
@@ -193,12 +193,12 @@ class Side:
             part = slice(step * size, (step + 1) * size)
             keys = (*self.method.needs, *self.draws)
             batch = self.layout.put_batch({k: train[k][part] for k in keys})
-            started = time.perf_counter()
-            self.state, metrics = self.play(self.state, self.frozen, batch)
-            losses.append({k: float(x) for k, x in jax.device_get(metrics).items() if x.ndim == 0})
-            seconds += time.perf_counter() - started
+            with watch:
+                self.state, metrics = self.play(self.state, self.frozen, batch)
+                metrics = jax.device_get(metrics)
+            losses.append({k: float(x) for k, x in metrics.items() if x.ndim == 0})
         (out / "losses.json").write_text(json.dumps(losses))
-        return seconds
+        return watch
 
     def looker(self) -> Callable:
         """(state, held-out rows) -> pictures [n, H, W, 3] of the weights as they are."""
@@ -251,7 +251,7 @@ def main() -> None:
             draw = draw or side.drawer()
             line.reply(seconds=draw(command["count"]))
         elif command["do"] == "learn":
-            line.reply(seconds=side.learn(command))
+            line.reply(**side.learn(command).said())
         else:
             line.reply(**side.memory())
 

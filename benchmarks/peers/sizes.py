@@ -71,7 +71,8 @@ PARITY = {
     },
     "galip": {
         "small": MINI_GALIP
-        | {"sentence": 512, "resolution": 224, "real": 256, "clip": VIT_B32}
+        | {"sentence": 512, "resolution": 224, "real": 256}
+        | {"clip": VIT_B32 | {"mlp_ratio": 0.25}}
         | {"g_base": 8, "bridge_base": 64, "batch": 2, "at_once": 8},
         "tiny": MINI_GALIP
         | {"sentence": 64, "resolution": 16, "real": 16, "z_dim": 4}

@@ -156,6 +156,29 @@ def peak_mib() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
+class Stopwatch:
+    """Adds up what is done within it: wall-clock time, and that of this process's threads.
+
+    Attributes:
+      seconds, cpu_seconds: so far. On a machine that others use as well, the second says more.
+    """
+
+    def __init__(self):
+        self.seconds = self.cpu_seconds = 0.0
+
+    def __enter__(self) -> "Stopwatch":
+        self._started = time.perf_counter(), time.process_time()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.seconds += time.perf_counter() - self._started[0]
+        self.cpu_seconds += time.process_time() - self._started[1]
+
+    def said(self) -> dict[str, float]:
+        """As an answer."""
+        return {"seconds": self.seconds, "cpu_seconds": self.cpu_seconds}
+
+
 def seconds_of(function, wait) -> float:
     """Seconds that a call takes until `wait()` says that the device is done."""
     wait()

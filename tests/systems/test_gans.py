@@ -25,7 +25,14 @@ NETS = {
     },
     "galip": {
         "g": galip_method.Generator(
-            base=2, resolution=64, grid=7, width=8, prompts=3, bridge_blocks=2, **SIZES
+            base=2,
+            resolution=64,
+            grid=7,
+            width=8,
+            prompts=3,
+            bridge_blocks=2,
+            bridge_base=6,
+            **SIZES,
         ),
         "d": galip_method.Features(base=2, taps=3, grid=7, width=8),
         "c": galip_method.Quality(base=2, grid=7, sentence_dim=6),
