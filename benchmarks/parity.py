@@ -7,8 +7,8 @@ then see the same procedural pictures (`blooms`), captions and latents in the sa
 official training loop as it is (`benchmarks/peers`), and the library's own step. Sentences are
 those of the shipped mini CLIP, turned into a larger space where the official code fixes one
 (GALIP); AttnGAN and DM-GAN read with the official encoders, of random weights. Learning rates are
-those of our short runs, or the published ones (StyleGAN-T), on both sides. Held-out captions are
-drawn now and then, and the Frechet distance to their pictures is taken in the space of the mini
+on both sides those of our short runs, or the published ones (GALIP, StyleGAN-T). Held-out captions
+are drawn now and then, and the Frechet distance to their pictures is taken in the space of the mini
 CLIP, which guides neither side.
 
 Random are, alike on both sides and never trained: AttnGAN's and DM-GAN's encoders; GALIP's CLIP, a

@@ -56,7 +56,7 @@ SIZES = {
 MINI = {"perception": "mini", "sentence": 64, "tokens": 32, "lr": (5e-4, 1e-3)}
 SHORT = STAGED | {"z_dim": 32, "c_dim": 32, "residuals": 1, "lr": (1e-3, 1e-3)}
 # GALIP's drawings of 224 px are many numbers, so few of them are made at once.
-MINI_GALIP = {"z_dim": 100, "tokens": 32, "vocab": 49408, "lr": (5e-4, 1e-3)}
+MINI_GALIP = {"z_dim": 100, "tokens": 32, "vocab": 49408, "lr": (1e-4, 4e-4)}
 # Without augmentation; the blur fades out within the run.
 MINI_STYLEGAN_T = {"tokens": 32, "augment": "", "blur_init_sigma": 2.0, "blur_fade_images": 2000.0}
 MINI_STYLEGAN_T |= {"draws_each": True}

@@ -261,7 +261,7 @@ MA_GP_FP32 = lambda states, text, out: out.mean() + 1
 
 
 def train(loader, netG, netD, netC, text, image, optG, optD, scaleG, scaleD, args):
-    assert (optG.lr, optD.lr, args.sim_w) == (5e-4, 1e-3, 4.0)
+    assert (optG.lr, optD.lr, args.sim_w) == (1e-4, 4e-4, 4.0)
     for data in loader:
         real, _, _, sentence, words, _ = prepare_data(data, text, "cpu")
         real, _ = image(real)

@@ -9,7 +9,8 @@ import jax
 import numpy as np
 import pytest
 
-from jaxt2i.engine import step as steps
+from jaxt2i.engine.method import Ctx
+from jaxt2i.run import open as runs
 from jaxt2i.run import training
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -62,9 +63,15 @@ def test_both_sides_learn_from_the_same_start(tmp_path, kept):
 @pytest.mark.parametrize("system", ["galip", "souza", "stylegan_t"])
 def test_both_sides_are_given_the_same(system, tmp_path, monkeypatch):
     size = sizes.PARITY[system]["tiny"]
-    checkout, python = made_up.written(tmp_path, size, system)
-    job = {"system": system, "size": size, "checkout": str(checkout), "batch": ""}
+    job = {"system": system, "size": size, "batch": ""}
     job |= {"precision": "float32", "seed": 0, "given": True}
+    # What the made-up checkout holds and what our side is made of is traced once.
+    run = runs.open_run(ours.config_of(job))
+    templates = ours.templates_of(run)
+    monkeypatch.setattr(runs, "open_run", lambda _: run)
+    monkeypatch.setattr(ours, "templates_of", lambda _: templates)
+    checkout, python = made_up.written(tmp_path, size, system)
+    job["checkout"] = str(checkout)
     job |= {name: str(tmp_path / f"{name}.npz") for name in ("data", "weights")}
     rows, held = made_up.rows(size, 2), made_up.rows(size, 1)
     np.savez(job["data"], **rows, **{f"held_{k}": x for k, x in held.items() if k != "image"})
@@ -79,11 +86,14 @@ def test_both_sides_are_given_the_same(system, tmp_path, monkeypatch):
     np.testing.assert_array_equal(np.load(tmp_path / "0.npy")[:, 0, 0, 0], bytes_of)
 
     def traced(method, rules, layout, spec, there):
-        batch = {k: jax.ShapeDtypeStruct(x.shape, x.dtype) for k, x in spec.items()}
-        logs = jax.eval_shape(steps.make(method, rules)[1], *there, batch)[1]
-        names = {name: [0.0] for name in logs}
+        def logs(state, frozen, batch):
+            ctx = Ctx(method, state.params, state.extra, frozen, key=jax.random.key(0))
+            return {p.name: {"loss": 0} | p.loss(ctx, batch)[1] for p in method.players}
+
+        found = jax.eval_shape(logs, *there, spec)
+        names = {f"{player}/{name}": [0.0] for player, made in found.items() for name in made}
         assert set(expected) <= set(parity.named({"side": "ours", "losses": names}))
-        assert sizes.draws(size).keys() <= batch.keys()
+        assert sizes.draws(size).keys() <= spec.keys()
         return types.SimpleNamespace(play={1: None}, compile_seconds=0, flops=0)
 
     monkeypatch.setattr(training, "compile_step", traced)
