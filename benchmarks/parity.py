@@ -7,9 +7,9 @@ then see the same procedural pictures (`blooms`), captions and latents in the sa
 official training loop as it is (`benchmarks/peers`), and the library's own step. Sentences are
 those of the shipped mini CLIP, turned into a larger space where the official code fixes one
 (GALIP); AttnGAN and DM-GAN read with the official encoders, of random weights. Learning rates are
-on both sides those of our short runs, or the published ones (GALIP, StyleGAN-T). Held-out captions
-are drawn now and then, and the Frechet distance to their pictures is taken in the space of the mini
-CLIP, which guides neither side.
+on both sides those of our short runs, or the published ones (GALIP, Souza et al., StyleGAN-T).
+Held-out captions are drawn now and then, and the Frechet distance to their pictures is taken in the
+space of the mini CLIP, which guides neither side.
 
 Random are, alike on both sides and never trained: AttnGAN's and DM-GAN's encoders; GALIP's CLIP, a
 ViT-B/32 but for narrower hidden layers in its blocks; StyleGAN-T's CLIP and DINO, which are
@@ -21,7 +21,9 @@ of 32 pixels are not cropped; its blur fades within the run; the noise of its la
 of each player are drawn once, for both sides.
 
 Every further seed has other weights, pictures and latents: what differs between two official runs
-is the noise that a difference between the sides is measured by. --save keeps the curves as
+is the noise that a difference between the sides is measured by. A finer measure is --rounding,
+which trains our side once more, from weights that are off by about one rounding of float32: the
+sides cannot be closer to each other than that run is to ours. --save keeps the curves as
 benchmarks/results/NAME.json and a plot beside it.
 """
 
@@ -158,7 +160,20 @@ def learned(args, size: dict, seed: int) -> list[dict]:
             lines.append(taught(side, args, job, folder, look_at, real))
         with Child("ours", job, python=sys.executable, threads=args.threads) as side:
             lines.append(taught(side, args, job, folder, look_at, real))
+        if args.rounding:
+            job["weights"] = rounded(Path(job["weights"]))
+            with Child("ours", job, python=sys.executable, threads=args.threads) as side:
+                lines.append(taught(side, args, job, folder, look_at, real, "rounded"))
     return lines
+
+
+def rounded(file: Path) -> str:
+    """A copy of weights that are off by about one rounding of float32; gives its file."""
+    rng, out = np.random.default_rng(0), file.with_name("rounded.npz")
+    with np.load(file) as held:
+        moved = {k: x * (1 + 1e-7 * rng.standard_normal(x.shape)) for k, x in held.items()}
+    np.savez(out, **{k: x.astype(np.float32) for k, x in moved.items()})
+    return str(out)
 
 
 def official(args, job: dict) -> Child:
@@ -166,9 +181,12 @@ def official(args, job: dict) -> Child:
     return Child("official", job, python=args.python, threads=args.threads)
 
 
-def taught(side: Child, args, job: dict, folder: Path, look_at: list[int], real) -> dict:
-    """One side's line: what it is, its losses and scores."""
-    out = folder / side.side
+def taught(
+    side: Child, args, job: dict, folder: Path, look_at: list[int], real, name: str = ""
+) -> dict:
+    """One side's line: what it is, its losses and scores; `name` is another one than its own."""
+    name = name or side.side
+    out = folder / name
     out.mkdir()
     batch = job["size"]["batch"]
     answer = side.ask(
@@ -185,7 +203,7 @@ def taught(side: Child, args, job: dict, folder: Path, look_at: list[int], real)
     line = {
         "system": args.system,
         "seed": job["seed"],
-        "side": side.side,
+        "side": name,
         "about": side.about,
         **{f"{k}_a_step": round(x / args.steps, 3) for k, x in answer.items()},
         "losses": {k: [x[k] for x in steps] for k in steps[0]},
@@ -219,7 +237,7 @@ def named(line: dict) -> dict[str, np.ndarray]:
     out = {}
     for name, values in line["losses"].items():
         player, _, term = name.partition("/")
-        if line["side"] == "ours":
+        if line["side"] != "official":
             if term.startswith("grad_norm") or not term:
                 continue
             name = player if term == "loss" else term
@@ -258,13 +276,23 @@ def verdict(lines: list[dict]) -> dict:
             steps = [steps_apart(lines, seed, name) for seed in seeds]
             curve["first_step_apart"] = [first for first, *_ in steps]
             curve["next_steps_apart"] = [rest for _, *rest in steps]
+    if any(line["side"] == "rounded" for line in lines):
+        pair = "ours", "rounded"
+        for name, curve in out.items():
+            both = [[curves[seed, side][name] for side in pair] for seed in seeds]
+            curve["roundings_apart"] = [round(apart(*x), 5) for x in both]
+            if name != "frechet":
+                steps = [steps_apart(lines, seed, name, pair) for seed in seeds]
+                curve["rounding_steps_apart"] = steps
     return {"what": "verdict", "root mean square of differences": out}
 
 
-def steps_apart(lines: list[dict], seed: int, name: str) -> list[float]:
+def steps_apart(
+    lines: list[dict], seed: int, name: str, sides: tuple[str, str] = SIDES
+) -> list[float]:
     """How far the sides' losses are apart before anything was learned, and in the next steps."""
     start = {line["side"]: each_step(line, name) for line in lines if line["seed"] == seed}
-    pairs = zip(start["official"], start["ours"], strict=True)
+    pairs = zip(*(start[side] for side in sides), strict=True)
     return [float(f"{abs(a - b):.3g}") for a, b in pairs]
 
 
@@ -286,7 +314,7 @@ def plot(lines: list[dict], file: Path) -> None:
     for line in lines:
         style = {
             "color": f"C{seeds.index(line['seed'])}",
-            "linestyle": "-" if line["side"] == "official" else "--",
+            "linestyle": {"official": "-", "ours": "--", "rounded": ":"}[line["side"]],
             "label": f"{line['side']}, seed {line['seed']}",
         }
         for axis, name in zip(axes, names, strict=False):
@@ -324,6 +352,7 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--look-every", type=int, default=50, help="steps between two drawings")
     p.add_argument("--threads", type=int, default=0, help="cores; 0: all")
     p.add_argument("--python", default=sys.executable, help="interpreter that has PyTorch")
+    p.add_argument("--rounding", action="store_true", help="a third run, off by one rounding")
     p.add_argument("--save", help="name of the files in benchmarks/results")
     args = p.parse_args(argv)
     # This process scores beside a side on the same accelerator.

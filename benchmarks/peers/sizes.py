@@ -62,7 +62,7 @@ MINI_STYLEGAN_T = {"tokens": 32, "augment": "", "blur_init_sigma": 2.0, "blur_fa
 MINI_STYLEGAN_T |= {"draws_each": True}
 MINI_STYLEGAN_T |= {"sentence": 64, "res_blocks": 1, "clip_weight": 0.2, "lr": (2e-3, 2e-3)}
 # A caption of each picture, as the official command lines have it.
-SOUZA = {"draws_each": True, "interpolate": False, "lr": (1e-3, 1e-3)}
+SOUZA = {"draws_each": True, "interpolate": False, "lr": (1e-4, 4e-4)}
 SHORT |= {"resolution": 128, "stages": 2, "g_base": 8, "d_base": 8, "batch": 4}
 PARITY = {
     "df_gan": {

@@ -365,7 +365,7 @@ SOUZA_LOOP = """
 class Trainer:
     def run(self):
         look = self.sampler_fn(self.n_samples, self.z_dim)
-        assert len(look) == len(self.dataset.embeddings) and self.optimizerG.lr == 1e-3
+        assert len(look) == len(self.dataset.embeddings) and self.optimizerG.lr == 1e-4
         for image, sentence in self.data_loader:
             fake = self.netG(self.sampler_fn(len(image), self.z_dim), sentence)
             self.loss.loss_d_fake(self.netD(fake, sentence), None)

@@ -102,6 +102,26 @@ def test_both_sides_are_given_the_same(system, tmp_path, monkeypatch):
     assert float(kernels[0].ravel()[0]) == pytest.approx(0.01)
 
 
+def test_a_run_that_is_off_by_one_rounding_measures_the_sides(tmp_path):
+    np.savez(tmp_path / "weights.npz", x=np.ones(1000, np.float32))
+    with np.load(parity.rounded(tmp_path / "weights.npz")) as file:
+        assert 0 < np.abs(file["x"] - 1).max() < 1e-6
+
+    def line(side, values):
+        name = "g" if side == "official" else "g/loss"
+        score = {"0": 2.0, "9": values[-1]}
+        return {"seed": 0, "side": side, "losses": {name: values}, "frechet": score}
+
+    runs = {"official": [1.0, 2.0, 4.0], "ours": [1.0, 2.1, 4.4], "rounded": [1.0, 2.0, 4.7]}
+    found = parity.verdict([line(*run) for run in runs.items()])
+    curve = found["root mean square of differences"]["g"]
+    assert curve["first_step_apart"] == [0.0]
+    assert curve["next_steps_apart"] == [[0.1, 0.4]]
+    assert curve["rounding_steps_apart"] == [[0.0, 0.1, 0.3]]
+    assert curve["sides_apart"] == [pytest.approx(0.5 / 3, abs=1e-4)]
+    assert curve["roundings_apart"] == [pytest.approx(0.2 / 3, abs=1e-4)]
+
+
 def test_noise_comes_in_the_order_of_the_layers():
     size = {"resolution": 16, "res_blocks": 1, "z_dim": 2, "draws_each": True}
     widths = sizes.draws(size)
