@@ -107,7 +107,8 @@ def embedded() -> ConfigDict:
     c.data.update(corpus="scenes", tokens=24, resolution=64, crop="none")
     c.data.update(objects=6, batches="objects")
     c.model.update(classes=SCENES, g_base=12, d_base=12, local_dim=8, layout_size=8)
-    # All at once: one by one takes several times as long on CPUs.
+    # All at once: one by one takes thirteen times as long on a CPU core
+    # (benchmarks/results/step_op_gan_cpu.json).
     c.model.update(grid_corners=False, object_loop="all")
     return c
 

@@ -18,6 +18,8 @@ from jaxt2i.systems.attngan import method as attngan
 from jaxt2i.systems.df_gan import method as df_gan
 from jaxt2i.systems.dm_gan import method as dm_gan
 from jaxt2i.systems.galip import method as galip
+from jaxt2i.systems.obj_gan import networks as obj_gan
+from jaxt2i.systems.op_gan import networks as op_gan
 from jaxt2i.systems.souza import method as souza
 from jaxt2i.systems.stylegan_t import networks as stylegan_t
 
@@ -53,6 +55,18 @@ NETS = {
     "attngan d": Critic(base=4, resolution=16, kind="batch", sentence_dim=8),
     "dm_gan g": dm_gan.Generator(residuals=1, **STAGES),
     "dm_gan d": Critic(base=4, resolution=16, kind="spectral", sentence_dim=8),
+    "obj_gan g": obj_gan.Generator(
+        **STAGES | {"resolution": 32},
+        start=4,
+        first_residuals=1,
+        residuals=1,
+        classes=5,
+        names_dim=4,
+    ),
+    "obj_gan d": obj_gan.Critic(
+        base=4, resolution=32, halvings=3, classes=5, map_features=4, objects=True, roi_scale=1.0
+    ),
+    "op_gan g": op_gan.Generator(**STAGES | {"resolution": 32}, residuals=1, op=(True, True)),
     "clip image": ClipImage(resolution=32, patch=4, width=16, layers=4, heads=2, joint=8),
 }
 # XLA takes barriers out before it merges what is computed twice, on CPUs alone.
@@ -121,7 +135,7 @@ def compiled(name, policy):
     return out, program.memory_analysis().temp_size_in_bytes
 
 
-@pytest.mark.parametrize("name", ["df_gan g", "galip d", "attngan d", "souza d"])
+@pytest.mark.parametrize("name", ["df_gan g", "galip d", "attngan d", "souza d", "obj_gan d"])
 def test_losses_gradients_and_collections_stay(name):
     (plain, before), (again, after) = (compiled(name, policy) for policy in ("", "full"))
     assert jax.tree.structure(plain) == jax.tree.structure(again)

@@ -191,7 +191,7 @@ class MapEncoder(nn.Module):
     def __call__(self, maps: jax.Array) -> jax.Array:
         """[B, S, S, K] to [B, S / 2, S / 2, features]."""
         first = conv3(self.features // 2, self.dtype, "conv1", bias=True)
-        x = leaky(instance_norm(first(mirrored(maps))))
+        x = leaky(instance_norm(first(mirrored(maps.astype(self.dtype)))))
         return leaky(
             Conv(
                 self.features,
@@ -251,7 +251,8 @@ class Stage(nn.Module):
         """
         channels = h.shape[-1]
         objects = ObjectContext(channels, dtype=self.dtype, name="objects", **self.context)
-        read, names, looked, codes = objects(words, keys, mask, layout, shapes)
+        given = words, keys, mask, layout, shapes
+        read, names, looked, codes = recomputed(self.remat, objects, *given)
         share = None
         if self.reads:
             project = Conv(
@@ -360,7 +361,8 @@ class Generator(nn.Module):
         h = first(cond, z, train=train)
         images, attention, codes, looked = [], [], [], []
         for i, (shapes, maps) in enumerate(zip(layout.shapes, layout.maps, strict=True)):
-            seen = MapEncoder(self.base, dtype=self.dtype, name=f"map{i + 1}")(maps)
+            encode = MapEncoder(self.base, dtype=self.dtype, name=f"map{i + 1}")
+            seen = recomputed(self.remat, encode, maps)
             stage = Stage(
                 residuals=self.residuals if i else self.first_residuals,
                 reads=i > 0,
@@ -486,6 +488,17 @@ class Critic(nn.Module):
         """Height and width of the features that objects are read from."""
         return ENLARGED * self.resolution // 2**self.halvings
 
+    def enlarged(self, x: jax.Array) -> jax.Array:
+        """[B, R, R, .], `ENLARGED` times as large, corner on corner."""
+        matrix = corner_matrix(ENLARGED * self.resolution, self.resolution)
+        return apply_matrices(x, matrix, matrix)
+
+    def seen(self, maps: jax.Array) -> jax.Array:
+        """What is seen of maps of classes [B, R, R, K]: [B, ., ., map_features]."""
+        maps = maps.astype(self.dtype)
+        maps = self.enlarged(maps) if self.objects else maps
+        return leaky(instance_norm(self.shape(mirrored(maps))))
+
     def features(
         self,
         x: jax.Array,
@@ -508,10 +521,12 @@ class Critic(nn.Module):
           [B, H, W, C]; of objects [B N, 4, 4, C].
         """
         if self.objects:
-            matrix = corner_matrix(ENLARGED * self.resolution, self.resolution)
-            x, maps = (apply_matrices(y, matrix, matrix) for y in (x, maps))
+            x = self.enlarged(x)
         if self.classes:
-            seen = leaky(instance_norm(self.shape(mirrored(maps))))
+            see = Critic.seen
+            if self.remat is not None:  # a map has many channels, and enlarged it is the largest
+                see = nn.remat(see, policy=self.remat)
+            seen = see(self, maps)
             x = jnp.concatenate([x.astype(seen.dtype), seen], -1)
         for unit in self.down:
             x = recomputed(self.remat, unit, x, there, train=train)
