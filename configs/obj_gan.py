@@ -76,7 +76,9 @@ def coco_pod() -> ConfigDict:
 
     What the published code does by mistake is mended: masks, pairs and conditions are each
     picture's own, and objects are read from where they are. Learning rates grow with the square
-    root of the batch; not yet seen.
+    root of the batch; not yet seen. Planned: 21.2 of a v6e's 31.2 GiB a chip; a v5e has 2.1 GiB too
+    little, and fits with half the batch, `--config.batch_size=128 --config.model.norm_group=8`
+    (benchmarks/results/plan_obj_gan_coco_pod_v6e_4x4.json and two beside it).
     """
     c = mended(coco())
     c.precision = "auto"
