@@ -23,8 +23,9 @@ of each player are drawn once, for both sides.
 Every further seed has other weights, pictures and latents: what differs between two official runs
 is the noise that a difference between the sides is measured by. A finer measure is --rounding,
 which trains our side once more, from weights that are off by about one rounding of float32: the
-sides cannot be closer to each other than that run is to ours. --save keeps the curves as
-benchmarks/results/NAME.json and a plot beside it.
+sides cannot be expected closer to each other than that run is to ours. (Adam's first step without
+momentum is the sign of a gradient; where that is next to nothing, rounding decides.) --save keeps
+the curves as benchmarks/results/NAME.json and a plot beside it.
 """
 
 import argparse
