@@ -78,7 +78,11 @@ def embedded() -> ConfigDict:
 def emoji(resolution: int = 32) -> ConfigDict:
     """Emoji at 32 px, two CPU cores, through a CLIP that was trained on them.
 
-    python -m jaxt2i.prepare emoji and configs/clip.py:emoji come first. Not yet seen.
+    python -m jaxt2i.prepare emoji and configs/clip.py:emoji come first. On a core of two it took 29
+    minutes: the Frechet distance to held-out emoji in that CLIP's features falls from 1.9 to 0.15.
+    Faces, people and colours follow the name, rare things do not: a CLIP of another seed and shape
+    finds the group of 24 % of the pictures (51 % of real ones, 12 % by chance;
+    benchmarks/results/df_gan_emoji.json).
     """
     c = common.emoji(embedded(), resolution, "clip")
     c.total_steps = 6000

@@ -44,6 +44,7 @@ TRIED = (
     ("python -m jaxt2i.evaluate", FULL, "of other trainings"),
     ("python -m jaxt2i.from_folder", PLAIN, "but for the trainings: tests/run/test_from_folder.py"),
     ("python -m jaxt2i.prepare vocabulary", PLAIN, ""),
+    ("python -m jaxt2i.prepare emoji", PARSED, "tests/data/builders/test_emoji.py makes a font"),
     ("python -m jaxt2i.export runs/stylegan_t-default --to flowers-more", FULL, "for its time"),
     ("python -m jaxt2i.export", PLAIN, ""),
     ("python -m jaxt2i.studio", PARSED, "it waits for a browser: tests/test_studio.py"),
