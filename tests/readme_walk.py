@@ -31,6 +31,7 @@ TRIED = (
     ("python -m jaxt2i.train --config configs/stylegan_t.py", PLAIN, ""),
     ("python -m jaxt2i.train --config configs/clip.py:emoji_other", PARSED, "emoji are downloaded"),
     ("python -m jaxt2i.train --config configs/clip.py", PARSED, "tests/run/test_own.py trains it"),
+    ("python -m jaxt2i.train --config configs/df_gan.py:emoji", PARSED, "emoji are downloaded"),
     ("python -m jaxt2i.train --config configs/galip.py", PARSED, "tests/run/test_own.py, too"),
     ("python -m jaxt2i.train --config configs/damsm.py:emoji", PARSED, "tests/run/test_own.py"),
     ("python -m jaxt2i.train --config configs/attngan.py", PARSED, "tests/run/test_own.py"),
