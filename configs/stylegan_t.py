@@ -95,11 +95,11 @@ def emoji(resolution: int = 32) -> ConfigDict:
     """Emoji at 32 px, two CPU cores, through a CLIP that was trained on them.
 
     python -m jaxt2i.prepare emoji and configs/clip.py:emoji come first. Pictures stay within their
-    range by a tanh, and a head that sees pixels judges beside the small CLIP's features, which are
-    too weak alone. On a core of two it took 37 minutes: the Frechet distance to held-out emoji in
-    that CLIP's features falls to 0.09; people have heads, shoulders and their skin's colour, faces
-    are round and yellow. A CLIP of another seed and shape finds the group of 33 % of the pictures
-    (51 % of real ones, 20 % by chance; benchmarks/results/stylegan_t_emoji.json).
+    range by a tanh, and a head that sees pixels judges beside the small CLIP's features. On a core
+    of two it took 37 minutes: the Frechet distance to held-out emoji in that CLIP's features falls
+    to 0.09; people have heads, shoulders and their skin's colour, faces are round and yellow. A CLIP
+    of another seed and shape finds the group of 33 % of the pictures (51 % of real ones, 20 % by
+    chance; benchmarks/results/stylegan_t_emoji.json).
     """
     c = common.emoji(embedded(), resolution, "clip")
     c.total_images = 40_000
