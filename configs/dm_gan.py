@@ -50,7 +50,7 @@ def emoji(resolution: int = 32) -> ConfigDict:
     python -m jaxt2i.prepare emoji and configs/damsm.py:emoji come first. Not yet seen.
     """
     c = common.emoji(embedded(), resolution, "damsm")
-    c.total_steps = 2000
+    c.total_steps = 2500
     c.init_from = ""
     return c
 

@@ -97,9 +97,9 @@ def emoji(resolution: int = 32) -> ConfigDict:
     python -m jaxt2i.prepare emoji and configs/clip.py:emoji come first. Pictures stay within their
     range by a tanh, and a head that sees pixels judges beside the small CLIP's features. On a core
     of two it took 37 minutes: the Frechet distance to held-out emoji in that CLIP's features falls
-    to 0.09; people have heads, shoulders and their skin's colour, faces are round and yellow. A CLIP
-    of another seed and shape finds the group of 33 % of the pictures (51 % of real ones, 20 % by
-    chance; benchmarks/results/stylegan_t_emoji.json).
+    to 0.09; people have heads, shoulders and their skin's colour, faces are round and yellow. A
+    CLIP of another seed and shape finds the group of 33 % of the pictures (51 % of real ones, 20 %
+    by chance; benchmarks/results/stylegan_t_emoji.json).
     """
     c = common.emoji(embedded(), resolution, "clip")
     c.total_images = 40_000
