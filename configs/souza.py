@@ -87,8 +87,8 @@ def emoji(resolution: int = 32) -> ConfigDict:
 
     python -m jaxt2i.prepare emoji and configs/clip.py:emoji come first. On a core of two it took 13
     minutes: the Frechet distance to held-out emoji in that CLIP's features falls to 0.10; colours
-    and rough shapes follow the name. A CLIP of another seed and shape finds the group of 31 % of the
-    pictures (51 % of real ones, 18 % by chance; benchmarks/results/souza_emoji.json).
+    and rough shapes follow the name. A CLIP of another seed and shape finds the group of 31 % of
+    the pictures (51 % of real ones, 18 % by chance; benchmarks/results/souza_emoji.json).
     """
     c = common.emoji(embedded(), resolution, "clip")
     return c
