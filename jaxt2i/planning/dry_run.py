@@ -139,7 +139,11 @@ def places(config: ConfigDict) -> Iterator[str]:
 def weight_lines(plan: Plan) -> list[str]:
     """Where the weights of each network come from, and whether they are there."""
     method, init_from = plan.method, plan.config.init_from
-    lines = []
+    lines, own = [], plan.config.get("perception_from", "")
+    if own:
+        lines.append(
+            f"config.perception_from={own!r}, {there(own)}: takes the place of the frozen ones below"
+        )
     for net in method.nets:
         loader = method.pretrained.get(net)
         if net in method.borrowed:

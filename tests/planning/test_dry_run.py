@@ -116,7 +116,9 @@ def test_impossible_settings_end_in_a_sentence(tmp_path, change, error, sentence
 
 def test_weights_say_where_they_are(tmp_path):
     config = settings.preset(str(ROOT / "configs" / "df_gan.py"), "tiny")
+    config.perception_from = str(tmp_path / "clip")
     found = said(config, tmp_path, config)
+    assert f"config.perception_from='{tmp_path}/clip', NOT there" in found["weights"]
     for net in ("text", "guide"):
         assert re.search(rf"{net}: .*mini_clip, which is there", found["weights"])
     assert f"drawn with config.seed={config.seed}: g, d, c" in found["weights"]
