@@ -142,7 +142,7 @@ def weight_lines(plan: Plan) -> list[str]:
     lines, own = [], plan.config.get("perception_from", "")
     if own:
         lines.append(
-            f"config.perception_from={own!r}, {there(own)}: takes the place of the frozen ones below"
+            f"config.perception_from={own!r}, {there(own)}: it replaces the frozen ones below"
         )
     for net in method.nets:
         loader = method.pretrained.get(net)
