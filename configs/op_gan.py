@@ -99,7 +99,8 @@ def embedded() -> ConfigDict:
     to 0.43. Of 512 held-out layouts the recogniser of scenes finds 47 % of the objects (SOA-I; 91 %
     in real pictures), and where it finds them their boxes overlap with the given ones by 0.59
     (0.78). Objects stand in their boxes in rough shape; 20 % have their colour. One core took 38
-    minutes (benchmarks/results/op_gan_embedded.json).
+    minutes (benchmarks/results/op_gan_embedded.json); two of their own make 29 pictures a second,
+    18 minutes (benchmarks/results/step_op_gan_two_cores_cpu.json).
     """
     c = attngan.small(coco())
     c.init_from = "runs/damsm-scenes"
