@@ -127,13 +127,13 @@ def given(job: dict, args, file: Path) -> np.ndarray:
     train = batches(run, size, args.steps, "train", job["seed"])
     held_batches = -(-args.held // size["batch"])
     held = batches(run, size, held_batches, run.config.data.eval_split, 0)
-    if "stages" not in size:
-        train = with_sentences(train, 0, size["sentence"])
-        held = with_sentences(held, len(train["z"]), size["sentence"])
     if "stages" in size:
         train = at_every_size(train, size)
         # One batch of captions, so sorted as one.
         held = sorted_by_length(held)
+    else:
+        train = with_sentences(train, 0, size["sentence"])
+        held = with_sentences(held, len(train["z"]), size["sentence"])
     np.savez(file, **train, **{f"held_{k}": x for k, x in held.items() if k != "image"})
     return held["image"]
 

@@ -264,7 +264,7 @@ def compare(root: Path, write: Callable, args) -> Iterator[dict]:
     for picture in dict.fromkeys(picture for picture, _ in CELLS):
         write(root / str(picture[0]), args.images, picture)
         prepare(root / str(picture[0]))
-    wanted = args.arms or ARMS
+    wanted = {"threads", *(args.arms or ARMS)}  # which all others are held against
     served = service() if "service" in wanted else contextlib.nullcontext(("", []))
     with served as (address, others), tqdm(total=len(CELLS) * len(KINDS)) as bar:
         for picture, size in CELLS:
@@ -290,7 +290,7 @@ def cell(kind: str, picture, size: int, readers: dict, others: list, args) -> di
     for name, windows in seen.items():
         rate, cost = middle[name] = tuple(map(statistics.median, zip(*windows, strict=True)))
         line |= {f"{name}_images_per_s": round(rate), f"{name}_cpu_ms": round(cost, 3)}
-    for name in [name for name in seen if name != "threads" and "threads" in seen]:
+    for name in [name for name in seen if name != "threads"]:
         speed, cost = (a / b for a, b in zip(middle[name], middle["threads"], strict=True))
         pairs = sorted(a[1] / b[1] for a, b in zip(seen[name], seen["threads"], strict=True))
         line[f"{name}_speed_over_threads"] = round(speed, 2)
