@@ -14,6 +14,7 @@ import shutil
 import statistics
 from pathlib import Path
 
+from ablations import lines_of
 from machine import facts
 
 RESULTS = Path(__file__).parent / "results"
@@ -55,7 +56,7 @@ def main() -> None:
     parser.add_argument("--note", default="", help="what a reader must know")
     parser.add_argument("--picture", action="store_true", help="keep the newest grid, too")
     args = parser.parse_args()
-    lines = [json.loads(line) for line in (args.run / "metrics.jsonl").read_text().splitlines()]
+    lines = lines_of(args.run)
     rates = [line["images_per_second"] for line in lines if "images_per_second" in line]
     config = json.loads((args.run / "config.json").read_text())
     out = {
