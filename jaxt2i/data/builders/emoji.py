@@ -173,7 +173,7 @@ class Font:
         try:
             from fontTools.ttLib import TTFont, TTLibError
         except ImportError as error:
-            raise DataError("reading fonts needs fontTools: pip install 'jaxt2i[data]'") from error
+            raise DataError("reading fonts needs fontTools: pip install fonttools") from error
         self.file = file
         try:
             font = TTFont(file, lazy=True)
@@ -292,7 +292,7 @@ def _names(files: Files) -> dict[str, list[tuple[str, str]]]:
         import emoji
     except ImportError as error:
         raise DataError(
-            "the names of emoji need the package emoji: pip install 'jaxt2i[data]'"
+            "the names of emoji need the package emoji: pip install emoji"
         ) from error
     emoji.config.load_language()
     tags = ["en", *sorted(set(emoji.LANGUAGES) - {"en", "alias"})]
