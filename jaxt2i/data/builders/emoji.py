@@ -291,9 +291,7 @@ def _names(files: Files) -> dict[str, list[tuple[str, str]]]:
     try:
         import emoji
     except ImportError as error:
-        raise DataError(
-            "the names of emoji need the package emoji: pip install emoji"
-        ) from error
+        raise DataError("the names of emoji need the package emoji: pip install emoji") from error
     emoji.config.load_language()
     tags = ["en", *sorted(set(emoji.LANGUAGES) - {"en", "alias"})]
     whole = emoji.STATUS["fully_qualified"]
