@@ -100,6 +100,7 @@ class Loader:
         watch = talk.Stopwatch()
         for step in range(steps + 1):
             if step in command["look_at"]:
+                self.line.progress(step, steps, watch.seconds)
                 parts = talk.parts(held, command["at_once"])
                 np.save(out / f"{step}.npy", np.concatenate([*map(self.adapter.draw, parts)]))
             if step == steps:

@@ -171,7 +171,7 @@ class Side:
 
         return seconds
 
-    def learn(self, command: dict) -> talk.Stopwatch:
+    def learn(self, command: dict, line: talk.Line) -> talk.Stopwatch:
         """Steps on given batches; losses, and pictures of the held-out rows now and then.
 
         Returns:
@@ -185,6 +185,7 @@ class Side:
         train = {k: x for k, x in data.items() if not k.startswith("held_")}
         for step in range(command["steps"] + 1):
             if step in command["look_at"]:
+                line.progress(step, command["steps"], watch.seconds)
                 parts = talk.parts(held, command["at_once"])
                 image = np.concatenate([look(self.state, part) for part in parts]).clip(-1, 1)
                 np.save(out / f"{step}.npy", ((image + 1) * 127.5).astype(np.uint8))
@@ -251,7 +252,7 @@ def main() -> None:
             draw = draw or side.drawer()
             line.reply(seconds=draw(command["count"]))
         elif command["do"] == "learn":
-            line.reply(**side.learn(command).said())
+            line.reply(**side.learn(command, line).said())
         else:
             line.reply(**side.memory())
 

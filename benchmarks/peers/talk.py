@@ -40,6 +40,14 @@ class Line:
         """Answers the last command."""
         print(json.dumps(answer), file=self._out, flush=True)
 
+    def progress(self, step: int, steps: int, seconds: float) -> None:
+        """Says before the answer how far a long command is, after `seconds` of work."""
+        each = seconds / step if step else 0.0
+        left = (
+            f"{each:.2f} s a step, {each * (steps - step) / 60:.0f} min left" if step else "starts"
+        )
+        self.reply(progress=f"step {step} of {steps}, {left}")
+
 
 class Child:
     """The parent's end of a side.
@@ -89,14 +97,20 @@ class Child:
         """
         try:
             print(json.dumps(command), file=self._process.stdin, flush=True)
-            text = self._process.stdout.readline()
+            answer = self._next()
+            while "progress" in answer:
+                print(f"{self.side}: {answer['progress']}", file=sys.stderr)
+                answer = self._next()
         except BrokenPipeError:
-            text = ""
-        answer = json.loads(text) if text else {"error": self._last_words()}
+            answer = {"error": self._last_words()}
         if "error" in answer:
             self.close()
             raise PeerError(answer["error"])
         return answer
+
+    def _next(self) -> dict[str, Any]:
+        text = self._process.stdout.readline()
+        return json.loads(text) if text else {"error": self._last_words()}
 
     def _last_words(self) -> str:
         self._process.wait()

@@ -61,7 +61,7 @@ def test_both_sides_learn_from_the_same_start(tmp_path, kept):
 
 
 @pytest.mark.parametrize("system", ["galip", "souza", "stylegan_t"])
-def test_both_sides_are_given_the_same(system, tmp_path, monkeypatch):
+def test_both_sides_are_given_the_same(system, tmp_path, monkeypatch, capsys):
     size = sizes.PARITY[system]["tiny"]
     job = {"system": system, "size": size, "batch": ""}
     job |= {"precision": "float32", "seed": 0, "given": True}
@@ -78,6 +78,7 @@ def test_both_sides_are_given_the_same(system, tmp_path, monkeypatch):
     with talk.Child("official", job, python=str(python), threads=1) as side:
         command = {"data": job["data"], "steps": 2, "batch": size["batch"], "at_once": 3}
         side.ask(do="learn", look_at=[0], out=str(tmp_path), **command)
+    assert "official: step 0 of 2" in capsys.readouterr().err
     heard = json.loads((tmp_path / "losses.json").read_text())
     expected = made_up.LOSSES[system](rows, size["batch"])
     assert heard[1] == pytest.approx(expected, rel=1e-4)
