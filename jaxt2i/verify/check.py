@@ -31,6 +31,8 @@ TRAINING = PRECISIONS[0]
 WIDE_LIMIT = 1e-5
 # A kink that flips moves some entries; an error of the maths moves them all.
 CONFINED = 0.05
+# A recorded figure has two digits.
+RECORDED = 1.05
 OF_FLOAT32 = "float32's own rounding is stored: judged in float32"
 
 
@@ -41,8 +43,8 @@ class Line:
     Attributes:
       case: "folder/case".
       output: name of the array, "" where the whole case is meant.
-      status: "pass"; "kink": float32 misses in a few entries and float64 does not; "FAIL"; or
-        "no runner".
+      status: "pass"; "kink": rounding alone explains what is off, in float32 (few entries, and
+        float64 agrees) or in the reference (`of_reference`); "FAIL"; or "no runner".
       result: the comparison, where there was one; of a kink, the float32 one.
       wide: the comparison in float64, where float32 failed.
       note: what is wrong, in words.
@@ -104,17 +106,36 @@ def check(
         return
     seconds = time.perf_counter() - start
     for output, result in found.items():
+        own = of_reference(case, output)
         if output in doubtful and not wide:
-            status, note = judged(result, again[output])
+            status, note = judged(result, again[output], own)
             yield Line(label, output, status, result, again[output], note, seconds)
+        elif not result.passed and agrees(result, own):
+            note = f"a kink: the reference's float32 is off by {own:.1e} of peak from its float64"
+            yield Line(label, output, "kink", result, None, note, seconds)
         else:
             status = "pass" if result.passed else "FAIL"
             yield Line(label, output, status, result, None, result.note, seconds)
         seconds = 0.0
 
 
-def judged(narrow: Comparison, wide: Comparison) -> tuple[str, str]:
-    """(status, note) of an array that float32 gets wrong.
+def of_reference(case: Case, output: str) -> float:
+    """How far the stored float32 array is from the official code's own float64, as a share of peak.
+
+    Folders record it, or of the worst array of a case; 0 where they do not. Our float64 can be no
+    closer to such an array: there the official float32, too, has turned decisions over.
+    """
+    recorded = case.info.get("measured") or {}
+    return (recorded.get(output) or recorded.get("*") or [0, 0])[1] or 0.0
+
+
+def agrees(wide: Comparison, own: float) -> bool:
+    """Whether a float64 array is right, given how far the reference itself is off."""
+    return wide.passed or wide.relative <= WIDE_LIMIT + RECORDED * own
+
+
+def judged(narrow: Comparison, wide: Comparison, own: float = 0.0) -> tuple[str, str]:
+    """(status, note) of an array that float32 gets wrong; `own` is that of the reference.
 
     Rounding turns a few ReLU and max-pool decisions over, and what hangs on them. Then the same
     operations in float64 agree with the reference, and float32 differs in few entries.
@@ -123,7 +144,7 @@ def judged(narrow: Comparison, wide: Comparison) -> tuple[str, str]:
         f"float32 off by {narrow.relative:.1e} of peak in {narrow.wrong} of {narrow.size} entries, "
         f"float64 by {wide.relative:.1e}"
     )
-    if not wide.passed:
+    if not agrees(wide, own):
         return "FAIL", f"{said}: the float64 limit is {wide.limit:.1e}"
     if narrow.wrong > max(1, CONFINED * narrow.size) or narrow.size == 1:
         return "FAIL", f"{said}: the maths is right, but too many entries miss for a kink"

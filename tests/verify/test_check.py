@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from jaxt2i.verify.check import check, judged, wide_limit
+from jaxt2i.verify.check import check, judged, of_reference, wide_limit
 from jaxt2i.verify.compute import compiled
 from jaxt2i.verify.golden import Case, compare
 
@@ -65,9 +65,30 @@ def test_float64_limits():
     # Its own limit, where that is less; integers keep theirs.
     assert wide_limit(case(two, 1e-6), "out_x")["rel_peak"] == 1e-6
     assert wide_limit(case(np.ones(3, np.int32), 0.0), "out_x")["rel_peak"] == 0.0
-    # What a folder measured of its own reference widens nothing.
+    # What a folder measured of its own reference widens no limit: it makes a kink (below).
     known = case(two, measured={"out_x": [None, 1e-4]})
     assert wide_limit(known, "out_x") == {"abs": 2e-5, "rel_peak": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("off", "measured", "status"),
+    [
+        (1e-3, {"out_x": [None, 1e-3]}, "kink"),
+        (1e-3, {"*": [1.0, 1e-3]}, "kink"),
+        (1.2e-3, {"out_x": [None, 1e-3], "*": [None, 0.1]}, "FAIL"),
+        (1e-3, None, "FAIL"),
+        (1e-6, {"*": [1.0, 1e-3]}, "pass"),
+    ],
+)
+def test_float64_is_as_far_from_a_float32_reference_as_that_is_from_float64(off, measured, status):
+    of = Folder(case(np.ones(3, np.float32), limit=0.01, measured=measured))
+    made = {"out_x": np.array([1, 1, 1 - off])}
+    (line,) = check(of, "f/c", "c", lambda golden, case: made, wide=True)
+    assert (line.status, "its float64" in line.note) == (status, status == "kink")
+    narrow = compare(np.ones(30), np.where(np.arange(30) < 1, 1.1, 1), {"abs": 0, "rel_peak": 0.01})
+    wide = compare(np.ones(3), made["out_x"], {"abs": 1e-5, "rel_peak": 0.0})
+    own = of_reference(of.of, "out_x")
+    assert judged(narrow, wide, own)[0] == ("FAIL" if status == "FAIL" else "kink")
 
 
 def test_integers_that_rounding_makes_are_judged_in_float32():
