@@ -105,7 +105,7 @@ def read_rgb(
 
 def open_rgb(
     file: str | os.PathLike | bytes,
-    need: Callable[[tuple[int, int]], tuple[int, int] | None] | None = None,
+    need: Callable[[tuple[int, int]], tuple[int, int] | np.ndarray | None] | None = None,
     *,
     name: str = "",
     background: tuple[int, int, int] = WHITE,
@@ -118,7 +118,7 @@ def open_rgb(
       need: width and height of the picture -> those that are enough; a JPEG is then decoded at a
         half, a quarter or an eighth of its size where that is still as large, which takes a
         fraction of the time. None: every pixel is wanted. Where it returns None, a JPEG is wanted
-        as it is.
+        as it is; where it returns an array of all pixels, a JPEG is decoded into that.
       name: see `read_rgb`.
       background: see `read_rgb`.
       limits: the other arguments of `read_rgb`.
@@ -191,6 +191,9 @@ def _fast_jpeg(content: bytes, need, *, min_side=1, max_pixels=MAX_PIXELS, uprig
             wanted = need((width, height))
             if wanted is None:
                 return content, (width, height)
+            if isinstance(wanted, np.ndarray):
+                simplejpeg.decode_jpeg(content, "RGB", buffer=wanted)
+                return wanted, (width, height)
             least = {"min_width": wanted[0], "min_height": wanted[1], "min_factor": 2}
         return simplejpeg.decode_jpeg(content, "RGB", **least), (width, height)
     except ValueError:

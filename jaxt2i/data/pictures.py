@@ -124,6 +124,14 @@ class View:
         left, top, right, bottom = self.cut
         return self.scaled != (right - left, bottom - top)
 
+    def is_all(self, size: tuple[int, int]) -> bool:
+        """Whether the crop is a picture of that width and height, pixel by pixel."""
+        return (
+            self.scaled == self.size == size
+            and self.cut == (0, 0, *size)
+            and not (self.left or self.top or self.mirrored)
+        )
+
     @property
     def place(self) -> tuple[int, int, int, int]:
         """Left, top, right, bottom of what the crop has of the picture, pixels before a mirror."""
@@ -490,6 +498,18 @@ class Framing:
         self._room = cache_mb * 2**20
         self._kept: dict[Hashable, tuple[tuple[int, int], np.ndarray]] = {}
         self._lock = threading.Lock()
+        self._target = threading.local()
+
+    def aim(self, target: np.ndarray | None) -> None:
+        """From now on this thread's pictures may be decoded to where they are wanted.
+
+        What `show` returns then is the target itself, or as ever something to be copied there: only
+        a JPEG that is shown pixel by pixel, and not remembered, is saved that copy.
+
+        Args:
+          target: uint8 [height, width, 3], in one piece; None: nowhere.
+        """
+        self._target.now = target
 
     @property
     def by_chance(self) -> bool:
@@ -517,16 +537,21 @@ class Framing:
             view = self.view(kept[0], chance, box)
             return view.crop(kept[1]), view
 
-        def need(size: tuple[int, int]) -> tuple[int, int]:
-            return self.view(size, chance, box).enough(size)
+        target = None if self._room > 0 else getattr(self._target, "now", None)
+        seen: dict[tuple[int, int], View] = {}
 
-        def natively(size: tuple[int, int]) -> tuple[int, int] | None:
-            # TensorFlow's ops are the cheaper way where they resize, and there alone.
-            return None if self.view(size, chance, box).resizes else size
+        def need(size: tuple[int, int]) -> tuple[int, int] | np.ndarray | None:
+            view = seen[size] = self.view(size, chance, box)
+            if self.decode == "native" and view.resizes:
+                return None  # TensorFlow's ops are the cheaper way there, and there alone
+            if target is not None and view.is_all(size):
+                return target
+            return view.enough(size) if self.decode == "draft" else size
 
-        need_of = {"exact": None, "draft": need, "native": natively}
-        image, size = read(need_of[self.decode])
-        view = self.view(size, chance, box)
+        image, size = read(need)
+        view = seen.get(size) or self.view(size, chance, box)
+        if image is target:
+            return image, view
         if isinstance(image, bytes):
             return native.Encoded(image, view, size), view
         scaled = view.scale(image, self.resize, size)

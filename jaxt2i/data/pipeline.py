@@ -235,12 +235,16 @@ class Pipeline:
             batch[key] = np.stack(rows, out=out, casting="same_kind")
         return batch
 
-    def _written(self, examples: Iterable[dict], room: Callable) -> dict[str, np.ndarray]:
-        """`_stack` of a batch, each example written while the processor's caches still hold it."""
-        batch: dict[str, np.ndarray] = {}
+    def _written(
+        self, examples: Iterable[dict], room: Callable, **batch: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """`_stack` of a batch, each example written while the processor's caches still hold it.
+
+        Arrays of the batch that exist already are given by their keys.
+        """
         for row, example in enumerate(examples):
             if not row:
-                for key in (key for key in self.needs if key in example):
+                for key in (key for key in self.needs if key in example and key not in batch):
                     value = example[key]
                     batch[key] = room((self.rows, *np.shape(value)), self._dtype(key, value))
             for key, out in batch.items():
@@ -276,7 +280,20 @@ class Pipeline:
           note: told the name of each example that was replaced, and why.
           room: (shape, dtype) -> an array to write to, as `aligned`.
         """
-        return self._written((self._example_at(p, note) for p in self._positions(step)), room)
+        framing = getattr(self.source, "framing", None)
+        if "image" not in self.needs or framing is None:
+            return self._written((self._example_at(p, note) for p in self._positions(step)), room)
+        pixels = room((self.rows, self.sizes.height, self.sizes.width, 3), np.uint8)
+
+        def examples() -> Iterator[dict[str, np.ndarray]]:
+            try:
+                for target, position in zip(pixels, self._positions(step), strict=True):
+                    framing.aim(target)
+                    yield self._example_at(position, note)
+            finally:
+                framing.aim(None)
+
+        return self._written(examples(), room, image=pixels)
 
     def encoded_batch_at(self, step: int, room: Callable) -> dict[str, Any]:
         """`written_batch_at`, where pictures that TensorFlow is to decode are left as they are.
@@ -352,7 +369,13 @@ def _write(out: np.ndarray, row: int, value: Any, key: str) -> None:
     """Puts a value into a row of a batch, which never stretches it."""
     if np.shape(value) != out.shape[1:]:
         raise ValueError(f"{key!r} of shape {np.shape(value)} in a batch of {out.shape[1:]}")
-    np.copyto(out[row, ...], value, casting="same_kind")
+    target = out[row, ...]
+    # A picture may have been decoded to where it belongs, or lie there mirrored.
+    if getattr(value, "base", None) is target.base and (
+        value.__array_interface__ == target.__array_interface__
+    ):
+        return
+    np.copyto(target, value, casting="same_kind")
 
 
 def _order(source, seed: int, batch: int, batches: str):

@@ -387,3 +387,36 @@ def test_training_sees_another_part_of_a_picture_every_time(tmp_path):
     held = Pipeline(source, Lengths(), sizes, ("image",), seed=3, caption="first").batch_at(0)
     assert len({x.tobytes() for x in held["image"]}) == 1
     np.testing.assert_array_equal(held["image"][0], source.example(0)["image"])
+
+
+@pytest.mark.parametrize("decode", ["exact", "draft"])
+@pytest.mark.parametrize("cache_mb", [0, 1])
+def test_pictures_that_are_decoded_into_their_batch_are_the_same(
+    tmp_path, monkeypatch, decode, cache_mb
+):
+    """JPEGs of just the size, among others, some mirrored, one damaged, in memory used again."""
+    chance, decoded = np.random.default_rng(0), []
+    for i, (name, size) in enumerate([("a.jpg", 16)] * 5 + [("b.png", 16), ("c.jpg", 40)]):
+        pixels = chance.integers(0, 256, (size, size, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{i}{name}", quality=95)
+        (tmp_path / f"{i}{name}").with_suffix(".txt").write_text("noise\n")
+    plain = images.simplejpeg.decode_jpeg
+
+    def seen(*args, **how):
+        decoded.append("buffer" in how)
+        return plain(*args, **how)
+
+    monkeypatch.setattr(images.simplejpeg, "decode_jpeg", seen)
+    source = Folder(tmp_path, Framing(16, decode=decode, cache_mb=cache_mb))
+    pipe = Pipeline(source, Lengths(), SIZES, NEEDS, seed=1, mirror="unless_sided")
+    (tmp_path / "1a.jpg").write_bytes(images.JPEG + b"nothing else")
+    memory = np.empty(4 * 16 * 16 * 3, np.uint8)
+
+    def room(shape, dtype):
+        return memory.reshape(shape) if dtype == np.uint8 else np.empty(shape, dtype)
+
+    for step in range(6):
+        written = pipe.written_batch_at(step, pipe.note, room)
+        equal({key: written[key] for key in NEEDS}, pipe.batch_at(step))
+    assert any(decoded) != bool(cache_mb)
+    assert not all(decoded)
