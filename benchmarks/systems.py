@@ -35,7 +35,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 # Of an evaluation's scores; the files have all.
 JUDGED = (
     *("soa_i", "recognised_class", "recognised_colour", "recognised_place"),
-    *("independent_group", "independent_colour", "independent_r_precision"),
+    *("independent_group", "independent_colour_as_real", "independent_r_precision"),
 )
 
 

@@ -2,7 +2,8 @@
 
 Scores in the space of the network that guided a generator can praise noise. Any run of
 configs/clip.py on the same kind of data judges instead: what caption a picture shows, to which
-group it belongs, how far pictures lie from real ones. Colours are named from the pixels alone.
+group it belongs, how far pictures lie from real ones. Colours are named from the pixels alone: that
+which a caption names, and that of its real picture.
 Beside every score stand those of real held-out pictures with their own captions, the most that can
 be hoped for, and with shuffled ones, which is chance.
 """
@@ -161,6 +162,7 @@ def found_of(
     captions: Sequence[str],
     groups: np.ndarray | None,
     centres: np.ndarray | None,
+    colours: np.ndarray,
 ) -> dict[str, np.ndarray]:
     """What is right, picture by picture.
 
@@ -170,9 +172,11 @@ def found_of(
       captions: what they should show.
       groups: int [N], their classes.
       centres: unit rows [G, S] of the classes.
+      colours: names [N] of the colours of the captions' real pictures, as `colour_of` has them.
 
     Returns:
-      {score: bool [M]}; for "colour" M counts the captions that name one.
+      {score: bool [M]}; for "colour" M counts the captions that name one, for "colour_as_real"
+      those whose real picture has one.
     """
     seen, said = by.see(pictures), by.read(captions)
     cosine = seen @ said.T
@@ -187,10 +191,16 @@ def found_of(
     out = {"r_precision": found}
     if centres is not None and groups is not None:
         out["group"] = (seen @ centres.T).argmax(1) == groups
-    asked = [(p, c) for p, c in zip(pictures, map(asked_colour, captions), strict=True) if c]
-    if asked:
-        out["colour"] = np.array([colour_of(picture) == colour for picture, colour in asked])
+    has, asked = named_colours(pictures), np.array([*map(asked_colour, captions)])
+    for name, wanted in (("colour", asked), ("colour_as_real", colours)):
+        if (known := wanted != "").any():
+            out[name] = (has == wanted)[known]
     return out
+
+
+def named_colours(pictures: np.ndarray) -> np.ndarray:
+    """Names [N] of the colours of uint8 [N, H, W, 3]."""
+    return np.array([*map(colour_of, pictures)])
 
 
 def centres_of(by: Clip, pictures: np.ndarray, groups: np.ndarray, count: int) -> np.ndarray:
@@ -221,9 +231,10 @@ def judge(
     shift = np.roll(np.arange(len(captions)), len(captions) // 2)
     shuffled = [captions[i] for i in shift]
     mixed = None if groups is None else groups[shift]
-    mine = found_of(by, drawn, captions, groups, centres)
-    best = found_of(by, real, captions, groups, centres)
-    chance = found_of(by, drawn, shuffled, mixed, centres)
+    colours = named_colours(real)
+    mine = found_of(by, drawn, captions, groups, centres, colours)
+    best = found_of(by, real, captions, groups, centres, colours)
+    chance = found_of(by, drawn, shuffled, mixed, centres, colours[shift])
     facts = {"network": by.name, "generated": len(drawn), "candidates": CANDIDATES}
     out = []
     for name, right in mine.items():

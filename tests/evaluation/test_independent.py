@@ -44,13 +44,29 @@ def test_right_pictures_are_found_and_shuffled_ones_are_not(clip):
     assert found["independent_group"].value >= 0.5
     assert found["independent_group"].facts["real_pictures"] == 1
     assert "independent_colour" not in found, "no caption names one"
+    assert "independent_colour_as_real" not in found, "no picture has one"
     assert found["independent_frechet"].value > 0.1
 
 
 def test_equal_captions_are_no_distractors(clip):
     real = np.stack([picture(1)] * 6)
-    right = independent.found_of(clip, real, ["thing 1"] * 6, None, None)
+    right = independent.found_of(clip, real, ["thing 1"] * 6, None, None, np.array([""] * 6))
     assert right["r_precision"].all()
+    assert "colour_as_real" not in right, "grey pictures have no colour"
+
+
+def test_colours_are_those_of_the_captions_real_pictures(clip):
+    rgb = {"green": (60, 160, 60), "blue": (40, 80, 220), "": (60, 60, 62)}
+    real = np.stack([np.full((4, 4, 3), rgb[n], np.uint8) for n in ["green", "blue", "", "green"]])
+    drawn = real.copy()
+    drawn[3] = rgb["blue"]
+    captions = ["thing 1", "thing 2", "red 3", "thing 4"]
+    scores = {s.metric: s for s in independent.judge(clip, drawn, real, captions)}
+    found = scores["independent_colour_as_real"]
+    assert (found.value, found.facts["judged"]) == (pytest.approx(2 / 3), 3)
+    assert found.facts["real_pictures"] == 1
+    assert found.facts["shuffled_captions"] == pytest.approx(1 / 3, abs=1e-3)
+    assert scores["independent_colour"].value == 0, "it says red and is grey"
 
 
 @pytest.mark.parametrize(

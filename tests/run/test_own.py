@@ -105,7 +105,8 @@ def test_its_run_reads_and_sees_for_another_system_wherever_that_goes(
         assert page.read_text().count(beside) >= 2
     (file,) = (moved / "evaluation").glob("*.json")
     found = {s["metric"]: s for s in json.loads(file.read_text())["scores"]}
-    assert set(found) == {f"independent_{n}" for n in ("r_precision", "colour", "frechet")}
+    names = ("r_precision", "colour", "colour_as_real", "frechet")
+    assert set(found) == {f"independent_{n}" for n in names}
     for metric in ("independent_r_precision", "independent_colour"):
         assert {"real_pictures", "shuffled_captions"} <= found[metric]["facts"].keys()
 
