@@ -31,11 +31,16 @@ def looks(lines: list[dict]) -> list[dict]:
     return found
 
 
-def judged(run: Path) -> dict[str, dict]:
-    """{metric: value, interval, real pictures', chance's, if any} of the last report."""
-    reports = sorted((run / "evaluation").glob("step_*[0-9].json"))
+def reports(run: Path) -> dict[int, dict[str, dict]]:
+    """{step: what its report of `python -m jaxt2i.evaluate` found}, in order."""
+    files = sorted((run / "evaluation").glob("step_*[0-9].json"))
+    return {int(file.stem.partition("_")[2]): judged(file) for file in files}
+
+
+def judged(report: Path) -> dict[str, dict]:
+    """{metric: value, interval, real pictures', chance's, if any} of a report."""
     found = {}
-    for score in json.loads(reports[-1].read_text())["scores"] if reports else []:
+    for score in json.loads(report.read_text())["scores"]:
         real = score["facts"].get("real_pictures")
         line = {"value": score["value"], "real_pictures": real}
         if "shuffled_captions" in score["facts"]:
@@ -69,7 +74,7 @@ def main() -> None:
             "highest": round(max(rates), 1),
         },
         "scores": looks(lines),
-        "judged": judged(args.run),
+        "judged": next(reversed(reports(args.run).values()), {}),
     }
     (RESULTS / f"{args.save}.json").write_text(json.dumps(out, indent=1) + "\n")
     if args.picture:
