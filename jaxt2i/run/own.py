@@ -141,7 +141,9 @@ def perceive(config: ConfigDict, workdir: epath.Path) -> None:
     try:
         its = kept_settings(folder) or settings.read_config(source)
     except ConfigError as error:
-        raise ConfigError(f"config.perception_from={str(source)!r}: {error}") from None
+        absent = not (source / "config.json").exists()
+        how = settings.trained_by(source) if absent else ""
+        raise ConfigError(f"config.perception_from={str(source)!r}: {error}{how}") from None
     kind = its.method.rpartition(".")[2]
     if kind not in ("clip", "damsm"):
         raise ConfigError(

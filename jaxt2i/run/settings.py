@@ -276,6 +276,17 @@ def reason_of(error: Exception) -> str:
     return f"no configuration, which is a Python file ({type(error).__name__}: {last})"
 
 
+def trained_by(workdir: epath.Path) -> str:
+    """The command that makes the run of a default name, behind "; "; "" for another name."""
+    name, _, named = workdir.name.partition("-")
+    files = preset_files()
+    known = module_of(str(files[name])).PRESETS if name in files else ()
+    if not named or (named != "default" and named not in known):
+        return ""
+    preset = "" if named == "default" else f":{named}"
+    return f"; that one is trained by python -m jaxt2i.train --config configs/{name}.py{preset}"
+
+
 def default_workdir(config: ConfigDict, preset: ConfigDict, name: str) -> epath.Path:
     """runs/NAME, with a mark when the command line changed the preset: the same command resumes."""
     changed = differences(plain(preset), plain(config))

@@ -143,6 +143,10 @@ def test_what_is_no_perception_is_refused(seen, tmp_path):
     config.perception_from = str(tmp_path / "nowhere")
     with pytest.raises(ConfigError, match=r"config\.perception_from=.*holds no run"):
         own.prepared(config, tmp_path / "b")
+    for name, command in (("clip-emoji", r"clip\.py:emoji$"), ("clip-x", r"starts$")):
+        config.perception_from = str(tmp_path / name)
+        with pytest.raises(ConfigError, match=command):
+            own.prepared(config, tmp_path / "b")
     config = clip.get_config("tiny")
     config.perception_from = str(seen)
     with pytest.raises(ConfigError, match="clip reads no perception"):
