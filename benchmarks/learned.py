@@ -43,11 +43,13 @@ def judged(report: Path) -> dict[str, dict]:
     for score in json.loads(report.read_text())["scores"]:
         real = score["facts"].get("real_pictures")
         line = {"value": score["value"], "real_pictures": real}
-        if "shuffled_captions" in score["facts"]:
-            line["chance"] = score["facts"]["shuffled_captions"]
+        for chance in ("shuffled_captions", "another_caption"):
+            if chance in score["facts"]:
+                line["chance"] = score["facts"][chance]
         if score["interval"]:
             line["interval"] = [score["interval"][end] for end in ("low", "high")]
-        found[score["metric"]] = line | {"pictures": score["facts"].get("generated")}
+        count = score["facts"].get("generated", score["facts"].get("pictures"))
+        found[score["metric"]] = line | {"pictures": count}
     return found
 
 
