@@ -36,6 +36,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 JUDGED = (
     *("soa_i", "recognised_class", "recognised_colour", "recognised_place"),
     *("independent_group", "independent_colour_as_real", "independent_r_precision"),
+    "cross_lingual",
 )
 
 
