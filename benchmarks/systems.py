@@ -1,4 +1,5 @@
-"""How far every system is, what runs took and scored, and what plans say of published ones.
+"""How far every system is, what runs took and scored, what plans say of published ones, and how far
+official code and ours are apart after the same training.
 
     python benchmarks/systems.py            # prints the tables
     python benchmarks/systems.py --write    # into benchmarks/README.md
@@ -31,6 +32,7 @@ PAGE = ROOT / "benchmarks" / "README.md"
 HEAD = ("system", "step", "equal to", "a short run here", "preset", "the paper's number")
 RUNS = ("run", "pictures", "minutes", "first look to last", "by judges that did not train it")
 PLANS = ("run", "chips", "steps", "hours", "chip-hours", "memory of a chip", "file")
+PARITY = ("system", "steps", "first step", "sides apart", "by a rounding", "by another seed")
 RESULTS = ROOT / "benchmarks" / "results"
 # Of an evaluation's scores; the files have all.
 JUDGED = (
@@ -148,6 +150,28 @@ def plans() -> list[tuple[str, ...]]:
     return out
 
 
+def taught(file: Path) -> tuple[str, ...]:
+    """A line about official code and ours that were trained from the same weights."""
+    lines = json.loads(file.read_text())["lines"]
+    (found,) = (x for x in lines if x.get("what") == "verdict")
+    curves = found["root mean square of differences"]
+    players = [x for x in curves if x == "g" or re.fullmatch(r"d\d*", x)]
+
+    def apart(kind: str, names: list[str]) -> str:
+        worst = {name: max(curves[name].get(kind) or [0]) for name in names}
+        return ", ".join(f"{name} {x:.2g}" for name, x in worst.items() if x) or "-"
+
+    shown = [*players, "frechet"]
+    return (
+        f"[`{file.stem.removeprefix('parity_').removesuffix('_cpu')}`](results/{file.stem}.png)",
+        f"{lines[0]['steps']:,} x {lines[0]['size']['batch']}",
+        f"{max(x for name in players for x in curves[name]['first_step_apart']):.1g}",
+        apart("sides_apart", shown),
+        apart("roundings_apart", shown),
+        apart("official_seeds_apart", shown),
+    )
+
+
 def row(name: str) -> tuple[str, ...]:
     """A line of the table."""
     promise = settings.preset(str(ROOT / "configs" / f"{name}.py"), "tiny").promise
@@ -174,6 +198,7 @@ def tables() -> dict[str, str]:
         "systems": table(HEAD, [row(name) for name in names]),
         "runs": table(RUNS, runs()),
         "plans": table(PLANS, plans()),
+        "parity": table(PARITY, [taught(file) for file in sorted(RESULTS.glob("parity_*.json"))]),
     }
 
 
