@@ -18,9 +18,9 @@ import numpy as np
 
 from jaxt2i.config import ConfigError, nearest
 from jaxt2i.engine import state as states
-from jaxt2i.engine.mesh import Layout
+from jaxt2i.engine.mesh import BATCH_AXES, Layout
 from jaxt2i.engine.method import Batch, Method, Tree, reading
-from jaxt2i.nn.pixels import to_pixels
+from jaxt2i.nn import fastest, pixels
 
 # Rows that one device draws at once: part of what a picture is, to the last bit.
 CHUNKS = {"cpu": 1}
@@ -106,14 +106,16 @@ def drawing(
         if lacking := [n for n in wanted if n not in out]:
             raise ConfigError(f"the method draws no {lacking[0]!r}; {nearest(lacking[0], out)}")
         out = {n: out[n] for n in wanted or out}
-        to_bytes = functools.partial(to_pixels, rule=rule)
+        to_bytes = functools.partial(pixels.to_pixels, rule=rule)
         out = {n: jax.tree.map(to_bytes, x) if n in PICTURES else x for n, x in out.items()}
         return jax.tree.map(lambda x: x[0], out)
 
+    @fastest.split_like(layout.everywhere)
     def run(state, frozen, ints, rows, seeds, floats, codes):
         weights = layout.gather(state), layout.gather(frozen)
         ctx = states.context(method, *weights, key=None, use_ema=use_ema)
-        return jax.vmap(functools.partial(one, ctx, ints))(rows, seeds, floats, codes)
+        each = functools.partial(one, ctx, ints)
+        return jax.vmap(each, spmd_axis_name=BATCH_AXES)(rows, seeds, floats, codes)
 
     return run
 

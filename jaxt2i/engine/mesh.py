@@ -15,6 +15,7 @@ from jaxt2i.config import ConfigError
 from jaxt2i.engine.method import Batch, Tree
 
 AXES = ("data", "fsdp", "tensor")
+BATCH_AXES = AXES[:2]  # over both of them batches are split
 
 
 def make(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence | None = None) -> Mesh:
@@ -51,7 +52,7 @@ class Layout:
     @property
     def rows(self) -> NamedSharding:
         """Of a batch."""
-        return NamedSharding(self.mesh, PartitionSpec(("data", "fsdp")))
+        return NamedSharding(self.mesh, PartitionSpec(BATCH_AXES))
 
     @property
     def everywhere(self) -> NamedSharding:

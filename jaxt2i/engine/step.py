@@ -15,7 +15,7 @@ from jaxt2i.config import ConfigError
 from jaxt2i.engine.mesh import Layout
 from jaxt2i.engine.method import Batch, Ctx, Method, Player, Tree, cast, reading
 from jaxt2i.engine.state import State, step_key
-from jaxt2i.nn import optim
+from jaxt2i.nn import fastest, optim
 
 Metrics = dict[str, jax.Array]
 
@@ -207,7 +207,7 @@ def make(method: Method, rules: Rules, layout: Layout | None = None) -> dict[int
                 logs["skipped"] = 1 - good.astype(jnp.float32)
             return state, {**logs, "finite": jnp.stack(flags) if flags else jnp.ones((0,), bool)}
 
-        programs[every] = program
+        programs[every] = fastest.split_like(layout.rows)(program) if layout else program
     return programs
 
 

@@ -1,8 +1,11 @@
 """Which of several equal implementations of an operation a platform uses."""
 
-from collections.abc import Callable
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator
 
 import jax
+from jax.sharding import NamedSharding
 
 # Fastest variant of each operation, by the platform that a program is compiled for: "cpu" as
 # benchmarks/ops.py measures it (forward and backward), "tpu" by the TPU compiler's cost model;
@@ -13,7 +16,29 @@ FASTEST = {
     "translate": {"cpu": "slice", "tpu": "matmul", "default": "matmul"},
     # As benchmarks/results/conv_cpu.json has it.
     "weight_gradient": {"cpu": "products", "tpu": "conv", "default": "conv"},
+    # By the traffic of benchmarks/results/latency_v5e.json.
+    "attention": {"cpu": "plain", "tpu": "flash", "default": "plain"},
 }
+_ROWS: contextvars.ContextVar[NamedSharding | None] = contextvars.ContextVar("rows", default=None)
+
+
+@contextlib.contextmanager
+def split_like(rows: NamedSharding | None) -> Iterator[None]:
+    """Says how the rows of batches are split over devices, in programs that are traced within it.
+
+    A kernel, unlike XLA's operations, has to be told. None: nothing is said. Rows that `jax.vmap`
+    takes apart are not split within it; its spmd_axis_name says how they are outside.
+    """
+    token = _ROWS.set(rows)
+    try:
+        yield
+    finally:
+        _ROWS.reset(token)
+
+
+def rows_are_split() -> NamedSharding | None:
+    """How the rows of batches are split over devices; None: nobody said, so no kernel may run."""
+    return _ROWS.get()
 
 
 def by_platform(

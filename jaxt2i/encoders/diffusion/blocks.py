@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxt2i.encoders.vit import layer_norm
+from jaxt2i.nn.flash import attention
 from jaxt2i.nn.linear import Conv, Linear
 
 zeros = nn.initializers.zeros
@@ -90,9 +91,7 @@ class Attention(nn.Module):
             made = Linear(width, use_bias=self.bias, dtype=self.dtype, name=name)(tokens)
             return made.reshape(*tokens.shape[:2], self.heads, width // self.heads)
 
-        h = jax.nn.dot_product_attention(
-            split("query", x), split("key", context), split("value", context)
-        )
+        h = attention(split("query", x), split("key", context), split("value", context))
         return Linear(width, dtype=self.dtype, name="out")(h.reshape(x.shape))
 
 
