@@ -23,14 +23,14 @@ from jaxt2i import places
 from jaxt2i.config import ConfigError, nearest
 from jaxt2i.data import conditions
 from jaxt2i.data.conditions import Conditions, Row
-from jaxt2i.data.rows import CARRIED, without
+from jaxt2i.data.rows import CARRIED, whole, without
 from jaxt2i.data.schema import FIELDS, DataError
 from jaxt2i.drawn import Drawn
 from jaxt2i.engine import draw, mesh
 from jaxt2i.engine.method import Sampler, Tree
 from jaxt2i.engine.state import State
 from jaxt2i.evaluation import best
-from jaxt2i.run import edits, exports, facts, log, placement, restore, settings, shown, walk
+from jaxt2i.run import edits, exports, facts, given, log, placement, restore, settings, shown, walk
 from jaxt2i.run.open import LAYOUT, Run, open_run
 
 SEEDS = 2**32
@@ -72,6 +72,8 @@ class System:
     ):
         if run.method.sampler is None:
             raise ConfigError(f"{run.config.method} draws nothing: it has no sampler")
+        if chunk < 0:
+            raise ConfigError(f"chunk={chunk}: expected 1 or more rows at once, or 0: as suits it")
         self.run, self.sampler, self.after = run, run.method.sampler, tuple(after)
         self.layout = layout or here()
         self.weights = state, frozen
@@ -148,8 +150,8 @@ class System:
     @property
     def fills(self) -> set[str]:
         """The words of a row that its outputs are; not those that it has to be given."""
-        given = {conditions.READ[k][0] for k in self.sampler.needs}
-        return {conditions.READ[k][0] for k in self.gives if k in conditions.READ} - given
+        told = {conditions.READ[k][0] for k in self.sampler.needs}
+        return {conditions.READ[k][0] for k in self.gives if k in conditions.READ} - told
 
     def completes(self, row: Row) -> bool:
         """Whether a row lacks something that it draws: a word, or the mask of an object."""
@@ -245,7 +247,8 @@ class System:
           judge: see `best`.
           controls: see `stream`.
         """
-        asked = numbered(expand(_in_words(rows), num, seed))
+        also = (also,) if isinstance(also, str) else also
+        asked = numbered(expand(self.told(given.in_words(rows)), num, seed))
         if best_of or judge:
             found = list(self.best(asked, best_of, judge, also=also, **controls))
         else:
@@ -279,7 +282,7 @@ class System:
         sees = self.run.config.model.get("perception", "")
         judge = judge or ("mini_clip" if sees == "mini" else "clip_similarity")
         if count < 2:
-            raise ConfigError(f"the best of {count}: expected 2 or more")
+            raise ConfigError(f"the best of {count}: expected 2 or more, as in best_of=8")
         score = self._scorer(judge)
         drawn = self.stream(best.candidates(rows, count), also=also, **controls)
         return best.chosen(drawn, count, judge, score)
@@ -311,8 +314,7 @@ class System:
         Raises:
           ConfigError: where the method edits no pictures.
         """
-        if not {"image", "edit_region"} <= set(self.sampler.needs):
-            raise ConfigError(f"{self.run.config.method} edits no pictures")
+        self.check_edits()
         several = isinstance(regions, Sequence) and not isinstance(regions, str)
         if several and all(isinstance(x, (int, float)) for x in regions):
             regions = [regions]  # one box
@@ -321,7 +323,8 @@ class System:
             for x in (pictures, prompts, regions)
         )
         asked = [{"prompt": prompt} for prompt in prompts]
-        rows = expand(conditions.laid_over(edits.rows_of(pictures, regions), asked), num, seed)
+        asked = self.told(conditions.laid_over(edits.rows_of(pictures, regions), asked))
+        rows = expand(asked, num, seed)
         name, values = sweep or ("", ())
         rows = edits.swept(rows, name, values) if sweep else rows
         also = [view for view in edits.VIEWS if view in self.gives]
@@ -342,10 +345,12 @@ class System:
     ) -> Drawn:
         """A walk of `num` pictures from one row to another; of text, and of the latent too where
         their seeds differ. Its ends are the plain pictures of both rows.
+
+        Raises:
+          DataError: for a walk of less than two pictures; as `stream` does.
         """
-        ends = [
-            {"seed": seed} | ({"prompt": r} if isinstance(r, str) else r) for r in (first, last)
-        ]
+        also = (also,) if isinstance(also, str) else also
+        ends = [{"seed": seed} | row for row in self.told(given.in_words([first, last]))]
         rows = numbered(walked(*ends, num))
         return self.drawn(list(self.stream(rows, also=also, **controls)), 0, controls)
 
@@ -366,7 +371,7 @@ class System:
         if not self.after:
             raise ConfigError(f"{self.run.config.method} has no earlier system that fills a row")
         self.check(controls)
-        found: Iterable[Row] = numbered(expand(_in_words(rows), 1, seed))
+        found: Iterable[Row] = numbered(expand(given.in_words(rows), 1, seed))
         for earlier, then in itertools.pairwise((*self.after, self)):
             found = self._filled(earlier, found, controls, then)
         return [without(r, ("number",)) for r in sorted(found, key=lambda r: r["number"])]
@@ -395,6 +400,22 @@ class System:
             if name not in known:
                 method = self.run.config.method
                 raise ConfigError(f"{method} has no control {name!r}; {nearest(name, known)}")
+
+    def check_edits(self) -> None:
+        """Refuses to edit pictures where the method does not.
+
+        Raises:
+          ConfigError: says what it reads instead.
+        """
+        if not {"image", "edit_region"} <= set(self.sampler.needs):
+            reads = ", ".join(self.conditions)
+            raise ConfigError(f"{self.run.config.method} edits no pictures; it draws from {reads}")
+
+    def told(self, rows: Iterable[Row]) -> Iterator[Row]:
+        """Rows of a person as they are; what of them nothing here reads is said, and counted."""
+        read = {*self.conditions, *(word for s in self.after for word in s.fills)}
+        tokenizers = [s.words.tokenizer for s in (*self.after, self) if s.words.tokenizer]
+        return given.told(rows, self.run.config.method, read, tokenizers, self.words.note)
 
     def _filled(
         self, earlier: "System", rows: Iterable[Row], controls: Mapping, then: "System"
@@ -477,19 +498,19 @@ class System:
 
     def _given(self, row: Row) -> dict[str, Tree]:
         """Text and latent that a row says to take: of a file, or from between two rows."""
-        given = {}
+        found = {}
         if "towards" in row:
             to = row["towards"]
             a, b = self._code(row), self._code({**row, **to})
             if a["text"] is not None:
-                given["text"] = walk.between(a["text"], b["text"], to["mix"])
+                found["text"] = walk.between(a["text"], b["text"], to["mix"])
             if a["z"] is not None:
-                given["z"] = jax.tree.map(
+                found["z"] = jax.tree.map(
                     lambda x, y: walk.slerp(x, y, to["mix_z"]), a["z"], b["z"]
                 )
         if "z" in row:
-            given["z"] = walk.latent(row["z"], self.words.root, self.sampler.latent)
-        return given
+            found["z"] = walk.latent(row["z"], self.words.root, self.sampler.latent)
+        return found
 
     def _code(self, row: Row) -> dict[str, Tree]:
         """The text and latent of a row, remembered: a walk asks for its ends again and again."""
@@ -509,12 +530,13 @@ def expand(rows: Iterable[Row], num: int = 1, seed: int = 0) -> Iterator[Row]:
     """Every row `num` times, with seeds from its own (else `seed`) on.
 
     Raises:
-      DataError: for seeds that do not exist.
+      DataError: for seeds that do not exist, and numbers that are none.
     """
+    if not whole(num) or num < 1:
+        raise DataError(f"num={num!r}: expected a whole number of pictures, 1 or more")
     for row in rows:
         first = row.get("seed", seed)
-        whole = isinstance(first, (int, np.integer)) and not isinstance(first, bool)
-        if not whole or not 0 <= first <= SEEDS - num:
+        if not whole(first) or not 0 <= first <= SEEDS - num:
             raise DataError(f"seed {first!r}: expected a whole number from 0 to {SEEDS - num}")
         yield from (row | {"seed": int(first) + k} for k in range(num))
 
@@ -526,19 +548,19 @@ def _towards(first: Row, last: Row, mix: float, mix_z: float) -> Row:
 
 
 def walked(first: Row, last: Row, num: int) -> list[Row]:
-    """The `num` rows of a walk from one to another, both with their seeds; its ends are plain."""
+    """The `num` rows of a walk from one to another, both with their seeds; its ends are plain.
+
+    Raises:
+      DataError: for a walk without two ends.
+    """
+    if not whole(num) or num < 2:
+        raise DataError(f"num={num!r}: expected a whole number of pictures of a walk, 2 or more")
     return [_towards(first, last, share, share) for share in map(float, np.linspace(0, 1, num))]
 
 
 def numbered(rows: Iterable[Row]) -> Iterator[Row]:
     """Rows with their places, by which what comes in another order is sorted again."""
     return (row | {"number": i} for i, row in enumerate(rows))
-
-
-def _in_words(rows: Sequence[Row | str] | Row | str) -> list[Row]:
-    """Captions, or rows, or one of them, as rows."""
-    rows = [rows] if isinstance(rows, (str, Mapping)) else rows
-    return [{"prompt": row} if isinstance(row, str) else row for row in rows]
 
 
 def from_split(run: Run, spec: str, keys: Sequence[str] | None = None) -> Iterator[Row]:
@@ -576,6 +598,13 @@ def latent_shape(sampler: Sampler) -> tuple[int, ...]:
 def here() -> mesh.Layout:
     """Weights whole on each device of this process, rows split over them."""
     return placement.of_devices()
+
+
+def _earlier(after: Any, use_ema: bool = True) -> list[System]:
+    """The systems of `after`: one, or several."""
+    several = isinstance(after, Sequence) and not isinstance(after, str)
+    after = after if several else [after]
+    return [s if isinstance(s, System) else load(s, use_ema=use_ema) for s in after]
 
 
 def load(
@@ -626,7 +655,7 @@ def load(
         run=run,
         state=state,
         frozen=frozen,
-        after=[s if isinstance(s, System) else load(s, use_ema=use_ema) for s in after],
+        after=_earlier(after, use_ema),
         layout=layout,
         use_ema=use_ema,
         chunk=chunk,
@@ -659,7 +688,7 @@ def load_weights(
         run=run,
         state=state,
         frozen=frozen,
-        after=[s if isinstance(s, System) else load(s) for s in after],
+        after=_earlier(after),
         layout=layout,
         chunk=chunk,
         about={"source": str(weights), "step": None},

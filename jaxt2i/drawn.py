@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from etils import epath
@@ -46,8 +47,10 @@ class Drawn(Sequence):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, i: int) -> dict[str, Tree]:
-        """{"row": its words, "image": uint8 [H, W, 3], ...} of one."""
+    def __getitem__(self, i: int | slice) -> Any:
+        """{"row": its words, "image": uint8 [H, W, 3], ...} of one; of a slice, a list of them."""
+        if isinstance(i, slice):
+            return [self[k] for k in range(len(self))[i]]
         return {"row": self.rows[i], **self.outputs[i]}
 
     @property
@@ -131,6 +134,7 @@ class Drawn(Sequence):
         place.open(overwrite=overwrite)
         numbered = [row | {"number": i} for i, row in enumerate(self.rows)]
         pairs = zip(numbered, self.outputs, strict=True)
+        pairs = [(row, out) for row, out in pairs if row["number"] not in place.done]
         place.write(pairs, columns=self._columns, sweep=self.sweep, names=self._names)
         return place.path
 

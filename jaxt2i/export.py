@@ -74,6 +74,7 @@ def export(
         )
     if continued:
         return portable.to_continue(run, to, step=step, overwrite=overwrite)
+    formats = (formats,) if isinstance(formats, str) else formats
     for name in formats:
         if name not in FORMATS:
             raise ConfigError(f"--format {name}; {nearest(name, FORMATS)}")

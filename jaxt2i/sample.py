@@ -104,6 +104,8 @@ def text_of(text: str) -> str:
         raise argparse.ArgumentTypeError(
             f"{text!r} is not UTF-8, as the terminal gave it; write it in UTF-8, or give a file"
         ) from None
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a text that is not empty")
     return text
 
 
@@ -141,7 +143,9 @@ def add_what(p: argparse.ArgumentParser) -> None:
 def add_how(p: argparse.ArgumentParser) -> None:
     """Options of how it is drawn, and where it is written."""
     p.add_argument("--seed", type=seed_of, default=0, help="seed of the first picture of a row")
-    p.add_argument("--num", type=int, default=0, help="pictures a row, or steps of a walk")
+    p.add_argument(
+        "--num", type=int, default=0, help="pictures a row (0: one), or of a walk (0: eight)"
+    )
     p.add_argument(
         *("--set", "-s"),
         action="extend",
@@ -232,6 +236,14 @@ def check(p: argparse.ArgumentParser, args: argparse.Namespace, rest: list[str])
         p.error("--edit PHOTO needs the captions of --prompts, one for all or one each")
     if args.sweep and (args.num > 1 or args.interpolate or args.interpolate_z):
         p.error("--sweep makes the columns of the grid: leave --num and walks out")
+    if (args.interpolate or args.interpolate_z) and args.num == 1:
+        p.error("--num 1: a walk has 2 pictures or more; 0 is its default")
+    names = [name for name, _ in args.set] + ([args.sweep[0]] if args.sweep else [])
+    if twice := sorted(name for name in set(names) if names.count(name) > 1):
+        p.error(
+            f"the control {twice[0]} is set twice; give one value, or --sweep {twice[0]}=A,B for "
+            "several side by side"
+        )
     if not (texts or args.conditions or args.from_split or args.describe):
         p.error(
             "give --prompts, --prompts-file, --suite, --interpolate, --conditions or --from-split"
@@ -331,11 +343,11 @@ def plain_rows(args: argparse.Namespace, system: api.System) -> Iterator[Row] | 
             return rows  # as many as there are, one by one
         layers.append(list(rows))
     if args.conditions:
-        layers.append(conditions.read_file(args.conditions))
+        layers.append(list(system.told(conditions.read_file(args.conditions))))
     if args.edit:
         layers.append(edits.rows_of(args.edit, args.region))
     if args.prompts or args.prompts_file or args.suite:
-        layers.append([{"prompt": text} for text in read_prompts(args)])
+        layers.append(list(system.told({"prompt": text} for text in read_prompts(args))))
     return conditions.laid_over(*layers)
 
 
@@ -360,8 +372,8 @@ def walked_rows(args: argparse.Namespace, system: api.System) -> tuple[Iterator[
         raise ConfigError(f"--interpolate-z: {system.run.config.method} has no latent")
     walk = [float(m) for m in np.linspace(0, 1, args.num if args.num > 1 else WALK)]
     if args.interpolate:
-        a, b = args.interpolate
-        texts = [({"prompt": a}, {"prompt": b}, m) for m in walk]
+        a, b = system.told({"prompt": text} for text in args.interpolate)
+        texts = [(a, b, m) for m in walk]
     else:
         texts = [(row, {}, 0.0) for row in plain_rows(args, system)]
     if args.interpolate_z:
@@ -462,6 +474,8 @@ def main(argv: Sequence[str]) -> None:
         return
     controls = dict(args.set)
     drawn_by.check(controls)
+    if args.edit:
+        drawn_by.check_edits()
     rows, columns = all_rows(args, drawn_by)
     also = [name for name in VIEWS if getattr(args, name)]
     also += [name for name in edits.VIEWS if name in drawn_by.gives]

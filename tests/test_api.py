@@ -101,6 +101,63 @@ def test_the_best_of_several_is_kept_and_can_be_drawn_again(model):
         list(best.candidates([{"prompt": "a", "seed": 2**31}], 2))
 
 
+@pytest.mark.parametrize(
+    ("rows", "how", "words"),
+    [
+        ("a", {"num": 0}, "num=0: expected a whole number of pictures, 1 or more"),
+        ("a", {"num": 1.5}, "num=1.5: expected a whole number"),
+        ("a", {"num": "2"}, "num='2': expected a whole number"),
+        ([], {}, "no rows: expected captions"),
+        (None, {}, "null; expected an object such as"),
+        (["a", 5], {}, "5; expected an object such as"),
+    ],
+)
+def test_what_cannot_be_drawn_is_one_sentence(model, rows, how, words):
+    with pytest.raises(DataError, match=words):
+        model.sample(rows, **how)
+
+
+def test_walks_without_two_ends_are_refused(model):
+    for num in (-1, 0, 1, 2.5):
+        with pytest.raises(DataError, match=f"num={num}: expected .* 2 or more"):
+            model.interpolate("a", "b", num=num)
+    with pytest.raises(DataError, match="null; expected an object"):
+        model.interpolate("a", None)
+
+
+def test_one_name_is_one_name_not_its_letters(model):
+    with pytest.raises(ConfigError, match="draws no 'stages'"):
+        model.sample("a", also="stages")
+    with pytest.raises(ConfigError, match="/nowhere/run holds no run"):
+        jaxt2i.load(model.about["source"], after="/nowhere/run")
+    with pytest.raises(ConfigError, match="chunk=-1: expected 1 or more"):
+        jaxt2i.load(model.about["source"], chunk=-1)
+    with pytest.raises(ConfigError, match="--format onnx"):
+        jaxt2i.export(model.about["source"], "/nowhere/export", formats="onnx")
+
+
+def test_words_that_change_nothing_are_said_once(model, capsys):
+    box = {"label": "cat", "box": [0, 0, 1, 1]}
+    rows = [{"prompt": "a rose", "objects": [box], "negative": "blurred"}] * 2
+    drawn = model.sample(rows)
+    said = capsys.readouterr().err
+    assert said.count("'negative' changes nothing: jaxt2i.systems.df_gan does not read it") == 1
+    assert said.count("'objects' changes nothing") == 1
+    np.testing.assert_array_equal(drawn.arrays[0], model.sample("a rose").arrays[0])
+    model.sample(drawn.rows)  # what it drew itself says what it was asked
+    assert not capsys.readouterr().err
+    model.sample("rose " * 500)
+    assert "the end is not read: captions are cut at" in capsys.readouterr().err
+
+
+def test_saving_twice_keeps_one_line_a_picture(model, tmp_path):
+    drawn = model.sample(["a", "b"])
+    for _ in range(2):
+        drawn.save(tmp_path / "out")
+        assert len((tmp_path / "out" / "metadata.jsonl").read_text().splitlines()) == 2
+    assert [one["row"]["prompt"] for one in drawn[1:]] == ["b"]
+
+
 def test_evaluation_is_a_function(model):
     found = jaxt2i.evaluate(model, metrics=["mini_clip_frechet"], num=8)
     assert set(found.values) == {"mini_clip", "mini_clip_frechet"}

@@ -219,6 +219,19 @@ def test_what_cannot_be_exported_or_read_is_said(run, exported, tmp_path):
         jaxt2i.load(broken, step=2)
     with pytest.raises(ConfigError, match="averaged weights alone"):
         jaxt2i.load(broken, use_ema=False)
+    settings = json.loads((broken / "config.json").read_text())
+    for damage, said in (
+        (settings | {"data": 3}, r"config\.json is damaged .*; fetch or export it again"),
+        ({"perception_from": "x", "method": settings["method"]}, "lacks config"),
+        (None, r"an export without config\.json; fetch or export it again"),
+    ):
+        (broken / "config.json").unlink()
+        if damage:
+            (broken / "config.json").write_text(json.dumps(damage))
+        (broken / "perception").mkdir(exist_ok=True)
+        with pytest.raises(ConfigError, match=said):
+            jaxt2i.load(broken)
+    (broken / "config.json").write_text(json.dumps(settings))
     (broken / "g.safetensors").write_bytes(b"no")
     with pytest.raises(ConfigError, match=r"g\.safetensors is damaged"):
         jaxt2i.load(broken)

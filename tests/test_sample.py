@@ -1,6 +1,7 @@
 """Sampling: the latent tools, latents from a file, converted weights, and what is refused."""
 
 import json
+import time
 
 import jax
 import numpy as np
@@ -13,7 +14,7 @@ import jaxt2i
 from jaxt2i import api, sample
 from jaxt2i.config import ConfigError
 from jaxt2i.convert.__main__ import main as convert
-from jaxt2i.run import attention, walk
+from jaxt2i.run import attention, folder, walk
 from jaxt2i.run import open as runs
 from jaxt2i.run import settings as run_settings
 from tests.evaluation import small
@@ -116,6 +117,37 @@ def test_the_same_command_continues_a_folder(workdir, tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+def test_what_was_drawn_before_an_end_is_kept(tmp_path):
+    picture = {"image": np.zeros((4, 4, 3), np.uint8)}
+
+    def drawn(place, known):
+        for i in range(3):
+            # A program that is killed runs nothing more: the lines are there as pictures come.
+            for _ in range(1000 if i == 2 else 0):
+                time.sleep(0.01)
+                known.append(len(list(place._lines())))
+                if known[-1] >= 1:
+                    break
+            yield {"number": i, "seed": i, "prompt": "a"}, picture
+        raise KeyboardInterrupt
+
+    place, known = folder.Folder(tmp_path / "out", {}), []
+    place.open()
+    with pytest.raises(KeyboardInterrupt):
+        place.write(drawn(place, known))
+    assert known[-1] >= 1
+    again = folder.Folder(tmp_path / "out", {})
+    again.open()
+    assert [row["number"] for row in again.missing([{"prompt": "a"}] * 4)] == [3]
+
+
+def test_pictures_to_edit_are_refused_by_what_edits_none(workdir, tmp_path):
+    with pytest.raises(ConfigError, match=r"toy edits no pictures; it draws from prompt"):
+        draw(workdir, tmp_path / "a", "--edit", "photo.png", "--prompts", "a rose")
+    with pytest.raises(ConfigError, match="the region al: no such file; expected a mask's file"):
+        draw(workdir, tmp_path / "a", "--edit", "x.png", "--region", "al", "--prompts", "a rose")
+
+
 def test_a_folder_of_other_pictures_is_not_mixed_with_these(workdir, tmp_path, capsys):
     draw(workdir, tmp_path / "a", "--prompts", "a rose", "--num", "3")
     (tmp_path / "a" / "mine.txt").write_text("kept")
@@ -195,6 +227,12 @@ def test_weights_that_do_not_fit_are_named(df_gan, tmp_path):
         ("--workdir", "x", "--interpolate", "a", "b\udcff"),
         ("--config", "c", "--weights", "w", "--prompts", "a", "--data", "d"),
         ("--config", "c", "--weights", "w", "--prompts", "a", "--step", "3"),
+        ("--workdir", "x", "--prompts", "a", " "),
+        ("--workdir", "x", "--interpolate", "a", ""),
+        ("--workdir", "x", "--interpolate", "a", "b", "--num", "1"),
+        ("--workdir", "x", "--interpolate-z", "1", "2", "--prompts", "a", "--num", "1"),
+        ("--workdir", "x", "--prompts", "a", "--set", "psi=0.5", "psi=0.7"),
+        ("--workdir", "x", "--prompts", "a", "--set", "psi=0.5", "--sweep", "psi=0,1"),
     ],
 )
 def test_arguments_that_do_not_go_together_are_refused(args, capsys):

@@ -400,7 +400,7 @@ def test_facts_of_the_data_are_kept_and_drawing_needs_no_data(runs, tmp_path):
     [
         ({"step": 5}, "no control 'step'; did you mean steps"),
         ({"steps": 0}, "steps=0: expected 1 to 1000"),
-        ({"steps": 2.5}, "steps=2.5: expected a value of type int"),
+        ({"steps": 2.5}, "steps=2.5: expected a whole number"),
         ({"guidance": float("nan")}, "guidance=nan: expected a finite number"),
         ({"scheduler": "ddimm"}, "did you mean ddim"),
     ],

@@ -110,7 +110,8 @@ class Conditions:
                     row,
                     "",
                     f"{word!r} is missing, from which this run draws ({FIELDS[key].meaning}); rows "
-                    "that hold it come from --conditions or --from-split (README, Drawing)",
+                    "that hold it come from --conditions, --from-split or --after (README, "
+                    "Drawing)",
                 )
             out |= read(reading, row.get(word, OPTIONAL.get(key)))
         return {key: out[key] for key in needs}

@@ -349,6 +349,23 @@ def holds_clip(folder: Path) -> bool:
     return both or "<|endoftext|>" in vocabulary(folder)
 
 
+def left_out(tokenizer: Tokenizer, caption: str) -> str:
+    """What of a caption its ids do not hold, as the end of a sentence; "": nothing.
+
+    Args:
+      tokenizer: what reads it.
+      caption: the text.
+    """
+    if isinstance(tokenizer, words.WordTokenizer):
+        return tokenizer.left_out(caption)
+    tokens, mask = tokenizer([caption])
+    # Without the last letter the ids are others, unless they end before it.
+    shorter = re.sub(r"\w\W*$", "", caption)
+    if mask.all() and np.array_equal(tokens, tokenizer([shorter])[0]):
+        return f"the end is not read: captions are cut at {tokenizer.length} tokens"
+    return ""
+
+
 def make_tokenizer(name_or_path: str | Path, length: int) -> Tokenizer:
     """The tokenizer that `config.data.tokenizer` names.
 

@@ -75,6 +75,20 @@ class WordTokenizer:
             mask[row, : len(ids)] = True
         return tokens, mask
 
+    def left_out(self, caption: str) -> str:
+        """What of a caption its ids do not hold, as the end of a sentence; "": nothing."""
+        found = words_of(caption)
+        strange = [word for word in dict.fromkeys(found) if word not in self._ids]
+        count = sum(word in self._ids for word in found)
+        if not count:
+            return "no word is known: all such captions are the same to this run"
+        if count > self.length:
+            return f"{count} words are known and {self.length} of them are read, as many as can be"
+        if strange:
+            more = f" and {len(strange) - 5} more" if len(strange) > 5 else ""
+            return f"the vocabulary does not know {', '.join(map(repr, strange[:5]))}{more}"
+        return ""
+
     def _subset(self, caption: str, count: int) -> np.ndarray:
         seed = zlib.crc32(caption.encode("utf-8", "replace"))
         order = np.random.RandomState(seed).permutation(count)

@@ -103,7 +103,8 @@ class Control:
             if kind is int and out != float(value):
                 raise ValueError
         except (KeyError, ValueError, TypeError, OverflowError):
-            raise ConfigError(f"{said}: expected a value of type {kind.__name__}") from None
+            wanted = {float: "a number", int: "a whole number", bool: "true or false"}
+            raise ConfigError(f"{said}: expected {wanted.get(kind, 'a text')}") from None
         if self.choices and out not in self.choices:
             raise ConfigError(f"{said}: {nearest(str(out), self.choices)}")
         if kind is float and not math.isfinite(out):

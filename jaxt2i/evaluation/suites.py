@@ -85,7 +85,7 @@ def load(name: str) -> Suite:
         rows, layout = rows_of(path), ""
     else:
         raise ConfigError(
-            f"--suite {name}: no such suite or file; {nearest(name, SHIPPED)} DrawBench, "
+            f"--suite {name}: no such suite or file; {nearest(name, SHIPPED)}; DrawBench, "
             "GenEval 2 and HPSv2's prompts are read from files of yours: --suite FILE or DIR"
         )
     if not rows:

@@ -47,7 +47,14 @@ def region_words(given: Any) -> dict[str, Any]:
     if plain and all(isinstance(x, (int, float)) for x in given):
         units = "pixels" if max(given) > 1 else "fractions"
         return {"edit_region": [list(given)], "units": units}
-    return {"edit_region": str(given) if isinstance(given, Path) else given}
+    if isinstance(given, str | Path):
+        given = str(given)
+        if "://" not in given and not Path(given).exists():
+            raise ConfigError(
+                f"the region {given}: no such file; expected a mask's file, x,y,width,height, "
+                f"{' or '.join(REGIONS)}"
+            )
+    return {"edit_region": given}
 
 
 def rows_of(pictures: Sequence[Any], regions: Sequence[Any]) -> list[Row]:

@@ -15,7 +15,7 @@ import os
 import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -148,7 +148,8 @@ class Folder:
             if not overwrite:
                 raise ConfigError(
                     f"{self.path} holds {len(lines)} pictures that were drawn otherwise "
-                    f"({ABOUT} says how); give another --out, or --overwrite to replace them"
+                    f"({ABOUT} says how); give another folder, or --overwrite (in Python "
+                    "overwrite=True) to replace them"
                 )
             self._remove(lines)
             log.say(f"{self.path}: {len(lines)} pictures that were drawn otherwise were removed")
@@ -225,16 +226,20 @@ class Folder:
                     job.result()
                 lines.add(json.dumps(line, ensure_ascii=False))
 
-            for row, out in drawn:
-                count += 1
-                if row["number"] < GRID:
-                    first[row["number"]] = row, out
-                jobs, line = self._jobs(row, out, single)
-                waiting.append(([pool.submit(*job) for job in jobs], line))
-                if len(waiting) > WAITING:
+            try:
+                for row, out in drawn:
+                    count += 1
+                    if row["number"] < GRID:
+                        first[row["number"]] = row, out
+                    jobs, line = self._jobs(row, out, single)
+                    waiting.append(([pool.submit(*job) for job in jobs], line))
+                    # Where the files are there, so is the line: a program that is killed has kept
+                    # what it drew.
+                    while waiting and (len(waiting) > WAITING or _done(waiting[0][0])):
+                        finish()
+            finally:
+                while waiting:
                     finish()
-            while waiting:
-                finish()
         self._sheets(first, columns, names, sweep)
         return count
 
@@ -403,6 +408,10 @@ def _frame(row: Row) -> np.ndarray:
     """What the boxes of a row are to be divided by to be fractions."""
     size = row["size"] if row.get("units") == "pixels" and "size" in row else (1, 1)
     return np.array([*size, *size], np.float32)
+
+
+def _done(jobs: Sequence[Future]) -> bool:
+    return all(job.done() for job in jobs)
 
 
 def _save_png(path: epath.Path, pixels: np.ndarray) -> None:

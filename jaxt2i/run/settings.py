@@ -19,7 +19,7 @@ from ml_collections import ConfigDict, config_flags
 from jaxt2i import places
 from jaxt2i.config import ConfigError, alike, kind_of, nearest, preset_file, preset_files
 from jaxt2i.configs.common import base
-from jaxt2i.run import log, shown
+from jaxt2i.run import exports, log, shown
 
 # Folder of a work directory with the networks of config.perception_from.
 PERCEPTION = "perception"
@@ -58,6 +58,9 @@ def read_config(workdir: epath.Path) -> ConfigDict:
       ConfigError: when the directory holds no run, or the file is damaged.
     """
     path = workdir / "config.json"
+    export = (workdir / exports.FILE).is_file()
+    if export and not path.is_file():
+        raise ConfigError(f"{workdir} is an export without {path.name}; fetch or export it again")
     if not path.is_file():
         raise ConfigError(
             f"{workdir} holds no run: there is no {path.name} in it. Give the --workdir of a "
@@ -68,6 +71,8 @@ def read_config(workdir: epath.Path) -> ConfigDict:
         damage = damage_of(found)
     except (ValueError, RecursionError) as error:
         found, damage = {}, f"not readable as JSON: {error}"
+    if damage and export:
+        raise ConfigError(f"{path} is damaged ({damage}); fetch or export it again")
     if damage:
         raise ConfigError(
             f"{path} is damaged ({damage}); delete it and start the training command of "
@@ -77,7 +82,7 @@ def read_config(workdir: epath.Path) -> ConfigDict:
     if config.get("inherited"):
         config.inherited = str(workdir / INHERITED)
     own = workdir / PERCEPTION
-    if config.get("perception_from") and own.is_dir():
+    if config.get("perception_from") and own.is_dir() and "model" in config:
         # Wherever the work directory was when this was written.
         for name in ("clip_weights", "text_weights"):
             if epath.Path(config.model.get(name) or "").name == PERCEPTION:

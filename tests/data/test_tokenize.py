@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxt2i.data.schema import DataError
-from jaxt2i.data.tokenize import BpeTokenizer, ClipTokenizer, make_tokenizer
+from jaxt2i.data.tokenize import BpeTokenizer, ClipTokenizer, left_out, make_tokenizer
 
 GOLDEN = Path(__file__).parent.parent / "goldens" / "galip" / "clip_tokens.json"
 CASES = json.loads(GOLDEN.read_text())["cases"]
@@ -110,6 +110,14 @@ def test_trained_vocabulary(bpe):
     assert (tokens[4] == tokens[5]).all(), "case and spaces do not matter"
     assert (tokens[6] == tokens[7]).all(), "compatibility forms do not matter"
     assert mask[5].sum() == 5, "words of the corpus are single tokens"
+
+
+def test_a_caption_whose_end_is_not_read_is_told(bpe):
+    for count in (1, 13, 14):
+        assert left_out(bpe, "a " * count) == ""
+    assert bpe(["a " * 14])[1].all()
+    for long in ("a " * 15, "a" * 500, "é" * 500):
+        assert left_out(bpe, long) == "the end is not read: captions are cut at 16 tokens"
 
 
 def test_training_is_deterministic(tmp_path):

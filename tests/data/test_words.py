@@ -39,6 +39,16 @@ def test_long_captions_keep_a_subset_in_order_always_the_same_one():
     assert len(lost) == 5
 
 
+def test_what_is_left_out_of_a_caption_is_told():
+    told = TOKENIZER.left_out
+    assert told("a red bird") == ""
+    assert told("a red dragon, blue") == "the vocabulary does not know 'dragon', 'blue'"
+    assert told("dragon!") == told("\u4e2d") != ""
+    assert (
+        told("a red bird s wing a") == "6 words are known and 4 of them are read, as many as can be"
+    )
+
+
 @given(st.text())
 def test_any_text_gives_a_legal_row(text):
     tokens, mask = TOKENIZER([text])
