@@ -612,7 +612,7 @@ def load(
     *,
     config: Any = None,
     step: str | int = "newest",
-    after: Sequence["epath.PathLike | System"] = (),
+    after: Sequence["epath.PathLike | System"] | epath.PathLike = (),
     use_ema: bool = True,
     chunk: int = 0,
     device: Any = None,
@@ -626,7 +626,7 @@ def load(
       config: the configuration that converted weights belong to: "galip:coco", FILE:preset, or one
         that was read. Runs and exports have their own.
       step: "newest", "best" by the run's score, or a number.
-      after: earlier runs that fill what is missing in a row: a layout for a caption, for instance.
+      after: earlier runs, or one, that fill what a row lacks: a layout for a caption, for instance.
       use_ema: averaged weights where there are any.
       chunk: rows a device draws at once; 0: what suits the platform.
       device: what draws, see `placement.of_devices`: "cpu", "gpu:1", devices of JAX, a mesh; None:
@@ -649,13 +649,14 @@ def load(
         raise ConfigError(f"{found}: an export holds the averaged weights alone; use_ema is True")
     if data_path:
         config.data.path = data_path
+    earlier = _earlier(after, use_ema)
     run = open_run(config, facts.read(found), found)
     state, frozen, number = restore.from_run(run, found, layout, str(step))
     return System(
         run=run,
         state=state,
         frozen=frozen,
-        after=_earlier(after, use_ema),
+        after=earlier,
         layout=layout,
         use_ema=use_ema,
         chunk=chunk,
@@ -667,7 +668,7 @@ def load_weights(
     config: Any,
     weights: epath.PathLike,
     *,
-    after: Sequence["epath.PathLike | System"] = (),
+    after: Sequence["epath.PathLike | System"] | epath.PathLike = (),
     chunk: int = 0,
     device: Any = None,
 ) -> System:

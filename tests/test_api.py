@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import jaxt2i
+from jaxt2i import api
 from jaxt2i import train as training
 from jaxt2i.config import ConfigError
 from jaxt2i.data.schema import DataError
@@ -131,7 +132,7 @@ def test_one_name_is_one_name_not_its_letters(model):
     with pytest.raises(ConfigError, match="/nowhere/run holds no run"):
         jaxt2i.load(model.about["source"], after="/nowhere/run")
     with pytest.raises(ConfigError, match="chunk=-1: expected 1 or more"):
-        jaxt2i.load(model.about["source"], chunk=-1)
+        api.System(run=model.run, state=model.weights[0], frozen=model.weights[1], chunk=-1)
     with pytest.raises(ConfigError, match="--format onnx"):
         jaxt2i.export(model.about["source"], "/nowhere/export", formats="onnx")
 

@@ -232,6 +232,17 @@ def test_what_cannot_be_exported_or_read_is_said(run, exported, tmp_path):
         with pytest.raises(ConfigError, match=said):
             jaxt2i.load(broken)
     (broken / "config.json").write_text(json.dumps(settings))
+    facts = (broken / "facts.json").read_text()
+    for damage, said in (
+        (facts[:9], r"facts\.json is damaged .*; fetch or"),
+        ("", "without facts"),
+    ):
+        (broken / "facts.json").unlink()
+        if damage:
+            (broken / "facts.json").write_text(damage)
+        with pytest.raises(ConfigError, match=said):
+            jaxt2i.load(broken)
+    (broken / "facts.json").write_text(facts)
     (broken / "g.safetensors").write_bytes(b"no")
     with pytest.raises(ConfigError, match=r"g\.safetensors is damaged"):
         jaxt2i.load(broken)

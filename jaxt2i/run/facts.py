@@ -12,6 +12,7 @@ from jaxt2i import places
 from jaxt2i.config import ConfigError
 from jaxt2i.data import schema
 from jaxt2i.data.sources import alike
+from jaxt2i.run import exports
 
 FILE, TOKENIZER = "facts.json", "tokenizer"
 
@@ -54,7 +55,9 @@ def read(workdir: epath.Path) -> Facts:
     Raises:
       ConfigError: for a file that holds something else.
     """
-    path = workdir / FILE
+    path, export = workdir / FILE, (workdir / exports.FILE).is_file()
+    if export and not path.is_file():
+        raise ConfigError(f"{workdir} is an export without {FILE}; fetch or export it again")
     if not path.is_file():
         return Facts()
     try:
@@ -64,9 +67,10 @@ def read(workdir: epath.Path) -> Facts:
         seen = bool(content.get("seen", False))  # earlier versions did not tell
         return Facts(names, content["counts"], content["statistics"], kept, seen=seen)
     except (ValueError, KeyError, AttributeError, TypeError) as error:
+        anew = "delete it, and the next start of the training writes it anew"
         raise ConfigError(
-            f"{path} is damaged ({type(error).__name__}: {error}); delete it, and the next start "
-            "of the training writes it anew"
+            f"{path} is damaged ({type(error).__name__}: {error}); "
+            f"{'fetch or export it again' if export else anew}"
         ) from None
 
 

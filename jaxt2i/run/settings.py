@@ -82,7 +82,7 @@ def read_config(workdir: epath.Path) -> ConfigDict:
     if config.get("inherited"):
         config.inherited = str(workdir / INHERITED)
     own = workdir / PERCEPTION
-    if config.get("perception_from") and own.is_dir() and "model" in config:
+    if config.get("perception_from") and (own.is_dir() or export) and "model" in config:
         # Wherever the work directory was when this was written.
         for name in ("clip_weights", "text_weights"):
             if epath.Path(config.model.get(name) or "").name == PERCEPTION:
