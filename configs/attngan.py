@@ -104,12 +104,13 @@ def embedded() -> ConfigDict:
 def emoji(resolution: int = 32) -> ConfigDict:
     """Emoji at 32 px, two CPU cores, through a DAMSM that was trained on them.
 
-    python -m jaxt2i.prepare emoji and configs/damsm.py:emoji come first. On a core of two it took 7
-    minutes: colours and silhouettes follow the name, parts do not. A CLIP of another seed and shape
-    finds the group of 27 % of the pictures (51 % of real ones, 17 % by chance;
-    benchmarks/results/attngan_emoji.json).
+    python -m jaxt2i.prepare emoji and configs/damsm.py:emoji come first. On one core it took 22
+    minutes: faces, heads on shoulders and skin follow the name, rare things are blots. A CLIP of
+    another seed and shape finds the group of 33 % of them (51 % of real ones, 19 % by chance;
+    benchmarks/results/attngan_emoji.json); after a quarter of the steps there were silhouettes.
     """
     c = common.emoji(embedded(), resolution, "damsm")
+    c.total_steps = 12_000
     c.init_from = ""
     return c
 
