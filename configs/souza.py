@@ -85,12 +85,13 @@ def embedded() -> ConfigDict:
 def emoji(resolution: int = 32) -> ConfigDict:
     """Emoji at 32 px, two CPU cores, through a CLIP that was trained on them.
 
-    python -m jaxt2i.prepare emoji and configs/clip.py:emoji come first. On a core of two it took 13
-    minutes: the Frechet distance to held-out emoji in that CLIP's features falls to 0.10; colours
-    and rough shapes follow the name. A CLIP of another seed and shape finds the group of 31 % of
+    python -m jaxt2i.prepare emoji and configs/clip.py:emoji come first. On one core it took 29
+    minutes: people have heads with eyes, shoulders and their skin's colour, faces are round and
+    yellow, rare things are not drawn. A CLIP of another seed and shape finds the group of 28 % of
     the pictures (51 % of real ones, 18 % by chance; benchmarks/results/souza_emoji.json).
     """
     c = common.emoji(embedded(), resolution, "clip")
+    c.total_steps = 6000
     return c
 
 
