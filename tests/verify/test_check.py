@@ -1,3 +1,6 @@
+import dataclasses
+
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -51,6 +54,23 @@ def test_a_kink_is_confined(wrong, status):
     off = np.where(np.arange(100) < wrong, 1.1, 1)
     narrow = compare(one, off, {"abs": 0.0, "rel_peak": 1e-4})
     assert judged(narrow, compare(one, one, {"abs": 0.0, "rel_peak": 1e-5}))[0] == status
+
+
+@pytest.mark.parametrize(("steep", "status"), [(3e6, "kink"), (0.0, "FAIL")])
+def test_many_entries_may_hang_on_one_decision(steep, status):
+    # What float32 is off by is a step that lies between 1 and what float32 makes of it.
+    def run(golden, case):
+        def made(x):
+            off = jnp.where(jnp.float32(1) + jnp.float32(1e-9) > 1, 0.0, 0.1)
+            return 1 + off + steep * (x - 1)
+
+        return {"out_x": np.asarray(compiled(made)(case.inputs["in_x"]))}
+
+    of = case(np.ones(9, np.float32))
+    of = dataclasses.replace(of, inputs={"in_x": np.ones(9, np.float32)})
+    (line,) = check(Folder(of), "f/c", "c", run)
+    assert line.status == status
+    assert ("inputs off by one rounding" in line.note) == (status == "kink")
 
 
 def test_a_single_number_is_no_kink():
