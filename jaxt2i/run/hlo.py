@@ -362,21 +362,21 @@ def product(i: Instruction, found: dict[str, str]) -> float:
 
 
 def kernel(i: Instruction, found: dict[str, str]) -> tuple[float, float]:
-    """FLOPs of a kernel: (as they are, as XLA counts them); the same but for attention's gradients.
+    """FLOPs of a TPU kernel: (as they are, as XLA counts them: what it is told, or nothing).
 
-    Of those XLA knows nothing: the two of jax.experimental.pallas.ops.tpu.flash_attention make
-    three products of all pairs of places (for the queries) and four (for keys and values).
+    Those of jax.experimental.pallas.ops.tpu.flash_attention are counted here: two products of all
+    pairs of places, three for the gradient of queries, four for that of keys and values.
     """
     if 'custom_call_target="tpu_custom_call"' not in i.rest:
         return 0.0, 0.0
     estimate = re.search(r'"cost_estimate":\{"flops":"(\d+)"', i.rest)
     known = float(estimate[1]) if estimate else 0.0
-    gradient = re.search(r"flash_mha_bwd_(dq|dkv)", i.rest)
-    if known or not gradient:
+    if "flash_attention" not in i.where:
         return known, known
+    gradient = re.search(r"flash_mha_bwd_(dq|dkv)", i.where)
     q, k = (shape(ARRAY.search(found[o])[2]) for o in i.operands[:2])
-    products = {"dq": 3, "dkv": 4}[gradient[1]]
-    return 2.0 * products * math.prod(q) * k[-2], 0.0
+    products = {"dq": 3, "dkv": 4}[gradient[1]] if gradient else 2
+    return 2.0 * products * math.prod(q) * k[-2], known
 
 
 def window(i: Instruction, k: int) -> tuple[int, int, int, int]:

@@ -182,3 +182,25 @@ def test_a_loop_counts_every_turn_compiled_or_not(turns):
     product = 2 * 16 * 64 * 64
     for program in (lowered, lowered.compile()):
         assert hlo.flops(program) == pytest.approx(turns * product, rel=0.2)
+
+
+@pytest.mark.parametrize(
+    ("where", "told", "products", "known"),
+    [
+        ("jit(flash_attention)/pallas_call", 99, 2, 99),
+        ("jit(flash_attention)/flash_mha_bwd_dq_block_q_major=512/pallas_call", 0, 3, 0),
+        ("jit(flash_attention)/flash_mha_bwd_dkv_block_q_major=512/pallas_call", 0, 4, 0),
+        ("jit(other)/pallas_call", 99, 0, 99),
+    ],
+)
+def test_kernels_are_counted_by_what_they_multiply(where, told, products, known):
+    estimate = f'"cost_estimate":{{"flops":"{told}"}}' if told else ""
+    line = instruction(
+        "%a = bf16[1,2,8,4]{3,2,1,0} custom-call(%q, %k, %k), "
+        f'custom_call_target="tpu_custom_call", metadata={{op_name="{where}"}}, '
+        f'backend_config={{"custom_call_config":{{"body":"x"{"," * bool(told)}{estimate}}}}}'
+    )
+    found = {"q": "bf16[1,2,8,4]{3,2,1,0}", "k": "bf16[1,2,16,4]{3,2,1,0}"}
+    pairs = 2 * 2 * 8 * 16 * 4
+    assert hlo.kernel(line, found) == (products * pairs or known, known)
+    assert hlo.kernel(instruction("%a = f32[2]{0} custom-call(%b)"), {}) == (0, 0)
