@@ -70,9 +70,8 @@ def test_both_walks_make_a_grid_of_captions_by_latents(workdir, tmp_path):
 
 
 def test_rows_share_a_prompt_and_columns_a_latent(workdir, tmp_path):
-    run = runs.open_run(run_settings.read_config(workdir))
     args = ["--workdir", "x", "--prompts", "a", "b", "--num", "3", "--seed", "5"]
-    rows, columns = sample.all_rows(sample.arguments(args)[0], run)
+    rows, columns = sample.all_rows(sample.arguments(args)[0], jaxt2i.load(workdir))
     assert columns == 3
     assert [(r["prompt"], r["seed"]) for r in rows] == [(p, s) for p in "ab" for s in (5, 6, 7)]
 
