@@ -252,6 +252,9 @@ def test_what_cannot_be_exported_or_read_is_said(run, exported, tmp_path):
     (broken / "export.json").write_text('{"format": 9, "nets": {}, "step": 1, "version": "7"}')
     with pytest.raises(ConfigError, match=r"later version of jaxt2i \(7\)"):
         jaxt2i.load(broken)
+    (broken / "export.json").unlink()
+    with pytest.raises(ConfigError, match=r"no export\.json, .* fetch or export it again"):
+        jaxt2i.load(broken)
 
 
 def test_other_formats_are_read_without_this_package(exported, drawn, tmp_path):

@@ -15,10 +15,15 @@ def read(folder: epath.Path) -> dict[str, Any] | None:
     """What an export says of itself; None: the folder is none.
 
     Raises:
-      ConfigError: where that is damaged, or written in a way that is not known here.
+      ConfigError: where that is damaged or lost, or written in a way that is not known here.
     """
     path = folder / FILE
     if not path.is_file():
+        if (folder / "config.json").is_file() and any(folder.glob("*.safetensors")):
+            raise ConfigError(
+                f"{folder} holds weights and their settings, and no {FILE}, which says what they "
+                "are; fetch or export it again"
+            )
         return None
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
