@@ -1,6 +1,7 @@
 """Judges edits of procedural flowers: is the asked colour there, is the rest as it was?
 
-    python benchmarks/edits.py RUN [--step N] [--count 200] [--guidance G] [--save NAME]
+    python benchmarks/edits.py RUN [--step N] [--count 200] [--guidance G] [--hold]
+        [--save NAME]
 
 RUN was trained on the corpus `blooms`. Held-out flowers are edited to captions that name another
 colour, their region being the flower; a recogniser that no run saw (jaxt2i.recognise) says which
@@ -69,6 +70,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=200, help="flowers that are edited")
     parser.add_argument("--guidance", type=float, help="of the text; default: the run's")
     parser.add_argument("--steps", type=int, help="of the sampler; default: the run's")
+    parser.add_argument("--hold", action="store_true", help="steps start from the source outside")
     parser.add_argument("--save", metavar="NAME", help="keep the lines and a picture")
     args = parser.parse_args()
     model = load(args.run, step=args.step)
@@ -78,6 +80,7 @@ def main() -> None:
     own = [(r["segmentation"] > 0).astype(np.uint8) * 255 for r in rows]
 
     given = {k: v for k in ("guidance", "steps") if (v := getattr(args, k)) is not None}
+    given |= {"hold": True} if args.hold else {}
 
     def edit(captions: list[str], regions: object, count: int = 0, **controls: object) -> Drawn:
         n = count or len(rows)

@@ -129,7 +129,12 @@ def split(abar: jax.Array, x: jax.Array, guess: jax.Array, prediction: str) -> t
 def clipped(abar: jax.Array, x: jax.Array, clean: jax.Array, most: float) -> tuple:
     """(clean picture within [-most, most], noise that x then consists of)."""
     clean = jnp.clip(clean, -most, most)
-    return clean, (x - jnp.sqrt(abar) * clean) / jnp.sqrt(1 - abar)
+    return clean, left(abar, x, clean)
+
+
+def left(abar: jax.Array, x: jax.Array, clean: jax.Array) -> jax.Array:
+    """The noise that x consists of beside a clean picture."""
+    return (x - jnp.sqrt(abar) * clean) / jnp.sqrt(1 - abar)
 
 
 def guide(without: jax.Array, asked: jax.Array, weight: jax.Array | float) -> jax.Array:
@@ -226,6 +231,7 @@ def stepping(
     solver: str = "ddim",
     eta: jax.Array | float = 0.0,
     noise: Callable[[jax.Array], jax.Array] | None = None,
+    known: Callable[[jax.Array], jax.Array] | None = None,
 ) -> Callable[[jax.Array | int, Sampling], Sampling]:
     """(number of a step, where sampling is) -> where it is after the step.
 
@@ -237,6 +243,8 @@ def stepping(
         (DDIM's end where `final_one` says); "dpmpp_2m": second order, ends at none, too.
       eta: how random, 0 to 1; may be traced.
       noise: number of the step -> standard normal like x; None: eta counts as 0.
+      known: the clean picture that a prediction means -> the same with what is known of it in its
+        place; None: nothing is.
 
     Raises:
       ConfigError: there is no such solver.
@@ -256,6 +264,9 @@ def stepping(
         clean, eps = split(abar, x, guess, schedule.prediction)
         if schedule.clip:
             clean, eps = clipped(abar, x, clean, schedule.clip)
+        if known:
+            clean = known(clean)
+            eps = left(abar, x, clean)
         fresh = noise(number) if noise else jnp.zeros_like(x)
         if solver == "dpmpp_2m":
             before = schedule.at(jnp.where(number > 0, t + schedule.length // steps, t))

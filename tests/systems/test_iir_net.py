@@ -78,6 +78,39 @@ def test_the_edit_fades_inside_the_region_and_never_outside():
     assert (np.asarray(share(np.ones_like(inside), 5.0)) == 1).all()
 
 
+@pytest.mark.parametrize("solver", iir.diffusion.SOLVERS)
+@pytest.mark.parametrize("space", ["pixels", "latent"])
+def test_every_step_holds_what_lies_outside_the_region(space, solver):
+    region = np.zeros((2, 16, 16), np.float32)
+    region[0, 3:9, 5] = 1
+    region[1] = 1
+
+    def ctx(net, image, noise, method):  # an autoencoder that averages
+        assert (net, method, bool(noise.any())) == ("vae", "sample", False)
+        small = image.reshape(2, 2, 8, 2, 8, 3).mean((2, 4))
+        return np.concatenate([small, small[..., :1]], -1)
+
+    edits = losses(space=space)
+    known = edits.outside(ctx, IMAGE, region)
+    width = 4 if space == "latent" else 3
+    source = ctx("vae", iir.unit_range(IMAGE), np.zeros(1), "sample")
+    source = source if space == "latent" else np.asarray(iir.unit_range(IMAGE))
+    inside = region.reshape(2, 2, 8, 2, 8).max((2, 4)) if space == "latent" else region
+
+    def wild(x, t):  # a network that is told nothing
+        return 0.3 * x
+
+    noise = jax.random.normal(jax.random.key(0), (*source.shape[:3], width))
+    how = {"schedule": iir.diffusion.Schedule(), "solver": solver}
+    found = iir.diffusion.sample(wild, noise, 10, known=known, **how)
+    free = iir.diffusion.sample(wild, noise, 10, **how)
+    off = np.abs(np.asarray(found) - source)[inside == 0]
+    assert off.max() < (0.1 if solver == "ddim" else 1e-3), (
+        "DDIM ends in the schedule's first trace"
+    )
+    np.testing.assert_allclose(found[1], free[1], atol=1e-5)
+
+
 def test_regions_of_training_have_the_shares_that_are_asked_for():
     n = 400
     masks = np.zeros((n, 3, 16, 16), np.uint8)

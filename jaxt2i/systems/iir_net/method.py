@@ -8,6 +8,7 @@ No code is public: what the paper does not say is a setting, with its ground.
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -137,6 +138,12 @@ CONTROLS = (
     Control("scale", 1.0, 0.0, 2.0, help="weight of the picture; 0: text alone"),
     Control("eta", 0.0, 0.0, 1.0, help="how random the steps are"),
     Control("solver", "ddim", choices=diffusion.SOLVERS, help="how steps go"),
+    Control(
+        "hold",
+        False,
+        help="every step starts from the source outside the region, so that edits fit it; "
+        "False: the picture is told of it by the ControlNet alone, as published",
+    ),
     Control("paste_back", False, help="the source's own pixels outside the region"),
     Control(
         "feather",
@@ -303,6 +310,7 @@ class Losses:
         scale,
         eta,
         solver,
+        hold,
         paste_back,
         feather,
     ) -> dict[str, jax.Array]:
@@ -325,6 +333,7 @@ class Losses:
             solver=solver,
             eta=eta,
             noise=diffusion.fresh_noise(own[2], shape),
+            known=self.outside(ctx, image, region) if hold else None,
         )
         if self.model.space == "latent":
             out = ctx("vae", out, method="picture")
@@ -334,6 +343,21 @@ class Losses:
             out = share * out + (1 - share) * source
         lines = jnp.broadcast_to(2 * seen[..., 3:] - 1, source.shape)
         return {"image": out, "source": source, "seen": 2 * seen[..., :3] - 1, "edges": lines}
+
+    def outside(
+        self, ctx: Ctx, image: jax.Array, region: jax.Array
+    ) -> Callable[[jax.Array], jax.Array]:
+        """What is denoised [B, h, w, C] -> the same with the sources' own outside of regions.
+
+        A place of latents is outside where none of its pixels is in the region.
+        """
+        source, factor = unit_range(image), factor_of(self.model)
+        height, width = (n // factor for n in region.shape[1:])
+        if self.model.space == "latent":
+            nothing = jnp.zeros((len(image), height, width, LATENT))
+            source = ctx("vae", source, nothing, method="sample")
+        inside = region.reshape(len(image), height, factor, width, factor).max((2, 4))[..., None]
+        return lambda clean: jnp.where(inside > 0, clean, source)
 
     @property
     def width(self) -> int:
