@@ -88,7 +88,7 @@ class Model:
       edge_low, edge_high: thresholds of the edges. Not published: ControlNet's annotator.
       edge_sees: what edges are found in: "colour" (the steepest of three, as that annotator gives
         OpenCV the picture) or "grey".
-      guidance, steps: defaults of the sampler.
+      guidance, steps, hold: defaults of the sampler.
     """
 
     perception: str = "clip_l14"
@@ -124,8 +124,13 @@ class Model:
     edge_sees: str = "colour"
     guidance: float = 7.5
     steps: int = 50
+    hold: bool = False
 
 
+HOLD = (
+    "every step starts from the source outside the region, so that edits fit it; false: the "
+    "ControlNet alone tells of it, as published"
+)
 CONTROLS = (
     Control(
         "tau",
@@ -138,12 +143,6 @@ CONTROLS = (
     Control("scale", 1.0, 0.0, 2.0, help="weight of the picture; 0: text alone"),
     Control("eta", 0.0, 0.0, 1.0, help="how random the steps are"),
     Control("solver", "ddim", choices=diffusion.SOLVERS, help="how steps go"),
-    Control(
-        "hold",
-        False,
-        help="every step starts from the source outside the region, so that edits fit it; "
-        "False: the picture is told of it by the ControlNet alone, as published",
-    ),
     Control("paste_back", False, help="the source's own pixels outside the region"),
     Control(
         "feather",
@@ -290,6 +289,7 @@ class Losses:
             controls=(
                 Control("steps", self.model.steps, 1, 1000, help="of the sampler"),
                 Control("guidance", self.model.guidance, 0.0, 30.0, help="of the text; 1 = none"),
+                Control("hold", self.model.hold, help=HOLD),
                 *CONTROLS,
             ),
             pixels="save_image",
