@@ -113,7 +113,7 @@ def outdoor() -> ConfigDict:
 def embedded() -> ConfigDict:
     """Two CPU cores, procedural `blooms` at 32 px, beside latent diffusion's U-Net.
 
-    Of 100 held-out flowers that are asked to have another colour, COLOUR % have it afterwards, by a
+    Of 100 held-out flowers that are asked to have another colour, 52 % have it afterwards, by a
     recogniser that sees it on none before. What lies outside the region stays as it is, as does a
     picture whose region is empty, for `hold` (benchmarks/results/edits_embedded.json); without it
     backgrounds keep their pixels to 15.6 dB only (edits_embedded_free.json). The strength `tau`
