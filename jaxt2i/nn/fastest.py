@@ -16,8 +16,8 @@ FASTEST = {
     "translate": {"cpu": "slice", "tpu": "matmul", "default": "matmul"},
     # As benchmarks/results/conv_cpu.json has it.
     "weight_gradient": {"cpu": "products", "tpu": "conv", "default": "conv"},
-    # By the traffic of benchmarks/results/latency_v5e.json.
-    "attention": {"cpu": "plain", "tpu": "flash", "default": "plain"},
+    # By the traffic of benchmarks/results/latency_v5e.json; that of cuDNN is not yet seen.
+    "attention": {"cpu": "plain", "tpu": "flash", "cuda": "cudnn", "default": "plain"},
 }
 _ROWS: contextvars.ContextVar[NamedSharding | None] = contextvars.ContextVar("rows", default=None)
 

@@ -1,10 +1,10 @@
 """Softmax attention between many places, whose table of shares never lies in memory on a TPU.
 
 Between 4,096 places, as Stable Diffusion's U-Net has at 512 pixels, the shares are most of what a
-chip's memory moves. JAX's Pallas kernel goes through them block by block, in on-chip memory. Where
-it cannot be used (other platforms, float32, few places, rows that are split in an unknown way),
-attention is XLA's. The kernel has been compiled for TPUs and computed in interpretation
-(tests/nn/test_flash.py); on a chip it is not yet seen.
+chip's memory moves. JAX's Pallas kernel goes through them block by block, in on-chip memory, as
+cuDNN's does on GPUs. Where neither can be used (CPUs, float32, few places, rows that are split in
+an unknown way), attention is XLA's. The Pallas kernel has been compiled for TPUs and computed in
+interpretation (tests/nn/test_flash.py); on an accelerator neither is yet seen.
 """
 
 import functools
@@ -38,7 +38,25 @@ def attention(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
     rows, block = rows_are_split(), block_of(q, k)
     if rows is not None and block and fits(q, rows):
         variants["flash"] = functools.partial(flash, rows=rows, block=block)
+    if block and has_cudnn(q, k):
+        variants["cudnn"] = cudnn
     return by_platform("attention", "auto", variants, q, k, v)
+
+
+def cudnn(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+    """`attention` by cuDNN's kernel, which JAX splits over devices itself."""
+    return jax.nn.dot_product_attention(q, k, v, implementation="cudnn")
+
+
+def has_cudnn(q: jax.Array, k: jax.Array) -> bool:
+    """Whether this machine's GPUs have a kernel for such arrays, as JAX finds when it traces it."""
+    if jax.default_backend() != "gpu":
+        return False
+    try:
+        jax.eval_shape(cudnn, q, k, k)
+    except (RuntimeError, NotImplementedError, ValueError):
+        return False
+    return True
 
 
 def block_of(q: jax.Array, k: jax.Array) -> int:

@@ -58,6 +58,18 @@ def test_what_the_kernel_takes(q, k, used):
     assert not uses_kernel(q, k, None), "rows may be split in any way"
 
 
+def test_a_gpu_without_the_kernel_computes_all_the_same(monkeypatch):
+    x = shapes()
+    assert not flash.has_cudnn(x, x)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert not flash.has_cudnn(x, x), "JAX finds no cuDNN here"
+    monkeypatch.setattr(flash, "cudnn", lambda q, k, v: 2 * q)
+    assert flash.has_cudnn(x, x)
+    # The one that a platform takes is settled when its program is lowered: here, none of them.
+    ones = jnp.ones(x.shape, x.dtype)
+    assert (jax.jit(lambda *x: flash.attention(*x))(ones, ones, ones) == 1).all()
+
+
 def test_every_device_takes_its_rows(monkeypatch):
     monkeypatch.setattr(flash, "LEAST", 256)
     layout = mesh.Layout(mesh.make(data=-1))
