@@ -8,8 +8,8 @@ service.
 
 Pictures are decoded in that call, or where config.data.decode is "native", and they are to be
 resized, by TensorFlow's ops behind it, which leave Python alone. What each costs beside plain
-threads: data_tf_quiet_cpu.json and, on a busy machine, data_tf_busy_cpu.json in
-benchmarks/results.
+threads: data_tf_quiet_cpu.json, data_tf_decoded_cpu.json (pictures that are not resized) and, on a
+busy machine, data_tf_busy_cpu.json in benchmarks/results.
 """
 
 import atexit
