@@ -46,6 +46,10 @@ def micro_batches(config: Mapping[str, Any]) -> int:
     return value
 
 
+# Types of values, as a person is asked for them.
+WANTED = {float: "a number", int: "a whole number", bool: "true or false", str: "a text"}
+
+
 def preset_files() -> dict[str, Path]:
     """{name: file} of the configurations that come with the package."""
     found = sorted(Path(configs.__path__[0]).glob("[a-z]*.py"))

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxt2i.config import ConfigError, nearest
+from jaxt2i.config import WANTED, ConfigError, nearest
 
 Batch = dict[str, jax.Array]
 Tree = Any
@@ -103,8 +103,7 @@ class Control:
             if kind is int and out != float(value):
                 raise ValueError
         except (KeyError, ValueError, TypeError, OverflowError):
-            wanted = {float: "a number", int: "a whole number", bool: "true or false"}
-            raise ConfigError(f"{said}: expected {wanted.get(kind, 'a text')}") from None
+            raise ConfigError(f"{said}: expected {WANTED.get(kind, 'a text')}") from None
         if self.choices and out not in self.choices:
             raise ConfigError(f"{said}: {nearest(str(out), self.choices)}")
         if kind is float and not math.isfinite(out):

@@ -128,11 +128,13 @@ def check(
 def of_reference(case: Case, output: str) -> float:
     """How far the stored float32 array is from the official code's own float64, as a share of peak.
 
-    Folders record it, or of the worst array of a case; 0 where they do not. Our float64 can be no
-    closer to such an array: there the official float32, too, has turned decisions over.
+    Folders record it, behind the largest difference, or of the worst array of a case; 0 where they
+    do not. Our float64 can be no closer to such an array: there the official float32, too, has
+    turned decisions over.
     """
     recorded = case.info.get("measured") or {}
-    return (recorded.get(output) or recorded.get("*") or [0, 0])[1] or 0.0
+    _, *share = recorded.get(output) or recorded.get("*") or [0]
+    return (share[0] if share else 0.0) or 0.0
 
 
 def agrees(wide: Comparison, own: float) -> bool:

@@ -225,7 +225,7 @@ def test_controls_of_a_whole_chain_reach_their_systems(chain, capsys):
     sampler = dataclasses.replace(last.sampler, controls=controls)
     method = dataclasses.replace(last.run.method, sampler=sampler)
     both = system(dataclasses.replace(last.run, method=method), after=[earlier])
-    row = {"prompt": "x", "objects": THINGS, "controls": {"strength": 0.25}}
+    row = {"objects": THINGS, "controls": {"strength": 0.25}}
     assert both.sample([row]).rows[0]["controls"] == {"strength": 0.25}
     with pytest.raises(ConfigError, match="no control 'strenth'"):
         both.sample([row | {"controls": {"strenth": 1.0}}])

@@ -97,6 +97,7 @@ def test_float64_limits():
         (1e-3, {"*": [1.0, 1e-3]}, "kink"),
         (1.2e-3, {"out_x": [None, 1e-3], "*": [None, 0.1]}, "FAIL"),
         (1e-3, None, "FAIL"),
+        (1e-3, {"out_x": [1e-3]}, "FAIL"),
         (1e-6, {"*": [1.0, 1e-3]}, "pass"),
     ],
 )
