@@ -9,7 +9,7 @@ from jax.sharding import NamedSharding
 
 # Fastest variant of each operation, by the platform that a program is compiled for: "cpu" as
 # benchmarks/ops.py measures it (forward and backward), "tpu" by the TPU compiler's cost model;
-# "default", any other platform, follows the TPU until it is measured.
+# "default", any other platform, follows the TPU until it is measured, or is what all have.
 FASTEST = {
     "upfirdn": {"cpu": "matmul", "tpu": "matmul", "default": "matmul"},
     "up_conv": {"cpu": "folded", "tpu": "folded", "default": "folded"},

@@ -9,6 +9,7 @@ interpretation (tests/nn/test_flash.py); on an accelerator neither is yet seen.
 
 import functools
 import math
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -54,9 +55,19 @@ def has_cudnn(q: jax.Array, k: jax.Array) -> bool:
         return False
     try:
         jax.eval_shape(cudnn, q, k, k)
-    except (RuntimeError, NotImplementedError, ValueError):
+    except (RuntimeError, NotImplementedError, ValueError) as error:
+        tell(str(error).partition("\n")[0])
         return False
     return True
+
+
+@functools.cache
+def tell(reason: str) -> None:
+    """Says once why a GPU does without the kernel."""
+    print(
+        f"attention: without cuDNN's kernel ({reason}), by XLA's, which takes more memory",
+        file=sys.stderr,
+    )
 
 
 def block_of(q: jax.Array, k: jax.Array) -> int:

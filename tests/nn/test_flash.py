@@ -58,11 +58,14 @@ def test_what_the_kernel_takes(q, k, used):
     assert not uses_kernel(q, k, None), "rows may be split in any way"
 
 
-def test_a_gpu_without_the_kernel_computes_all_the_same(monkeypatch):
+def test_a_gpu_without_the_kernel_computes_all_the_same(monkeypatch, capsys):
     x = shapes()
     assert not flash.has_cudnn(x, x)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    flash.tell.cache_clear()
     assert not flash.has_cudnn(x, x), "JAX finds no cuDNN here"
+    assert not flash.has_cudnn(x, x)
+    assert capsys.readouterr().err.count("attention: without cuDNN's kernel") == 1
     monkeypatch.setattr(flash, "cudnn", lambda q, k, v: 2 * q)
     assert flash.has_cudnn(x, x)
     # The one that a platform takes is settled when its program is lowered: here, none of them.

@@ -112,6 +112,18 @@ def test_float64_is_as_far_from_a_float32_reference_as_that_is_from_float64(off,
     assert judged(narrow, wide, own)[0] == ("FAIL" if status == "FAIL" else "kink")
 
 
+def test_what_the_reference_is_off_excuses_no_other_array():
+    # A limit of its own below 1e-5, nothing recorded; and integers, whatever is recorded.
+    near = Folder(case(np.ones(3, np.float32), limit=1e-8))
+    made = {"out_x": np.full(3, 1 + 1e-6)}
+    (line,) = check(near, "f/c", "c", lambda golden, case: made, wide=True)
+    assert line.status == "FAIL"
+    whole = Folder(case(np.full(3, 255, np.uint8), 0.0, measured={"*": [None, 0.1]}))
+    made = {"out_x": np.full(3, 254, np.uint8)}
+    (line,) = check(whole, "f/c", "c", lambda golden, case: made, wide=True)
+    assert line.status == "FAIL"
+
+
 def test_integers_that_rounding_makes_are_judged_in_float32():
     # 0.1 + 0.3 is 0.4 in float32, and more in float64.
     def run():
