@@ -12,6 +12,7 @@ import json
 import re
 import shutil
 import statistics
+import sys
 from pathlib import Path
 
 from ablations import lines_of
@@ -31,6 +32,18 @@ def looks(lines: list[dict]) -> list[dict]:
     return found
 
 
+def named_run(text: str) -> tuple[str, str]:
+    """(name, work directory) of a NAME=RUN of a command line, as argparse's type.
+
+    Raises:
+      argparse.ArgumentTypeError: for another form.
+    """
+    name, _, place = text.partition("=")
+    if not name or not place:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected NAME=WORKDIR, such as galip=runs/x")
+    return name, place
+
+
 def reports(run: Path) -> dict[int, dict[str, dict]]:
     """{step: what its report of `python -m jaxt2i.evaluate` found}, in order."""
     files = sorted((run / "evaluation").glob("step_*[0-9].json"))
@@ -38,9 +51,18 @@ def reports(run: Path) -> dict[int, dict[str, dict]]:
 
 
 def judged(report: Path) -> dict[str, dict]:
-    """{metric: value, interval, real pictures', chance's, if any} of a report."""
+    """{metric: value, interval, real pictures', chance's, if any} of a report.
+
+    Raises:
+      SystemExit: where it is none.
+    """
     found = {}
-    for score in json.loads(report.read_text())["scores"]:
+    try:
+        scores = json.loads(report.read_text())["scores"]
+    except (ValueError, KeyError, TypeError) as error:
+        said = f"{type(error).__name__}: {error}"
+        sys.exit(f"error: {report} is no report of evaluate ({said}); delete it, or evaluate again")
+    for score in scores:
         real = score["facts"].get("real_pictures")
         line = {"value": score["value"], "real_pictures": real}
         for chance in ("shuffled_captions", "another_caption"):

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from ablations import lines_of
-from learned import RESULTS, reports
+from learned import RESULTS, named_run, reports
 from machine import report, show
 
 
@@ -61,14 +61,13 @@ def main(argv: list[str] | None = None) -> int:
     p = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    p.add_argument("--runs", nargs="+", required=True, metavar="NAME=RUN")
+    p.add_argument("--runs", nargs="+", type=named_run, required=True, metavar="NAME=RUN")
     p.add_argument("--scores", required=True, metavar="SCORE,SCORE")
     p.add_argument("--save", required=True, help="name of the files in benchmarks/results")
     args = p.parse_args(argv)
     scores = args.scores.split(",")
     try:
-        pairs = [x.partition("=") for x in args.runs]
-        lines = [show(line(name, Path(run), scores)) for name, _, run in pairs]
+        lines = [show(line(name, Path(run), scores)) for name, run in args.runs]
     except (ValueError, OSError) as error:
         print(f"longer.py: {error}", file=sys.stderr)
         return 2

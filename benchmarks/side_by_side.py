@@ -12,7 +12,7 @@ import argparse
 import sys
 
 import numpy as np
-from ablations import RESULTS
+from learned import RESULTS, named_run
 from machine import report
 
 import jaxt2i
@@ -35,14 +35,14 @@ def main(argv: list[str] | None = None) -> int:
     p = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    p.add_argument("--runs", nargs="+", required=True, metavar="NAME=RUN")
+    p.add_argument("--runs", nargs="+", type=named_run, required=True, metavar="NAME=RUN")
     p.add_argument("--prompts", nargs="+", required=True)
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--save", required=True, help="name of the files in benchmarks/results")
     args = p.parse_args(argv)
     pictures, captions, lines = [], [], []
     try:
-        for name, _, place in (run.partition("=") for run in args.runs):
+        for name, place in args.runs:
             model = jaxt2i.load(place)
             if not pictures:
                 pictures += real(model, args.prompts)
