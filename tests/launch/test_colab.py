@@ -1,11 +1,14 @@
 """launch/colab.ipynb, run from the first cell to the last with a tiny preset."""
 
+import http.server
 import importlib.util
 import io
 import json
 import re
 import subprocess
+import threading
 import tomllib
+import urllib.parse
 
 import nbclient
 import nbformat
@@ -95,6 +98,47 @@ def test_outside_a_clone_it_is_fetched_or_asked_for(tmp_path, monkeypatch):
     assert work == copy / "runs" / "colab"
     with pytest.raises(RuntimeError, match=r"not installed here.*set REPOSITORY in the settings"):
         installed(monkeypatch, tmp_path, there=False, REPOSITORY="")
+
+
+@pytest.fixture
+def colab(monkeypatch):
+    """A server like the one that tells Colab's notebooks apart, and what it answers."""
+    said = {}
+
+    class Sessions(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200 if self.path == "/api/sessions" else 404)
+            self.end_headers()
+            self.wfile.write(json.dumps([{"path": said["path"], "name": "colab.ipynb"}]).encode())
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Sessions) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("COLAB_JUPYTER_IP", "127.0.0.1")
+        monkeypatch.setenv("KMP_TARGET_PORT", str(server.server_port))
+        yield said
+        server.shutdown()
+
+
+@pytest.mark.parametrize("quoted", [str, lambda at: urllib.parse.quote(at, safe="")])
+def test_colab_tells_which_repository_it_opened(tmp_path, monkeypatch, colab, quoted):
+    monkeypatch.setattr("sys.path", [])
+    at = "https://github.com/some-one/jax.t2i/blob/main/launch/colab.ipynb"
+    colab["path"] = "fileId=" + quoted(at)
+    calls, _ = installed(monkeypatch, tmp_path, there=False)
+    clone = ["clone", "--depth=1", "https://github.com/some-one/jax.t2i"]
+    assert calls[0] == [*clone, str(tmp_path / "jaxt2i-code")]
+
+
+def test_an_uploaded_notebook_asks_for_the_address(tmp_path, monkeypatch, colab):
+    colab["path"] = "fileId=1AbC"
+    with pytest.raises(RuntimeError, match="set REPOSITORY"):
+        installed(monkeypatch, tmp_path, there=False)
+    monkeypatch.setenv("KMP_TARGET_PORT", "1")  # nobody answers
+    with pytest.raises(RuntimeError, match="set REPOSITORY"):
+        installed(monkeypatch, tmp_path, there=False)
 
 
 def test_it_opens_from_where_the_project_lies():
