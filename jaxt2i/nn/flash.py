@@ -4,7 +4,8 @@ Between 4,096 places, as Stable Diffusion's U-Net has at 512 pixels, the shares 
 chip's memory moves. JAX's Pallas kernel goes through them block by block, in on-chip memory, as
 cuDNN's does on GPUs. Where neither can be used (CPUs, float32, few places, rows that are split in
 an unknown way), attention is XLA's. The Pallas kernel has been compiled for TPUs and computed in
-interpretation (tests/nn/test_flash.py); on an accelerator neither is yet seen.
+interpretation, programs with cuDNN's have been lowered (tests/nn/test_flash.py); on an accelerator
+neither is yet seen.
 """
 
 import functools

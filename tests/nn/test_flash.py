@@ -73,6 +73,25 @@ def test_a_gpu_without_the_kernel_computes_all_the_same(monkeypatch, capsys):
     assert (jax.jit(lambda *x: flash.attention(*x))(ones, ones, ones) == 1).all()
 
 
+def test_a_gpus_program_has_the_kernel_both_ways(monkeypatch):
+    # What JAX asks the GPU is answered for it; the program is then lowered as there.
+    asked = pytest.importorskip("jax._src.cudnn.fused_attention_stablehlo")
+    monkeypatch.setattr(asked, "check_cudnn_version", lambda: 91000)
+    monkeypatch.setattr(asked, "check_compute_capability", lambda capability: True)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    x = shapes(4096, heads=8, width=40)
+
+    def gradients(*x):
+        return jax.grad(lambda *x: flash.attention(*x).astype(jnp.float32).sum(), (0, 1, 2))(*x)
+
+    program = jax.jit(gradients).trace(x, x, x).lower(lowering_platforms=("cuda",)).as_text()
+    assert "@__cudnn$fmhaSoftmax(" in program
+    assert "@__cudnn$fmhaSoftmaxBackward(" in program
+    # What other platforms would keep for the gradients is left as zeros that nothing reads.
+    tables = [line for line in program.splitlines() if "4096x4096" in line]
+    assert not [line for line in tables if "dot_general" in line or "exponential" in line]
+
+
 def test_every_device_takes_its_rows(monkeypatch):
     monkeypatch.setattr(flash, "LEAST", 256)
     layout = mesh.Layout(mesh.make(data=-1))
