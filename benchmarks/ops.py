@@ -29,9 +29,16 @@ FIR = resample.setup_filter((1, 3, 3, 1))
 # Batch, side before, channels in, channels out: what a 64 px and a 256 px generator do.
 UP_CONVS = ((4, 8, 96, 96), (8, 16, 64, 64), (8, 32, 64, 32), (4, 64, 128, 64))
 LARGE_UP_CONVS = ((8, 16, 512, 512), (8, 64, 256, 256), (8, 128, 256, 128))
+# The same, doubled by nearest neighbour: DF-GAN's small preset, AttnGAN's, GALIP at 224 px.
+UP_NEARESTS = ((16, 4, 128, 128), (16, 8, 128, 64), (16, 16, 64, 32), (16, 16, 32, 16))
+LARGE_UP_NEARESTS = ((4, 28, 512, 256), (4, 56, 256, 128), (4, 112, 128, 64))
 # Batch, side, channels in, channels out, kernel: of GALIP at 224 px, and of StyleGAN-T.
 CONVS = ((4, 7, 512, 512, 3), (4, 14, 512, 512, 3), (8, 32, 128, 128, 3), (4, 56, 256, 256, 3))
+CONVS += ((16, 16, 64, 128, 2), (4, 32, 32, 128, 2))
 LARGE_CONVS = (*CONVS, (4, 28, 512, 512, 3), (4, 112, 128, 128, 3), (8, 64, 512, 512, 3))
+# The halvings of discriminators: DF-GAN's small preset, AttnGAN's at 256 px.
+HALVINGS = ((16, 32, 16, 32), (16, 16, 32, 64), (4, 64, 128, 256))
+LARGE_HALVINGS = ((4, 128, 64, 128), (4, 64, 128, 256), (4, 32, 256, 512))
 IMAGES = ((8, 32, 3), (8, 128, 3), (8, 32, 64))
 # Pictures, objects of each, places for them, side of the maps, channels: OP-GAN's generator, as the
 # embedded preset and as the published one have it.
@@ -43,6 +50,15 @@ def per_sample(x: jax.Array, kernel: jax.Array, s: jax.Array) -> jax.Array:
     """Modulated convolution with a kernel for each example: what `modulated_conv` avoids."""
     kernels = kernel * s[:, None, None, :, None] * demodulation(kernel, s)[:, None, None, None]
     return jax.vmap(lambda x, k: resample.conv2d(x[None], k)[0])(x, kernels)
+
+
+def own_and_conv(name: str, strides: tuple[int, int], pads: convolution.Pads) -> dict:
+    """A convolution with gradients of its own, under their name, and XLA's."""
+    how = convolution.Place(strides, pads)
+    return {
+        name: lambda x, w: convolution.forward(x, w, how),
+        "conv": lambda x, w: convolution.plain(x, w, how),
+    }
 
 
 def objects(b: int, there: int, places: int, size: int, features: int, dtype: jnp.dtype) -> tuple:
@@ -83,6 +99,12 @@ def cases(dtype: jnp.dtype, large: bool) -> Iterator[tuple[str, dict[str, Callab
             for v in ("dilated", "folded", "resize")
         }
         yield f"up_conv {b}x{r}x{r} {i}->{o}", variants, (normal(b, r, r, i), normal(3, 3, i, o))
+    for b, r, i, o in LARGE_UP_NEARESTS if large else UP_NEARESTS:
+        variants = {
+            v: lambda x, k, v=v: resample.up_nearest_conv(x, k, v) for v in ("resize", "phases")
+        }
+        arrays = (normal(b, r, r, i), normal(3, 3, i, o))
+        yield f"up_nearest_conv {b}x{r}x{r} {i}->{o}", variants, arrays
     for b, r, c in IMAGES:
         for op in (resample.upsample2d, resample.downsample2d):
             variants = {
@@ -95,15 +117,12 @@ def cases(dtype: jnp.dtype, large: bool) -> Iterator[tuple[str, dict[str, Callab
         yield f"modulated_conv {b}x{r}x{r} {i}->{o}", variants, args
     for b, r, i, o, k in LARGE_CONVS if large else CONVS:
         pads = ((k // 2, k // 2),) * 2
-        variants = {
-            "products": lambda x, w, p=pads: convolution.forward(x, w, (1, 1), p),
-            "conv": lambda x, w, p=pads: convolution.plain(x, w, (1, 1), p),
-        }
-        yield (
-            f"weight_gradient {b}x{r}x{r} {i}->{o}",
-            variants,
-            (normal(b, r, r, i), normal(k, k, i, o)),
-        )
+        name = f"weight_gradient {b}x{r}x{r} {i}->{o}, {k}x{k}"
+        yield name, own_and_conv("products", (1, 1), pads), (normal(b, r, r, i), normal(k, k, i, o))
+    for b, r, i, o in LARGE_HALVINGS if large else HALVINGS:
+        variants = own_and_conv("phases", *convolution.HALVING[1:])
+        name = f"input_gradient {b}x{r}x{r} {i}->{o}, 4x4 by steps of 2"
+        yield name, variants, (normal(b, r, r, i), normal(4, 4, i, o))
     for b, r, c in IMAGES[:2]:
         rows, cols = jnp.asarray(random.randint(-2, 3, (2, b)))
         variants = {

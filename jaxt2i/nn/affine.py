@@ -81,7 +81,9 @@ class UpBlock(nn.Module):
     def __call__(self, x: jax.Array, cond: jax.Array) -> jax.Array:
         """X [B, h, h, C] and cond [B, K] to [B, size, size, features]."""
         h = Fusion(dtype=self.dtype, name="fuse1")(x, cond)
-        h = Conv(self.features, dtype=self.dtype, name="c1")(resize_nearest(h, self.size))
+        double = self.size == 2 * h.shape[1]
+        h = h if double else resize_nearest(h, self.size)
+        h = Conv(self.features, up=double, dtype=self.dtype, name="c1")(h)
         h = Fusion(dtype=self.dtype, name="fuse2")(h, cond)
         h = Conv(self.features, dtype=self.dtype, name="c2")(h)
         if x.shape[-1] != self.features:

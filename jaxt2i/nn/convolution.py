@@ -1,22 +1,50 @@
-"""Convolutions, with the gradient of their weights as each platform computes it best.
+"""Convolutions, with the gradients that each platform computes best.
 
-XLA's CPU convolution finds the gradient of a large kernel at a fifth of the speed of the forward
-pass. With one matrix product a place of the kernel instead, forward pass and both gradients
-together are up to 1.8 times as fast (benchmarks/results/conv_cpu.json). Accelerators keep the
-convolution. The three operations are each other's derivatives, of any order.
+Of the gradient of a kernel XLA's CPU convolution is slow, up to ten times slower than of the
+forward pass. One matrix product a place of the kernel is faster, where the convolution goes by
+steps of one pixel. Of the input's gradient it is slow where a convolution halves a large map: it
+multiplies with zeros between the pixels. Four small convolutions, one a phase, do not
+(benchmarks/results/conv_cpu.json). Accelerators keep the convolution. The three operations are
+each other's derivatives, of any order.
 """
 
 import functools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxt2i.nn.fastest import by_platform
 
 Pads = tuple[tuple[int, int], tuple[int, int]]
-# Weights at one place of a kernel from which on products win, on two CPU cores (128 x 128).
+# Weights at one place of a kernel from which on products win, on two CPU cores (128 x 128). With
+# windows of 2 x 2 they always do.
 LEAST = 16384
+# The halving that discriminators have: window, steps and zeros at the borders; and from which
+# height on phases win.
+HALVING = ((4, 4), (2, 2), ((1, 1), (1, 1)))
+TALL = 32
+# Which places of its window the two pixels of one phase were multiplied with.
+PLACES = np.array([[3, 1], [2, 0]])
+
+
+class Place(NamedTuple):
+    """How a kernel goes over a picture, and how exactly it multiplies.
+
+    Gradients of one's own are traced when the context of the forward pass, and with it its
+    precision, is left: it is carried to them.
+
+    Attributes:
+      strides: two numbers.
+      pads: zeros before and behind each axis.
+      precision: of the products, as JAX names it; None: the platform's.
+    """
+
+    strides: tuple[int, ...]
+    pads: Pads
+    precision: str | None = None
 
 
 def convolve(
@@ -33,88 +61,132 @@ def convolve(
     if isinstance(padding, str):
         padding = jax.lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
     strides, pads = tuple(strides), tuple((int(a), int(b)) for a, b in padding)
-    small = kernel.shape[2] * kernel.shape[3] < LEAST
-    if small or min(min(pair) for pair in pads) < 0:
-        return plain(x, kernel, strides, pads)
-    return forward(x, kernel, strides, pads)
+    how = Place(strides, pads, jax.config.jax_default_matmul_precision)
+    own = by_products(kernel, strides) or by_phases(x, kernel, strides, pads)
+    if not own or min(min(pair) for pair in pads) < 0:
+        return plain(x, kernel, how)
+    return forward(x, kernel, how)
 
 
-def plain(x: jax.Array, kernel: jax.Array, strides: tuple[int, ...], pads: Pads) -> jax.Array:
+def by_products(kernel: jax.Array, strides: tuple[int, ...]) -> bool:
+    """Whether products find the gradient of a kernel faster, on CPUs."""
+    large = kernel.shape[2] * kernel.shape[3] >= LEAST
+    return strides == (1, 1) and (large or kernel.shape[:2] == (2, 2))
+
+
+def by_phases(x: jax.Array, kernel: jax.Array, strides: tuple[int, ...], pads: Pads) -> bool:
+    """Whether phases find the gradient of x faster, on CPUs."""
+    height, width = x.shape[1:3]
+    even = height % 2 == 0 and width % 2 == 0
+    return (kernel.shape[:2], strides, pads) == HALVING and even and height >= TALL
+
+
+def in_phases(x: jax.Array, phases: jax.Array) -> jax.Array:
+    """Doubles a picture: each phase of the result is a correlation with a window of 2 x 2.
+
+    Args:
+      x: [B, H, W, I].
+      phases: [2, 2, I, 2, 2, O]: places of the window, channels, phases along both axes. Phase 0
+        of pixel i sees i - 1 and i, phase 1 sees i and i + 1.
+
+    Returns:
+      [B, 2H, 2W, O].
+    """
+    batch, height, width, inputs = x.shape
+    outputs = phases.shape[-1]
+    kernel = phases.reshape(2, 2, inputs, -1)
+    y = convolve(x, kernel, (1, 1), ((1, 1), (1, 1)))  # [B, H + 1, W + 1, 4 O]
+    y = y.reshape(batch, height + 1, width + 1, 2, 2, outputs)
+    y = jnp.stack([y[:, p : p + height, :, p] for p in range(2)], 2)
+    y = jnp.stack([y[:, :, :, q : q + width, q] for q in range(2)], 4)
+    return y.reshape(batch, 2 * height, 2 * width, outputs)
+
+
+def plain(x: jax.Array, kernel: jax.Array, how: Place) -> jax.Array:
     """The operation of XLA, with its own gradients."""
     return jax.lax.conv_general_dilated(
-        x, kernel, strides, pads, dimension_numbers=("NHWC", "HWIO", "NHWC")
+        x,
+        kernel,
+        how.strides,
+        how.pads,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision=how.precision,
     )
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def forward(x: jax.Array, kernel: jax.Array, strides: tuple[int, ...], pads: Pads) -> jax.Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def forward(x: jax.Array, kernel: jax.Array, how: Place) -> jax.Array:
     """`plain`, whose gradients are the two functions below."""
-    return plain(x, kernel, strides, pads)
+    return plain(x, kernel, how)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
-def of_input(
-    g: jax.Array, kernel: jax.Array, shape: tuple[int, ...], strides: tuple[int, ...], pads: Pads
-) -> jax.Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def of_input(g: jax.Array, kernel: jax.Array, shape: tuple[int, ...], how: Place) -> jax.Array:
     """The gradient of `plain` in its input, which has this shape, along g [B, H', W', O]."""
     x = jax.ShapeDtypeStruct(shape, g.dtype)
-    return jax.linear_transpose(lambda x: plain(x, kernel, strides, pads), x)(g)[0]
+
+    def conv(g: jax.Array, kernel: jax.Array) -> jax.Array:
+        return jax.linear_transpose(lambda x: plain(x, kernel, how), x)(g)[0]
+
+    def phases(g: jax.Array, kernel: jax.Array) -> jax.Array:
+        seen = kernel[PLACES][:, :, PLACES]  # [2 phases, 2 places, 2, 2, I, O]
+        with jax.default_matmul_precision(how.precision):
+            return in_phases(g, seen.transpose(1, 3, 5, 0, 2, 4))
+
+    if not by_phases(x, kernel, how.strides, how.pads):
+        return conv(g, kernel)
+    return by_platform("input_gradient", "auto", {"conv": conv, "phases": phases}, g, kernel)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
-def of_kernel(
-    x: jax.Array, g: jax.Array, size: tuple[int, int], strides: tuple[int, ...], pads: Pads
-) -> jax.Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def of_kernel(x: jax.Array, g: jax.Array, size: tuple[int, int], how: Place) -> jax.Array:
     """The gradient of `plain` in its kernel, kh x kw places, along g [B, H', W', O]."""
     kernel = jax.ShapeDtypeStruct((*size, x.shape[-1], g.shape[-1]), x.dtype)
 
     def conv(x: jax.Array, g: jax.Array) -> jax.Array:
-        return jax.linear_transpose(lambda k: plain(x, k, strides, pads), kernel)(g)[0]
+        return jax.linear_transpose(lambda k: plain(x, k, how), kernel)(g)[0]
 
     def products(x: jax.Array, g: jax.Array) -> jax.Array:
-        wide = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+        wide = jnp.pad(x, ((0, 0), *how.pads, (0, 0)))
         rows = g.reshape(-1, g.shape[-1])
+        height, width = g.shape[1:3]
         found = []
-        for place in ((i, j) for i in range(size[0]) for j in range(size[1])):
-            stop = [
-                a + (n - 1) * s + 1 for a, n, s in zip(place, g.shape[1:3], strides, strict=True)
-            ]
-            seen = wide[:, place[0] : stop[0] : strides[0], place[1] : stop[1] : strides[1]]
-            found.append(seen.reshape(-1, x.shape[-1]).T @ rows)
+        for i, j in ((i, j) for i in range(size[0]) for j in range(size[1])):
+            seen = wide[:, i : i + height, j : j + width].reshape(-1, x.shape[-1])
+            found.append(jnp.matmul(seen.T, rows, precision=how.precision))
         return jnp.stack(found).reshape(kernel.shape)
 
+    if not by_products(kernel, how.strides):
+        return conv(x, g)
     variants = {"conv": conv, "products": products}
     return by_platform("weight_gradient", "auto", variants, x, g)
 
 
-def _forward_kept(x, kernel, strides, pads):
-    return plain(x, kernel, strides, pads), (x, kernel)
+def _forward_kept(x, kernel, how):
+    return plain(x, kernel, how), (x, kernel)
 
 
-def _forward_back(strides, pads, kept, g):
+def _forward_back(how, kept, g):
     x, kernel = kept
-    return (
-        of_input(g, kernel, x.shape, strides, pads),
-        of_kernel(x, g, kernel.shape[:2], strides, pads),
-    )
+    return of_input(g, kernel, x.shape, how), of_kernel(x, g, kernel.shape[:2], how)
 
 
-def _input_kept(g, kernel, shape, strides, pads):
-    return of_input(g, kernel, shape, strides, pads), (g, kernel)
+def _input_kept(g, kernel, shape, how):
+    return of_input(g, kernel, shape, how), (g, kernel)
 
 
-def _input_back(shape, strides, pads, kept, c):
+def _input_back(shape, how, kept, c):
     g, kernel = kept
-    return forward(c, kernel, strides, pads), of_kernel(c, g, kernel.shape[:2], strides, pads)
+    return forward(c, kernel, how), of_kernel(c, g, kernel.shape[:2], how)
 
 
-def _kernel_kept(x, g, size, strides, pads):
-    return of_kernel(x, g, size, strides, pads), (x, g)
+def _kernel_kept(x, g, size, how):
+    return of_kernel(x, g, size, how), (x, g)
 
 
-def _kernel_back(size, strides, pads, kept, c):
+def _kernel_back(size, how, kept, c):
     x, g = kept
-    return of_input(g, c, x.shape, strides, pads), forward(x, c, strides, pads)
+    return of_input(g, c, x.shape, how), forward(x, c, how)
 
 
 forward.defvjp(_forward_kept, _forward_back)

@@ -13,9 +13,11 @@ from jax.sharding import NamedSharding
 FASTEST = {
     "upfirdn": {"cpu": "matmul", "tpu": "matmul", "default": "matmul"},
     "up_conv": {"cpu": "folded", "tpu": "folded", "default": "folded"},
+    "up_nearest_conv": {"cpu": "phases", "tpu": "phases", "default": "phases"},
     "translate": {"cpu": "slice", "tpu": "matmul", "default": "matmul"},
     # As benchmarks/results/conv_cpu.json has it.
     "weight_gradient": {"cpu": "products", "tpu": "conv", "default": "conv"},
+    "input_gradient": {"cpu": "phases", "tpu": "conv", "default": "conv"},
     # By the traffic of benchmarks/results/latency_v5e.json; that of cuDNN is not yet seen.
     "attention": {"cpu": "plain", "tpu": "flash", "cuda": "cudnn", "default": "plain"},
 }

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxt2i.nn.convolution import convolve
+from jaxt2i.nn.resample import up_nearest_conv
 
 
 def torch_uniform(fan_in: int) -> Callable:
@@ -55,6 +56,7 @@ class Conv(nn.Module):
       size: of the window, pixels.
       stride: step between windows, pixels.
       pad: zeros at each border; None: size // 2.
+      up: double the input first, by nearest neighbour; for windows of 3 alone.
       use_bias: False leaves the bias out.
       kernel_init: other initial values than PyTorch's, (key, shape) -> array.
       dtype: compute dtype.
@@ -64,6 +66,7 @@ class Conv(nn.Module):
     size: int = 3
     stride: int = 1
     pad: int | None = None
+    up: bool = False
     use_bias: bool = True
     kernel_init: Callable | None = None
     dtype: jnp.dtype = jnp.float32
@@ -73,13 +76,13 @@ class Conv(nn.Module):
         """[B, H, W, in] to [B, H', W', features]."""
         init = torch_uniform(x.shape[-1] * self.size**2)
         shape = (self.size, self.size, x.shape[-1], self.features)
-        pad = self.size // 2 if self.pad is None else self.pad
-        y = convolve(
-            x.astype(self.dtype),
-            self.param("kernel", self.kernel_init or init, shape).astype(self.dtype),
-            (self.stride, self.stride),
-            ((pad, pad), (pad, pad)),
-        )
+        kernel = self.param("kernel", self.kernel_init or init, shape)
+        if self.up:
+            y = up_nearest_conv(x.astype(self.dtype), kernel)
+        else:
+            pad = self.size // 2 if self.pad is None else self.pad
+            pads, strides = ((pad, pad), (pad, pad)), (self.stride, self.stride)
+            y = convolve(x.astype(self.dtype), kernel.astype(self.dtype), strides, pads)
         if self.use_bias:
             y = y + self.param("bias", init, (self.features,)).astype(self.dtype)
         return y

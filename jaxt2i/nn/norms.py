@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jaxt2i.nn.convolution import convolve
 from jaxt2i.nn.linear import torch_uniform
+from jaxt2i.nn.resample import up_nearest_conv
 
 
 class BatchNormLocal(nn.Module):
@@ -338,11 +339,13 @@ class SpectralConv(Spectral):
       kernel_size: (k,) for [B, T, C], (kh, kw) for [B, H, W, C].
       strides: one number an axis; () = 1 everywhere.
       padding: "same" (zeros), "circular" (odd kernels) or "valid".
+      up: double the input first, by nearest neighbour; for windows of 3x3 alone.
     """
 
     kernel_size: tuple[int, ...] = (3, 3)
     strides: tuple[int, ...] = ()
     padding: str = "same"
+    up: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
@@ -354,6 +357,8 @@ class SpectralConv(Spectral):
         spatial = "HW"[-dims:] if dims <= 2 else "DHW"
 
         def convolved(kernel: jax.Array) -> jax.Array:
+            if self.up:
+                return up_nearest_conv(x.astype(self.dtype), kernel)
             if dims == 2:
                 return convolve(
                     x.astype(self.dtype),

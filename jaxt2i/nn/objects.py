@@ -16,7 +16,6 @@ import numpy as np
 
 from jaxt2i.nn.norms import groups_of
 from jaxt2i.nn.remat import Policy
-from jaxt2i.nn.resample import resize_nearest
 from jaxt2i.nn.stages import around_one, conv3, glu
 
 LOOPS = ("scan", "all")
@@ -231,8 +230,7 @@ class ObjectUp(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array, *, train: bool = False) -> jax.Array:
         """[N, B, H, H, C] to [N, B, 2H, 2H, features]."""
-        conv = conv3(2 * self.features, self.dtype, "conv")
-        x = by_picture(lambda x: conv(resize_nearest(x, 2 * x.shape[1])), x)
+        x = by_picture(conv3(2 * self.features, self.dtype, "conv", up=True), x)
         return glu(ObjectNorm(group=self.group, name="norm")(x, mask, train=train))
 
 

@@ -16,7 +16,7 @@ from jaxt2i.config import ConfigError
 from jaxt2i.nn.linear import Conv, Linear
 from jaxt2i.nn.norms import BatchNorm, orthogonal
 from jaxt2i.nn.remat import Policy, recomputed
-from jaxt2i.nn.resample import reduce_bytes, resize_nearest
+from jaxt2i.nn.resample import reduce_bytes
 
 MASKS = ("own", "tiled")
 
@@ -113,9 +113,9 @@ def norm(group: int, name: str) -> BatchNorm:
     return BatchNorm(group=group, scale_init=around_one, name=name)
 
 
-def conv3(features: int, dtype: jnp.dtype, name: str) -> Conv:
-    """A 3x3 convolution without bias."""
-    return Conv(features, use_bias=False, dtype=dtype, kernel_init=orthogonal(), name=name)
+def conv3(features: int, dtype: jnp.dtype, name: str, up: bool = False) -> Conv:
+    """A 3x3 convolution without bias; `up`: of the doubled input."""
+    return Conv(features, up=up, use_bias=False, dtype=dtype, kernel_init=orthogonal(), name=name)
 
 
 def glu(x: jax.Array) -> jax.Array:
@@ -162,7 +162,7 @@ class Up(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """[B, H, W, C] to [B, 2H, 2W, features]."""
-        x = conv3(2 * self.features, self.dtype, "conv")(resize_nearest(x, 2 * x.shape[1]))
+        x = conv3(2 * self.features, self.dtype, "conv", up=True)(x)
         return glu(norm(self.group, "norm")(x, train=train))
 
 

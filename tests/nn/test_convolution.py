@@ -14,6 +14,7 @@ CASES = [
     ((3, 3), (2, 2), "SAME"),
     ((1, 1), (1, 1), "VALID"),
     ((3, 2), (1, 1), ((2, 0), (0, 1))),
+    ((2, 2), (1, 1), ((1, 1), (1, 1))),
 ]
 
 
@@ -25,21 +26,30 @@ def penalty(conv, x, kernel, g):
 
 @pytest.mark.parametrize(("size", "strides", "padding"), CASES)
 def test_gradients_of_both_orders_are_those_of_xla(size, strides, padding, monkeypatch):
-    x = jax.random.normal(jax.random.key(0), (2, 6, 7, 3))
+    x = jax.random.normal(jax.random.key(0), (2, 6, 8, 3))
     kernel = jax.random.normal(jax.random.key(1), (*size, 3, 5))
-    found = []
-    for least in (0, 1000):
-        monkeypatch.setattr(convolution, "LEAST", least)
-
-        def conv(x, k):
-            return convolution.convolve(x, k, strides, padding)
-
+    monkeypatch.setattr(convolution, "LEAST", 0)
+    monkeypatch.setattr(convolution, "TALL", 2)
+    dims, found = ("NHWC", "HWIO", "NHWC"), []
+    for conv in (
+        lambda x, k: convolution.convolve(x, k, strides, padding),
+        lambda x, k: jax.lax.conv_general_dilated(x, k, strides, padding, dimension_numbers=dims),
+    ):
         y, vjp = jax.vjp(jax.jit(conv), x, kernel)
         g = jnp.cos(jnp.arange(y.size, dtype=jnp.float32)).reshape(y.shape)
         second = jax.jit(jax.grad(lambda x, k: penalty(conv, x, k, g), (0, 1)))  # noqa: B023
         found.append((y, *vjp(g), *second(x, kernel)))
     for ours, theirs in zip(*found, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4 * float(abs(theirs).max()))
+
+
+def test_small_windows_of_few_channels_go_by_products_too():
+    x = jnp.zeros((1, 4, 4, 8))
+    for size, by_products in zip((2, 3), (True, False), strict=True):
+        kernel = jnp.zeros((size, size, 8, 8))
+        step = jax.grad(lambda k: convolution.convolve(x, k, (1, 1), ((1, 1), (1, 1))).sum())
+        text = jax.jit(step).lower(kernel).as_text()
+        assert ("dot_general" in text) == by_products
 
 
 def test_other_platforms_keep_the_convolution():

@@ -10,6 +10,7 @@ from jaxt2i.configs import attngan, df_gan, stylegan_t
 from jaxt2i.engine import draw, mesh
 from jaxt2i.engine import state as states
 from jaxt2i.engine import step as steps
+from jaxt2i.nn import convolution
 from jaxt2i.nn.precision import perception_dtype
 from jaxt2i.run import open as runs
 
@@ -44,6 +45,24 @@ def test_steps_and_drawings_multiply_as_the_setting_says(setting, found):
         layout.abstract(runs.schema.spec(run.sizes, run.method.sampler.needs), layout.rows),
     )
     assert ("HIGHEST" in text.as_text()) == (setting == "float32")
+
+
+def test_gradients_multiply_as_the_forward_pass_does():
+    x, kernel = jnp.zeros((1, 32, 32, 128)), jnp.zeros((4, 4, 128, 128))
+
+    def loss(x, kernel):
+        with jax.default_matmul_precision("float32"):
+            y = convolution.convolve(x, kernel, (2, 2), ((1, 1), (1, 1)))
+            return convolution.convolve(y, kernel[1:], (1, 1), "SAME").sum()
+
+    # Of the second order too, and outside the context.
+    for gradient in (jax.grad(loss, (0, 1)), jax.grad(lambda *a: sum_of(jax.grad(loss)(*a)))):
+        found = set(products(jax.make_jaxpr(gradient)(x, kernel).jaxpr))
+        assert {p[0] if isinstance(p, tuple) else p for p in found} == {jax.lax.Precision.HIGHEST}
+
+
+def sum_of(x):
+    return jnp.square(x).sum()
 
 
 def test_unknown_names_are_refused():

@@ -76,6 +76,21 @@ def test_up_convolutions_agree_to_the_border_with_gradients(taps, flip):
             np.testing.assert_allclose(mine, want, rtol=1e-5, atol=2e-4)
 
 
+def test_doubling_and_convolving_at_once_agrees_to_the_border_with_gradients():
+    x, kernel, weight = normal(2, 5, 4, 3), normal(3, 3, 3, 2), normal(2, 10, 8, 2)
+
+    def run(variant):
+        def loss(x, kernel):
+            y = resample.up_nearest_conv(x, kernel, variant)
+            return (y * weight).sum(), y
+
+        grads, y = jax.grad(loss, (0, 1), has_aux=True)(x, kernel)
+        return (y, *grads)
+
+    for mine, want in zip(run("phases"), run("resize"), strict=True):
+        np.testing.assert_allclose(mine, want, rtol=1e-5, atol=2e-5)
+
+
 def test_the_platform_is_settled_at_lowering(monkeypatch):
     # Different choices: the program for a CPU holds one of them, and no branch.
     table = {"cpu": "matmul", "tpu": "dilated", "default": "dilated"}

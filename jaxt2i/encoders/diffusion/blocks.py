@@ -180,7 +180,7 @@ class Upsample(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, like: jax.Array | None = None) -> jax.Array:
         """[B, H, W, C] to [B, 2 H, 2 W, C], or to the size of `like`: a row or column less."""
-        x = x.repeat(2, 1).repeat(2, 2)
-        if like is not None:
-            x = x[:, : like.shape[1], : like.shape[2]]
-        return Conv(x.shape[-1], dtype=self.dtype, name="conv")(x)
+        double = like is None or like.shape[1:3] == (2 * x.shape[1], 2 * x.shape[2])
+        if not double:
+            x = x.repeat(2, 1).repeat(2, 2)[:, : like.shape[1], : like.shape[2]]
+        return Conv(x.shape[-1], up=double, dtype=self.dtype, name="conv")(x)

@@ -27,11 +27,10 @@ OVERLAPS = ("one", "sum")
 NO_OBJECT = 1e-6
 
 
-def conv(features: int, size: int, dtype: jnp.dtype, name: str) -> SpectralConv:
-    """A convolution as these networks have them."""
-    window = (size, size)
-    init = orthogonal()
-    return SpectralConv(features, kernel_size=window, dtype=dtype, kernel_init=init, name=name)
+def conv(features: int, size: int, dtype: jnp.dtype, name: str, up: bool = False) -> SpectralConv:
+    """A convolution as these networks have them; `up`: of the doubled input."""
+    given = {"kernel_size": (size, size), "kernel_init": orthogonal(), "up": up}
+    return SpectralConv(features, dtype=dtype, name=name, **given)
 
 
 def dense(features: int, name: str, use_bias: bool = True, **given) -> SpectralDense:
@@ -164,8 +163,8 @@ class MaskNet(nn.Module):
         x = dense(16 * self.features, "start", dtype=self.dtype)(code, train=train)
         x = x.reshape(batch * count, 4, 4, self.features)
         for i in range((self.size // 4).bit_length() - 1):
-            x = resize_nearest(nn.relu(x), 2 * x.shape[1])
-            x = conv(self.features, 3, self.dtype, f"conv{i}")(x, train=train)
+            layer = conv(self.features, 3, self.dtype, f"conv{i}", up=True)
+            x = layer(nn.relu(x), train=train)
         x = conv(1, 3, self.dtype, "mask")(nn.relu(x), train=train)
         x = nn.sigmoid(x.astype(jnp.float32))
         return x.reshape(batch, count, self.size, self.size)
@@ -275,8 +274,8 @@ class UpBlock(nn.Module):
             )
             return nn.relu(norm(h, code, sentence, cover, train=train))
 
-        h = resize_nearest(painted(x, small, "norm1"), 2 * x.shape[1])
-        h = conv(self.features, 3, self.dtype, "conv1")(h, train=train)
+        h = painted(x, small, "norm1")
+        h = conv(self.features, 3, self.dtype, "conv1", up=True)(h, train=train)
         h = conv(self.features, 3, self.dtype, "conv2")(painted(h, large, "norm2"), train=train)
         x = conv(self.features, 1, self.dtype, "shortcut")(x, train=train)
         return h + resize_nearest(x, 2 * x.shape[1])

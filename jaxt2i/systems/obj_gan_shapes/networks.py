@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from jaxt2i.nn.linear import Conv, torch_uniform
 from jaxt2i.nn.norms import instance_norm, orthogonal
-from jaxt2i.nn.resample import conv2d, resize_nearest
+from jaxt2i.nn.resample import conv2d
 from jaxt2i.nn.stages import conv3, glu
 
 SLOPE = 0.2
@@ -103,7 +103,7 @@ class Generator(nn.Module):
         self.joint = conv3(8 * n, self.dtype, None)
         self.block0, self.block1 = (conv3(8 * n, self.dtype, None) for _ in range(2))
         self.block2 = conv3(4 * n, self.dtype, None)
-        self.up1, self.up2 = conv3(4 * n, self.dtype, None), conv3(2 * n, self.dtype, None)
+        self.up1, self.up2 = (conv3(k * n, self.dtype, None, up=True) for k in (4, 2))
         self.shape = Conv(1, 1, kernel_init=orthogonal(), **common)
 
     def shrunk(self, maps: jax.Array) -> jax.Array:
@@ -123,7 +123,7 @@ class Generator(nn.Module):
         x = x + self.block2(self.gated(self.block1, self.gated(self.block0, x)))
         self.sow("intermediates", "residual", x)
         for layer in (self.up1, self.up2):
-            x = self.gated(layer, resize_nearest(x, 2 * x.shape[1]))
+            x = self.gated(layer, x)
         self.sow("intermediates", "large", x)
         return jax.nn.sigmoid(self.shape(x)[..., 0].astype(jnp.float32))
 

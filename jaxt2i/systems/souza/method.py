@@ -57,11 +57,12 @@ def halve(x: jax.Array) -> jax.Array:
     return nn.avg_pool(x, (2, 2), (2, 2))
 
 
-def conv(features: int, size: int, dtype, name: str) -> SpectralConv:
-    """A convolution as this system has them."""
+def conv(features: int, size: int, dtype, name: str, up: bool = False) -> SpectralConv:
+    """A convolution as this system has them; `up`: of the doubled input."""
     return SpectralConv(
         features,
         kernel_size=(size, size),
+        up=up,
         dtype=dtype,
         eps=EPS,
         kernel_init=orthogonal(),
@@ -118,9 +119,8 @@ class GeneratorBlock(nn.Module):
             ((hidden, 1), (hidden, 3), (hidden, 3), (self.features, 1)), 1
         ):
             h = leaky(ConditionalBatchNorm(dtype=self.dtype, name=f"bn{i}")(h, cond, train=train))
-            if self.up and i == 2:
-                h = upsample(h)
-            h = conv(features, size, self.dtype, f"conv{i}")(h, train=train)
+            up = self.up and i == 2
+            h = conv(features, size, self.dtype, f"conv{i}", up=up)(h, train=train)
         x = x[..., : self.features]
         return h + (upsample(x) if self.up else x)
 
