@@ -1,6 +1,7 @@
 """Times the variants of the operators that dominate a GAN step, forward and backward.
 
     python benchmarks/ops.py [--only up_conv] [--dtype bfloat16] [--repeats 7] [--save NAME]
+    python benchmarks/ops.py --topology v5e:2x2 [--only up_conv] ...    # needs libtpu, no TPU
 
 Prints one JSON line per case: machine, versions, variant, seconds to compile, median milliseconds,
 and the ratio to the variant that the library uses: `jaxt2i.nn.fastest.FASTEST` of this platform,
@@ -31,7 +32,8 @@ UP_CONVS = ((4, 8, 96, 96), (8, 16, 64, 64), (8, 32, 64, 32), (4, 64, 128, 64))
 LARGE_UP_CONVS = ((8, 16, 512, 512), (8, 64, 256, 256), (8, 128, 256, 128))
 # The same, doubled by nearest neighbour: DF-GAN's small preset, AttnGAN's, GALIP at 224 px.
 UP_NEARESTS = ((16, 4, 128, 128), (16, 8, 128, 64), (16, 16, 64, 32), (16, 16, 32, 16))
-LARGE_UP_NEARESTS = ((4, 28, 512, 256), (4, 56, 256, 128), (4, 112, 128, 64))
+LARGE_UP_NEARESTS = ((4, 14, 512, 512), (4, 28, 512, 256), (4, 56, 256, 128), (4, 112, 128, 64))
+LARGE_UP_NEARESTS += ((8, 8, 256, 512), (8, 64, 64, 128), (8, 128, 32, 64))
 # Batch, side, channels in, channels out, kernel: of GALIP at 224 px, and of StyleGAN-T.
 CONVS = ((4, 7, 512, 512, 3), (4, 14, 512, 512, 3), (8, 32, 128, 128, 3), (4, 56, 256, 256, 3))
 CONVS += ((16, 16, 64, 128, 2), (4, 32, 32, 128, 2))
@@ -101,7 +103,8 @@ def cases(dtype: jnp.dtype, large: bool) -> Iterator[tuple[str, dict[str, Callab
         yield f"up_conv {b}x{r}x{r} {i}->{o}", variants, (normal(b, r, r, i), normal(3, 3, i, o))
     for b, r, i, o in LARGE_UP_NEARESTS if large else UP_NEARESTS:
         variants = {
-            v: lambda x, k, v=v: resample.up_nearest_conv(x, k, v) for v in ("resize", "phases")
+            v: lambda x, k, v=v: resample.up_nearest_conv(x, k, v)
+            for v in ("resize", "phases", *["rows"] * (r >= 12))
         }
         arrays = (normal(b, r, r, i), normal(3, 3, i, o))
         yield f"up_nearest_conv {b}x{r}x{r} {i}->{o}", variants, arrays
@@ -135,9 +138,9 @@ def cases(dtype: jnp.dtype, large: bool) -> Iterator[tuple[str, dict[str, Callab
         yield name, *objects(b, there, places, r, c, dtype)
 
 
-def chosen(name: str) -> str:
-    """The variant that the library uses on this platform."""
-    operation, backend = name.split()[0], jax.default_backend()
+def chosen(name: str, platform: str = "") -> str:
+    """The variant that the library uses on a platform, by default on this one."""
+    operation, backend = name.split()[0], platform or jax.default_backend()
     if operation == "modulated_conv":
         return "scaled"
     if operation == "objects":
@@ -146,16 +149,34 @@ def chosen(name: str) -> str:
     return table.get({"gpu": "cuda"}.get(backend, backend), table["default"])
 
 
+def gradients(function: Callable, args: tuple) -> jax.stages.Wrapped:
+    """Value and gradients of an operation, as a program."""
+
+    def loss(*args):
+        return jnp.square(function(*args).astype(jnp.float32)).mean()
+
+    return jax.jit(jax.grad(loss, tuple(range(len(args)))))
+
+
+def estimated(function: Callable, args: tuple, topology: str) -> dict[str, float]:
+    """Cycles of a chip that is not here, as its compiler estimates them, and megabytes moved."""
+    # Here, as a measurement on this machine needs none of it.
+    from jaxt2i.engine import mesh
+    from jaxt2i.planning import compiled
+    from jaxt2i.run import chips, hlo
+
+    chip = mesh.Layout(mesh.make(1, 1, 1, compiled.devices(chips.target(topology))[:1]))
+    given = [jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=chip.rows) for x in args]
+    program = hlo.Program(gradients(function, args).lower(*given).compile().as_text())
+    return {"cycles": program.cycles(), "mb": round(program.traffic() / 1e6, 2)}
+
+
 def timed(function: Callable, args: tuple, repeats: int) -> dict[str, float]:
     """Value and gradients: seconds to compile and to run once, then median milliseconds.
 
     Windows have enough calls for 50 ms.
     """
-
-    def loss(*args):
-        return jnp.square(function(*args).astype(jnp.float32)).mean()
-
-    step = jax.jit(jax.grad(loss, tuple(range(len(args)))))
+    step = gradients(function, args)
     start = time.perf_counter()
     jax.block_until_ready(step(*args))
     compiled = time.perf_counter() - start
@@ -180,16 +201,24 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7, help="windows; the median counts")
     parser.add_argument("--large", action="store_true", help="sizes for an accelerator")
     parser.add_argument("--save", metavar="NAME", help="keep as benchmarks/results/NAME.json")
+    said = "a TPU that is not here (v5e:2x2): its compiler's estimates instead of times"
+    parser.add_argument("--topology", default="", help=said)
     options = parser.parse_args()
     about, lines = facts() | {"dtype": options.dtype}, []
+    figure, platform = ("cycles", "tpu") if options.topology else ("ms", "")
     for name, variants, args in cases(jnp.dtype(options.dtype), options.large):
         if not name.startswith(options.only):
             continue
-        times = {v: timed(f, args, options.repeats) for v, f in variants.items()}
-        for variant, found in times.items():
-            ratio = found["ms"] / times[chosen(name)]["ms"]
+        if options.topology:
+            costs = {v: estimated(f, args, options.topology) for v, f in variants.items()}
+        else:
+            costs = {v: timed(f, args, options.repeats) for v, f in variants.items()}
+        best = chosen(name, platform)
+        best = best if best in costs else next(iter(costs))
+        for variant, found in costs.items():
+            ratio = found[figure] / costs[best][figure]
             line = {"case": name, "variant": variant, **found, "ratio": round(ratio, 3)}
-            lines.append(line | {"chosen": variant == chosen(name)})
+            lines.append(line | {"chosen": variant == best})
             print(json.dumps(lines[-1] | about), flush=True)
     report(lines, options.save)
 

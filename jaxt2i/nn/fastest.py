@@ -13,7 +13,7 @@ from jax.sharding import NamedSharding
 FASTEST = {
     "upfirdn": {"cpu": "matmul", "tpu": "matmul", "default": "matmul"},
     "up_conv": {"cpu": "folded", "tpu": "folded", "default": "folded"},
-    "up_nearest_conv": {"cpu": "phases", "tpu": "phases", "default": "phases"},
+    "up_nearest_conv": {"cpu": "phases", "tpu": "rows", "default": "resize"},
     "translate": {"cpu": "slice", "tpu": "matmul", "default": "matmul"},
     # As benchmarks/results/conv_cpu.json has it.
     "weight_gradient": {"cpu": "products", "tpu": "conv", "default": "conv"},

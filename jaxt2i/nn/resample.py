@@ -385,16 +385,28 @@ def _in_phases(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return in_phases(x, phases.astype(x.dtype))
 
 
+def _in_rows(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    wide = jnp.repeat(x, 2, 2)
+    rows = [
+        conv2d(wide, taps, padding=((1 - p, p), (1, 1))) for p, taps in enumerate(_halves(kernel))
+    ]
+    batch, height, width, _ = wide.shape
+    return jnp.stack(rows, 2).reshape(batch, 2 * height, width, -1)
+
+
 def up_nearest_conv(x: jax.Array, kernel: jax.Array, variant: str = "auto") -> jax.Array:
     """Doubles by nearest neighbour, then correlates with 3x3 taps, as one linear operation.
 
     Each of the four phases of the result sees 2x2 pixels of the small picture: 16 products a pixel
-    of it where the convolution of the large picture has 36, and so for both gradients.
+    of it where the convolution of the large picture has 36, and so for both gradients. To weave
+    phases into rows costs a TPU more than that: it has two phases, the rows, of 12 products each
+    (`benchmarks/results/up_nearest_v5e.json`).
 
     Args:
       x: [B, H, W, I].
       kernel: [3, 3, I, O]; the large picture has a zero at each border.
-      variant: "phases", or "resize": one operation after the other; or "auto".
+      variant: "phases"; "rows", from 12 pixels on; "resize", one operation after the other; or
+        "auto".
 
     Returns:
       [B, 2H, 2W, O], of x's dtype.
@@ -405,6 +417,8 @@ def up_nearest_conv(x: jax.Array, kernel: jax.Array, variant: str = "auto") -> j
         return conv2d(large, kernel, padding=((1, 1), (1, 1)))
 
     variants = {"resize": resize, "phases": _in_phases}
+    if x.shape[1] >= 12:
+        variants["rows"] = _in_rows
     return by_platform("up_nearest_conv", variant, variants, x, kernel)
 
 

@@ -77,7 +77,7 @@ def test_up_convolutions_agree_to_the_border_with_gradients(taps, flip):
 
 
 def test_doubling_and_convolving_at_once_agrees_to_the_border_with_gradients():
-    x, kernel, weight = normal(2, 5, 4, 3), normal(3, 3, 3, 2), normal(2, 10, 8, 2)
+    x, kernel, weight = normal(2, 13, 4, 3), normal(3, 3, 3, 2), normal(2, 26, 8, 2)
 
     def run(variant):
         def loss(x, kernel):
@@ -87,8 +87,9 @@ def test_doubling_and_convolving_at_once_agrees_to_the_border_with_gradients():
         grads, y = jax.grad(loss, (0, 1), has_aux=True)(x, kernel)
         return (y, *grads)
 
-    for mine, want in zip(run("phases"), run("resize"), strict=True):
-        np.testing.assert_allclose(mine, want, rtol=1e-5, atol=2e-5)
+    for variant in ("phases", "rows"):
+        for mine, want in zip(run(variant), run("resize"), strict=True):
+            np.testing.assert_allclose(mine, want, rtol=1e-5, atol=2e-4)
 
 
 def test_the_platform_is_settled_at_lowering(monkeypatch):
