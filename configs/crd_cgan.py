@@ -2,7 +2,7 @@
 
 Like AttnGAN it starts from a DAMSM: the bare command trains `embedded` on that of
 `python -m jaxt2i.train --config configs/damsm.py`; configs/attngan.py says how the published
-encoders come in.
+encoders are converted.
 
 | preset | data | captions a step (x 2 pictures) | epochs | published |
 |---|---|---|---|---|

@@ -2,7 +2,7 @@
 
 Like AttnGAN it starts from a DAMSM: the bare command trains `embedded` on that of
 `python -m jaxt2i.train --config configs/damsm.py`; configs/attngan.py says how the published
-encoders come in.
+encoders are converted.
 
 | preset | data | batch | epochs | published IS, R-precision, FID (PyTorch) |
 |---|---|---|---|---|

@@ -18,7 +18,8 @@ The bare command trains `embedded`, beside a U-Net that comes from a run of late
     python -m jaxt2i.train --config configs/latent_diffusion.py
     python -m jaxt2i.train --config configs/iir_net.py
 
-Each step asks the autoencoder of random crops. For one crop of each picture it can be asked once:
+In each step the autoencoder encodes random crops. With one fixed crop of each picture it can encode
+them once, before the training:
 
     python -m jaxt2i.prepare latents --config configs/iir_net.py:coco \\
         --config.data.crop=centre --to data/latents
@@ -73,7 +74,8 @@ SOURCES = "Stable Diffusion 1.5 and CLIP ViT-L/14, from the hub or a folder"
 @common.card(
     data="COCO 2014 or 2017 with its objects' masks; python -m jaxt2i.prepare coco",
     weights=SOURCES,
-    hours="not counted; python -m jaxt2i.plan counts a step",
+    hours="32 at the least on 16 TPU v5e chips together, as planned "
+    "(benchmarks/results/plan_iir_net_coco_v5e_4x4.json)",
     expected="LPIPS 0.301, CLIP score 24.30 on 150 edits (protocol iir_net_coco)",
 )
 def coco() -> ConfigDict:

@@ -7,7 +7,7 @@ image encoder sees, and the student, which draws from text:
     python -m jaxt2i.train --config configs/kt_gan.py:teacher
     python -m jaxt2i.train --config configs/kt_gan.py
 
-The published presets start from AttnGAN's encoders (configs/attngan.py says how they come in):
+The published presets start from AttnGAN's encoders (configs/attngan.py says how to convert them):
 
     python -m jaxt2i.train --config configs/kt_gan.py:cub_teacher
     python -m jaxt2i.train --config configs/kt_gan.py:cub
@@ -155,7 +155,7 @@ def tiny_teacher() -> ConfigDict:
 @common.card(
     data="CUB-200-2011, 8,855 pictures; python -m jaxt2i.prepare cub",
     weights="the published DAMSM of birds, converted, and runs/kt_gan-cub_teacher",
-    hours="27 at the least on 16 TPU v5e chips together, as planned for 5.3 M pictures "
+    hours="24 at the least on 16 TPU v5e chips together, as planned for 5.3 M pictures "
     "(benchmarks/results/plan_kt_gan_cub_v5e_4x4.json)",
     expected="IS 4.85, FID 17.32 (recalled, unverified)",
 )

@@ -116,8 +116,8 @@ def embedded() -> ConfigDict:
     (83 %, 12 %), 10 % of the relations (74 %, 3 %) and 81 % of the places; the layouts that it
     finds have an LQS of 1.90 of 4 (3.76, 1.49). Behind `text_to_layout:embedded`, with captions
     alone, 256 pictures have a SOA-I of 41 % (40 % from real layouts, 29 % from those of others) and
-    an LQS of 1.79. Outlines are blurred, and there is a texture of squares. It takes 640 CPU
-    seconds (benchmarks/results/layout_to_image_embedded.json).
+    an LQS of 1.79. Outlines are blurred, and there is a texture of squares. At its median rate the
+    run takes 10 minutes (benchmarks/results/layout_to_image_embedded.json).
     """
     c = coco()
     c.total_epochs, c.total_steps, c.batch_size = 0, 2000, 16

@@ -61,8 +61,9 @@ def coco() -> ConfigDict:
 def embedded() -> ConfigDict:
     """Two CPU cores, procedural `scenes` of up to six objects, masks of 32 px, no VGG.
 
-    Overlap of drawn and real shapes in held-out boxes: 0.08, then 0.50 after 200 steps and 0.55
-    after 400, as much as filled boxes have (0.54); outlines take longer than these minutes.
+    Overlap of drawn and real shapes in held-out boxes: 0.08 at first, 0.50 after 200 steps, 0.56
+    after 400 and 0.54 after 600, as much as filled boxes have (0.54). Outlines take longer than
+    these minutes (benchmarks/results/obj_gan_layouts.json).
     """
     c = coco()
     c.precision, c.matmul_precision = "auto", "default"

@@ -119,7 +119,7 @@ def no_pathway() -> ConfigDict:
 
     They take a third of the time. The recogniser then finds 22 % of the objects instead of 47 %,
     and 1 % of the relations instead of 18 %. Frechet distances are no worse: 0.088 in DAMSM codes
-    instead of 0.107, and not apart in the recogniser's (benchmarks/results/ablations_op_gan.json).
+    instead of 0.106, and not apart in the recogniser's (benchmarks/results/ablations_op_gan.json).
     """
     c = embedded()
     c.data.batches = ""

@@ -77,7 +77,7 @@ def embedded() -> ConfigDict:
 
     On 1,024 held-out captions: LQS 3.27 of 4 (the layouts of other captions have 0.91), and of what
     captions promise layouts keep 0.95 of the classes (0.15), 0.75 of the numbers (0.16), 0.83 of
-    the sizes (0.09) and 0.34 of the relations (0.02), best above and below, worst left and right.
+    the sizes (0.09) and 0.34 of the relations (0.02), best above and below, worst beside.
     The data's own layouts keep all. 64 layouts take 0.2 s on two busy cores.
     benchmarks/results/text_to_layout_embedded.json has all of it.
     """
