@@ -61,8 +61,8 @@ def embedded() -> ConfigDict:
     """Two CPU cores, procedural `blooms` at 32 px, shipped mini CLIP; about 12 minutes.
 
     The Frechet distance to held-out pictures in mini-CLIP features falls from 1.5 to 0.12 after
-    8,000 images and to 0.04 at the end; R-precision among 100 rises from 0.01 to 0.61 (curves:
-    benchmarks/results/stylegan_t_embedded_curves.png). After 8,000 images
+    8,000 images and to 0.04 at the end; R-precision among 100 rises from 0.01 to 0.61 (real:
+    0.73; benchmarks/results/stylegan_t_embedded_curves.png). After 8,000 images
     python -m jaxt2i.evaluate recognises 15 % of what captions promise (real pictures: 90 %):
     recognised_promises 0.150 (0.138 to 0.163), recognised_frechet 4.24 (real: 0.12).
     What differs from the published recipe buys speed at this size: four times G's learning rate,
