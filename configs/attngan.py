@@ -51,9 +51,10 @@ def published(batch_size: int, epochs: int) -> ConfigDict:
 
 
 def small(c: ConfigDict) -> ConfigDict:
-    """A published configuration, brought to what the embedded data and two CPU cores can do.
+    """A published configuration, made small enough for the procedural data and two CPU cores.
 
-    Pictures of 8, 16 and 32 px; the mask of every caption is its own, and wrong pairs go round.
+    Pictures of 8, 16 and 32 px; every caption has its own mask, and wrong pairs are made by moving
+    all captions of the batch on by one.
     """
     c.precision, c.matmul_precision = "auto", "default"
     c.seed = 0

@@ -74,7 +74,7 @@ def coco() -> ConfigDict:
 
 @common.card(**CARD | {"expected": "not published"})
 def coco_attention() -> ConfigDict:
-    """The paper's: attention over the words, the loss of labels a cross-entropy, no slips."""
+    """As the paper has it: attention over words, cross-entropy of labels, no slips of the code."""
     c = coco()
     c.model.update(attention=True, label_loss="log", next_xy="next", drawn_label="one_hot")
     c.model.update(first_input="standardised", drop_last="end", rho_limit=0.99)

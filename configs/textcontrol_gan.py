@@ -8,7 +8,7 @@ files of GAN-INT-CLS: --config.data.path=birds.hdf5. Any sentence encoder stands
 | preset | data | batch | epochs | published |
 |---|---|---|---|---|
 | embedded | blooms, 32 px | 32 (16 + 16) | 6,000 steps | - |
-| no_regressor | the same | 16 | the same | ablation: the text has no way to the pictures |
+| no_regressor | the same | 16 | the same | ablation: no loss ties pictures to captions |
 | emoji | emoji, 32 px | 32 (16 + 16) | 6,000 steps, not yet seen | - |
 | cub | CUB-200-2011, 64 px | 128 (64 + 64) | 200 | IS +17.6 %, FID -36.6 % on GAN-INT-CLS |
 | cub128 | CUB-200-2011, 128 px | 128 (64 + 64) | 200 | pictures alone |
