@@ -26,7 +26,8 @@ How
                                       feature_diversity (by clip=RUN or the recogniser, without
                                       LPIPS' weights), memorised, recognised, independent, soa,
                                       lqs, relations, clip_similarity, pick_score, hps_v21,
-                                      image_reward, vqa_score, mini_clip, mini_clip_frechet
+                                      image_reward, vqa_score, vqa_score_xl (a smaller judge),
+                                      edits (of runs that edit), mini_clip, mini_clip_frechet
                                       (the shipped CLIP's, which flatters runs that it guided),
                                       cross_lingual (pictures of captions in two languages,
                                       --languages en,de, with one seed)

@@ -29,7 +29,7 @@ HELP = ("--help", "-help", "--h", "-h", "-?")
 def define() -> None:
     """Defines what the command line may say; a program that imports this has flags of its own."""
     config_flags.DEFINE_config_file("config", None, "configuration FILE[:preset]", lock_config=True)
-    flags.DEFINE_string("workdir", None, "where the run is written; default runs/NAME")
+    flags.DEFINE_string("workdir", None, "where the run is written; default runs/NAME-PRESET")
     flags.DEFINE_boolean("dry-run", False, "say what the run would be, and stop")
     flags.DEFINE_boolean("help-config", False, "list the settings alone, and stop")
 

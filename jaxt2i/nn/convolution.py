@@ -1,11 +1,11 @@
 """Convolutions, with the gradients that each platform computes best.
 
-Of the gradient of a kernel XLA's CPU convolution is slow, up to ten times slower than of the
-forward pass. One matrix product a place of the kernel is faster, where the convolution goes by
-steps of one pixel. Of the input's gradient it is slow where a convolution halves a large map: it
-multiplies with zeros between the pixels. Four small convolutions, one a phase, do not
-(benchmarks/results/conv_cpu.json). Accelerators keep the convolution. The three operations are
-each other's derivatives, of any order.
+XLA's CPU convolution is slow at the gradient of a kernel. One matrix product a place of the kernel
+is faster for large kernels and small windows, where the convolution goes by steps of one pixel. It
+is slow at the input's gradient, too, where a convolution halves a large map: it multiplies with
+zeros between the pixels. Four small convolutions, one a phase, do not
+(benchmarks/results/conv_cpu.json and input_gradient_cpu.json). Accelerators keep the convolution.
+The three operations are each other's derivatives, of any order.
 """
 
 import functools
