@@ -124,7 +124,7 @@ def embedded() -> ConfigDict:
     """
     c, base = published(4000, "segmentation"), latent_diffusion.embedded()
     c.batch_size, c.accumulate, c.remat = base.batch_size, 1, ()
-    c.log_every_steps, c.checkpoint_every_steps, c.sample_every_steps = 50, 250, 500
+    c.log_every_steps, c.checkpoint_every_steps, c.sample_every_steps = 50, 250, 1000
     c.score_images, c.grid.count = 64, 6
     c.init_from = "runs/latent_diffusion-default"
     c.data.update(base.data)

@@ -65,7 +65,7 @@ def embedded() -> ConfigDict:
     c = sd15()
     c.batch_size, c.accumulate = 16, 1
     c.total_steps = 4000
-    c.score_images = 64
+    c.score_images, c.sample_every_steps = 64, 1000
     c.data.update(source="synthetic", corpus="blooms", tokenizer="mini", tokens=32, resolution=32)
     c.optim.unet.update(lr=1e-3, warmup_steps=100, decay_steps=4000, weight_decay=0.0)
     c.model.update(
