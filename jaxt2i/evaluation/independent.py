@@ -59,6 +59,19 @@ class Clip:
     read: Callable[[Sequence[str]], np.ndarray]
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Looked:
+    """What is known of pictures, each looked at once.
+
+    Attributes:
+      seen: unit rows [N, S].
+      colours: names [N], as `colour_of` has them.
+    """
+
+    seen: np.ndarray
+    colours: np.ndarray
+
+
 def of_run(run: Run, state: states.State, frozen: dict, name: str) -> Clip:
     """The CLIP that a run trained.
 
@@ -156,9 +169,14 @@ def asked_colour(caption: str) -> str:
     return found.pop() if len(found) == 1 else ""
 
 
+def look(by: Clip, pictures: np.ndarray) -> Looked:
+    """uint8 [N, H, W, 3], looked at."""
+    return Looked(by.see(pictures), np.array([*map(colour_of, pictures)]))
+
+
 def found_of(
-    by: Clip,
-    pictures: np.ndarray,
+    pictures: Looked,
+    said: np.ndarray,
     captions: Sequence[str],
     groups: np.ndarray | None,
     centres: np.ndarray | None,
@@ -167,19 +185,18 @@ def found_of(
     """What is right, picture by picture.
 
     Args:
-      by: who judges.
-      pictures: uint8 [N, H, W, 3].
+      pictures: N of them.
+      said: unit rows [N, S] of the captions.
       captions: what they should show.
       groups: int [N], their classes.
       centres: unit rows [G, S] of the classes.
-      colours: names [N] of the colours of the captions' real pictures, as `colour_of` has them.
+      colours: names [N] of the colours of the captions' real pictures.
 
     Returns:
       {score: bool [M]}; for "colour" M counts the captions that name one, for "colour_as_real"
       those whose real picture has one.
     """
-    seen, said = by.see(pictures), by.read(captions)
-    cosine = seen @ said.T
+    cosine = pictures.seen @ said.T
     count, own = len(captions), np.diag(cosine)
     text = np.array(captions)
     found = np.zeros(count, bool)
@@ -190,17 +207,12 @@ def found_of(
         found[i] = bool(np.all(own[i] > cosine[i, others]))
     out = {"r_precision": found}
     if centres is not None and groups is not None:
-        out["group"] = (seen @ centres.T).argmax(1) == groups
-    has, asked = named_colours(pictures), np.array([*map(asked_colour, captions)])
+        out["group"] = (pictures.seen @ centres.T).argmax(1) == groups
+    asked = np.array([*map(asked_colour, captions)])
     for name, wanted in (("colour", asked), ("colour_as_real", colours)):
         if (known := wanted != "").any():
-            out[name] = (has == wanted)[known]
+            out[name] = (pictures.colours == wanted)[known]
     return out
-
-
-def named_colours(pictures: np.ndarray) -> np.ndarray:
-    """Names [N] of the colours of uint8 [N, H, W, 3]."""
-    return np.array([*map(colour_of, pictures)])
 
 
 def centres_of(by: Clip, pictures: np.ndarray, groups: np.ndarray, count: int) -> np.ndarray:
@@ -231,10 +243,11 @@ def judge(
     shift = np.roll(np.arange(len(captions)), len(captions) // 2)
     shuffled = [captions[i] for i in shift]
     mixed = None if groups is None else groups[shift]
-    colours = named_colours(real)
-    mine = found_of(by, drawn, captions, groups, centres, colours)
-    best = found_of(by, real, captions, groups, centres, colours)
-    chance = found_of(by, drawn, shuffled, mixed, centres, colours[shift])
+    ours, theirs = look(by, drawn), look(by, real)
+    said, colours = by.read(captions), theirs.colours
+    mine = found_of(ours, said, captions, groups, centres, colours)
+    best = found_of(theirs, said, captions, groups, centres, colours)
+    chance = found_of(ours, by.read(shuffled), shuffled, mixed, centres, colours[shift])
     facts = {"network": by.name, "generated": len(drawn), "candidates": CANDIDATES}
     out = []
     for name, right in mine.items():
@@ -246,12 +259,11 @@ def judge(
         score = Score(f"independent_{name}", float(right.mean()), facts=known)
         interval = confidence.of_share(right.astype(int), np.ones(len(right), int))
         out.append(score.with_interval(interval))
-    ours, theirs = (by.see(x) for x in (drawn, real))
     known = dict(facts)
     if len(real) >= 4:
-        halves = gaussian(theirs[::2]), gaussian(theirs[1::2])
+        halves = gaussian(theirs.seen[::2]), gaussian(theirs.seen[1::2])
         known["one_half_of_real_pictures_against_the_other"] = round(frechet.fid(*halves).value, 4)
-    value = frechet.fid(gaussian(theirs), gaussian(ours)).value
+    value = frechet.fid(gaussian(theirs.seen), gaussian(ours.seen)).value
     return [*out, Score("independent_frechet", value, facts=known)]
 
 

@@ -1,5 +1,7 @@
 """A judge of one's own: on towers made up so that every answer is known."""
 
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -49,8 +51,9 @@ def test_right_pictures_are_found_and_shuffled_ones_are_not(clip):
 
 
 def test_equal_captions_are_no_distractors(clip):
-    real = np.stack([picture(1)] * 6)
-    right = independent.found_of(clip, real, ["thing 1"] * 6, None, None, np.array([""] * 6))
+    real = independent.look(clip, np.stack([picture(1)] * 6))
+    said, none = ["thing 1"] * 6, np.array([""] * 6)
+    right = independent.found_of(real, clip.read(said), said, None, None, none)
     assert right["r_precision"].all()
     assert "colour_as_real" not in right, "grey pictures have no colour"
 
@@ -67,6 +70,21 @@ def test_colours_are_those_of_the_captions_real_pictures(clip):
     assert found.facts["real_pictures"] == 1
     assert found.facts["shuffled_captions"] == pytest.approx(1 / 3, abs=1e-3)
     assert scores["independent_colour"].value == 0, "it says red and is grey"
+
+
+def test_every_picture_is_looked_at_once(clip, monkeypatch):
+    named, seen, read = [], [], []
+
+    def noted(calls, function):
+        return lambda x: (calls.append(x), function(x))[1]
+
+    by = dataclasses.replace(clip, see=noted(seen, clip.see), read=noted(read, clip.read))
+    monkeypatch.setattr(independent, "colour_of", noted(named, independent.colour_of))
+    real = np.stack([picture(i) for i in range(6)])
+    independent.judge(by, real[::-1], real, SAID[:6])
+    assert len(named) == 12
+    assert [len(x) for x in seen] == [6, 6]
+    assert len(read) == 2, "the captions, and the shuffled ones"
 
 
 @pytest.mark.parametrize(
