@@ -12,7 +12,7 @@ import dataclasses
 import functools
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -411,11 +411,13 @@ class System:
             reads = ", ".join(self.conditions)
             raise ConfigError(f"{self.run.config.method} edits no pictures; it draws from {reads}")
 
-    def told(self, rows: Iterable[Row]) -> Iterator[Row]:
-        """Rows of a person as they are; what of them nothing here reads is said, and counted."""
+    def told(self, rows: Iterable[Row], note: Callable | None = None) -> Iterator[Row]:
+        """Rows of a person as they are; what of them nothing here reads is noted, see `given.told`;
+        None: it is said, and counted.
+        """
         read = {*self.conditions, *(word for s in self.after for word in s.fills)}
         tokenizers = [s.words.tokenizer for s in (*self.after, self) if s.words.tokenizer]
-        return given.told(rows, self.run.config.method, read, tokenizers, self.words.note)
+        return given.told(rows, self.run.config.method, read, tokenizers, note or self.words.note)
 
     def _filled(
         self, earlier: "System", rows: Iterable[Row], controls: Mapping, then: "System"

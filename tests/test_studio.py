@@ -1,6 +1,7 @@
 """The studio: what its page reads and draws, and the page in a real browser."""
 
 import base64
+import html
 import io
 import json
 import socket
@@ -269,6 +270,28 @@ def test_several_visitors_are_not_mixed(gan, tmp_path):
     assert (len(end.pictures), end.total) == (1, 9)
     drawing.remove(end.pictures, ())
     assert not end.archive.exists()
+
+
+def test_a_caption_that_is_cut_is_said_as_the_api_says_it(page_of, gan, chain, capsys):
+    page, boxes, long = page_of(gan), {"objects": json.dumps(BOX)}, "a cat on a mat " * 20
+
+    def told(on_what, **given):
+        return html.unescape(last(on_what(filled(page, **given, **boxes)))[page.told])
+
+    cut = "the end is not read: captions are cut at 32 tokens"
+    assert cut not in told(page.on_draw, prompt="a cat on a mat")
+    found = told(page.on_draw, prompt=f"{long}\na cat\n{long}", num=2)
+    assert found.count(cut) == 1
+    assert f"{cut} (1 more)." in found, "two captions, however many pictures of each"
+    capsys.readouterr()
+    gan.sample({"prompt": long, "objects": BOX})
+    sentence = capsys.readouterr().err.partition("conditions: ")[2].partition(";")[0]
+    assert cut in sentence
+    assert sentence in found
+    assert cut in told(page.on_walk, prompt="a cat", to=long, steps=2), "the other end of a walk"
+    page = page_of(gan, chain)
+    found = told(page.on_draw, prompt=long)
+    assert all(f"{name}: {sentence}" in found for name in page.systems.names)
 
 
 def test_what_is_wrong_is_said_in_a_sentence(page_of, gan, monkeypatch):

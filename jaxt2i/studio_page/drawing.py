@@ -121,6 +121,19 @@ class Systems:
         """What can be shown beside pictures: "stages", "attention"."""
         return [name for name in VIEWS if any(name in about["gives"] for about in self.about)]
 
+    def unread(self, rows: Sequence[Row]) -> list[str]:
+        """Sentences on what of a person's rows is not read: the first of a kind of each system."""
+        out = []
+        for name, system in zip(self.names, self.systems, strict=True):
+            found: dict[str, list[str]] = {}
+            list(
+                system.told(rows, lambda kind, said, to=found: to.setdefault(kind, []).append(said))
+            )
+            whose = f"{name}: " if len(self.systems) > 1 else ""
+            for first, *others in found.values():
+                out.append(f"{whose}{first}" + (f" ({len(others)} more)" if others else ""))
+        return out
+
     # --- drawing ----------------------------------------------------------------------------------
 
     def place(self) -> Path:

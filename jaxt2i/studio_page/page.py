@@ -326,8 +326,9 @@ class Page:
     def on_draw(self, given: dict) -> Iterator[dict]:
         """Draws the form's captions."""
         sides = len(self.systems.systems)
-        rows = reading.expanded(self.rows(given), given[self.num], given[self.seed], sides)
-        yield from self.drawn(rows, given)
+        asked = self.rows(given)
+        rows = reading.expanded(asked, given[self.num], given[self.seed], sides)
+        yield from self.drawn(rows, given, self.systems.unread(asked))
 
     @safely
     def on_walk(self, given: dict) -> Iterator[dict]:
@@ -341,9 +342,11 @@ class Page:
             last["prompt"] = given[self.to].strip()
         rows = api.walked(first, last, int(steps))
         reading.expanded(rows, 1, 0, len(self.systems.systems))
-        yield from self.drawn(rows, given, walk=True)
+        yield from self.drawn(rows, given, self.systems.unread([first, last]), walk=True)
 
-    def drawn(self, rows: list[Row], given: dict, walk: bool = False) -> Iterator[dict]:
+    def drawn(
+        self, rows: list[Row], given: dict, unread: list[str], walk: bool = False
+    ) -> Iterator[dict]:
         """What is shown while rows are drawn, and when they are there."""
         stop = threading.Event()
         visit = dataclasses.replace(given[self.visit].settled(), now=(), stop=stop)
@@ -365,8 +368,8 @@ class Page:
         count, noted = len(so_far.pictures), ""
         if count < so_far.total:
             noted += f" Stopped; {so_far.total} were asked for."
-        if so_far.noted:
-            noted += f" Noted: {', '.join(so_far.noted)}."
+        if told := [*unread, *so_far.noted]:
+            noted += f" Noted: {'; '.join(told)}."
         file = drawing.animated([p for p in so_far.pictures if not p.side]) if walk else None
         yield (
             shown
