@@ -93,6 +93,41 @@ def kind_of(default: Any) -> str:
     return next((NAMES[kind] for kind in KINDS if isinstance(default, kind)), "another value")
 
 
+def at_least(least: int, default: Any) -> Any:
+    """A field of a settings class that holds numbers from `least` on; see `least_of`."""
+    return dataclasses.field(default=default, metadata={"least": least})
+
+
+def least_of(field: dataclasses.Field) -> int | None:
+    """The smallest number that a setting, or an element of it, should be; None: any.
+
+    `at_least` says it. Else it is 1 for whole numbers whose default is no less, as sizes and counts
+    are, and 0 for other numbers, but for negative defaults.
+    """
+    first = _first(field)
+    if isinstance(first, bool) or not isinstance(first, int | float) or first < 0:
+        return field.metadata.get("least")
+    return field.metadata.get("least", int(isinstance(first, int) and first > 0))
+
+
+def too_small(value: Any, least: int | None) -> bool:
+    """Whether a number, or one of several, is below a limit."""
+    several = value if isinstance(value, tuple | list) else [value]
+    return least is not None and any(isinstance(x, int | float) and x < least for x in several)
+
+
+def wanted(value: Any, field: dataclasses.Field) -> str:
+    """What to say of a number that is too small."""
+    whole = "whole " if isinstance(_first(field), int) else ""
+    what = f"{whole}numbers" if isinstance(field.default, tuple | list) else f"a {whole}number"
+    return f"is {value!r}; expected {what} from {least_of(field)} on"
+
+
+def _first(field: dataclasses.Field) -> Any:
+    several = isinstance(field.default, tuple | list) and field.default
+    return field.default[0] if several else field.default
+
+
 # Kinds of settings, those that may stand for them, and their names.
 KINDS = {int: int, float: (int, float), str: str, (tuple, list): (tuple, list)}
 NAMES = {int: "a whole number", float: "a number", str: "a text", (tuple, list): "a list"}
@@ -107,8 +142,8 @@ def fields(cls: type, mapping: Mapping[str, Any], where: str) -> Any:
       where: the section's name in messages, such as "config.model".
 
     Raises:
-      ConfigError: names the unknown key and the nearest valid one, the missing ones, or a value of
-        another kind.
+      ConfigError: names the unknown key and the nearest valid one, the missing ones, a value of
+        another kind, or a size or count below 0.
     """
     known = {f.name: f for f in dataclasses.fields(cls)}
     for key in mapping:
@@ -118,6 +153,9 @@ def fields(cls: type, mapping: Mapping[str, Any], where: str) -> Any:
         if not alike(mapping[key], known[key].default):
             expected = kind_of(known[key].default)
             raise ConfigError(f"{where}.{key} is {mapping[key]!r}; expected {expected}")
+        least, whole = least_of(known[key]), isinstance(_first(known[key]), int)
+        if whole and least is not None and too_small(mapping[key], min(least, 0)):
+            raise ConfigError(f"{where}.{key} {wanted(mapping[key], known[key])}")
     missing = [
         n
         for n, f in known.items()

@@ -267,7 +267,7 @@ def spec(sizes: Sizes, needs: tuple[str, ...]) -> dict[str, jax.ShapeDtypeStruct
 
     Raises:
       KeyError: for a key that the schema does not know; names the nearest one.
-      DataError: for a key whose size is not set.
+      DataError: for a key whose size is not set, or is below 1.
     """
     out = {}
     for key in needs:
@@ -276,12 +276,13 @@ def spec(sizes: Sizes, needs: tuple[str, ...]) -> dict[str, jax.ShapeDtypeStruct
             hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(FIELDS)}"
             raise KeyError(f"a batch has no key {key!r}{hint}")
         shape = tuple(getattr(sizes, n) if isinstance(n, str) else n for n in FIELDS[key].shape)
-        for size in UNSET.intersection(FIELDS[key].shape):
-            if not getattr(sizes, size):
-                raise DataError(
-                    f"batch[{key!r}] ({FIELDS[key].meaning}) is needed, and config.data.{size} "
-                    "does not say how wide it is"
-                )
+        for size, count in zip(FIELDS[key].shape, shape, strict=True):
+            needed = f"batch[{key!r}] ({FIELDS[key].meaning}) is needed"
+            if size in UNSET and not count:
+                raise DataError(f"{needed}, and config.data.{size} does not say how wide it is")
+            if count < 1:
+                line = CONFIG_LINES[size]
+                raise DataError(f"{needed}, and {line} is {count}; expected 1 or more")
         # Device integers are 32 bits wide unless x64 is enabled; ids are only ever carried along.
         dtype = "int32" if FIELDS[key].dtype == "int64" else FIELDS[key].dtype
         out[key] = jax.ShapeDtypeStruct((sizes.batch, *shape), np.dtype(dtype))

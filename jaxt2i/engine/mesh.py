@@ -27,7 +27,7 @@ def make(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence | Non
     devices = list(jax.devices() if devices is None else devices)
     sizes = [data, fsdp, tensor]
     known = math.prod(n for n in sizes if n != -1)
-    if sizes.count(-1) == 1 and len(devices) % known == 0:
+    if sizes.count(-1) == 1 and known > 0 and len(devices) % known == 0:
         sizes[sizes.index(-1)] = len(devices) // known
     if math.prod(sizes) != len(devices) or min(sizes) < 1:
         raise ConfigError(

@@ -102,8 +102,10 @@ def settings_classes(method: str) -> list[type]:
     return [c for c in vars(module).values() if isinstance(c, type) and dataclasses.is_dataclass(c)]
 
 
-def of_classes(section: Mapping[str, Any], classes: Iterable[type], name: str) -> dict[str, str]:
-    """{"NAME.KEY": text} from the class that has the section's keys as its fields.
+def owners(
+    section: Mapping[str, Any], classes: Iterable[type], name: str
+) -> Iterator[tuple[str, Mapping[str, Any], type]]:
+    """(its name, the section, the class that has its keys as fields), of it or of those in it.
 
     Args:
       section: settings, or sections of them.
@@ -114,13 +116,17 @@ def of_classes(section: Mapping[str, Any], classes: Iterable[type], name: str) -
         c for c in classes if section and set(section) <= {f.name for f in dataclasses.fields(c)}
     ]
     if fitting:
-        texts = attributes(min(fitting, key=lambda c: len(dataclasses.fields(c))))
-        return {f"{name}.{key}": text for key, text in texts.items()}
-    out = {}
+        yield name, section, min(fitting, key=lambda c: len(dataclasses.fields(c)))
+        return
     for key, value in section.items():
         if isinstance(value, Mapping | ConfigDict):
-            out |= of_classes(value, classes, f"{name}.{key}")
-    return out
+            yield from owners(value, classes, f"{name}.{key}")
+
+
+def of_classes(section: Mapping[str, Any], classes: Iterable[type], name: str) -> dict[str, str]:
+    """{"NAME.KEY": text} from the classes of `owners`, which says what it takes."""
+    found = owners(section, classes, name)
+    return {f"{at}.{key}": text for at, _, cls in found for key, text in attributes(cls).items()}
 
 
 def attributes(cls: type) -> dict[str, str]:

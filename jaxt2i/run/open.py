@@ -37,6 +37,7 @@ from jaxt2i.run import (
     flags,
     health,
     machine,
+    numbers,
     placement,
     processes,
     settings,
@@ -288,6 +289,7 @@ def load_method(config: ConfigDict, facts: Facts | None = None) -> Method:
       ConfigError: when there is no such module, or it has no `build`; for impossible values of
         the settings that every method has.
     """
+    numbers.check(config)
     module = module_of(config)
     if not getattr(module, "ANY_SHAPE", False):
         try:
@@ -295,9 +297,9 @@ def load_method(config: ConfigDict, facts: Facts | None = None) -> Method:
         except schema.DataError as error:
             raise ConfigError(str(error)) from None
     given = (config, facts or Facts()) if takes_facts(config) else (config,)
-    with written.reading_settings(config.method):
+    with written.reading_settings(config.method), numbers.named(config):
         method = module.build(*given)
-    method = written.checked(method, config.method)
+    method = numbers.naming(written.checked(method, config.method), config)
     # Runs from before these settings have none of them.
     names = ("param_dtype", "masters", "matmul_precision")
     storage = {name: config[name] for name in names if name in config}

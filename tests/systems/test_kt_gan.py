@@ -232,7 +232,7 @@ def test_a_step_of_every_published_configuration_traces(preset):
     [
         ({"task": "pupil"}, r"config\.model\.task='pupil'"),
         ({"d_norm": "layer"}, r"config\.model\.d_norm='layer'"),
-        ({"rounds": -1}, r"config\.model\.rounds=-1"),
+        ({"rounds": -1}, r"config\.model\.rounds is -1"),
     ],
 )
 def test_bad_settings_are_refused(changes, line):

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxt2i.config import ConfigError, fields
+from jaxt2i.config import ConfigError, at_least, fields
 from jaxt2i.data.schema import unit_range
 from jaxt2i.encoders import guide
 from jaxt2i.encoders.text import Text
@@ -68,7 +68,7 @@ class Model:
     c_dim: int = 100
     g_base: int = 32
     d_base: int = 64
-    residuals: int = 2
+    residuals: int = at_least(0, 2)
     stages: int = 3
     last_only: bool = False
     attention_mask: str = "tiled"

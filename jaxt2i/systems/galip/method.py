@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxt2i.config import ConfigError, fields, micro_batches
+from jaxt2i.config import ConfigError, at_least, fields, micro_batches
 from jaxt2i.data.schema import unit_range
 from jaxt2i.encoders import clip, perception
 from jaxt2i.encoders.text import Text
@@ -287,13 +287,13 @@ class Model:
     z_dim: int = 100
     g_base: int = 64
     d_base: int = 64
-    image_size: int = 224
+    image_size: int = at_least(0, 224)
     bridge_blocks: int = 4
     bridge_base: int = 0
-    first_prompt: int = 1
+    first_prompt: int = at_least(0, 1)
     prompts: int = 8
     clip_share: float = 0.1
-    taps: tuple[int, ...] = (1, 4, 8)
+    taps: tuple[int, ...] = at_least(0, (1, 4, 8))
     clip_input: str = "galip"
     similarity_weight: float = 4.0
     mismatch: bool = True

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxt2i.config import ConfigError, fields
+from jaxt2i.config import ConfigError, at_least, fields
 from jaxt2i.data.schema import unit_range
 from jaxt2i.encoders import guide
 from jaxt2i.encoders.text import Text
@@ -334,7 +334,7 @@ class Model:
     stages: int = 3
     attention_mask: str = "tiled"
     wrong_pairs: str = "shift"
-    rounds: int = 2
+    rounds: int = at_least(0, 2)
     carry: bool = True
     d_norm: str = "batch"
     damsm_weight: float = 5.0
@@ -539,8 +539,6 @@ def check(model: Model, resolution: int) -> None:
     ):
         if value not in known:
             raise ConfigError(f"config.model.{name}={value!r}; expected one of {known}")
-    if model.rounds < 0:
-        raise ConfigError(f"config.model.rounds={model.rounds}: 0 (AttnGAN) or more")
     stages.sizes_of(resolution, model.stages)
 
 

@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxt2i.config import ConfigError, fields
+from jaxt2i.config import ConfigError, at_least, fields
 from jaxt2i.data.schema import unit_range
 from jaxt2i.encoders import perception
 from jaxt2i.encoders.text import Text
@@ -298,7 +298,7 @@ class Model:
     z_dim: int = 128
     g_base: int = 96
     d_base: int = 96
-    attention: int = 64
+    attention: int = at_least(0, 64)
     interpolate: bool = True
     mix_range: float = 10.0
     loss: str = "hinge"
