@@ -24,6 +24,8 @@ from jaxt2i import places
 from jaxt2i.convert import nature, stand_ins, unpickle
 from jaxt2i.convert.unpickle import UnreadableFileError, UnsafeFileError
 
+# Errors of files that are not read.
+UNREADABLE = (UnreadableFileError, UnsafeFileError)
 STORAGES = {
     "DoubleStorage": np.float64,
     "FloatStorage": np.float32,

@@ -336,6 +336,10 @@ def damsm(settings: Settings) -> Perception:
         file = settings.clip_weights
         return pretrained.whereabouts(file, "damsm") if file else "nowhere: text_weights is empty"
 
+    def look() -> None:
+        if settings.clip_weights:
+            pretrained.look(settings.clip_weights, "damsm", "text", text)
+
     shipped = mini(dataclasses.replace(settings, clip_weights=""))
     return Perception(
         text=text,
@@ -346,7 +350,7 @@ def damsm(settings: Settings) -> Perception:
         guide_resolution=shipped.guide_resolution,
         feature_resolution=0,
         sentence=text.width,
-        load={"text": Weights(load, where), "guide": shipped.load["guide"]},
+        load={"text": Weights(load, where, look), "guide": shipped.load["guide"]},
         about=(
             f"perception: DAMSM from {settings.clip_weights or 'no file'}{warning(settings)}; the "
             "Frechet distance while training is the shipped mini CLIP's, to choose checkpoints by, "

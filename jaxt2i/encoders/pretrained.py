@@ -22,7 +22,7 @@ from safetensors.numpy import save as to_bytes
 
 from jaxt2i import places
 from jaxt2i.config import alike
-from jaxt2i.convert import files, rules, torch_files
+from jaxt2i.convert import files, heads, rules, torch_files
 from jaxt2i.encoders import (
     blip_names,
     clip_names,
@@ -188,27 +188,46 @@ class Weights:
     Attributes:
       read: loads them, downloaded if need be.
       where: says where they come from and whether they are there, loading nothing.
+      look: raises what `read` would, as far as the head of a file that is there says it.
     """
 
     read: Callable[[], dict]
     where: Callable[[], str]
+    look: Callable[[], None] = lambda: None
 
     def __call__(self) -> dict:
         """The variables."""
-        return self.read()
+        return _told(self.read)
+
+    def check(self) -> None:
+        """Raises `WeightsError` for weights of other shapes, as far as `look` sees them."""
+        _told(self.look)
+
+
+def _told(function: Callable) -> Any:
+    """What it gives; weights of another network are as bad as none."""
+    try:
+        return function()
+    except (rules.ConversionError, *torch_files.UNREADABLE) as error:
+        raise WeightsError(str(error)) from error
 
 
 def published(name: str, kind: str, net: str, module: nn.Module) -> Weights:
     """Published weights; arguments as for `load`, of the module's shapes."""
-    return Weights(lambda: load(name, kind, net, template(module)), lambda: whereabouts(name, kind))
+    return Weights(
+        lambda: load(name, kind, net, template(module)),
+        lambda: whereabouts(name, kind),
+        lambda: look(name, kind, net, module),
+    )
 
 
-def kept_in(weights: Callable[[], dict], dtype: str) -> Callable[[], dict]:
+def kept_in(weights: Weights, dtype: str) -> Weights:
     """Weights whose arrays are kept in another dtype; their own for "float32"."""
     if dtype == "float32":
         return weights
-    where = getattr(weights, "where", lambda: "")
-    return Weights(lambda: jax.tree.map(lambda x: x.astype(dtype), weights()), where)
+    return dataclasses.replace(
+        weights, read=lambda: jax.tree.map(lambda x: x.astype(dtype), weights())
+    )
 
 
 # --- Storage of variables ----------------------------------------------------------------------
@@ -314,18 +333,25 @@ def whereabouts(name: str, kind: str) -> str:
     path = epath.Path(name).expanduser()
     if files.find(path) or path.is_dir():
         return f"{name}, which is there"
+    if there := _here(name, kind):
+        return f"{name}, kept as {there}"
     table = _published(name, kind)
     if table is BY_HAND:
         return f"{name}: NOT there, and no program can fetch it: it {BY_HAND[name][1]}"
-    if table is ADDRESSES:
-        url = ADDRESSES[name][1]
-        path = _kept(*ADDRESSES[name][1:])
-        there = path if path.is_file() else None
-    else:
-        url, there = f"{HUB}/{name}", _cached(name)
-    if there:
-        return f"{name}, kept as {there}"
+    url = ADDRESSES[name][1] if table is ADDRESSES else f"{HUB}/{name}"
     return f"{name}: NOT there yet, the run begins with downloading {url}"
+
+
+def _here(name: str, kind: str) -> epath.Path | None:
+    """Where `find` would take weights from without a download; None: nowhere."""
+    path = epath.Path(name).expanduser()
+    if files.find(path) or path.is_dir():
+        return files.find(path) or _in_folder(path)
+    table = _published(name, kind)
+    if table is ADDRESSES:
+        path = _kept(*ADDRESSES[name][1:])
+        return path if path.is_file() else None
+    return None if table is BY_HAND else _cached(name)
 
 
 def _published(name: str, kind: str) -> dict:
@@ -598,12 +624,39 @@ def load(name: str, kind: str, net: str, shapes: Mapping[str, Any] | None = None
       ConversionError: where they are not those of such a network.
     """
     names = NAMES[kind]
-    part = files.parts(epath.Path(name).expanduser(), getattr(names, "FOLDERS", {})).get(net)
-    found = find(str(part or name), kind)
+    found = find(_part(name, kind, net), kind)
     if found.path.is_dir():
         return fitting(load_variables(found.path / f"{net}.safetensors"), shapes, found.path)
     # A format of its own has a reader of its own.
     state = getattr(names, "read_all", files.read_all)(found.path).tensors
+    return _converted(kind, net, found, state, shapes)
+
+
+def look(name: str, kind: str, net: str, module: nn.Module) -> None:
+    """Raises as `load` does for weights that are here, if a file's head says what is wrong."""
+    path = _here(_part(name, kind, net), kind)
+    folder = path is not None and path.is_dir()
+    state = path and heads.of(path / f"{net}.safetensors" if folder else path)
+    if state is None or hasattr(NAMES[kind], "read_all"):
+        return
+    shapes = jax.tree.map(lambda x: np.empty(x.shape, heads.NOTHING), template(module))
+    if folder:
+        flat = {k: x for k, x in state.items() if not k.endswith(SCALE)}
+        fitting(unflatten_dict(flat, sep="/"), shapes, path)
+    else:
+        _converted(kind, net, Found(path, None), state, shapes)
+
+
+def _part(name: str, kind: str, net: str) -> str:
+    """The file of one network in a folder that has one for each; else what it was."""
+    folders = getattr(NAMES[kind], "FOLDERS", {})
+    return str(files.parts(epath.Path(name).expanduser(), folders).get(net) or name)
+
+
+def _converted(
+    kind: str, net: str, found: Found, state: Mapping, shapes: Mapping[str, Any] | None
+) -> dict:
+    names = NAMES[kind]
     table = rules.pick(names.TABLES[net], state)
     if not rules.to_flax(table, state, None)[1].used:
         keys = ", ".join(list(state)[:5])
@@ -637,35 +690,3 @@ def fitting(variables: dict, shapes: Mapping[str, Any] | None, path: epath.Path)
                 "network or size"
             )
     return variables
-
-
-def load_trunk(name: str, module: nn.Module, seed: int) -> dict:
-    """Variables of a `DamsmImage` whose Inception trunk comes from torchvision's file.
-
-    Args:
-      name: the file.
-      module: the image encoder; its two heads are drawn.
-      seed: of the draw.
-
-    Raises:
-      WeightsError: where the file is absent.
-      ConversionError: where it is not Inception-v3.
-    """
-    path = epath.Path(name).expanduser()
-    if not path.is_file():
-        raise WeightsError(
-            f"config.model.trunk_weights={name}: no such file. It is torchvision's Inception-v3, "
-            "https://download.pytorch.org/models/inception_v3_google-1a9a5a14.pth"
-        )
-
-    def heads(key):  # no more: compiling the initialisation of the trunk takes seconds
-        drawn = module.init(key, *(np.zeros(x.shape) for x in module.example()))
-        return {
-            kind: {k: x for k, x in tree.items() if k != "trunk"} for kind, tree in drawn.items()
-        }
-
-    only = {kind: {"trunk": tree["trunk"]} for kind, tree in template(module).items()}
-    trunk, report = rules.to_flax(damsm_names.TRUNK, torch_files.read(path), only)
-    report.require_all(str(path))
-    own = jax.jit(heads)(jax.random.key(seed))
-    return {kind: {**tree, **trunk[kind]} for kind, tree in own.items()}

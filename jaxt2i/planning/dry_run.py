@@ -45,7 +45,8 @@ def dry_run(config: ConfigDict, preset: ConfigDict, workdir: epath.Path) -> str:
     Raises:
       ConfigError: for impossible settings; names the config line and the fix.
       DataError: for data that is there and cannot be used.
-      WeightsError: for weights that nobody knows.
+      WeightsError: for weights that nobody knows, and those of other shapes, as far as the head of
+        a file says them.
     """
     config, chosen = fit.settled(config, workdir)
     plan = compiled.laid_out(config, None, jax.devices())
@@ -151,6 +152,8 @@ def weight_lines(plan: Plan) -> list[str]:
         elif loader:
             known = getattr(loader, "where", lambda: "a file that config.model names")
             lines.append(f"{net}: {known()}")
+            if not own:
+                getattr(loader, "check", lambda: None)()
         elif net in method.frozen:
             lines.append(f"{net}: random")
     if init_from and not method.borrowed:

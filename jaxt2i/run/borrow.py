@@ -237,6 +237,6 @@ def with_own_latents(method: Method, folder: str) -> Method:
             )
         return variables
 
-    where = getattr(load, "where", None)
-    loader = pretrained.Weights(read, where) if where else read
+    known = isinstance(load, pretrained.Weights)
+    loader = dataclasses.replace(load, read=read) if known else read
     return dataclasses.replace(method, pretrained={**method.pretrained, name: loader})

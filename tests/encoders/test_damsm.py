@@ -13,6 +13,7 @@ from jaxt2i.encoders import damsm_names as damsm
 from jaxt2i.encoders import inception_names as inception
 from jaxt2i.encoders import perception, pretrained
 from jaxt2i.encoders.damsm import DamsmImage, DamsmText
+from jaxt2i.encoders.damsm_trunk import load_trunk
 from jaxt2i.encoders.inception import unit_names
 
 MODULE = DamsmText(vocab=20, length=7, embed=6, width=8)
@@ -93,7 +94,7 @@ def test_a_published_file_becomes_the_perception(file):
 
 def test_another_vocabulary_is_named(file):
     sees = perception.make("damsm", clip_weights=str(file[0]), vocab=21)
-    with pytest.raises(rules.ConversionError, match=r"encoder\.weight.*\[20, 300\].*\[21, 300\]"):
+    with pytest.raises(pretrained.WeightsError, match=r"encoder\.weight.*\[20, 300\].*\[21, 300\]"):
         sees.load["text"]()
 
 
@@ -163,7 +164,7 @@ def test_imagenet_weights_fill_the_trunk_and_leave_the_heads(tmp_path):
     state = {k: np.ascontiguousarray(x) for k, x in state.items() if not k.startswith("emb_")}
     state["fc.weight"] = np.zeros((10, 2048), np.float32)
     save_file(state, tmp_path / "inception.safetensors")
-    variables = pretrained.load_trunk(str(tmp_path / "inception.safetensors"), module, 0)
+    variables = load_trunk(str(tmp_path / "inception.safetensors"), module, 0)
     for kind in ("params", "batch_stats"):
         for a, b in zip(
             *(jax.tree.leaves(t[kind]["trunk"]) for t in (variables, filled)), strict=True
@@ -171,4 +172,4 @@ def test_imagenet_weights_fill_the_trunk_and_leave_the_heads(tmp_path):
             np.testing.assert_array_equal(a, b)
     assert np.abs(variables["params"]["code"]["kernel"]).max() <= 0.1
     with pytest.raises(pretrained.WeightsError, match="trunk_weights=nowhere"):
-        pretrained.load_trunk("nowhere", module, 0)
+        load_trunk("nowhere", module, 0)

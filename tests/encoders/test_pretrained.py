@@ -85,6 +85,34 @@ def test_other_networks_and_other_sizes_are_refused(tmp_path):
         pretrained.load(str(file), "clip", "text")
 
 
+def test_what_the_head_of_a_file_says_is_said_as_loading_says_it(tmp_path, monkeypatch):
+    module = DinoFeatures(resolution=8, patch=4, width=64, layers=4, heads=1)
+    variables = drawn(module)
+    file = write(tmp_path / "dino.safetensors", dino.TIMM, variables)
+    folder = tmp_path / "converted"
+    folder.mkdir()
+    (folder / "convert.json").write_text("{}")
+    pretrained.save_variables(folder / "features.safetensors", variables, "int8")
+    larger, said = module.clone(resolution=12), []
+    for name in map(str, (file, folder)):
+        with pytest.raises(WeightsError) as error:
+            pretrained.published(name, "dino", "features", larger)()
+        said.append(str(error.value))
+
+    def refuse(*_):
+        raise AssertionError("no array is read")
+
+    monkeypatch.setattr(pretrained.files, "read_all", refuse)
+    monkeypatch.setattr(pretrained, "load_variables", refuse)
+    for name, sentence in zip(map(str, (file, folder)), said, strict=True):
+        pretrained.published(name, "dino", "features", module).check()
+        with pytest.raises(WeightsError) as error:
+            pretrained.published(name, "dino", "features", larger).check()
+        assert str(error.value) == sentence
+    with pytest.raises(WeightsError, match="not those of clip's text"):
+        pretrained.published(str(file), "clip", "text", TEXT).check()
+
+
 def test_unknown_names_and_empty_folders(tmp_path):
     with pytest.raises(WeightsError, match=f"known clip model; known: {REPO}"):
         pretrained.find("openai/clip", "clip")

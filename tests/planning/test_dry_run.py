@@ -8,13 +8,19 @@ import types
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
+from jaxt2i.convert import rules
 from jaxt2i.data.schema import DataError
-from jaxt2i.encoders import pretrained
+from jaxt2i.encoders import damsm_names, pretrained
+from jaxt2i.encoders.damsm import DamsmText
+from jaxt2i.encoders.pretrained import WeightsError
 from jaxt2i.engine.method import ConfigError
 from jaxt2i.planning.dry_run import class_lines, dry_run
 from jaxt2i.run import settings
+from jaxt2i.run.open import load_method
 
 ROOT = Path(__file__).parents[2]
 TOY = str(ROOT / "tests" / "engine" / "toy_config.py")
@@ -122,6 +128,28 @@ def test_weights_say_where_they_are(tmp_path):
     for net in ("text", "guide"):
         assert re.search(rf"{net}: .*mini_clip, which is there", found["weights"])
     assert f"drawn with config.seed={config.seed}: g, d, c" in found["weights"]
+
+
+def test_weights_of_other_shapes_are_refused_as_the_run_refuses_them(tmp_path):
+    text = DamsmText(vocab=200)
+    filled = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), pretrained.template(text))
+    state = rules.to_torch(damsm_names.TEXT, filled)
+    file = tmp_path / "text_encoder.safetensors"
+    save_file({k: np.ascontiguousarray(x) for k, x in state.items()}, file)
+    config = settings.preset(str(ROOT / "configs" / "df_gan.py"), "tiny")
+    config.data.tokenizer = "words"
+    config.model.update(perception="damsm", text_weights=str(file), text_vocab=200)
+    found = said(config, tmp_path, config)
+    assert f"text: {file}, which is there" in found["weights"]
+    config.model.text_vocab = 300
+    with pytest.raises(WeightsError) as by_the_run:
+        load_method(config).pretrained["text"]()
+    with pytest.raises(WeightsError, match=r"\[200, 300\] for .* \[300, 300\]") as found:
+        dry_run(config, config, tmp_path)
+    assert str(found.value) == str(by_the_run.value)
+    # What replaces it is not there yet, and the file is not read.
+    config.perception_from = str(tmp_path / "damsm")
+    dry_run(config, config, tmp_path)
 
 
 def test_the_command_stops_with_success_though_the_data_is_not_there(tmp_path):

@@ -17,7 +17,7 @@ import optax
 from jaxt2i.config import ConfigError, fields
 from jaxt2i.data.schema import unit_range
 from jaxt2i.encoders.damsm import TRUNKS, DamsmImage, DamsmText
-from jaxt2i.encoders.pretrained import load_trunk
+from jaxt2i.encoders.damsm_trunk import with_trunk
 from jaxt2i.encoders.text import Text
 from jaxt2i.engine.method import Batch, Ctx, Method, Player
 from jaxt2i.losses.damsm import Gammas, damsm
@@ -228,7 +228,7 @@ def build(cfg, facts: Any = None) -> Method:
     pretrained, notes = {}, ()
     if model.trunk == "inception":
         if model.trunk_weights:
-            pretrained["image"] = lambda: load_trunk(model.trunk_weights, nets["image"], cfg.seed)
+            pretrained["image"] = with_trunk(model.trunk_weights, nets["image"], cfg.seed)
         else:
             notes = (
                 "the Inception trunk has random weights and does not learn; for a real run give "
