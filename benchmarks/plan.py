@@ -3,7 +3,8 @@
 Writes what `python -m jaxt2i.plan` finds, one file a case, as results/plan_CASE.json; without
 arguments all of them, some minutes each on two cores; --until code takes ten times as long and
 writes results/plan_CASE_code.json. Every case says what it is there to show; `checks` holds the
-answers.
+answers. --dearest [CASE ...] compiles training steps to their end, for the operations that the
+compiler estimates to take the most of them, as results/dearest_CASE.json.
 """
 
 import argparse
@@ -26,6 +27,9 @@ SYSTEMS = {
     "stylegan_t_full64": ("configs/stylegan_t.py", "full64", 0),
     "stylegan_t_full512": ("configs/stylegan_t.py", "full512", 0),
     "iir_net_coco": ("configs/iir_net.py", "coco", 118_287),
+    "stylegan_t_lite64": ("configs/stylegan_t.py", "lite64", 0),
+    "stylegan_t_lite256": ("configs/stylegan_t.py", "lite256", 0),
+    "op_gan_coco_pod": ("configs/op_gan.py", "coco_pod", 82_783),
 }
 # Operations whose messages the maths asks for beside gradients, in data-parallel runs: statistics
 # of the whole batch, negatives from it (DAMSM), captions of other pictures, means of losses; for
@@ -84,6 +88,17 @@ CASES = {
         Case("iir_net_coco", "v6e:4x4"),
     )
 }
+# Eight pictures a chip are one of StyleGAN-T's groups.
+DEAREST = {
+    case.name: case
+    for case in (
+        Case("stylegan_t_lite64", "v5e:4x4", 128),
+        Case("galip_coco", "v5e:4x4"),
+        Case("dm_gan_coco", "v5e:4x4"),
+        Case("op_gan_coco_pod", "v5e:4x4"),
+        Case("stylegan_t_lite256", "v5e:4x4", 128),
+    )
+}
 
 
 def opened(case: Case, remat: str = "") -> compiled.Plan:
@@ -116,6 +131,14 @@ def measure(case: Case, sample: bool, remat: str = "", until: str = "buffers") -
     return {"case": case.name, "preset": f"{file}:{preset}", "checks": checks(found, case), **found}
 
 
+def dearest(case: Case) -> dict:
+    """The report of one case's training step, compiled to its end."""
+    file, preset, epoch = SYSTEMS[case.system]
+    plan = opened(case)
+    found = reports.report(plan, compiled.training(plan, "code"), None, epoch)
+    return {"case": case.name, "preset": f"{file}:{preset}", **found}
+
+
 def checks(found: dict, case: Case) -> dict:
     """What a case is there to show: it fits, and sends no messages but those that it must."""
     sent = [c for p in found["programs"] for c in p["collectives"]]
@@ -137,12 +160,22 @@ def checks(found: dict, case: Case) -> dict:
 def main() -> None:
     """Compiles what the command line asks for."""
     p = argparse.ArgumentParser(description=__doc__)
-    p.add_argument("case", nargs="*", choices=[*CASES, []], help="default: all")
+    p.add_argument("case", nargs="*", choices=[*CASES, *DEAREST, []], help="default: all")
     p.add_argument("--no-sample", dest="sample", action="store_false")
     p.add_argument("--until", choices=compiled.UNTIL, default="buffers", help="code: hours")
     p.add_argument("--remat", default="", help="policy of config.remat for all networks")
     p.add_argument("--state", action="store_true", help="what stays between steps; seconds")
+    p.add_argument("--dearest", action="store_true", help="what takes the most cycles; hours")
     args = p.parse_args()
+    cases = DEAREST if args.dearest else CASES
+    if other := set(args.case) - set(cases):
+        p.error(f"{', '.join(sorted(other))}: the cases here are {', '.join(cases)}")
+    if args.dearest:
+        for name in args.case or DEAREST:
+            line = dearest(DEAREST[name])
+            report([line], f"dearest_{name}")
+            print(reports.text(line), flush=True)
+        return
     if args.state:
         report([state_line(CASES[name]) for name in args.case or CASES], "plan_state")
         return

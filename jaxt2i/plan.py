@@ -8,7 +8,7 @@ are not a GPU's: take their memory and traffic for estimates.
 
 Memory, messages and traffic are settled before the TPU compiler generates code, which is most of
 its work: compiling stops there unless --until code asks for the program's size and the compiler's
-own estimate of the time.
+own estimate of the time, with the ten operations that most of it goes into.
 
 --batch N, --mesh and --config.KEY=VALUE change the run; --search ranks meshes, micro-batches and
 recomputation; --json FILE keeps everything; --plot FILE draws efficiency against chips.

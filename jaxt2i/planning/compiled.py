@@ -56,6 +56,7 @@ class Program:
       accessed: bytes as the compiler counts them: on-chip ones too, loops once; 0 without code.
       cycles: the compiler's estimate; 0 without code and where it makes none.
       collectives: messages between chips.
+      dearest: the operations that most of `cycles` go into; none where the compiler estimates none.
       shortfall: why there is no program, mostly in the compiler's words that it does not fit,
         else "". All else but `peak`, as the compiler puts it, is then 0.
     """
@@ -72,6 +73,7 @@ class Program:
     accessed: float = 0.0
     cycles: float = 0.0
     collectives: tuple[hlo.Collective, ...] = ()
+    dearest: tuple[hlo.Operation, ...] = ()
     shortfall: str = ""
 
 
@@ -305,6 +307,7 @@ def count(name: str, every: int, lowered: jax.stages.Lowered, plan: Plan) -> Pro
         flops=flops,
         accessed=cost.get("bytes accessed", 0.0),
         cycles=program.cycles(),
+        dearest=tuple(program.dearest()),
     )
 
 

@@ -97,8 +97,12 @@ def grouped(collectives: Sequence[Collective]) -> list[dict[str, Any]]:
 
 def place(where: str) -> str:
     """The network and block of an operation's path."""
-    parts = [p for p in where.split("/") if not p.startswith(("jit(", "while", "body", "closed_"))]
-    return "/".join(parts[:3]) or "unnamed"
+    return "/".join(parts(where)[:3]) or "unnamed"
+
+
+def parts(where: str) -> list[str]:
+    """An operation's path without what the compiler's calls and loops add."""
+    return [p for p in where.split("/") if not p.startswith(("jit(", "while", "body", "closed_"))]
 
 
 def time_line(times: roofline.Times, images: int) -> dict[str, Any]:
@@ -170,7 +174,8 @@ def text(found: dict[str, Any]) -> str:
             f"{sent:>9}  {p['shortfall']}"
         )
     if "step" in found:
-        lines += ["", *collective_text(found["programs"]), "", *speed_text(found)]
+        lines += ["", *collective_text(found["programs"]), "", *dearest_text(found["programs"])]
+        lines += speed_text(found)
     return "\n".join(lines)
 
 
@@ -206,6 +211,22 @@ def collective_text(programs: Sequence[dict[str, Any]], most: int = 12) -> list[
             size = sum(c["bytes"] for c in rest) / 1e6
             lines.append(f"  {p['name']:<15}and {len(rest)} smaller kinds, {size:,.3f} MB")
     return lines
+
+
+def dearest_text(programs: Sequence[dict[str, Any]]) -> list[str]:
+    """A table of the operations that take most of the compiler's cycles, and an empty line."""
+    if not any(p["dearest"] for p in programs):
+        return []
+    lines = ["dearest operations    cycles     of all    times  kind, result, of"]
+    for p in programs:
+        for x in p["dearest"]:
+            result, *more = x["result"].split(", ")
+            of = "/".join(parts(x["where"])) or "unnamed"
+            lines.append(
+                f"  {p['name']:<12}{x['cycles']:>14,.0f}{x['share']:>11.1%}{x['times']:>9,}  "
+                f"{x['kind']}, {result}{f' and {len(more)} more' if more else ''}, {of}"
+            )
+    return [*lines, ""]
 
 
 def speed_text(found: dict[str, Any]) -> list[str]:

@@ -4,6 +4,7 @@ The compiler's own counts take the body of a loop once; here every computation k
 runs, so that collectives, products and memory traffic in loops can be counted in full.
 """
 
+import collections
 import dataclasses
 import functools
 import math
@@ -21,6 +22,14 @@ FREE = {
     *("call", "iota", "after-all", "partition-id", "replica-id", "opt-barrier", "copy-done"),
     *("async-update", "async-done", "all-reduce-done", "all-gather-done", "slice-done"),
     *("collective-permute-done", "send-done", "recv-done", "optimization-barrier"),
+}
+# What a fusion is named by, the weightiest first.
+HEARTS = ("convolution", "dot", "scatter", "gather", "sort", "reduce-window", "reduce")
+# A fusion of nothing else computes nothing.
+MOVES = {
+    *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "bitcast-convert"),
+    *("copy", "transpose", "reshape", "reverse", "convert", "slice", "dynamic-slice", "pad"),
+    *("concatenate", "broadcast", "dynamic-update-slice"),
 }
 INSTRUCTION = re.compile(r"\s+(ROOT )?%?([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\((.*)$")
 # A program that is not compiled yet leaves the types out, and % before names.
@@ -109,6 +118,27 @@ class Collective:
     def gradient(self) -> bool:
         """Whether it belongs to a backward pass."""
         return "transpose(" in self.where
+
+
+@dataclasses.dataclass(frozen=True)
+class Operation:
+    """What a program does at one place, where the compiler estimates what it takes.
+
+    Attributes:
+      where: the operation of the model that it belongs to; "" where the compiler made it up.
+      kind: such as "convolution fusion", "loop fusion", "copy to another layout".
+      result: types and sizes of what it makes, such as "f32[16], bf16[2,32,288]".
+      times: how often a step does it.
+      cycles: of all of these together.
+      share: of the program's cycles.
+    """
+
+    where: str
+    kind: str
+    result: str
+    times: int
+    cycles: float
+    share: float
 
 
 class Program:
@@ -270,15 +300,59 @@ class Program:
                     total += self.times[name][0] * sum(moved(t, turns) for t in texts)
         return total
 
+    def estimates(self) -> Iterator[tuple[Instruction, int, int]]:
+        """(what runs one by one, how often a step, the compiler's cycles of once) where known."""
+        for name in (n for n in self.computations if n in self.sequential):
+            for i in self.computations[name]:
+                if found := re.search(r'"estimated_cycles":"(\d+)"', i.rest):
+                    yield i, self.times[name][0], int(found[1])
+
     def cycles(self) -> float:
         """The compiler's estimate of the step, in cycles; 0 where it makes none."""
-        total = 0.0
-        for name in self.sequential:
-            found = (
-                re.search(r'"estimated_cycles":"(\d+)"', i.rest) for i in self.computations[name]
-            )
-            total += self.times[name][0] * sum(int(m[1]) for m in found if m)
-        return total
+        return float(sum(times * cycles for _, times, cycles in self.estimates()))
+
+    def dearest(self, count: int = 10) -> list[Operation]:
+        """The operations that take the most cycles, equal ones at one place together.
+
+        Messages between chips are not among them where the compiler estimates none.
+        """
+        sums: dict[tuple, list[int]] = collections.defaultdict(lambda: [0, 0])
+        for i, times, cycles in self.estimates():
+            made = ", ".join(f"{dtype}[{dims}]" for dtype, dims, _ in ARRAY.findall(i.result))
+            line = sums[self.origin(i), self.kind(i), made]
+            line[0] += times
+            line[1] += times * cycles
+        first = sorted(sums.items(), key=lambda item: -item[1][1])[:count]
+        whole = self.cycles()
+        return [Operation(*key, n, float(cycles), cycles / whole) for key, (n, cycles) in first]
+
+    def inside(self, i: Instruction) -> list[Instruction]:
+        """Everything that a fusion runs, fusions in it too; nothing for other instructions."""
+        out = []
+        for x in self.computations.get(i.attribute("calls").strip("%"), ()):
+            out += [*self.inside(x), x] if x.op == "fusion" else [x]
+        return out if i.op == "fusion" else []
+
+    def kind(self, i: Instruction) -> str:
+        """What an instruction is, see `Operation`."""
+        if i.op == "copy" and order(self.results.get(i.operands[0], "")) != order(i.result):
+            return "copy to another layout"
+        ops = {x.op for x in self.inside(i)}
+        if not ops:
+            return i.op
+        loop = "copy" if ops <= MOVES else i.attribute("kind").removeprefix("k").lower()
+        return f"{next((h for h in HEARTS if h in ops), loop)} fusion"
+
+    def origin(self, i: Instruction) -> str:
+        """The operation of the model that an instruction, or what it is named by, belongs to."""
+        heart = self.kind(i).removesuffix(" fusion")
+        parts = [i, *sorted(self.inside(i), key=lambda x: (x.op != heart, not x.root))]
+        return next((x.where for x in parts if x.where), "")
+
+    @functools.cached_property
+    def results(self) -> dict[str, str]:
+        """{instruction: its result}."""
+        return {i.name: i.result for part in self.computations.values() for i in part}
 
 
 def flops(program: jax.stages.Compiled | jax.stages.Lowered, read: Program | None = None) -> float:
@@ -326,6 +400,11 @@ def width(dtype: str) -> float:
     if dtype in WIDTH:
         return WIDTH[dtype]
     return int(re.search(r"\d+", dtype)[0]) / 8
+
+
+def order(text: str) -> list[str]:
+    """The order of dimensions in memory of every array in a type."""
+    return [layout.strip("{}").partition(":")[0] for _, _, layout in ARRAY.findall(text)]
 
 
 def moved(text: str, turns: int) -> float:

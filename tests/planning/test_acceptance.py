@@ -14,6 +14,8 @@ cases = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(cases)
 KEPT = {name: BENCHMARKS / "results" / f"plan_{name}.json" for name in cases.CASES}
 KEPT = {name: path for name, path in KEPT.items() if path.exists()}
+DEAREST = {name: BENCHMARKS / "results" / f"dearest_{name}.json" for name in cases.DEAREST}
+DEAREST = {name: path for name, path in DEAREST.items() if path.exists()}
 
 
 @pytest.mark.parametrize("name", KEPT)
@@ -24,6 +26,19 @@ def test_kept_plans_show_what_they_should(name):
     assert (line["topology"], line["mesh"]["fsdp"]) == (case.topology, case.fsdp)
     checks = cases.checks(line, case)
     assert checks["as expected"], checks
+
+
+@pytest.mark.parametrize("name", DEAREST)
+def test_kept_dearest_operations_are_parts_of_their_step(name):
+    (line,) = json.loads(DEAREST[name].read_text())["lines"]
+    assert line["case"] == name
+    assert line["memory"]["fits"]
+    for program in line["programs"]:
+        shares = [x["cycles"] / program["cycles"] for x in program["dearest"]]
+        assert shares == [pytest.approx(x["share"]) for x in program["dearest"]]
+        assert shares == sorted(shares, reverse=True)
+        assert len(shares) == 10
+        assert sum(shares) < 1
 
 
 def test_messages_that_nothing_asks_for_are_named():

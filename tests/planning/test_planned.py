@@ -15,7 +15,7 @@ from jax.sharding import SingleDeviceSharding
 from jaxt2i import plan as command
 from jaxt2i.config import ConfigError
 from jaxt2i.planning import compiled, report, search
-from jaxt2i.run import chips, settings
+from jaxt2i.run import chips, hlo, settings
 
 ROOT = Path(__file__).parents[2]
 TOY = str(ROOT / "tests" / "engine" / "toy_config.py")
@@ -55,6 +55,11 @@ def test_data_parallel_on_a_tpu_sends_sums_alone_and_knows_its_bytes():
     assert held["batch"] == 4 * (16 * 16 * 3 + 32 * 4 + 32)
     assert programs[0].flops > 0 < programs[0].traffic
     assert programs[0].cycles > 0
+    shares = [x.share for x in programs[0].dearest]
+    assert len(shares) == 10
+    assert shares == sorted(shares, reverse=True)
+    assert 0.1 < sum(shares) < 1
+    assert any(x.where.startswith("jit(train)/jvp(D)/Conv_0") for x in programs[0].dearest)
     assert programs[0].arguments >= held["parameters"] + held["frozen"]
     # Stopped before its code is generated, the program is the same.
     early = compiled.sketch("train", 1, plan)
@@ -62,7 +67,7 @@ def test_data_parallel_on_a_tpu_sends_sums_alone_and_knows_its_bytes():
         assert getattr(early, field) == getattr(programs[0], field)
     assert early.peak == pytest.approx(programs[0].peak - programs[0].code, abs=64 * 2**10)
     assert early.flops == pytest.approx(programs[0].flops, rel=0.3)  # products alone
-    assert (early.code, early.cycles, early.shortfall) == (None, 0, "")
+    assert (early.code, early.cycles, early.dearest, early.shortfall) == (None, 0, (), "")
     said = report.report(plan, [early], None)
     assert said["memory"]["verdict"].endswith("to spare for the program's code")
     assert said["programs"][0]["code"] is None
@@ -144,6 +149,21 @@ def test_gpus_are_planned_for_without_one():
     assert found["scaling"][0]["apart"] == pytest.approx(1)
     with pytest.raises(ConfigError, match="on as many simulated devices"):
         compiled.devices(chips.target("h100:16"))
+
+
+def test_the_dearest_operations_are_shown_where_the_compiler_estimates_any():
+    plan, (first, *rest) = planned("h100:8", toy())
+    without = report.report(plan, [first, *rest], None)
+    assert not without["programs"][0]["dearest"]
+    assert "dearest" not in report.text(without)
+    where = "jit(train)/jvp(G)/while/body/block/conv/jit(take)/add"
+    dear = hlo.Operation(where, "loop fusion", "f32[8,4], f32[8]", 3, 1.2e6, 0.125)
+    known = [dataclasses.replace(first, cycles=9.6e6, dearest=(dear,)), *rest]
+    found = report.report(plan, known, None)
+    assert found["programs"][0]["dearest"] == (dataclasses.asdict(dear),)
+    line = next(x for x in report.text(found).splitlines() if "loop fusion" in x)
+    assert line.split(maxsplit=4)[:4] == ["train", "1,200,000", "12.5%", "3"]
+    assert line.endswith("  loop fusion, f32[8,4] and 1 more, jvp(G)/block/conv/add")
 
 
 def test_a_prepared_configuration_needs_no_weights_and_no_accelerator():

@@ -29,6 +29,63 @@ def test_loops_are_counted_in_full():
     assert program.cycles() == 3 * 500 + 1828
 
 
+def test_the_dearest_operations_share_all_cycles():
+    program = hlo.Program(TPU)
+    last, inner = program.dearest()
+    assert (last.kind, last.result, last.times) == ("all-reduce", "f32[16], f32[16]", 1)
+    assert last.where == "jit(program)/transpose(jvp(Generator))/mapping/reduce_sum"
+    # The fusion has no name: its product has. It runs once a turn.
+    assert (inner.kind, inner.result, inner.times) == ("convolution fusion", "bf16[2,32,288]", 3)
+    assert inner.where == "jit(program)/blocks/qkv/dot_general"
+    assert (last.cycles, inner.cycles) == (1828, 3 * 500)
+    assert last.cycles + inner.cycles == program.cycles()
+    assert last.share == pytest.approx(1828 / program.cycles())
+    assert program.dearest(1) == [last]
+
+
+def test_equal_operations_at_one_place_are_one():
+    line = next(x for x in TPU.splitlines() if "channel_id=28" in x)
+    again = line.replace("ROOT ", "").replace("reduce.27", "reduce.26")
+    other = again.replace("reduce.26", "reduce.25").replace("mapping", "synthesis")
+    program = hlo.Program(TPU.replace(line, f"{other}\n{again}\n{line}"))
+    twice, once, _ = program.dearest()
+    assert (twice.times, twice.cycles) == (2, 2 * 1828)
+    assert once.where.endswith("synthesis/reduce_sum")
+    assert sum(x.share for x in program.dearest()) == pytest.approx(1)
+
+
+def test_a_program_without_estimates_has_no_dearest_operations():
+    assert hlo.Program(TPU.replace("estimated_cycles", "other")).dearest() == []
+
+
+@pytest.mark.parametrize(
+    ("inside", "line", "kind"),
+    [
+        ("add", "fusion(%p), kind=kLoop, calls=%f", "loop fusion"),
+        ("reduce", "fusion(%p), kind=kInput, calls=%f", "reduce fusion"),
+        ("transpose", "fusion(%p), kind=kLoop, calls=%f", "copy fusion"),
+        ("add", "add(%p, %p)", "add"),
+        ("add", "copy(%p)", "copy"),
+        ("add", "copy(%q)", "copy to another layout"),
+    ],
+)
+def test_kinds_of_operations(inside, line, kind):
+    told = 'metadata={op_name="a"}, backend_config={"estimated_cycles":"7"}'
+    text = f"""%f (x: f32[2,3]) -> f32[2,3] {{
+  %x = f32[2,3]{{1,0:T(8,128)}} parameter(0)
+  ROOT %y = f32[2,3]{{1,0:T(8,128)}} {inside}(%x), dimensions={{1}}
+}}
+
+ENTRY %main (p: f32[2,3], q: f32[2,3]) -> f32[2,3] {{
+  %p = f32[2,3]{{1,0:T(8,128)}} parameter(0)
+  %q = f32[2,3]{{0,1:T(8,128)}} parameter(1)
+  ROOT %out = f32[2,3]{{1,0:T(8,128)S(1)}} {line}, {told}
+}}
+"""
+    (found,) = hlo.Program(text).dearest()
+    assert found == hlo.Operation("a", kind, "f32[2,3]", 1, 7.0, 1.0)
+
+
 def test_messages_know_their_bytes_axis_and_turns():
     inner, last = hlo.Program(TPU).collectives(MESH)
     assert (inner.kind, inner.dtype, inner.bytes) == ("all-reduce", "bf16", 2 * 32 * 96 * 2)
