@@ -666,7 +666,10 @@ def _converted(
         )
     if shapes is None:
         shapes = template(build(names, net, state, found.config)[0])
-    variables, report = rules.to_flax(table, state, shapes)
+    try:
+        variables, report = rules.to_flax(table, state, shapes)
+    except rules.ConversionError as error:
+        raise rules.ConversionError(f"{found.path}: {error}") from error
     report.require_all(str(found.path))
     return variables
 
