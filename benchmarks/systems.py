@@ -24,6 +24,7 @@ import sys
 from pathlib import Path
 
 import jaxt2i.systems
+from jaxt2i.planning import report as reports
 from jaxt2i.run import settings
 from jaxt2i.verify import find
 
@@ -32,6 +33,7 @@ PAGE = ROOT / "benchmarks" / "README.md"
 HEAD = ("system", "step", "equal to", "a short run here", "preset", "the paper's number")
 RUNS = ("run", "pictures", "minutes", "first look to last", "by judges that did not train it")
 PLANS = ("run", "chips", "steps", "hours", "chip-hours", "memory of a chip", "file")
+DEAREST = ("step", "of all cycles", "times", "operation", "result", "where")
 PARITY = ("system", "steps", "first step", "sides apart", "by a rounding", "by another seed")
 RESULTS = ROOT / "benchmarks" / "results"
 # Of an evaluation's scores; the files have all.
@@ -150,6 +152,24 @@ def plans() -> list[tuple[str, ...]]:
     return out
 
 
+def dearest(file: Path, most: int = 5) -> list[tuple[str, ...]]:
+    """Lines about the first operations of a training step that was compiled to its end."""
+    out = []
+    for found in json.loads(file.read_text())["lines"]:
+        system, preset = found["preset"].removeprefix("configs/").split(".py:")
+        for p in found["programs"]:
+            every = "" if p["every"] == 1 else f", every {p['every']} steps"
+            name = f"[`{system}:{preset}`](results/{file.name}){every}: {p['cycles'] / 1e6:,.1f} M"
+            for x in p["dearest"][:most]:
+                where = "/".join(reports.parts(x["where"]))
+                result, *more = x["result"].split(", ")
+                result += f" and {len(more)} more" if more else ""
+                cells = f"{x['share']:.1%}", f"{x['times']:,}", x["kind"], f"`{result}`"
+                out.append((name, *cells, f"`{where}`" if where else "-"))
+                name = ""
+    return out
+
+
 def taught(file: Path) -> tuple[str, ...]:
     """A line about official code and ours that were trained from the same weights."""
     lines = json.loads(file.read_text())["lines"]
@@ -186,7 +206,9 @@ def row(name: str) -> tuple[str, ...]:
 
 
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    """A table, in Markdown."""
+    """A table, in Markdown, or that there is none."""
+    if not rows:
+        return "None is kept yet."
     lines = [head, ("---",) * len(head), *rows]
     return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in r)} |" for r in lines)
 
@@ -198,6 +220,9 @@ def tables() -> dict[str, str]:
         "systems": table(HEAD, [row(name) for name in names]),
         "runs": table(RUNS, runs()),
         "plans": table(PLANS, plans()),
+        "dearest": table(
+            DEAREST, [x for f in sorted(RESULTS.glob("dearest_*.json")) for x in dearest(f)]
+        ),
         "parity": table(PARITY, [taught(file) for file in sorted(RESULTS.glob("parity_*.json"))]),
     }
 
