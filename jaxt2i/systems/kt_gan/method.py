@@ -33,6 +33,7 @@ from jaxt2i.nn.norms import orthogonal
 from jaxt2i.nn.optim import Adam, half_life, only
 from jaxt2i.nn.precision import compute_dtype, perception_dtype
 from jaxt2i.nn.remat import Policy
+from jaxt2i.nn.resample import resize_nearest
 from jaxt2i.nn.stages import Drawn, read_words
 
 WEIGHTS = ("pretrained", "random")
@@ -105,7 +106,7 @@ def upsampled(weights: jax.Array) -> jax.Array:
     """Weights [B, N] of a square of regions on one of twice the side, [B, 4 N]; the sum stays."""
     side = math.isqrt(weights.shape[1])
     square = weights.reshape(-1, side, side, 1)
-    return stages.resize_nearest(square, 2 * side).reshape(len(weights), -1) / 4
+    return resize_nearest(square, 2 * side).reshape(len(weights), -1) / 4
 
 
 # --- Networks ------------------------------------------------------------------------------------
