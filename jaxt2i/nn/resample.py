@@ -405,7 +405,8 @@ def up_nearest_conv(x: jax.Array, kernel: jax.Array, variant: str = "auto") -> j
     Args:
       x: [B, H, W, I].
       kernel: [3, 3, I, O]; the large picture has a zero at each border.
-      variant: "phases"; "rows", from 12 pixels on; "resize", one operation after the other; or
+      variant: "phases", from 256 pixels of the batch on, below which the sums of taps cost more
+        than they save; "rows", from a height of 12 on; "resize", one operation after the other; or
         "auto".
 
     Returns:
@@ -416,8 +417,12 @@ def up_nearest_conv(x: jax.Array, kernel: jax.Array, variant: str = "auto") -> j
         large = jnp.repeat(jnp.repeat(x, 2, 1), 2, 2)
         return conv2d(large, kernel, padding=((1, 1), (1, 1)))
 
-    variants = {"resize": resize, "phases": _in_phases}
-    if x.shape[1] >= 12:
+    variants = {"resize": resize}
+    batch, height, width, _ = x.shape
+    # An exported sampler does not know its batch.
+    if (batch if isinstance(batch, int) else 1) * height * width >= 256:
+        variants["phases"] = _in_phases
+    if height >= 12:
         variants["rows"] = _in_rows
     return by_platform("up_nearest_conv", variant, variants, x, kernel)
 

@@ -77,7 +77,7 @@ def test_up_convolutions_agree_to_the_border_with_gradients(taps, flip):
 
 
 def test_doubling_and_convolving_at_once_agrees_to_the_border_with_gradients():
-    x, kernel, weight = normal(2, 13, 4, 3), normal(3, 3, 3, 2), normal(2, 26, 8, 2)
+    x, kernel, weight = normal(2, 13, 10, 3), normal(3, 3, 3, 2), normal(2, 26, 20, 2)
 
     def run(variant):
         def loss(x, kernel):
@@ -90,6 +90,15 @@ def test_doubling_and_convolving_at_once_agrees_to_the_border_with_gradients():
     for variant in ("phases", "rows"):
         for mine, want in zip(run(variant), run("resize"), strict=True):
             np.testing.assert_allclose(mine, want, rtol=1e-5, atol=2e-4)
+
+
+def test_small_pictures_are_doubled_and_convolved_one_after_the_other():
+    kernel = normal(3, 3, 3, 2)
+    for shape, split in (((4, 7, 7, 3), False), ((4, 8, 8, 3), True)):
+        program = jax.jit(resample.up_nearest_conv).lower(normal(*shape), kernel).as_text()
+        assert ("2x2x3x8" in program) == split
+    with pytest.raises(ValueError, match="no variant 'phases' here"):
+        resample.up_nearest_conv(normal(1, 4, 4, 3), kernel, "phases")
 
 
 def test_the_platform_is_settled_at_lowering(monkeypatch):
