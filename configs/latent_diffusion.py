@@ -58,9 +58,8 @@ def embedded() -> ConfigDict:
     The Frechet distance to held-out pictures in mini-CLIP features falls from 1.68 to 0.56 after
     16,000 images and to 0.24 at the end; R-precision among 64 rises from 0.02 to 0.36. Flowers have
     the colours of their captions, birds are still blots; some pictures are grainy
-    (benchmarks/results/latent_diffusion_embedded.json). It takes 1,607 CPU seconds. With
-    weighting="min_snr" and a constant rate R-precision was 0.44 after 48,000 images, and grain
-    (pixels/spectrum) 0.11 instead of 0.07.
+    (benchmarks/results/latent_diffusion_embedded.json). With weighting="min_snr" and a constant
+    rate R-precision was 0.44 after 48,000 images, and grain (pixels/spectrum) 0.11 instead of 0.07.
     """
     c = sd15()
     c.batch_size, c.accumulate = 16, 1
