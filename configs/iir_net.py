@@ -120,8 +120,7 @@ def embedded() -> ConfigDict:
     region stays as it is, as does a picture whose region is empty, for `hold`
     (benchmarks/results/edits_embedded.json); without it backgrounds keep their pixels to 15.6 dB
     only (benchmarks/results/edits_embedded_free.json). The strength `tau`
-    changes little at this size. On two CPU cores it took 20 minutes, after 23 of the U-Net, which
-    shared its cores, with twice as many looks at the pictures as today
+    changes little at this size. On two CPU cores it takes 16.5 minutes, after as many of the U-Net
     (benchmarks/results/chain_iir_net_cpu.json).
     """
     c, base = published(4000, "segmentation"), latent_diffusion.embedded()
