@@ -25,7 +25,8 @@ is the noise that a difference between the sides is measured by. A finer measure
 which trains our side once more, from weights that are off by about one rounding of float32: the
 sides cannot be expected closer to each other than that run is to ours. (Adam's first step without
 momentum is the sign of a gradient; where that is next to nothing, rounding decides.) --save keeps
-the curves as benchmarks/results/NAME.json and a plot beside it.
+the curves as benchmarks/results/NAME.json and a plot beside it; --add-rounding trains that third
+run alone and adds it to the files that are there.
 """
 
 import argparse
@@ -139,7 +140,7 @@ def given(job: dict, args, file: Path) -> np.ndarray:
 
 
 def learned(args, size: dict, seed: int) -> list[dict]:
-    """Both sides' curves from one start."""
+    """The sides' curves from one start; with --add-rounding that of the rounded weights alone."""
     lines = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -158,10 +159,12 @@ def learned(args, size: dict, seed: int) -> list[dict]:
         # The official side first: without its checkout there is nothing to draw pictures for.
         with official(args, job) as side:
             real = given(job, args, folder / "data.npz")
-            lines.append(taught(side, args, job, folder, look_at, real))
-        with Child("ours", job, python=sys.executable, threads=args.threads) as side:
-            lines.append(taught(side, args, job, folder, look_at, real))
-        if args.rounding:
+            if not args.add_rounding:
+                lines.append(taught(side, args, job, folder, look_at, real))
+        if not args.add_rounding:
+            with Child("ours", job, python=sys.executable, threads=args.threads) as side:
+                lines.append(taught(side, args, job, folder, look_at, real))
+        if args.rounding or args.add_rounding:
             job["weights"] = rounded(Path(job["weights"]))
             with Child("ours", job, python=sys.executable, threads=args.threads) as side:
                 lines.append(taught(side, args, job, folder, look_at, real, "rounded"))
@@ -305,10 +308,11 @@ def each_step(line: dict, name: str) -> list[float]:
 
 
 def plot(lines: list[dict], file: Path) -> None:
-    """Losses of both sides above, scores below; one colour a seed."""
+    """Losses and scores of all sides, as they are kept; one colour a seed."""
     from matplotlib.figure import Figure
 
-    names = [n for n in named(lines[0]) if n == "g" or n.startswith("d")]
+    lines = [line for line in lines if "losses" in line]
+    names = [n for n in lines[0]["losses"] if n == "g" or n.startswith("d")]
     figure = Figure(figsize=(4 * (len(names) + 1), 3.2), layout="constrained")
     axes = figure.subplots(1, len(names) + 1)
     seeds = sorted({line["seed"] for line in lines})
@@ -319,7 +323,7 @@ def plot(lines: list[dict], file: Path) -> None:
             "label": f"{line['side']}, seed {line['seed']}",
         }
         for axis, name in zip(axes, names, strict=False):
-            curve = named(line)[name]
+            curve = line["losses"][name]
             axis.plot((np.arange(len(curve)) + 0.5) * WINDOW, curve, **style)
             axis.set(title=f"loss of {name}", xlabel="step")
         axes[-1].plot([*map(int, line["frechet"])], [*line["frechet"].values()], **style)
@@ -339,6 +343,54 @@ def kept(lines: list[dict]) -> list[dict]:
     ]
 
 
+def results(name: str, ending: str) -> Path:
+    """Where a file of results is."""
+    return Path(__file__).parent / "results" / f"{name}.{ending}"
+
+
+def with_rounding(args, size: dict) -> list[dict]:
+    """The lines that are kept, and those of our side from weights off by one rounding.
+
+    Raises:
+      PeerError: where nothing is kept, or what is kept was another run.
+    """
+    file = results(args.save, "json") if args.save else Path("--save")
+    if not file.is_file():
+        raise PeerError(f"--add-rounding adds to a kept run, and {file} is not there")
+    record = json.loads(file.read_text())
+    setup, *lines, found = record["lines"]
+    wanted = {"size": json.loads(json.dumps(size)), "steps": args.steps, "held": args.held}
+    if other := [k for k, x in wanted.items() if setup[k] != x]:
+        raise PeerError(f"{file} keeps a run of other {', '.join(other)}: {setup}")
+    ours = {line["seed"]: line for line in lines if line["side"] == "ours"}
+    lines = [line for line in lines if line["side"] != "rounded"]
+    more = kept([line for seed in ours for line in learned(args, size, seed)])
+    for line in more:
+        first, again = (x["frechet"] for x in (ours[line["seed"]], line))
+        if first.keys() != again.keys() or abs(first["0"] - again["0"]) > 1e-3:
+            raise PeerError(f"{file}: seed {line['seed']} began elsewhere, or was drawn otherwise")
+    for name, curve in found["root mean square of differences"].items():
+        both = [[curve_of(x, name) for x in (ours[line["seed"]], line)] for line in more]
+        curve["roundings_apart"] = [round(apart(*x), 5) for x in both]
+    first = {k: record["machine"][k] for k in ("cpu", "jax", "commit", "date")}
+    return [{**setup, "before_rounding": first}, *lines, *more, show(found)]
+
+
+def curve_of(line: dict, name: str) -> np.ndarray:
+    """A curve of a kept line."""
+    return np.array([*line["frechet"].values()] if name == "frechet" else line["losses"][name])
+
+
+def measured(args, size: dict) -> list[dict]:
+    """The lines of a whole run, as they are kept."""
+    lines = []
+    for seed in map(int, args.seeds.split(",")):
+        lines += learned(args, size, seed)
+    found = show(verdict(lines))
+    setup = {"what": "setup", "size": size, "steps": args.steps, "held": args.held}
+    return [setup, *kept(lines), found]
+
+
 def main(argv: list[str] | None = None) -> int:
     """Measures what the command line asks for."""
     p = argparse.ArgumentParser(
@@ -354,6 +406,7 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--threads", type=int, default=0, help="cores; 0: all")
     p.add_argument("--python", default=sys.executable, help="interpreter that has PyTorch")
     p.add_argument("--rounding", action="store_true", help="a third run, off by one rounding")
+    p.add_argument("--add-rounding", action="store_true", help="that run alone, for what is kept")
     p.add_argument("--save", help="name of the files in benchmarks/results")
     args = p.parse_args(argv)
     # This process scores beside a side on the same accelerator.
@@ -363,14 +416,10 @@ def main(argv: list[str] | None = None) -> int:
         if args.width not in sizes:
             known = ", ".join(f"{s} ({', '.join(x)})" for s, x in PARITY.items())
             raise PeerError(f"{args.system}: no run of width {args.width!r}; there are {known}")
-        lines = []
-        for seed in map(int, args.seeds.split(",")):
-            lines += learned(args, sizes[args.width], seed)
-        found = show(verdict(lines))
-        setup = {"what": "setup", "size": sizes[args.width], "steps": args.steps, "held": args.held}
-        report([setup, *kept(lines), found], args.save)
+        lines = (with_rounding if args.add_rounding else measured)(args, sizes[args.width])
+        report(lines, args.save)
         if args.save:
-            plot(lines, Path(__file__).parent / "results" / f"{args.save}.png")
+            plot(lines, results(args.save, "png"))
     except PeerError as error:
         print(f"parity.py: {error}", file=sys.stderr)
         return 2

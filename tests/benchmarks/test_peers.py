@@ -46,7 +46,7 @@ def test_both_sides_are_measured_in_turns(tmp_path, kept):
     assert step["memory"]["ours"]["rss_mib"] > step["memory"]["official"]["rss_mib"] > 0
 
 
-def test_both_sides_learn_from_the_same_start(tmp_path, kept):
+def test_both_sides_learn_from_the_same_start(tmp_path, kept, monkeypatch, capsys):
     checkout, python = made_up.written(tmp_path, sizes.PARITY["df_gan"]["tiny"])
     where = ["--system=df_gan", "--width=tiny", f"--checkout={checkout}", f"--python={python}"]
     assert parity.main([*where, "--steps=2", "--seeds=0", "--held=8", "--look-every=1"]) == 0
@@ -57,6 +57,26 @@ def test_both_sides_learn_from_the_same_start(tmp_path, kept):
     assert set(found) == {"d", "g", "real", "fake", "mismatched", "penalty", "frechet"}
     # The made-up discriminator says the mean of a picture, ours something else.
     assert found["real"]["first_step_apart"][0] > 1e-4
+
+    # A third run, off by one rounding, joins what is kept.
+    monkeypatch.setattr(parity, "results", lambda name, ending: tmp_path / f"{name}.{ending}")
+    again = [*where, "--steps=2", "--held=8", "--look-every=1", "--add-rounding", "--save=kept"]
+    assert parity.main(again) == 2
+    assert "kept.json is not there" in capsys.readouterr().err
+    machine = {"cpu": "some", "jax": "0", "commit": "abc", "date": "today"}
+    (tmp_path / "kept.json").write_text(json.dumps({"machine": machine, "lines": kept}))
+    assert parity.main([*again, "--steps=3"]) == 2
+    assert "keeps a run of other steps" in capsys.readouterr().err
+    kept.clear()
+    assert parity.main(again) == 0
+    setup, official, ours, rounded, verdict = kept
+    assert setup["before_rounding"] == machine
+    assert [x["side"] for x in (official, ours, rounded)] == ["official", "ours", "rounded"]
+    assert rounded["frechet"]["0"] == pytest.approx(ours["frechet"]["0"], abs=1e-3)
+    moved = verdict["root mean square of differences"]
+    assert 0 <= moved["g"]["roundings_apart"][0] < 0.1
+    assert moved["real"]["first_step_apart"] == found["real"]["first_step_apart"]
+    assert (tmp_path / "kept.png").stat().st_size > 1000
     json.dumps(kept)
 
 
