@@ -1,22 +1,45 @@
-"""Compiling the step at published sizes, from shapes alone: python benchmarks/compile.py.
+"""Compiling the step of every preset, from shapes alone: python benchmarks/compile.py.
 
-Every case is a process of its own, without a compilation cache: tracing and compiling of each
-program of a step for this machine's devices, `--batch` images on each; no weights, no data.
-`--case NAME:PRESET ...` chooses. benchmarks/plan.py does the same for TPUs that are not here.
+Every program is a process of its own, without a compilation cache: tracing and compiling of each
+program of a step for this machine's devices, `--batch` images on each; no weights, no data. Presets
+that differ in their data, length or learning rates alone share a program, and a line. `--case
+NAME:PRESET ...` chooses; `--missing` leaves out what --save keeps already, and is for runs in
+parts: the file is written after every program. benchmarks/plan.py does the same for TPUs that are
+not here.
 """
 
 import argparse
 import json
 import resource
 import time
+from pathlib import Path
 
 from machine import report, show
 from startup import fresh
 
-CASES = (
-    *("stylegan_t:lite64", "stylegan_t:lite256", "stylegan_t:full64", "galip:coco", "df_gan:coco"),
-    *("souza:coco", "attngan:coco", "dm_gan:coco", "damsm:coco", "clip:vit_b32"),
+# What a step's program follows from, as settings are named; the data's shapes among them.
+PROGRAM = (
+    *("method", "model.", "optim.", "precision", "perception_precision", "matmul_precision"),
+    *("param_dtype", "masters", "remat", "skip_nonfinite", "data.resolution", "data.tokens"),
+    *("data.text_width", "data.objects", "data.relations", "data.attributes", "data.captions"),
+    *("data.object_attributes", "data.mask_resolution", "data.latent"),
 )
+# Numbers that a program has as constants or as inputs.
+NUMBERS = ("lr", "decay_steps", "decay_every_epochs", "warmup_steps")
+
+
+def programs() -> dict[str, list[str]]:
+    """{a preset: all presets whose step is the same program}, of every method."""
+    from jaxt2i.run import settings
+
+    groups = {}
+    for name in settings.presets():
+        file, _, preset = name.partition(":")
+        flat = settings.flat(settings.plain(settings.preset(f"configs/{file}.py", preset)))
+        key = {k: x for k, x in flat.items() if k.startswith(PROGRAM)}
+        key = {k: x for k, x in key.items() if k.rpartition(".")[2] not in NUMBERS}
+        groups.setdefault(json.dumps(key, sort_keys=True), []).append(name)
+    return {names[0]: names for names in groups.values()}
 
 
 def child(case: str, batch: int) -> None:
@@ -57,9 +80,12 @@ def child(case: str, batch: int) -> None:
     for every, program in lowered.items():
         began = time.perf_counter()
         done = program.compile()
+        took = time.perf_counter() - began
+        read = hlo.Program(done.as_text())
         line["programs"][f"every {every}"] = {
-            "compile_s": round(time.perf_counter() - began, 2),
-            "gflop": round(hlo.flops(done) / 1e9, 1),
+            "compile_s": round(took, 2),
+            "gflop": round(hlo.flops(done, read) / 1e9, 1),
+            "instructions": sum(map(len, read.computations.values())),
             "temporary_mib": round(done.memory_analysis().temp_size_in_bytes / 2**20),
         }
     line["cpu_s"] = round(time.process_time() - cpu, 2)
@@ -67,19 +93,46 @@ def child(case: str, batch: int) -> None:
     print(json.dumps(line))
 
 
+def measured(case: str, presets: list[str], batch: int) -> dict:
+    """The line of a program: what it took, or why it could not be compiled here."""
+    try:
+        line = fresh(__file__, case, str(batch))
+    except RuntimeError as error:
+        line = {"what": "compile", "case": case, "failed": str(error).strip().splitlines()[-1]}
+    return show({**line, "presets": presets})
+
+
+def kept(name: str) -> list[dict]:
+    """The lines that a file of results holds; [] where there is none."""
+    path = Path(__file__).parent / "results" / f"{name}.json"
+    return json.loads(path.read_text())["lines"] if name and path.is_file() else []
+
+
 def main() -> None:
     """Measures what the command line asks for."""
-    p = argparse.ArgumentParser(description=__doc__)
-    p.add_argument("--case", nargs="+", default=CASES)
+    p = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    p.add_argument("--case", nargs="+", default=[], help="NAME:PRESET; default: every program")
     p.add_argument("--batch", type=int, default=8, help="images on each device")
+    p.add_argument("--missing", action="store_true", help="only what --save does not keep yet")
     p.add_argument("--save", help="name of the file in benchmarks/results")
     p.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     args = p.parse_args()
     if args.child:
         child(args.child[0], int(args.child[1]))
         return
-    lines = [show(fresh(__file__, case, str(args.batch))) for case in args.case]
-    report(lines, args.save)
+    known = programs()
+    if strange := [x for x in args.case if not any(x in names for names in known.values())]:
+        p.error(f"no preset {strange[0]!r}; python -m jaxt2i.train --help lists them")
+    chosen = {x: names for x, names in known.items() if set(args.case or names) & set(names)}
+    lines = kept(args.save) if args.missing else []
+    there = {name for line in lines if "failed" not in line for name in line["presets"]}
+    lines = [line for line in lines if "failed" not in line]
+    for case, names in chosen.items():
+        if not there & set(names):
+            lines.append(measured(case, names, args.batch))
+            report(lines, args.save)
 
 
 if __name__ == "__main__":
