@@ -23,6 +23,8 @@ from jaxt2i.run import exports, log, shown
 
 # Folder of a work directory with the networks of config.perception_from.
 PERCEPTION = "perception"
+# Letters of the mark in the name of a run whose settings were changed.
+MARK = 6
 # Folder of a work directory with the frozen networks that an earlier run trained.
 INHERITED = "inherited"
 UNITS = ("steps", "images", "epochs", "percent")
@@ -282,20 +284,26 @@ def reason_of(error: Exception) -> str:
 
 
 def trained_by(workdir: epath.Path) -> str:
-    """The command that makes the run of a default name, behind "; "; "" for another name."""
+    """Where the run of a default name may be, behind "; "; "" for another name.
+
+    That is the command that makes it, and runs of its preset whose settings were changed.
+    """
     name, _, named = workdir.name.partition("-")
     files = preset_files()
     known = module_of(str(files[name])).PRESETS if name in files else ()
     if not named or (named != "default" and named not in known):
         return ""
     preset = "" if named == "default" else f":{named}"
-    return f"; that one is trained by python -m jaxt2i.train --config configs/{name}.py{preset}"
+    how = f"; that one is trained by python -m jaxt2i.train --config configs/{name}.py{preset}"
+    marked = workdir.parent.glob(f"{workdir.name}-{'[0-9a-f]' * MARK}")
+    beside = sorted(str(x) for x in marked if (x / "config.json").exists())
+    return how + (f"; with other settings there is {', '.join(beside)}" if beside else "")
 
 
 def default_workdir(config: ConfigDict, preset: ConfigDict, name: str) -> epath.Path:
     """runs/NAME, with a mark when the command line changed the preset: the same command resumes."""
     changed = differences(plain(preset), plain(config))
-    mark = "-" + hashlib.sha256("".join(changed).encode()).hexdigest()[:6] if changed else ""
+    mark = "-" + hashlib.sha256("".join(changed).encode()).hexdigest()[:MARK] if changed else ""
     return epath.Path("runs") / f"{name}{mark}"
 
 

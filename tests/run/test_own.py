@@ -147,6 +147,12 @@ def test_what_is_no_perception_is_refused(seen, tmp_path):
         config.perception_from = str(tmp_path / name)
         with pytest.raises(ConfigError, match=command):
             own.prepared(config, tmp_path / "b")
+    # The same preset with changed settings is in a folder with a mark.
+    marked = tmp_path / "clip-emoji-5741a5"
+    shutil.copytree(seen, marked)
+    config.perception_from = str(tmp_path / "clip-emoji")
+    with pytest.raises(ConfigError, match=rf"clip\.py:emoji; with other settings .*{marked.name}$"):
+        own.prepared(config, tmp_path / "b")
     config = clip.get_config("tiny")
     config.perception_from = str(seen)
     with pytest.raises(ConfigError, match="clip reads no perception"):
