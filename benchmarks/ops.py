@@ -29,7 +29,7 @@ FIR = resample.setup_filter((1, 3, 3, 1))
 
 # Batch, side before, channels in, channels out: what a 64 px and a 256 px generator do.
 UP_CONVS = ((4, 8, 96, 96), (8, 16, 64, 64), (8, 32, 64, 32), (4, 64, 128, 64))
-LARGE_UP_CONVS = ((8, 16, 512, 512), (8, 64, 256, 256), (8, 128, 256, 128))
+LARGE_UP_CONVS = ((8, 8, 512, 512), (8, 16, 512, 512), (8, 32, 512, 512), (8, 64, 256, 256))
 # The same, doubled by nearest neighbour: DF-GAN's small preset, AttnGAN's, GALIP at 224 px.
 UP_NEARESTS = ((16, 4, 128, 128), (16, 8, 128, 64), (16, 16, 64, 32), (16, 16, 32, 16))
 LARGE_UP_NEARESTS = ((4, 14, 512, 512), (4, 28, 512, 256), (4, 56, 256, 128), (4, 112, 128, 64))
@@ -37,6 +37,8 @@ LARGE_UP_NEARESTS += ((8, 8, 256, 512), (8, 64, 64, 128), (8, 128, 32, 64))
 # Batch, side, channels in, channels out, kernel: of GALIP at 224 px, and of StyleGAN-T.
 CONVS = ((4, 7, 512, 512, 3), (4, 14, 512, 512, 3), (8, 32, 128, 128, 3), (4, 56, 256, 256, 3))
 CONVS += ((16, 16, 64, 128, 2), (4, 32, 32, 128, 2))
+# Batch, side behind, channels in, channels out: gradients of StyleGAN-T's up-convolutions.
+STRIDED = ((8, 8, 512, 512), (8, 16, 512, 512), (4, 32, 512, 512))
 LARGE_CONVS = (*CONVS, (4, 28, 512, 512, 3), (4, 112, 128, 128, 3), (8, 64, 512, 512, 3))
 # The halvings of discriminators: DF-GAN's small preset, AttnGAN's at 256 px.
 HALVINGS = ((16, 32, 16, 32), (16, 16, 32, 64), (4, 64, 128, 256))
@@ -122,6 +124,15 @@ def cases(dtype: jnp.dtype, large: bool) -> Iterator[tuple[str, dict[str, Callab
         pads = ((k // 2, k // 2),) * 2
         name = f"weight_gradient {b}x{r}x{r} {i}->{o}, {k}x{k}"
         yield name, own_and_conv("products", (1, 1), pads), (normal(b, r, r, i), normal(k, k, i, o))
+    for b, r, i, o in STRIDED if large else ():
+        variants = own_and_conv("products", (2, 2), ((0, 0), (0, 0)))
+        arrays = (normal(b, 2 * r + 1, 2 * r + 1, i), normal(3, 3, i, o))
+        yield f"strided {b}x{r}x{r} {i}->{o}", variants, arrays
+    for i, o in ((512, 512), (256, 256)) if large else ((64, 64),):
+        variants = {
+            v: lambda k, s, v=v: demodulation(k, s, variant=v) for v in ("reduced", "added")
+        }
+        yield f"power {i}->{o}", variants, (normal(3, 3, i, o), normal(8, i))
     for b, r, i, o in LARGE_HALVINGS if large else HALVINGS:
         variants = own_and_conv("phases", *convolution.HALVING[1:])
         name = f"input_gradient {b}x{r}x{r} {i}->{o}, 4x4 by steps of 2"
@@ -145,6 +156,8 @@ def chosen(name: str, platform: str = "") -> str:
         return "scaled"
     if operation == "objects":
         return Model().object_loop
+    if operation == "up_conv" and int(name.split()[1].split("x")[1]) <= resample.LOW:
+        return "dilated"
     table = fastest.FASTEST[operation]
     return table.get({"gpu": "cuda"}.get(backend, backend), table["default"])
 

@@ -4,8 +4,9 @@ XLA's CPU convolution is slow at the gradient of a kernel. One matrix product a 
 is faster for large kernels and small windows, where the convolution goes by steps of one pixel. It
 is slow at the input's gradient, too, where a convolution halves a large map: it multiplies with
 zeros between the pixels. Four small convolutions, one a phase, do not
-(benchmarks/results/conv_cpu.json and input_gradient_cpu.json). Accelerators keep the convolution.
-The three operations are each other's derivatives, of any order.
+(benchmarks/results/conv_cpu.json and input_gradient_cpu.json). And it is slow at 3x3 places by
+steps of two, which the gradients of `transposed` are made of: products again (strided_cpu.json).
+Accelerators keep the convolution. The three operations are each other's derivatives, of any order.
 """
 
 import functools
@@ -22,6 +23,8 @@ Pads = tuple[tuple[int, int], tuple[int, int]]
 # Weights at one place of a kernel from which on products win, on two CPU cores (128 x 128). With
 # windows of 2 x 2 they always do.
 LEAST = 16384
+# The same of a convolution that is itself one product a place: 3x3 places by steps of two.
+WIDE = 262144
 # The halving that discriminators have: window, steps and zeros at the borders; and from which
 # height on phases win.
 HALVING = ((4, 4), (2, 2), ((1, 1), (1, 1)))
@@ -71,6 +74,8 @@ def convolve(
 def by_products(kernel: jax.Array, strides: tuple[int, ...]) -> bool:
     """Whether products find the gradient of a kernel faster, on CPUs."""
     large = kernel.shape[2] * kernel.shape[3] >= LEAST
+    if strides == (2, 2):
+        return large and kernel.shape[:2] == (3, 3)
     return strides == (1, 1) and (large or kernel.shape[:2] == (2, 2))
 
 
@@ -114,10 +119,51 @@ def plain(x: jax.Array, kernel: jax.Array, how: Place) -> jax.Array:
     )
 
 
+def transposed(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Correlation of a picture that has a zero behind each pixel, and k - 1 zeros around it.
+
+    Args:
+      x: [B, H, W, I].
+      kernel: [k, k, I, O], of the same dtype.
+
+    Returns:
+      [B, 2H + k - 2, 2W + k - 2, O].
+    """
+    k = kernel.shape[0]
+    shape = (x.shape[0], *(2 * n + k - 2 for n in x.shape[1:3]), kernel.shape[-1])
+    how = Place((2, 2), ((0, 0), (0, 0)), jax.config.jax_default_matmul_precision)
+    return of_input(x, jnp.flip(kernel, (0, 1)).swapaxes(2, 3), shape, how)
+
+
+def seen(x: jax.Array, out: tuple[int, int], place: tuple[int, int], how: Place) -> jax.Array:
+    """What one place of a kernel sees of x, which has its zeros: [B H' W', I]."""
+    area = (
+        slice(at, at + (n - 1) * step + 1, step)
+        for at, n, step in zip(place, out, how.strides, strict=True)
+    )
+    return x[:, *area].reshape(-1, x.shape[-1])
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def forward(x: jax.Array, kernel: jax.Array, how: Place) -> jax.Array:
     """`plain`, whose gradients are the two functions below."""
-    return plain(x, kernel, how)
+    shape = jax.eval_shape(lambda x, k: plain(x, k, how), x, kernel).shape
+
+    def conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return plain(x, kernel, how)
+
+    def products(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        wide, out = jnp.pad(x, ((0, 0), *how.pads, (0, 0))), 0.0
+        for place in np.ndindex(kernel.shape[:2]):
+            part = seen(wide, shape[1:3], place, how)
+            out = out + jnp.matmul(part, kernel[place], precision=how.precision)
+        return out.reshape(shape)
+
+    wide = kernel.shape[2] * kernel.shape[3] >= WIDE
+    if not (wide and kernel.shape[:2] == (3, 3) and how.strides == (2, 2)):
+        return conv(x, kernel)
+    variants = {"conv": conv, "products": products}
+    return by_platform("strided", "auto", variants, x, kernel)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -129,9 +175,9 @@ def of_input(g: jax.Array, kernel: jax.Array, shape: tuple[int, ...], how: Place
         return jax.linear_transpose(lambda x: plain(x, kernel, how), x)(g)[0]
 
     def phases(g: jax.Array, kernel: jax.Array) -> jax.Array:
-        seen = kernel[PLACES][:, :, PLACES]  # [2 phases, 2 places, 2, 2, I, O]
+        taps = kernel[PLACES][:, :, PLACES]  # [2 phases, 2 places, 2, 2, I, O]
         with jax.default_matmul_precision(how.precision):
-            return in_phases(g, seen.transpose(1, 3, 5, 0, 2, 4))
+            return in_phases(g, taps.transpose(1, 3, 5, 0, 2, 4))
 
     if not by_phases(x, kernel, how.strides, how.pads):
         return conv(g, kernel)
@@ -148,12 +194,10 @@ def of_kernel(x: jax.Array, g: jax.Array, size: tuple[int, int], how: Place) -> 
 
     def products(x: jax.Array, g: jax.Array) -> jax.Array:
         wide = jnp.pad(x, ((0, 0), *how.pads, (0, 0)))
-        rows = g.reshape(-1, g.shape[-1])
-        height, width = g.shape[1:3]
-        found = []
-        for i, j in ((i, j) for i in range(size[0]) for j in range(size[1])):
-            seen = wide[:, i : i + height, j : j + width].reshape(-1, x.shape[-1])
-            found.append(jnp.matmul(seen.T, rows, precision=how.precision))
+        rows, found = g.reshape(-1, g.shape[-1]), []
+        for place in np.ndindex(size):
+            part = seen(wide, g.shape[1:3], place, how)
+            found.append(jnp.matmul(part.T, rows, precision=how.precision))
         return jnp.stack(found).reshape(kernel.shape)
 
     if not by_products(kernel, how.strides):
@@ -163,7 +207,7 @@ def of_kernel(x: jax.Array, g: jax.Array, size: tuple[int, int], how: Place) -> 
 
 
 def _forward_kept(x, kernel, how):
-    return plain(x, kernel, how), (x, kernel)
+    return forward(x, kernel, how), (x, kernel)
 
 
 def _forward_back(how, kept, g):

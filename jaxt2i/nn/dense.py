@@ -89,7 +89,8 @@ class FullyConnected(nn.Module):
         """[..., in] to [..., features]."""
         init = nn.initializers.normal(self.weight_init / self.lr_mult)
         kernel = self.param("kernel", init, (x.shape[-1], self.features))
-        kernel = kernel * (self.lr_mult / np.sqrt(x.shape[-1]))
+        # The few numbers of x are scaled instead of the many of W.
+        x = x * (self.lr_mult / np.sqrt(x.shape[-1]))
         bias = None
         if self.use_bias:
             start = np.broadcast_to(np.float32(self.bias_init), (self.features,)) / self.lr_mult

@@ -12,7 +12,12 @@ from jax.sharding import NamedSharding
 # "default", any other platform, follows the TPU until it is measured, or is what all have.
 FASTEST = {
     "upfirdn": {"cpu": "matmul", "tpu": "matmul", "default": "matmul"},
-    "up_conv": {"cpu": "folded", "tpu": "folded", "default": "folded"},
+    # As benchmarks/results/up_conv_cpu.json and up_conv_v5e.json have it.
+    "up_conv": {"cpu": "dilated", "tpu": "folded", "default": "folded"},
+    # The sum of a kernel's squares over its places, as benchmarks/results/power_cpu.json has it.
+    "power": {"cpu": "added", "tpu": "reduced", "default": "reduced"},
+    # As benchmarks/results/strided_cpu.json has it.
+    "strided": {"cpu": "products", "tpu": "conv", "default": "conv"},
     "up_nearest_conv": {"cpu": "phases", "tpu": "rows", "default": "resize"},
     "translate": {"cpu": "slice", "tpu": "matmul", "default": "matmul"},
     # As benchmarks/results/conv_cpu.json has it.

@@ -10,19 +10,29 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxt2i.nn import resample
+from jaxt2i.nn.fastest import by_platform
 
 
-def demodulation(kernel: jax.Array, s: jax.Array) -> jax.Array:
+def demodulation(kernel: jax.Array, s: jax.Array, variant: str = "auto") -> jax.Array:
     """Rsqrt of the squared norm of each example's modulated kernel, in float32.
 
     Args:
       kernel: [k, k, I, O].
       s: styles [B, I].
+      variant: of the sum over places, "reduced" (one reduction), "added" (one by one) or "auto".
 
     Returns:
       [B, O].
     """
-    power = jnp.square(kernel.astype(jnp.float32)).sum((0, 1))  # [I, O]
+
+    def reduced(kernel: jax.Array) -> jax.Array:
+        return jnp.square(kernel).sum((0, 1))
+
+    def added(kernel: jax.Array) -> jax.Array:
+        return sum(jnp.square(kernel[place]) for place in np.ndindex(kernel.shape[:2]))
+
+    variants = {"reduced": reduced, "added": added}
+    power = by_platform("power", variant, variants, kernel.astype(jnp.float32))  # [I, O]
     square = jnp.square(s.astype(jnp.float32))
     return jax.lax.rsqrt(jnp.matmul(square, power, precision="highest") + 1e-8)
 

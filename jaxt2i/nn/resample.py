@@ -13,10 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxt2i.nn.convolution import convolve, in_phases
+from jaxt2i.nn.convolution import convolve, in_phases, transposed
 from jaxt2i.nn.fastest import by_platform
 
 HIGHEST = jax.lax.Precision.HIGHEST
+# Height of a map up to which an up-convolution is a transposed one on every platform: there a TPU
+# needs two to seven times fewer cycles for it (benchmarks/results/up_conv_v5e.json).
+LOW = 32
 NHWC = ("NHWC", "HWIO", "NHWC")
 
 # --- FIR filters -------------------------------------------------------------------------------
@@ -217,17 +220,9 @@ def downsample2d(x: jax.Array, f: np.ndarray, down: int = 2, **kw) -> jax.Array:
 # --- Convolutions that resize ------------------------------------------------------------------
 
 
-def conv2d(
-    x: jax.Array, kernel: jax.Array, *, stride: int = 1, padding="SAME", up: int = 1
-) -> jax.Array:
-    """Correlation of [B, H, W, I] with [kh, kw, I, O]; `up` dilates the input."""
-    kernel = kernel.astype(x.dtype)
-    if up == 1:
-        return convolve(x, kernel, (stride, stride), padding)
-    dilation = (up, up)
-    return jax.lax.conv_general_dilated(
-        x, kernel, (stride, stride), padding, lhs_dilation=dilation, dimension_numbers=NHWC
-    )
+def conv2d(x: jax.Array, kernel: jax.Array, *, stride: int = 1, padding="SAME") -> jax.Array:
+    """Correlation of [B, H, W, I] with [kh, kw, I, O]."""
+    return convolve(x, kernel.astype(x.dtype), (stride, stride), padding)
 
 
 def phase_matrices(taps: np.ndarray, k: int, pad: int) -> tuple[np.ndarray, int]:
@@ -286,9 +281,10 @@ def up_conv(
       kernel: [k, k, I, O], odd k.
       f: FIR filter, [n] or [n, n].
       flip: turn the kernel by 180 degrees: a true convolution instead of a correlation.
-      variant: "dilated" (transposed convolution, then FIR: fewest FLOPs), "folded" (FIR folded
-        into four kernels on the low-resolution grid, then depth to space), "resize" (FIR as two
-        matrix products, then an ordinary convolution), or "auto".
+      variant: "dilated" (transposed convolution, then FIR: 9 products a pixel of x), "folded" (FIR
+        folded into four kernels on the low-resolution grid, then depth to space: 36), "resize" (FIR
+        as two matrix products, then an ordinary convolution: 36), or "auto", which is "dilated" up
+        to a height of 32 and the platform's beyond.
 
     Returns:
       [B, 2H, 2W, O].
@@ -301,7 +297,7 @@ def up_conv(
     parts = separate(true_fir)
 
     def dilated(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        y = conv2d(x, kernel, padding=((k - 1, k - 1),) * 2, up=2)  # [B, 2H + k - 2, ..., O]
+        y = transposed(x, kernel.astype(x.dtype))  # [B, 2H + k - 2, ..., O]
         # The convolution came first: it used k - 1 zeros in front, and behind one less than
         # that, since the zero after the last sample was not inserted.
         rest = [p - k + 1 + side for p, side in zip(pads, (0, 1, 0, 1), strict=True)]
@@ -317,6 +313,8 @@ def up_conv(
     variants = {"dilated": dilated}
     if parts is not None:
         variants |= {"folded": folded, "resize": resize}
+    if variant == "auto" and x.shape[1] <= LOW:
+        variant = "dilated"
     return by_platform("up_conv", variant, variants, x, kernel)
 
 

@@ -29,6 +29,7 @@ def test_gradients_of_both_orders_are_those_of_xla(size, strides, padding, monke
     x = jax.random.normal(jax.random.key(0), (2, 6, 8, 3))
     kernel = jax.random.normal(jax.random.key(1), (*size, 3, 5))
     monkeypatch.setattr(convolution, "LEAST", 0)
+    monkeypatch.setattr(convolution, "WIDE", 0)
     monkeypatch.setattr(convolution, "TALL", 2)
     dims, found = ("NHWC", "HWIO", "NHWC"), []
     for conv in (
@@ -36,6 +37,26 @@ def test_gradients_of_both_orders_are_those_of_xla(size, strides, padding, monke
         lambda x, k: jax.lax.conv_general_dilated(x, k, strides, padding, dimension_numbers=dims),
     ):
         y, vjp = jax.vjp(jax.jit(conv), x, kernel)
+        g = jnp.cos(jnp.arange(y.size, dtype=jnp.float32)).reshape(y.shape)
+        second = jax.jit(jax.grad(lambda x, k: penalty(conv, x, k, g), (0, 1)))  # noqa: B023
+        found.append((y, *vjp(g), *second(x, kernel)))
+    for ours, theirs in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4 * float(abs(theirs).max()))
+
+
+@pytest.mark.parametrize("wide", [0, 1000])
+def test_a_transposed_convolution_is_that_of_a_picture_with_zeros_between(wide, monkeypatch):
+    monkeypatch.setattr(convolution, "LEAST", 0)
+    monkeypatch.setattr(convolution, "WIDE", wide)
+    x = jax.random.normal(jax.random.key(0), (2, 5, 4, 3))
+    kernel = jax.random.normal(jax.random.key(1), (3, 3, 3, 5))
+    dims, edges, found = ("NHWC", "HWIO", "NHWC"), ((2, 2), (2, 2)), []
+    for conv in (
+        convolution.transposed,
+        lambda x, k: jax.lax.conv_general_dilated(x, k, (1, 1), edges, (2, 2), None, dims),
+    ):
+        y, vjp = jax.vjp(jax.jit(conv), x, kernel)
+        assert y.shape == (2, 11, 9, 5)
         g = jnp.cos(jnp.arange(y.size, dtype=jnp.float32)).reshape(y.shape)
         second = jax.jit(jax.grad(lambda x, k: penalty(conv, x, k, g), (0, 1)))  # noqa: B023
         found.append((y, *vjp(g), *second(x, kernel)))
