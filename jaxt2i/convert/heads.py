@@ -7,6 +7,7 @@ from etils import epath
 from safetensors import safe_open
 
 from jaxt2i import places
+from jaxt2i.convert import files
 
 # Arrays of this type have a shape and no bytes.
 NOTHING = np.dtype("V0")
@@ -23,14 +24,19 @@ def of(path: epath.PathLike) -> dict[str, np.ndarray] | None:
       path: a file.
 
     Returns:
-      None for files of other kinds, on stores, and those whose head cannot be read.
+      None for files of other kinds, on stores, and those whose head is another than is known here.
+
+    Raises:
+      UnreadableFileError: for a damaged file.
     """
     path = epath.Path(path)
-    if places.scheme_of(path) or not path.is_file():
+    kinds = {".safetensors": _safetensors, ".npz": _npz}
+    if places.scheme_of(path) or not path.is_file() or path.suffix not in kinds:
         return None
     try:
-        shapes = {".safetensors": _safetensors, ".npz": _npz}[path.suffix](path)
-    except Exception:  # whoever reads the arrays says what is wrong
+        shapes = kinds[path.suffix](path)
+    except Exception:
+        files.read_all(path)  # says what is wrong
         return None
     return {key: np.empty(shape, NOTHING) for key, shape in shapes.items()}
 
