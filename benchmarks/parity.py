@@ -354,7 +354,9 @@ def with_rounding(args, size: dict) -> list[dict]:
     Raises:
       PeerError: where nothing is kept, or what is kept was another run.
     """
-    file = results(args.save, "json") if args.save else Path("--save")
+    if not args.save:
+        raise PeerError("--add-rounding adds to a kept run: name it with --save")
+    file = results(args.save, "json")
     if not file.is_file():
         raise PeerError(f"--add-rounding adds to a kept run, and {file} is not there")
     record = json.loads(file.read_text())
