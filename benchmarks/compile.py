@@ -12,9 +12,8 @@ import argparse
 import json
 import resource
 import time
-from pathlib import Path
 
-from machine import report, show
+from machine import report, results, show
 from startup import fresh
 
 # What a step's program follows from, as settings are named; the data's shapes among them.
@@ -104,8 +103,8 @@ def measured(case: str, presets: list[str], batch: int) -> dict:
 
 def kept(name: str) -> list[dict]:
     """The lines that a file of results holds; [] where there is none."""
-    path = Path(__file__).parent / "results" / f"{name}.json"
-    return json.loads(path.read_text())["lines"] if name and path.is_file() else []
+    path = results(name)
+    return json.loads(path.read_text())["lines"] if path.is_file() else []
 
 
 def main() -> None:
@@ -122,10 +121,17 @@ def main() -> None:
     if args.child:
         child(args.child[0], int(args.child[1]))
         return
+    if args.missing and not args.save:
+        p.error("--missing leaves out what a file keeps: name it with --save")
     known = programs()
     if strange := [x for x in args.case if not any(x in names for names in known.values())]:
         p.error(f"no preset {strange[0]!r}; python -m jaxt2i.train --help lists them")
-    chosen = {x: names for x, names in known.items() if set(args.case or names) & set(names)}
+    asked = args.case or known
+    chosen = {
+        next(x for x in asked if x in names): names
+        for names in known.values()
+        if set(asked) & set(names)
+    }
     lines = kept(args.save) if args.missing else []
     there = {name for line in lines if "failed" not in line for name in line["presets"]}
     lines = [line for line in lines if "failed" not in line]

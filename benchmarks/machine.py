@@ -37,11 +37,16 @@ def facts() -> dict:
     }
 
 
+def results(name: str, ending: str = "json") -> Path:
+    """Where a file of results is."""
+    return Path(__file__).parent / "results" / f"{name}.{ending}"
+
+
 def report(lines: list[dict], file: str | None) -> None:
     """Keeps lines, with the machine's facts, as benchmarks/results/FILE.json."""
     if file:
-        path = Path(__file__).parent / "results" / f"{file}.json"
-        path.write_text(json.dumps({"machine": facts(), "lines": lines}, indent=1) + "\n")
+        text = json.dumps({"machine": facts(), "lines": lines}, indent=1)
+        results(file).write_text(text + "\n")
 
 
 def show(line: dict) -> dict:

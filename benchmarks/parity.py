@@ -38,7 +38,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from machine import report, show
+from machine import report, results, show
 from peers.sizes import PARITY, WHERE, draws
 from peers.talk import Child, PeerError
 
@@ -343,11 +343,6 @@ def kept(lines: list[dict]) -> list[dict]:
     ]
 
 
-def results(name: str, ending: str) -> Path:
-    """Where a file of results is."""
-    return Path(__file__).parent / "results" / f"{name}.{ending}"
-
-
 def with_rounding(args, size: dict) -> list[dict]:
     """The lines that are kept, and those of our side from weights off by one rounding.
 
@@ -356,14 +351,14 @@ def with_rounding(args, size: dict) -> list[dict]:
     """
     if not args.save:
         raise PeerError("--add-rounding adds to a kept run: name it with --save")
-    file = results(args.save, "json")
+    file = results(args.save)
     if not file.is_file():
         raise PeerError(f"--add-rounding adds to a kept run, and {file} is not there")
     record = json.loads(file.read_text())
     setup, *lines, found = record["lines"]
     wanted = {"size": json.loads(json.dumps(size)), "steps": args.steps, "held": args.held}
-    if other := [k for k, x in wanted.items() if setup[k] != x]:
-        raise PeerError(f"{file} keeps a run of other {', '.join(other)}: {setup}")
+    if other := [f"{k} is {setup[k]}, not {x}" for k, x in wanted.items() if setup[k] != x]:
+        raise PeerError(f"{file} keeps another run: {'; '.join(other)}")
     ours = {line["seed"]: line for line in lines if line["side"] == "ours"}
     lines = [line for line in lines if line["side"] != "rounded"]
     more = kept([line for seed in ours for line in learned(args, size, seed)])

@@ -111,8 +111,14 @@ def _content(path: epath.Path) -> Any:
         try:
             return load_file(places.here(path))
         except Exception as error:  # safetensors has an exception type outside any family
-            raise UnreadableFileError(f"{path}: not safetensors ({error})") from error
+            raise UnreadableFileError(
+                f"{path}: not safetensors ({error}); {nature.AGAIN}"
+            ) from error
     if path.suffix == ".npz" or _is_npz(path):
+        if not _is_zip(path):
+            raise UnreadableFileError(
+                f"{path}: not a readable .npz, which is a zip archive; {nature.AGAIN}"
+            )
         try:
             with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
                 return dict(arrays)

@@ -18,7 +18,8 @@ from jaxt2i.nn.fastest import by_platform
 
 HIGHEST = jax.lax.Precision.HIGHEST
 # Height of a map up to which an up-convolution is a transposed one on every platform: there a TPU
-# needs two to seven times fewer cycles for it (benchmarks/results/up_conv_v5e.json).
+# needs two to seven times fewer cycles for it (benchmarks/results/up_conv_v5e.json). GPUs follow
+# the TPU, not yet measured.
 LOW = 32
 NHWC = ("NHWC", "HWIO", "NHWC")
 

@@ -59,14 +59,16 @@ def test_both_sides_learn_from_the_same_start(tmp_path, kept, monkeypatch, capsy
     assert found["real"]["first_step_apart"][0] > 1e-4
 
     # A third run, off by one rounding, joins what is kept.
-    monkeypatch.setattr(parity, "results", lambda name, ending: tmp_path / f"{name}.{ending}")
+    monkeypatch.setattr(
+        parity, "results", lambda name, ending="json": tmp_path / f"{name}.{ending}"
+    )
     again = [*where, "--steps=2", "--held=8", "--look-every=1", "--add-rounding", "--save=kept"]
     assert parity.main(again) == 2
     assert "kept.json is not there" in capsys.readouterr().err
     machine = {"cpu": "some", "jax": "0", "commit": "abc", "date": "today"}
     (tmp_path / "kept.json").write_text(json.dumps({"machine": machine, "lines": kept}))
     assert parity.main([*again, "--steps=3"]) == 2
-    assert "keeps a run of other steps" in capsys.readouterr().err
+    assert "keeps another run: steps is 2, not 3" in capsys.readouterr().err
     kept.clear()
     assert parity.main(again) == 0
     setup, official, ours, rounded, verdict = kept

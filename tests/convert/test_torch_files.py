@@ -249,7 +249,7 @@ def test_safetensors_and_npz(tmp_path):
     [
         ("x.pth", b"<html>", "web page"),
         ("x.safetensors", b"junk", "not safetensors"),
-        ("x.npz", b"junk", "not a readable"),
+        ("x.npz", b"junk", "not a readable .npz, which is a zip archive; download"),
     ],
 )
 def test_other_files_are_named(tmp_path, name, content, said):
