@@ -43,11 +43,18 @@ LARGE_CONVS = (*CONVS, (4, 28, 512, 512, 3), (4, 112, 128, 128, 3), (8, 64, 512,
 # The halvings of discriminators: DF-GAN's small preset, AttnGAN's at 256 px.
 HALVINGS = ((16, 32, 16, 32), (16, 16, 32, 64), (4, 64, 128, 256))
 LARGE_HALVINGS = ((4, 128, 64, 128), (4, 64, 128, 256), (4, 32, 256, 512))
+# Pictures, side, channels behind, side of a patch: mini-CLIP, CLIP ViT-B/32, DINO ViT-S/16.
+PATCHES = ((16, 32, 64, 8),)
+LARGE_PATCHES = ((32, 224, 768, 32), (8, 224, 768, 32), (8, 224, 384, 16))
 IMAGES = ((8, 32, 3), (8, 128, 3), (8, 32, 64))
 # Pictures, objects of each, places for them, side of the maps, channels: OP-GAN's generator, as the
 # embedded preset and as the published one have it.
 OBJECTS = ((16, 6, 6, 32, 24), (16, 2, 6, 32, 24))
 LARGE_OBJECTS = ((16, 10, 10, 64, 96), (16, 3, 10, 64, 96))
+
+
+# What no platform does otherwise.
+ONE_FOR_ALL = {"modulated_conv": "scaled", "patches": "products"}
 
 
 def per_sample(x: jax.Array, kernel: jax.Array, s: jax.Array) -> jax.Array:
@@ -124,6 +131,14 @@ def cases(dtype: jnp.dtype, large: bool) -> Iterator[tuple[str, dict[str, Callab
         pads = ((k // 2, k // 2),) * 2
         name = f"weight_gradient {b}x{r}x{r} {i}->{o}, {k}x{k}"
         yield name, own_and_conv("products", (1, 1), pads), (normal(b, r, r, i), normal(k, k, i, o))
+    for b, r, o, p in LARGE_PATCHES if large else PATCHES:
+        how = convolution.Place((p, p), ((0, 0), (0, 0)))
+        variants = {
+            "products": convolution.patches,
+            "conv": lambda x, k, how=how: convolution.plain(x, k, how),
+        }
+        arrays = (normal(b, r, r, 3), normal(p, p, 3, o))
+        yield f"patches {b}x{r}x{r}->{o}, {p}x{p}", variants, arrays
     for b, r, i, o in STRIDED if large else ():
         variants = own_and_conv("products", (2, 2), ((0, 0), (0, 0)))
         arrays = (normal(b, 2 * r + 1, 2 * r + 1, i), normal(3, 3, i, o))
@@ -152,8 +167,8 @@ def cases(dtype: jnp.dtype, large: bool) -> Iterator[tuple[str, dict[str, Callab
 def chosen(name: str, platform: str = "") -> str:
     """The variant that the library uses on a platform, by default on this one."""
     operation, backend = name.split()[0], platform or jax.default_backend()
-    if operation == "modulated_conv":
-        return "scaled"
+    if operation in ONE_FOR_ALL:
+        return ONE_FOR_ALL[operation]
     if operation == "objects":
         return Model().object_loop
     if operation == "up_conv" and int(name.split()[1].split("x")[1]) <= resample.LOW:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxt2i.nn.convolution import patches
 from jaxt2i.nn.remat import Policy
 from jaxt2i.nn.resample import bicubic_matrix, bilinear_matrix
 
@@ -226,6 +227,9 @@ class Embedding(nn.Module):
             use_bias=self.bias,
             dtype=self.dtype,
             kernel_init=init((3 * self.patch**2) ** -0.5),
+            conv_general_dilated=lambda x, kernel, *_, precision, **__: patches(
+                x, kernel, precision
+            ),
             name="patch",
         )
         side = self.resolution // self.patch

@@ -81,3 +81,17 @@ def test_other_platforms_keep_the_convolution():
     }
     assert "dot_general" in lowered["cpu"]
     assert "dot_general" not in lowered["tpu"]
+
+
+@pytest.mark.parametrize(("shape", "patch"), [((2, 24, 16, 3), 8), ((3, 4, 4, 5), 1)])
+def test_patches_are_the_convolution_whose_windows_lie_side_by_side(shape, patch):
+    random = np.random.RandomState(0)
+    x = jnp.asarray(random.standard_normal(shape), jnp.float32)
+    kernel = jnp.asarray(random.standard_normal((patch, patch, shape[-1], 6)), jnp.float32)
+    how = convolution.Place((patch, patch), ((0, 0), (0, 0)))
+    functions = convolution.patches, lambda x, kernel: convolution.plain(x, kernel, how)
+    (value, pull), (expected, other) = (jax.vjp(f, x, kernel) for f in functions)
+    np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-5)
+    along = jnp.asarray(random.standard_normal(value.shape), jnp.float32)
+    for own, theirs in zip(pull(along), other(along), strict=True):
+        np.testing.assert_allclose(own, theirs, rtol=1e-5, atol=1e-5)
