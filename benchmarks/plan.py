@@ -56,6 +56,7 @@ class Case:
       batch: global batch; 0: the configured one, or one row a chip where that is less.
       fsdp: chips over which the state is split.
       fits: whether it should.
+      remat: policy of config.remat for all networks; "": the configured one.
     """
 
     system: str
@@ -63,6 +64,7 @@ class Case:
     batch: int = 0
     fsdp: int = 1
     fits: bool = True
+    remat: str = ""
 
     @property
     def name(self) -> str:
@@ -95,18 +97,18 @@ DEAREST = {
         Case("stylegan_t_lite64", "v5e:4x4", 128),
         Case("galip_coco", "v5e:4x4"),
         Case("dm_gan_coco", "v5e:4x4"),
-        Case("op_gan_coco_pod", "v5e:4x4"),
+        Case("op_gan_coco_pod", "v5e:4x4", remat="full"),
         Case("stylegan_t_lite256", "v5e:4x4", 128),
     )
 }
 
 
 def opened(case: Case, remat: str = "") -> compiled.Plan:
-    """The plan of one case, not yet compiled; `remat` is a policy for all networks."""
+    """The plan of one case, not yet compiled; `remat` comes before the case's."""
     file, preset, _ = SYSTEMS[case.system]
     target = chips.target(case.topology)
     config = settings.preset(file, preset)
-    config.remat = compiled.remat(remat)
+    config.remat = compiled.remat(remat or case.remat)
     batch = case.batch or max(config.batch_size, target.count)
     config = compiled.prepared(config, batch, {"data": -1, "fsdp": case.fsdp})
     return compiled.open_plan(config, target)

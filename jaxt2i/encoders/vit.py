@@ -40,6 +40,7 @@ class Block(nn.Module):
     """x + attention(norm1(x)), then x + mlp(norm2(x)).
 
     Attributes:
+      length: tokens of a sequence, N.
       heads: attention heads.
       mlp: hidden width of the MLP.
       depth: blocks in the whole stack; scales the initial weights of what joins the residual.
@@ -53,6 +54,7 @@ class Block(nn.Module):
     towers here.
     """
 
+    length: int
     heads: int
     mlp: int
     depth: int
@@ -66,20 +68,22 @@ class Block(nn.Module):
     def __call__(
         self, x: jax.Array, prompt: jax.Array | None = None, reads: jax.Array | None = None
     ) -> tuple[jax.Array, jax.Array]:
-        """[B, N, C] to [B, N, C], twice: what the next block reads, and what a scan collects.
+        """[B N, C] to [B N, C], twice: what the next block reads, and what a scan collects.
 
         Args:
-          x: [B, N, C].
+          x: [B N, C], the tokens of all sequences, one sequence after the other.
           prompt: [B, C], one more token, which is dropped behind the block; None: there is none.
           reads: bool scalar; False hides the prompt from the other tokens.
         """
-        length, width, joins = x.shape[1], x.shape[-1], (2 * self.depth) ** -0.5
+        length, width, joins = self.length, x.shape[-1], (2 * self.depth) ** -0.5
         mask = None
         if prompt is not None:
-            x = jnp.concatenate([x, prompt[:, None].astype(x.dtype)], 1)
+            x = x.reshape(-1, length, width)
+            x = jnp.concatenate([x, prompt[:, None].astype(x.dtype)], 1).reshape(-1, width)
             mask = jnp.append(jnp.ones(length, bool), reads)[None, None, None]
         if width % self.heads:
             raise ValueError(f"width={width} cannot be split into heads={self.heads}")
+        tokens = length + (prompt is not None)
 
         def dense(name: str, features: int, std: float) -> nn.Dense:
             init = nn.initializers.normal(std)
@@ -91,18 +95,25 @@ class Block(nn.Module):
             gain = self.param(name, nn.initializers.ones, (width,))
             return branch * gain.astype(self.dtype)
 
+        # Both are computed again for gradients: what they would keep is larger than what they read.
+        attend = jax.checkpoint(
+            functools.partial(jax.nn.dot_product_attention, mask=mask, is_causal=self.causal),
+            prevent_cse=False,
+        )
+        act = jax.checkpoint(activation(self.act), prevent_cse=False)
+
         h = layer_norm(self.eps, self.dtype, "norm1")(x)
         qkv = dense("qkv", 3 * width, width**-0.5)(h)
-        qkv = qkv.reshape(*x.shape[:2], 3, self.heads, width // self.heads)
-        h = jax.nn.dot_product_attention(
-            qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2], mask=mask, is_causal=self.causal
-        )
+        apart = (-1, tokens, self.heads, width // self.heads)
+        h = attend(*(part.reshape(apart) for part in jnp.split(qkv, 3, -1)))
         h = dense("proj", width, width**-0.5 * joins)(h.reshape(x.shape))
-        self.sow("intermediates", "attention", h)
+        self.sow("intermediates", "attention", h.reshape(-1, tokens, width))
         x = x + scaled("scale1", h)
         h = layer_norm(self.eps, self.dtype, "norm2")(x)
-        h = activation(self.act)(dense("fc1", self.mlp, (2 * width) ** -0.5)(h))
-        x = (x + scaled("scale2", dense("fc2", width, width**-0.5 * joins)(h)))[:, :length]
+        h = act(dense("fc1", self.mlp, (2 * width) ** -0.5)(h))
+        x = x + scaled("scale2", dense("fc2", width, width**-0.5 * joins)(h))
+        if prompt is not None:
+            x = x.reshape(-1, tokens, width)[:, :length].reshape(-1, width)
         return x, x
 
 
@@ -150,7 +161,9 @@ class Transformer(nn.Module):
             length=self.layers,
             unroll=self.unroll,
         )
+        shape = x.shape
         blocks = scan(
+            length=shape[1],
             heads=self.heads,
             mlp=self.mlp,
             depth=self.layers,
@@ -161,7 +174,9 @@ class Transformer(nn.Module):
             dtype=self.dtype,
             name="blocks",
         )
-        return blocks(x) if prompts is None else blocks(x, prompts, reads)
+        given = () if prompts is None else (prompts, reads)
+        last, each = blocks(x.reshape(-1, shape[-1]), *given)
+        return last.reshape(shape), each.reshape(self.layers, *shape)
 
 
 def offset_matrix(out: int, size: int) -> np.ndarray:

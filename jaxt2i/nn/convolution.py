@@ -123,7 +123,7 @@ def patches(x: jax.Array, kernel: jax.Array, precision: str | None = None) -> ja
     """The convolution whose windows lie side by side, as one matrix product.
 
     The gradient of XLA's convolution in x multiplies with the zeros between the windows: one of 32
-    pictures in 49 patches is 24 times as dear on a TPU v5e, one of 8 in 196 patches 139 times, by
+    pictures in 49 patches is 23 times as dear on a TPU v5e, one of 8 in 196 patches 139 times, by
     its compiler (benchmarks/results/patches_v5e.json); on CPUs all is faster, too
     (patches_cpu.json).
 
