@@ -289,6 +289,10 @@ def test_a_caption_that_is_cut_is_said_as_the_api_says_it(page_of, gan, chain, c
     assert cut in sentence
     assert sentence in found
     assert cut in told(page.on_walk, prompt="a cat", to=long, steps=2), "the other end of a walk"
+    proposing = page_of(chain)
+    for prompt, count in (("a cat on a mat", 0), (long, 1)):
+        shown = last(proposing.on_propose(filled(proposing, prompt=prompt, seed=1)))
+        assert shown[proposing.told].count(cut) == count
     page = page_of(gan, chain)
     found = told(page.on_draw, prompt=long)
     assert all(f"{name}: {sentence}" in found for name in page.systems.names)

@@ -405,6 +405,8 @@ class Page:
             if layout
             else "No object was proposed for this caption; try another seed."
         )
+        if told := self.systems.unread(rows[:1]):
+            sentence += f" Noted: {'; '.join(told)}."
         yield {self.words["objects"]: layout, self.told: said(sentence)}
 
     @safely
