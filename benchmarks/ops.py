@@ -46,9 +46,6 @@ LARGE_HALVINGS = ((4, 128, 64, 128), (4, 64, 128, 256), (4, 32, 256, 512))
 # Pictures, side, channels behind, side of a patch: mini-CLIP, CLIP ViT-B/32, DINO ViT-S/16.
 PATCHES = ((16, 32, 64, 8),)
 LARGE_PATCHES = ((32, 224, 768, 32), (8, 224, 768, 32), (8, 224, 384, 16))
-# Batch, side before, channels, side behind: where GALIP leaves 128 pixels for 224.
-NEARESTS = ((4, 32, 32, 56),)
-LARGE_NEARESTS = ((32, 128, 128, 224), (32, 128, 64, 224))
 IMAGES = ((8, 32, 3), (8, 128, 3), (8, 32, 64))
 # Pictures, objects of each, places for them, side of the maps, channels: OP-GAN's generator, as the
 # embedded preset and as the published one have it.
@@ -120,13 +117,6 @@ def cases(dtype: jnp.dtype, large: bool) -> Iterator[tuple[str, dict[str, Callab
         }
         arrays = (normal(b, r, r, i), normal(3, 3, i, o))
         yield f"up_nearest_conv {b}x{r}x{r} {i}->{o}", variants, arrays
-    for b, r, c, out in LARGE_NEARESTS if large else NEARESTS:
-        index = resample.nearest_index(out, r)
-        variants = {
-            v: lambda x, v=v, i=index: resample.chosen(resample.chosen(x, i, 1, v), i, 2, v)
-            for v in ("take", "products")
-        }
-        yield f"resize_nearest {b}x{r}x{r}x{c} to {out}", variants, (normal(b, r, r, c),)
     for b, r, c in IMAGES:
         for op in (resample.upsample2d, resample.downsample2d):
             variants = {

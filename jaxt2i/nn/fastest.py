@@ -19,8 +19,6 @@ FASTEST = {
     # As benchmarks/results/strided_cpu.json has it.
     "strided": {"cpu": "products", "tpu": "conv", "default": "conv"},
     "up_nearest_conv": {"cpu": "phases", "tpu": "rows", "default": "resize"},
-    # By factors that are no whole number, as benchmarks/results/resize_nearest_v5e.json has it.
-    "resize_nearest": {"cpu": "take", "tpu": "products", "default": "take"},
     "translate": {"cpu": "slice", "tpu": "matmul", "default": "matmul"},
     # As benchmarks/results/conv_cpu.json has it.
     "weight_gradient": {"cpu": "products", "tpu": "conv", "default": "conv"},

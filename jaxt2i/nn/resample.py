@@ -362,31 +362,14 @@ def pillow_index(out: int, size: int) -> np.ndarray:
 
 
 def resize_nearest(x: jax.Array, out: int) -> jax.Array:
-    """[B, H, W, C] to [B, out, out, C] by PyTorch's nearest rule.
-
-    On TPUs factors that are no whole number are products with zeros and ones, which choose the same
-    numbers: the gradient of a gather is slow there (benchmarks/results/resize_nearest_v5e.json).
-    """
+    """[B, H, W, C] to [B, out, out, C] by PyTorch's nearest rule."""
     for axis in (1, 2):
         size = x.shape[axis]
         if out % size == 0:
             x = jnp.repeat(x, out // size, axis)
         else:
-            x = chosen(x, nearest_index(out, size), axis)
+            x = jnp.take(x, nearest_index(out, size), axis)
     return x
-
-
-def chosen(x: jax.Array, index: np.ndarray, axis: int, variant: str = "auto") -> jax.Array:
-    """`jnp.take` along axis 1 or 2."""
-
-    def products(x: jax.Array) -> jax.Array:
-        ones = jnp.asarray(np.eye(x.shape[axis])[index], x.dtype)
-        spec = "oh,bhwc->bowc" if axis == 1 else "ow,bhwc->bhoc"
-        exact = None if x.dtype == jnp.bfloat16 else jax.lax.Precision.HIGHEST
-        return jnp.einsum(spec, ones, x, precision=exact)
-
-    variants = {"take": lambda x: jnp.take(x, index, axis), "products": products}
-    return by_platform("resize_nearest", variant, variants, x)
 
 
 def _halves(taps: jax.Array) -> jax.Array:

@@ -188,17 +188,3 @@ def test_long_reductions_stay_exact():
     np.testing.assert_array_equal(
         resample.resize_bytes(x[None], (32, 32), "bicubic")[0, ..., 0], want
     )
-
-
-def test_nearest_pixels_are_chosen_by_products_as_by_a_gather():
-    x = jax.random.normal(jax.random.key(0), (2, 16, 16, 3))
-    index = resample.nearest_index(28, 16)
-    g = jnp.cos(jnp.arange(2 * 28 * 16 * 3, dtype=jnp.float32))
-    for axis, shape in ((1, (2, 28, 16, 3)), (2, (2, 16, 28, 3))):
-        found = []
-        for variant in ("take", "products"):
-            y, pull = jax.vjp(lambda x, v=variant, a=axis: resample.chosen(x, index, a, v), x)
-            found.append((y, pull(g.reshape(shape))[0]))
-        (taken, back), (multiplied, other) = found
-        np.testing.assert_array_equal(taken, multiplied)
-        np.testing.assert_allclose(back, other, rtol=1e-6, atol=1e-6)
