@@ -67,7 +67,7 @@ def shapes(method: Method, batch: Batch) -> tuple[State, dict[str, Tree]]:
 
     def build(key):
         with reading("init", batch):
-            variables = initial(method, key, batch)
+            variables = method.init(key, zeros(batch))
         return new(method, variables), {n: variables[n] for n in method.frozen}
 
     return jax.eval_shape(build, jax.random.key(0))
@@ -94,7 +94,7 @@ def create(
     lent = {o: method.pretrained[o]() for o, _ in starts.values() if o in method.pretrained}
 
     def build(key, given, lent):
-        there = {**initial(method, key, batch), **given, **lent}
+        there = {**method.init(key, zeros(batch)), **given, **lent}
         made = {net: make(there[net], there[other]) for net, (other, make) in starts.items()}
         return new(method, {**there, **made})
 
@@ -114,7 +114,7 @@ def create_frozen(method: Method, batch: Batch, seed: int, sharding: Tree) -> di
     own = [n for n in method.frozen if n not in method.pretrained]
 
     def build(key):
-        variables = initial(method, key, batch)
+        variables = method.init(key, zeros(batch))
         return {n: variables[n] for n in own}
 
     where = {n: sharding[n] for n in own}
@@ -133,11 +133,6 @@ def init_key(seed: int) -> jax.Array:
 def step_key(seed: int, step: jax.Array | int) -> jax.Array:
     """The key of one step."""
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 0x57E9), step)
-
-
-def initial(method: Method, key: jax.Array, batch: Batch) -> dict[str, Tree]:
-    """The networks' fresh variables, under jit or eval_shape; JAX traces them once a method."""
-    return jax.jit(method.init, inline=True)(key, zeros(batch))
 
 
 def zeros(batch: Batch) -> Batch:

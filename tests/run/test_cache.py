@@ -10,8 +10,15 @@ import jax, jax.numpy as jnp
 from jaxt2i.run import cache
 cache.use(r"{folder}")
 print(jax.config.values["jax_persistent_cache_min_compile_time_secs"])
+
+def small(x):
+    for i in range(8):
+        x = jnp.sort(jnp.sin(x) @ x, axis=i % 2)
+    return x
+
+x = jnp.ones((64, 64))
 with cache.hits() as hits:
-    jax.jit(lambda x: jnp.sort(jnp.sin(x) @ x, axis=0)[::2])(jnp.ones((64, 64))).block_until_ready()
+    jax.jit(small)(x).block_until_ready()
 print(len(hits))
 """
 NAMED = "JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
@@ -42,6 +49,6 @@ def test_a_disk_keeps_small_programs_for_the_next_process(tmp_path, monkeypatch)
     ],
 )
 def test_the_environment_decides(tmp_path, monkeypatch, environment, least):
-    script = SCRIPT.split("with", maxsplit=1)[0]
+    script = SCRIPT.split("def", maxsplit=1)[0]
     monkeypatch.setattr(sys.modules[__name__], "SCRIPT", script)
     assert float(printed(tmp_path, monkeypatch, **environment)[0]) == least

@@ -89,7 +89,8 @@ def test_prompts_are_read_in_their_block_and_dropped_behind_it():
     rng = np.random.default_rng(0)
     grid = jnp.float32(rng.standard_normal((2, 4, 4, 32)))
     prompts = jnp.float32(rng.standard_normal((2, 3, 32)))
-    block = Block(2, 128, 5, "quick_gelu")
+    block = Block(length=17, heads=2, mlp=128, depth=5, act="quick_gelu")
+    longer = block.clone(length=18)
 
     @jax.jit
     def both(variables):
@@ -98,8 +99,11 @@ def test_prompts_are_read_in_their_block_and_dropped_behind_it():
         layers = variables["params"]["transformer"]["blocks"]
         for i in range(5):
             layer = {"params": jax.tree.map(lambda p, i=i: p[i], layers)}
-            given = x if not 1 <= i < 4 else jnp.concatenate([x, prompts[:, i - 1, None]], 1)
-            x = block.apply(layer, given)[0][:, : x.shape[1]]
+            given, net = x, block
+            if 1 <= i < 4:
+                given, net = jnp.concatenate([x, prompts[:, i - 1, None]], 1), longer
+            out = net.apply(layer, given.reshape(-1, 32))[0]
+            x = out.reshape(given.shape)[:, : x.shape[1]]
         return got, x[:, 1:].reshape(grid.shape)
 
     np.testing.assert_allclose(*both(tower()), atol=1e-5)
