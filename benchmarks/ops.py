@@ -14,12 +14,13 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from machine import facts, report
 
-from jaxt2i.nn import augment, convolution, fastest, resample
+from jaxt2i.nn import augment, convolution, fastest, pooling, resample
 from jaxt2i.nn.modulated import demodulation, modulated_conv
 from jaxt2i.nn.objects import LOOPS, EachObject
 from jaxt2i.systems.op_gan.method import Model
@@ -46,6 +47,8 @@ LARGE_HALVINGS = ((4, 128, 64, 128), (4, 64, 128, 256), (4, 32, 256, 512))
 # Pictures, side, channels behind, side of a patch: mini-CLIP, CLIP ViT-B/32, DINO ViT-S/16.
 PATCHES = ((16, 32, 64, 8),)
 LARGE_PATCHES = ((32, 224, 768, 32), (8, 224, 768, 32), (8, 224, 384, 16))
+# Pictures, side, channels: what Inception pools.
+POOLED = ((4, 147, 64), (4, 71, 192), (4, 35, 288))
 IMAGES = ((8, 32, 3), (8, 128, 3), (8, 32, 64))
 # Pictures, objects of each, places for them, side of the maps, channels: OP-GAN's generator, as the
 # embedded preset and as the published one have it.
@@ -139,6 +142,12 @@ def cases(dtype: jnp.dtype, large: bool) -> Iterator[tuple[str, dict[str, Callab
         }
         arrays = (normal(b, r, r, 3), normal(p, p, 3, o))
         yield f"patches {b}x{r}x{r}->{o}, {p}x{p}", variants, arrays
+    for b, r, c in POOLED if large else POOLED[2:]:
+        variants = {
+            "phases": pooling.max_pool,
+            "selected": lambda x: nn.max_pool(x, pooling.WINDOW, pooling.STEPS),
+        }
+        yield f"max_pool {b}x{r}x{r}x{c}", variants, (normal(b, r, r, c),)
     for b, r, i, o in STRIDED if large else ():
         variants = own_and_conv("products", (2, 2), ((0, 0), (0, 0)))
         arrays = (normal(b, 2 * r + 1, 2 * r + 1, i), normal(3, 3, i, o))

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxt2i.nn.norms import BatchNorm
+from jaxt2i.nn.pooling import max_pool
 from jaxt2i.nn.precision import exact
 from jaxt2i.nn.resample import resize, resize_bytes
 
@@ -226,7 +227,7 @@ class Mixed(nn.Module):
 
         def play(step, h: jax.Array) -> jax.Array:
             if step == MAX:
-                return nn.max_pool(h, (3, 3), (2, 2))
+                return max_pool(h)
             if step == AVERAGE:
                 return POOLS[self.pool](h)
             if isinstance(step, Unit):
@@ -273,7 +274,7 @@ class InceptionV3(nn.Module):
         x, out = x.astype(self.dtype), {}
         for step in STEM:
             if step == MAX:
-                x = nn.max_pool(x, (3, 3), (2, 2))
+                x = max_pool(x)
                 out[str(x.shape[-1])] = x
             else:
                 padded = step.name not in UNPADDED

@@ -23,6 +23,8 @@ FASTEST = {
     # As benchmarks/results/conv_cpu.json has it.
     "weight_gradient": {"cpu": "products", "tpu": "conv", "default": "conv"},
     "input_gradient": {"cpu": "phases", "tpu": "conv", "default": "conv"},
+    # Its gradient, as benchmarks/results/max_pool_cpu.json has it.
+    "max_pool": {"cpu": "phases", "tpu": "selected", "default": "selected"},
     # By the traffic of benchmarks/results/latency_v5e.json; that of cuDNN is not yet seen.
     "attention": {"cpu": "plain", "tpu": "flash", "cuda": "cudnn", "default": "plain"},
 }
