@@ -24,9 +24,9 @@ def _kept(x):
     return y, (x, y)
 
 
-def _back(kept, g, variant: str = "auto"):
+def _back(kept, g):
     variants = {"selected": _selected, "phases": _phases}
-    return (by_platform("max_pool", variant, variants, *kept, g),)
+    return (by_platform("max_pool", "auto", variants, *kept, g),)
 
 
 max_pool.defvjp(_kept, _back)
@@ -45,7 +45,7 @@ def _phases(x: jax.Array, y: jax.Array, g: jax.Array) -> jax.Array:
         for j in range(3):
             seen = x[:, i : i + 2 * out[0] - 1 : 2, j : j + 2 * out[1] - 1 : 2]
             hit = free & (seen == y)
-            parts[i, j] = jnp.where(hit, g, jnp.zeros_like(g))
+            parts[i, j] = jnp.where(hit, g, 0)
             free &= ~hit
     columns = [_woven(*(parts[i, j] for j in range(3)), axis=2, size=width) for i in range(3)]
     return _woven(*columns, axis=1, size=height)
