@@ -133,9 +133,18 @@ class Watch:
         self._signs, self._error, self._first = 0, "", "process 0"
         self._done = threading.Event()
         self._sign()
+        if number:
+            self._meet()
         # A daemon: a main thread that hangs must not keep it from ending the process.
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
+
+    def _meet(self) -> None:
+        """Learns who process 0 is before any work: once that is gone, nobody can be asked."""
+        wait = int(SILENT_SECONDS * 1000)
+        # The thread's first turn tells of a process 0 that is gone already.
+        with contextlib.suppress(jax.errors.JaxRuntimeError):
+            self._first = json.loads(self._client.blocking_key_value_get(f"{ROOM}0", wait))["who"]
 
     def leave(self) -> None:
         """The run has ended well: this process is no longer waited for, and waits for no one."""
@@ -192,10 +201,8 @@ class Watch:
 
     def _listen(self) -> str:
         """The others' turn: what process 0 says. They hear of its own end in the same moment."""
-        wait = int(SIGN_SECONDS * 1000)
         try:
-            self._first = json.loads(self._client.blocking_key_value_get(f"{ROOM}0", wait))["who"]
-            return self._client.blocking_key_value_get(VERDICT, wait)
+            return self._client.blocking_key_value_get(VERDICT, int(SIGN_SECONDS * 1000))
         except jax.errors.JaxRuntimeError as error:
             if "DEADLINE_EXCEEDED" not in str(error):
                 raise

@@ -208,7 +208,7 @@ def pair(what, code=RUN):
 
 def test_when_the_first_process_is_killed_the_other_ends_at_once():
     first, second = pair("lives")
-    assert second.stdout.readline()
+    assert second.stdout.readline()  # from here on it knows who the first one is
     assert first.stdout.readline()
     first.kill()
     out, _ = second.communicate(timeout=60)
