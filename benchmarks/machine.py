@@ -10,6 +10,11 @@ from pathlib import Path
 
 import jax
 
+from jaxt2i.run import flags
+
+# What is measured runs as the commands run it.
+flags.apply()
+
 
 def facts() -> dict:
     """Machine, versions and commit."""
@@ -31,6 +36,7 @@ def facts() -> dict:
         "cpu": cpu,
         "cores": os.cpu_count(),
         "python": platform.python_version(),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
         **{name: version(name) for name in ("jax", "jaxlib", "flax")},
         "commit": commit.stdout.strip(),
         "date": datetime.now(UTC).date().isoformat(),

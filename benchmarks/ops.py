@@ -9,6 +9,7 @@ and OP-GAN's objects one by one (config.model.object_loop).
 """
 
 import argparse
+import functools
 import json
 import statistics
 import time
@@ -35,12 +36,9 @@ LARGE_UP_CONVS = ((8, 8, 512, 512), (8, 16, 512, 512), (8, 32, 512, 512), (8, 64
 UP_NEARESTS = ((16, 4, 128, 128), (16, 8, 128, 64), (16, 16, 64, 32), (16, 16, 32, 16))
 LARGE_UP_NEARESTS = ((4, 14, 512, 512), (4, 28, 512, 256), (4, 56, 256, 128), (4, 112, 128, 64))
 LARGE_UP_NEARESTS += ((8, 8, 256, 512), (8, 64, 64, 128), (8, 128, 32, 64))
-# Batch, side, channels in, channels out, kernel: of GALIP at 224 px, and of StyleGAN-T.
-CONVS = ((4, 7, 512, 512, 3), (4, 14, 512, 512, 3), (8, 32, 128, 128, 3), (4, 56, 256, 256, 3))
-CONVS += ((16, 16, 64, 128, 2), (4, 32, 32, 128, 2))
-# Batch, side behind, channels in, channels out: gradients of StyleGAN-T's up-convolutions.
-STRIDED = ((8, 8, 512, 512), (8, 16, 512, 512), (4, 32, 512, 512))
-LARGE_CONVS = (*CONVS, (4, 28, 512, 512, 3), (4, 112, 128, 128, 3), (8, 64, 512, 512, 3))
+# Batch, side, channels in, channels out: the 2x2 windows of doubling in phases.
+CONVS = ((16, 16, 64, 128), (4, 32, 32, 128))
+LARGE_CONVS = (*CONVS, (4, 28, 512, 1024), (4, 112, 128, 256))
 # The halvings of discriminators: DF-GAN's small preset, AttnGAN's at 256 px.
 HALVINGS = ((16, 32, 16, 32), (16, 16, 32, 64), (4, 64, 128, 256))
 LARGE_HALVINGS = ((4, 128, 64, 128), (4, 64, 128, 256), (4, 32, 256, 512))
@@ -49,6 +47,10 @@ PATCHES = ((16, 32, 64, 8),)
 LARGE_PATCHES = ((32, 224, 768, 32), (8, 224, 768, 32), (8, 224, 384, 16))
 # Pictures, side, channels: what Inception pools.
 POOLED = ((4, 147, 64), (4, 71, 192), (4, 35, 288))
+# Batch, side, channels in, channels out, zeros at the borders: of Inception, of DF-GAN's small
+# preset and of StyleGAN-T.
+FORWARDS = ((4, 149, 32, 32, 0), (4, 147, 32, 64, 1), (4, 73, 80, 192, 0), (4, 35, 96, 96, 1))
+FORWARDS += ((16, 16, 64, 64, 1), (8, 32, 128, 128, 1))
 IMAGES = ((8, 32, 3), (8, 128, 3), (8, 32, 64))
 # Pictures, objects of each, places for them, side of the maps, channels: OP-GAN's generator, as the
 # embedded preset and as the published one have it.
@@ -57,7 +59,14 @@ LARGE_OBJECTS = ((16, 10, 10, 64, 96), (16, 3, 10, 64, 96))
 
 
 # What no platform does otherwise.
-ONE_FOR_ALL = {"modulated_conv": "scaled", "patches": "products"}
+ONE_FOR_ALL = {"modulated_conv": "scaled", "patches": "products", "conv_library": "xla"}
+# How XLA compiles a variant, where not as `jaxt2i.run.flags` has it: as it would by itself.
+OPTIONS = {
+    "library": {
+        "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE,"
+        "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION"
+    }
+}
 
 
 def per_sample(x: jax.Array, kernel: jax.Array, s: jax.Array) -> jax.Array:
@@ -130,10 +139,18 @@ def cases(dtype: jnp.dtype, large: bool) -> Iterator[tuple[str, dict[str, Callab
         variants = {"scaled": modulated_conv, "per_sample": per_sample}
         args = (normal(b, r, r, i), normal(3, 3, i, o), normal(b, i))
         yield f"modulated_conv {b}x{r}x{r} {i}->{o}", variants, args
-    for b, r, i, o, k in LARGE_CONVS if large else CONVS:
-        pads = ((k // 2, k // 2),) * 2
-        name = f"weight_gradient {b}x{r}x{r} {i}->{o}, {k}x{k}"
-        yield name, own_and_conv("products", (1, 1), pads), (normal(b, r, r, i), normal(k, k, i, o))
+    for b, r, i, o in LARGE_CONVS if large else CONVS:
+        variants = own_and_conv("products", (1, 1), ((1, 1), (1, 1)))
+        name = f"weight_gradient {b}x{r}x{r} {i}->{o}, 2x2"
+        yield name, variants, (normal(b, r, r, i), normal(2, 2, i, o))
+    for b, r, i, o, zeros in () if large else FORWARDS:
+        kernel = normal(3, 3, i, o)
+        how = convolution.Place((1, 1), ((zeros, zeros),) * 2)
+        # Without the kernel's gradient, as in a frozen network.
+        one = functools.partial(convolution.plain, kernel=kernel, how=how)
+        borders = "zeros" if zeros else "no zeros"
+        name = f"conv_library {b}x{r}x{r} {i}->{o}, {borders} at the borders"
+        yield name, {"xla": one, "library": one}, (normal(b, r, r, i),)
     for b, r, o, p in LARGE_PATCHES if large else PATCHES:
         how = convolution.Place((p, p), ((0, 0), (0, 0)))
         variants = {
@@ -148,10 +165,6 @@ def cases(dtype: jnp.dtype, large: bool) -> Iterator[tuple[str, dict[str, Callab
             "selected": lambda x: nn.max_pool(x, pooling.WINDOW, pooling.STEPS),
         }
         yield f"max_pool {b}x{r}x{r}x{c}", variants, (normal(b, r, r, c),)
-    for b, r, i, o in STRIDED if large else ():
-        variants = own_and_conv("products", (2, 2), ((0, 0), (0, 0)))
-        arrays = (normal(b, 2 * r + 1, 2 * r + 1, i), normal(3, 3, i, o))
-        yield f"strided {b}x{r}x{r} {i}->{o}", variants, arrays
     for i, o in ((512, 512), (256, 256)) if large else ((64, 64),):
         variants = {
             v: lambda k, s, v=v: demodulation(k, s, variant=v) for v in ("reduced", "added")
@@ -186,13 +199,13 @@ def chosen(name: str, platform: str = "") -> str:
     return table.get({"gpu": "cuda"}.get(backend, backend), table["default"])
 
 
-def gradients(function: Callable, args: tuple) -> jax.stages.Wrapped:
-    """Value and gradients of an operation, as a program."""
+def gradients(function: Callable, args: tuple, options: dict | None = None) -> jax.stages.Wrapped:
+    """Value and gradients of an operation, as a program; options are the compiler's."""
 
     def loss(*args):
         return jnp.square(function(*args).astype(jnp.float32)).mean()
 
-    return jax.jit(jax.grad(loss, tuple(range(len(args)))))
+    return jax.jit(jax.grad(loss, tuple(range(len(args)))), compiler_options=options)
 
 
 def estimated(function: Callable, args: tuple, topology: str) -> dict[str, float]:
@@ -208,12 +221,14 @@ def estimated(function: Callable, args: tuple, topology: str) -> dict[str, float
     return {"cycles": program.cycles(), "mb": round(program.traffic() / 1e6, 2)}
 
 
-def timed(function: Callable, args: tuple, repeats: int) -> dict[str, float]:
+def timed(
+    function: Callable, args: tuple, repeats: int, options: dict | None = None
+) -> dict[str, float]:
     """Value and gradients: seconds to compile and to run once, then median milliseconds.
 
     Windows have enough calls for 50 ms.
     """
-    step = gradients(function, args)
+    step = gradients(function, args, options)
     start = time.perf_counter()
     jax.block_until_ready(step(*args))
     compiled = time.perf_counter() - start
@@ -249,7 +264,9 @@ def main() -> None:
         if options.topology:
             costs = {v: estimated(f, args, options.topology) for v, f in variants.items()}
         else:
-            costs = {v: timed(f, args, options.repeats) for v, f in variants.items()}
+            costs = {
+                v: timed(f, args, options.repeats, OPTIONS.get(v)) for v, f in variants.items()
+            }
         best = chosen(name, platform)
         best = best if best in costs else next(iter(costs))
         for variant, found in costs.items():

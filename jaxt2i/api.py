@@ -30,7 +30,19 @@ from jaxt2i.engine import draw, mesh
 from jaxt2i.engine.method import Sampler, Tree
 from jaxt2i.engine.state import State
 from jaxt2i.evaluation import best
-from jaxt2i.run import edits, exports, facts, given, log, placement, restore, settings, shown, walk
+from jaxt2i.run import (
+    edits,
+    exports,
+    facts,
+    flags,
+    given,
+    log,
+    placement,
+    restore,
+    settings,
+    shown,
+    walk,
+)
 from jaxt2i.run.open import LAYOUT, Run, open_run
 
 SEEDS = 2**32
@@ -638,6 +650,7 @@ def load(
     Raises:
       ConfigError: where nothing is there that could be drawn with.
     """
+    flags.apply(only="cpu")
     found, layout = places.of(place, "the run"), placement.of_devices(device)
     if config is not None:
         return load_weights(config, found, after=after, chunk=chunk, device=layout)
@@ -684,6 +697,7 @@ def load_weights(
       chunk: see `load`.
       device: see `load`.
     """
+    flags.apply(only="cpu")
     config = settings.configuration(config, []) if isinstance(config, str) else config
     layout, run = placement.of_devices(device), open_run(config)
     state, frozen = restore.from_weights(run, places.of(weights, "--weights"), layout)

@@ -1,12 +1,11 @@
 """Convolutions, with the gradients that each platform computes best.
 
-XLA's CPU convolution is slow at the gradient of a kernel. One matrix product a place of the kernel
-is faster for large kernels and small windows, where the convolution goes by steps of one pixel. It
-is slow at the input's gradient, too, where a convolution halves a large map: it multiplies with
-zeros between the pixels. Four small convolutions, one a phase, do not
-(benchmarks/results/conv_cpu.json and input_gradient_cpu.json). And it is slow at 3x3 places by
-steps of two, which the gradients of `transposed` are made of: products again (strided_cpu.json).
-Accelerators keep the convolution. The three operations are each other's derivatives, of any order.
+XLA's CPU convolution is slow at two gradients. That of a kernel of 2 x 2 places, by steps of one
+pixel, has one matrix product a place instead (benchmarks/results/conv_cpu.json). That of the input,
+where a convolution halves a large map, multiplies with zeros between the pixels; four small
+convolutions, one a phase, do not (input_gradient_cpu.json). Accelerators keep the convolution. The
+three operations are each other's derivatives, of any order. What is said here of XLA's is so with
+the settings of `jaxt2i.run.flags`.
 """
 
 import functools
@@ -20,11 +19,6 @@ import numpy as np
 from jaxt2i.nn.fastest import by_platform
 
 Pads = tuple[tuple[int, int], tuple[int, int]]
-# Weights at one place of a kernel from which on products win, on two CPU cores (128 x 128). With
-# windows of 2 x 2 they always do.
-LEAST = 16384
-# The same of a convolution that is itself one product a place: 3x3 places by steps of two.
-WIDE = 262144
 # The halving that discriminators have: window, steps and zeros at the borders; and from which
 # height on phases win.
 HALVING = ((4, 4), (2, 2), ((1, 1), (1, 1)))
@@ -73,10 +67,7 @@ def convolve(
 
 def by_products(kernel: jax.Array, strides: tuple[int, ...]) -> bool:
     """Whether products find the gradient of a kernel faster, on CPUs."""
-    large = kernel.shape[2] * kernel.shape[3] >= LEAST
-    if strides == (2, 2):
-        return large and kernel.shape[:2] == (3, 3)
-    return strides == (1, 1) and (large or kernel.shape[:2] == (2, 2))
+    return strides == (1, 1) and kernel.shape[:2] == (2, 2)
 
 
 def by_phases(x: jax.Array, kernel: jax.Array, strides: tuple[int, ...], pads: Pads) -> bool:
@@ -170,23 +161,7 @@ def seen(x: jax.Array, out: tuple[int, int], place: tuple[int, int], how: Place)
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def forward(x: jax.Array, kernel: jax.Array, how: Place) -> jax.Array:
     """`plain`, whose gradients are the two functions below."""
-
-    def conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return plain(x, kernel, how)
-
-    def products(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        shape = jax.eval_shape(conv, x, kernel).shape
-        wide, out = jnp.pad(x, ((0, 0), *how.pads, (0, 0))), 0.0
-        for place in np.ndindex(kernel.shape[:2]):
-            part = seen(wide, shape[1:3], place, how)
-            out = out + jnp.matmul(part, kernel[place], precision=how.precision)
-        return out.reshape(shape)
-
-    wide = kernel.shape[2] * kernel.shape[3] >= WIDE
-    if not (wide and kernel.shape[:2] == (3, 3) and how.strides == (2, 2)):
-        return conv(x, kernel)
-    variants = {"conv": conv, "products": products}
-    return by_platform("strided", "auto", variants, x, kernel)
+    return plain(x, kernel, how)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))

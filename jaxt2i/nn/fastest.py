@@ -16,8 +16,6 @@ FASTEST = {
     "up_conv": {"cpu": "dilated", "tpu": "folded", "default": "folded"},
     # The sum of a kernel's squares over its places, as benchmarks/results/power_cpu.json has it.
     "power": {"cpu": "added", "tpu": "reduced", "default": "reduced"},
-    # As benchmarks/results/strided_cpu.json has it.
-    "strided": {"cpu": "products", "tpu": "conv", "default": "conv"},
     "up_nearest_conv": {"cpu": "phases", "tpu": "rows", "default": "resize"},
     "translate": {"cpu": "slice", "tpu": "matmul", "default": "matmul"},
     # As benchmarks/results/conv_cpu.json has it.

@@ -13,6 +13,7 @@ default. What is tried by hand goes into XLA_FLAGS or LIBTPU_INIT_ARGS.
 
 import dataclasses
 import glob
+import importlib.util
 import os
 import re
 from collections.abc import Iterator, MutableMapping
@@ -25,8 +26,8 @@ class Flag:
     """One row.
 
     Attributes:
-      where: what must be here: "gpu", "several gpus", or "simulated" (CPU devices that stand for
-        several accelerators, in one process or in several).
+      where: what must be here: "cpu" (nothing else computes), "gpu", "several gpus", or "simulated"
+        (CPU devices that stand for several accelerators, in one process or in several).
       variable: the environment variable.
       name: the flag in it; empty where the variable is the setting.
       value: what it is set to.
@@ -55,6 +56,14 @@ class Flag:
 
 
 TABLE = (
+    Flag(
+        "cpu",
+        "XLA_FLAGS",
+        "xla_cpu_experimental_ynn_fusion_type",
+        "-individual_convolution",
+        "the library that XLA gives convolutions to uses one core, and a fifth of it without zeros "
+        "at the borders; XLA's own use all (benchmarks/results/conv_library_cpu.json)",
+    ),
     Flag(
         "several gpus",
         "XLA_FLAGS",
@@ -95,19 +104,23 @@ TABLE = (
 )
 
 
-def apply(environment: MutableMapping[str, str] = os.environ, several: bool = False) -> list[Flag]:
+def apply(
+    environment: MutableMapping[str, str] = os.environ, several: bool = False, only: str = ""
+) -> list[Flag]:
     """Sets the rows that are for this machine; before jax starts its backends.
 
     Args:
       environment: where they are set.
       several: whether other processes train with this one.
+      only: rows of this `Flag.where` alone: somebody else's process, in which we only draw, keeps
+        its memory as it wants it.
 
     Returns:
       The rows that were set.
     """
     if environment.get(OFF, "").lower() in ("off", "0", "false", "no"):
         return []
-    here = set(places(environment, several))
+    here = {place for place in places(environment, several) if only in ("", place)}
     new = [flag for flag in TABLE if flag.where in here and not flag.given(environment)]
     for flag in new:
         flag.write(environment)
@@ -125,6 +138,10 @@ def places(environment: MutableMapping[str, str], several: bool) -> Iterator[str
         yield "gpu"
         if gpus > 1 or several:
             yield "several gpus"
+    # A TPU's compiler reads the same variable, and may not know what a CPU's does.
+    tpus = importlib.util.find_spec("libtpu") or environment.get("TPU_LIBRARY_PATH")
+    if platforms == ["cpu"] or not (platforms or gpus or tpus):
+        yield "cpu"
     count = r"--xla_force_host_platform_device_count=(\d+)"
     counts = [*re.findall(count, environment.get("XLA_FLAGS", "")), 1]
     devices = max(int(counts[0]), int(environment.get("JAX_NUM_CPU_DEVICES", 1)))

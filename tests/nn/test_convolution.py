@@ -28,8 +28,6 @@ def penalty(conv, x, kernel, g):
 def test_gradients_of_both_orders_are_those_of_xla(size, strides, padding, monkeypatch):
     x = jax.random.normal(jax.random.key(0), (2, 6, 8, 3))
     kernel = jax.random.normal(jax.random.key(1), (*size, 3, 5))
-    monkeypatch.setattr(convolution, "LEAST", 0)
-    monkeypatch.setattr(convolution, "WIDE", 0)
     monkeypatch.setattr(convolution, "TALL", 2)
     dims, found = ("NHWC", "HWIO", "NHWC"), []
     for conv in (
@@ -44,10 +42,7 @@ def test_gradients_of_both_orders_are_those_of_xla(size, strides, padding, monke
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4 * float(abs(theirs).max()))
 
 
-@pytest.mark.parametrize("wide", [0, 1000])
-def test_a_transposed_convolution_is_that_of_a_picture_with_zeros_between(wide, monkeypatch):
-    monkeypatch.setattr(convolution, "LEAST", 0)
-    monkeypatch.setattr(convolution, "WIDE", wide)
+def test_a_transposed_convolution_is_that_of_a_picture_with_zeros_between():
     x = jax.random.normal(jax.random.key(0), (2, 5, 4, 3))
     kernel = jax.random.normal(jax.random.key(1), (3, 3, 3, 5))
     dims, edges, found = ("NHWC", "HWIO", "NHWC"), ((2, 2), (2, 2)), []
@@ -64,7 +59,7 @@ def test_a_transposed_convolution_is_that_of_a_picture_with_zeros_between(wide, 
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4 * float(abs(theirs).max()))
 
 
-def test_small_windows_of_few_channels_go_by_products_too():
+def test_small_windows_go_by_products():
     x = jnp.zeros((1, 4, 4, 8))
     for size, by_products in zip((2, 3), (True, False), strict=True):
         kernel = jnp.zeros((size, size, 8, 8))
@@ -74,7 +69,7 @@ def test_small_windows_of_few_channels_go_by_products_too():
 
 
 def test_other_platforms_keep_the_convolution():
-    x, kernel = jnp.zeros((1, 4, 4, 128)), jnp.zeros((3, 3, 128, 128))
+    x, kernel = jnp.zeros((1, 4, 4, 8)), jnp.zeros((2, 2, 8, 8))
     step = jax.jit(jax.grad(lambda k: convolution.convolve(x, k, (1, 1), "SAME").sum()))
     lowered = {
         p: step.trace(kernel).lower(lowering_platforms=(p,)).as_text() for p in ("cpu", "tpu")

@@ -20,7 +20,8 @@ def names(rows):
 
 @pytest.fixture
 def gpus(monkeypatch):
-    """Sets how many GPUs this machine seems to have."""
+    """Sets how many GPUs this machine seems to have; TPUs it has none."""
+    monkeypatch.setattr(flags.importlib.util, "find_spec", lambda name: None)
 
     def have(count):
         found = [f"/dev/nvidia{n}" for n in range(count)]
@@ -31,25 +32,29 @@ def gpus(monkeypatch):
 
 
 LATENCY, MEMORY = "xla_gpu_enable_latency_hiding_scheduler", "XLA_CLIENT_MEM_FRACTION"
+LIBRARY = "xla_cpu_experimental_ynn_fusion_type"
 
 
 @pytest.mark.parametrize(
     ("count", "environment", "several", "expected"),
     [
-        (0, {}, False, set()),
+        (0, {}, False, {LIBRARY}),
+        (0, {"TPU_LIBRARY_PATH": "/opt/libtpu.so"}, False, set()),
+        (0, {"JAX_PLATFORMS": "tpu,cpu"}, False, set()),
+        (0, {"XLA_FLAGS": f"--{LIBRARY}=-reduce"}, False, set()),
         (1, {}, False, {MEMORY}),
         (1, {}, True, {MEMORY, LATENCY}),
         (8, {}, False, {MEMORY, LATENCY}),
         (8, {"CUDA_VISIBLE_DEVICES": "3"}, False, {MEMORY}),
-        (8, {"CUDA_VISIBLE_DEVICES": ""}, False, set()),
+        (8, {"CUDA_VISIBLE_DEVICES": ""}, False, {LIBRARY}),
         (8, {"JAX_PLATFORMS": "cuda,cpu"}, False, {MEMORY, LATENCY}),
-        (8, {"JAX_PLATFORMS": "cpu"}, False, set()),
+        (8, {"JAX_PLATFORMS": "cpu"}, False, {LIBRARY}),
         (1, {"XLA_PYTHON_CLIENT_MEM_FRACTION": ".5"}, False, set()),
         (8, {"XLA_FLAGS": f"--{LATENCY}=false"}, False, {MEMORY}),
         (8, {"JAXT2I_FLAGS": "off"}, False, set()),
     ],
 )
-def test_gpus_get_their_rows_and_the_user_is_never_overruled(
+def test_platforms_get_their_rows_and_the_user_is_never_overruled(
     gpus, count, environment, several, expected
 ):
     gpus(count)
@@ -73,7 +78,8 @@ def test_gpus_get_their_rows_and_the_user_is_never_overruled(
     ],
 )
 def test_simulated_devices_get_threads_and_patience(gpus, environment, several, simulated):
-    assert bool(flags.apply(environment, several)) == simulated
+    found = {row.where for row in flags.apply(environment, several)}
+    assert ("simulated" in found) == simulated
     assert environment.get("PJRT_NPROC") == ("64" if simulated else None)
     mine = {"XLA_FLAGS": SIMULATED, "PJRT_NPROC": "9"}
     flags.apply(mine)
