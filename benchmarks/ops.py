@@ -47,6 +47,7 @@ PATCHES = ((16, 32, 64, 8),)
 LARGE_PATCHES = ((32, 224, 768, 32), (8, 224, 768, 32), (8, 224, 384, 16))
 # Pictures, side, channels: what Inception pools.
 POOLED = ((4, 147, 64), (4, 71, 192), (4, 35, 288))
+AVERAGED = ((4, 35, 288), (4, 17, 768), (4, 8, 2048))
 # Batch, side, channels in, channels out, zeros at the borders: of Inception, of DF-GAN's small
 # preset and of StyleGAN-T.
 FORWARDS = ((4, 149, 32, 32, 0), (4, 147, 32, 64, 1), (4, 73, 80, 192, 0), (4, 35, 96, 96, 1))
@@ -161,10 +162,16 @@ def cases(dtype: jnp.dtype, large: bool) -> Iterator[tuple[str, dict[str, Callab
         yield f"patches {b}x{r}x{r}->{o}, {p}x{p}", variants, arrays
     for b, r, c in POOLED if large else POOLED[2:]:
         variants = {
-            "phases": pooling.max_pool,
-            "selected": lambda x: nn.max_pool(x, pooling.WINDOW, pooling.STEPS),
+            "slices": pooling.max_pool,
+            "windows": lambda x: nn.max_pool(x, pooling.WINDOW, pooling.STEPS),
         }
         yield f"max_pool {b}x{r}x{r}x{c}", variants, (normal(b, r, r, c),)
+    for b, r, c in AVERAGED if large else AVERAGED[:1]:
+        variants = {
+            "slices": lambda x: pooling.average_pool(x, padded=True),
+            "windows": lambda x: nn.avg_pool(x, pooling.WINDOW, padding="SAME"),
+        }
+        yield f"average_pool {b}x{r}x{r}x{c}", variants, (normal(b, r, r, c),)
     for i, o in ((512, 512), (256, 256)) if large else ((64, 64),):
         variants = {
             v: lambda k, s, v=v: demodulation(k, s, variant=v) for v in ("reduced", "added")
@@ -195,7 +202,7 @@ def chosen(name: str, platform: str = "") -> str:
         return Model().object_loop
     if operation == "up_conv" and int(name.split()[1].split("x")[1]) <= resample.LOW:
         return "dilated"
-    table = fastest.FASTEST[operation]
+    table = fastest.FASTEST["pool" if operation.endswith("_pool") else operation]
     return table.get({"gpu": "cuda"}.get(backend, backend), table["default"])
 
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxt2i.nn.norms import BatchNorm
-from jaxt2i.nn.pooling import max_pool
+from jaxt2i.nn.pooling import average_pool, max_pool
 from jaxt2i.nn.precision import exact
 from jaxt2i.nn.resample import resize, resize_bytes
 
@@ -189,14 +189,10 @@ class ConvNorm(nn.Module):
         return jax.nn.relu(x)
 
 
-def _average(x: jax.Array, padded: bool) -> jax.Array:
-    return nn.avg_pool(x, (3, 3), padding="SAME", count_include_pad=padded)
-
-
 # Pools over 3 x 3 pixels that keep the size.
 POOLS: dict[str, Callable[[jax.Array], jax.Array]] = {
-    "padded": lambda x: _average(x, padded=True),
-    "average": lambda x: _average(x, padded=False),
+    "padded": lambda x: average_pool(x, padded=True),
+    "average": lambda x: average_pool(x, padded=False),
     "max": lambda x: nn.max_pool(x, (3, 3), padding="SAME"),
 }
 

@@ -21,7 +21,9 @@ FASTEST = {
     # As benchmarks/results/conv_cpu.json has it.
     "weight_gradient": {"cpu": "products", "tpu": "conv", "default": "conv"},
     "input_gradient": {"cpu": "phases", "tpu": "conv", "default": "conv"},
-    # Its gradient, as benchmarks/results/max_pool_cpu.json has it.
+    # As benchmarks/results/max_pool_cpu.json and average_pool_cpu.json have it.
+    "pool": {"cpu": "slices", "tpu": "windows", "default": "windows"},
+    # The gradient of its largest pixels.
     "max_pool": {"cpu": "phases", "tpu": "selected", "default": "selected"},
     # By the traffic of benchmarks/results/latency_v5e.json; that of cuDNN is not yet seen.
     "attention": {"cpu": "plain", "tpu": "flash", "cuda": "cudnn", "default": "plain"},
