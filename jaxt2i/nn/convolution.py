@@ -3,9 +3,10 @@
 XLA's CPU convolution is slow at two gradients. That of a kernel of 2 x 2 places, by steps of one
 pixel, has one matrix product a place instead (benchmarks/results/conv_cpu.json). That of the input,
 where a convolution halves a large map, multiplies with zeros between the pixels; four small
-convolutions, one a phase, do not (input_gradient_cpu.json). Accelerators keep the convolution. The
-three operations are each other's derivatives, of any order. What is said here of XLA's is so with
-the settings of `jaxt2i.run.flags`.
+convolutions, one a phase, do not (input_gradient_cpu.json). It is slow at few outputs, too, the
+colours of a picture: where one is drawn, one product makes those of all places, whose sum it is
+(colours_cpu.json). Accelerators keep the convolution. The three operations are each other's
+derivatives, of any order. What is said here of XLA's is so with the settings of `jaxt2i.run.flags`.
 """
 
 import functools
@@ -25,6 +26,9 @@ HALVING = ((4, 4), (2, 2), ((1, 1), (1, 1)))
 TALL = 32
 # Which places of its window the two pixels of one phase were multiplied with.
 PLACES = np.array([[3, 1], [2, 0]])
+# A convolution to colours: window, steps and zeros at the borders, and how many outputs are few.
+COLOURING = ((3, 3), (1, 1), ((1, 1), (1, 1)))
+FEW = 4
 
 
 class Place(NamedTuple):
@@ -60,7 +64,7 @@ def convolve(
     strides, pads = tuple(strides), tuple((int(a), int(b)) for a, b in padding)
     how = Place(strides, pads, jax.config.jax_default_matmul_precision)
     own = by_products(kernel, strides) or by_phases(x, kernel, strides, pads)
-    if not own or min(min(pair) for pair in pads) < 0:
+    if not (own or to_colours(x, kernel, strides, pads)) or min(min(p) for p in pads) < 0:
         return plain(x, kernel, how)
     return forward(x, kernel, how)
 
@@ -75,6 +79,15 @@ def by_phases(x: jax.Array, kernel: jax.Array, strides: tuple[int, ...], pads: P
     height, width = x.shape[1:3]
     even = height % 2 == 0 and width % 2 == 0
     return (kernel.shape[:2], strides, pads) == HALVING and even and height >= TALL
+
+
+def to_colours(x: jax.Array, kernel: jax.Array, strides: tuple[int, ...], pads: Pads) -> bool:
+    """Whether this is one picture's colours, which CPUs sum up place by place.
+
+    In a training step, whatever follows would compute that sum anew, for many pictures.
+    """
+    few = kernel.shape[3] <= FEW < kernel.shape[2]
+    return len(x) == 1 and few and (kernel.shape[:2], strides, pads) == COLOURING
 
 
 def in_phases(x: jax.Array, phases: jax.Array) -> jax.Array:
@@ -161,7 +174,23 @@ def seen(x: jax.Array, out: tuple[int, int], place: tuple[int, int], how: Place)
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def forward(x: jax.Array, kernel: jax.Array, how: Place) -> jax.Array:
     """`plain`, whose gradients are the two functions below."""
-    return plain(x, kernel, how)
+
+    def conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return plain(x, kernel, how)
+
+    def summed(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        (height, width), outputs = x.shape[1:3], kernel.shape[3]
+        kernel = kernel.transpose(2, 0, 1, 3).reshape(x.shape[-1], -1)
+        y = jnp.matmul(x, kernel, precision=how.precision)
+        y = jnp.pad(y, ((0, 0), *how.pads, (0, 0)))
+        of = enumerate(np.ndindex(3, 3))
+        return sum(
+            y[:, i : i + height, j : j + width, n * outputs : (n + 1) * outputs] for n, (i, j) in of
+        )
+
+    if not to_colours(x, kernel, how.strides, how.pads):
+        return conv(x, kernel)
+    return by_platform("colours", "auto", {"conv": conv, "summed": summed}, x, kernel)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))

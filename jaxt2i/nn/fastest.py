@@ -20,6 +20,8 @@ FASTEST = {
     "translate": {"cpu": "slice", "tpu": "matmul", "default": "matmul"},
     # As benchmarks/results/conv_cpu.json has it.
     "weight_gradient": {"cpu": "products", "tpu": "conv", "default": "conv"},
+    # As benchmarks/results/colours_cpu.json has it.
+    "colours": {"cpu": "summed", "tpu": "conv", "default": "conv"},
     "input_gradient": {"cpu": "phases", "tpu": "conv", "default": "conv"},
     # As benchmarks/results/max_pool_cpu.json and average_pool_cpu.json have it.
     "pool": {"cpu": "slices", "tpu": "windows", "default": "windows"},

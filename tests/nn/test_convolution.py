@@ -24,10 +24,13 @@ def penalty(conv, x, kernel, g):
     return (dx**2 * (1 + x)).sum() + (dk**2 * (1 + kernel)).sum()
 
 
+@pytest.mark.parametrize(("pictures", "inputs", "outputs"), [(2, 3, 5), (1, 6, 3)])
 @pytest.mark.parametrize(("size", "strides", "padding"), CASES)
-def test_gradients_of_both_orders_are_those_of_xla(size, strides, padding, monkeypatch):
-    x = jax.random.normal(jax.random.key(0), (2, 6, 8, 3))
-    kernel = jax.random.normal(jax.random.key(1), (*size, 3, 5))
+def test_gradients_of_both_orders_are_those_of_xla(
+    size, strides, padding, pictures, inputs, outputs, monkeypatch
+):
+    x = jax.random.normal(jax.random.key(0), (pictures, 6, 8, inputs))
+    kernel = jax.random.normal(jax.random.key(1), (*size, inputs, outputs))
     monkeypatch.setattr(convolution, "TALL", 2)
     dims, found = ("NHWC", "HWIO", "NHWC"), []
     for conv in (
@@ -68,14 +71,26 @@ def test_small_windows_go_by_products():
         assert ("dot_general" in text) == by_products
 
 
-def test_other_platforms_keep_the_convolution():
-    x, kernel = jnp.zeros((1, 4, 4, 8)), jnp.zeros((2, 2, 8, 8))
-    step = jax.jit(jax.grad(lambda k: convolution.convolve(x, k, (1, 1), "SAME").sum()))
+@pytest.mark.parametrize("shape", [(2, 2, 8, 8), (3, 3, 8, 3)])
+def test_other_platforms_keep_the_convolution(shape):
+    x, kernel = jnp.zeros((1, 4, 4, 8)), jnp.zeros(shape)
+    step = jax.jit(jax.value_and_grad(lambda k: convolution.convolve(x, k, (1, 1), "SAME").sum()))
     lowered = {
         p: step.trace(kernel).lower(lowering_platforms=(p,)).as_text() for p in ("cpu", "tpu")
     }
     assert "dot_general" in lowered["cpu"]
     assert "dot_general" not in lowered["tpu"]
+
+
+@pytest.mark.parametrize("padding", ["SAME", "VALID"])
+@pytest.mark.parametrize(("pictures", "outputs"), [(1, 3), (1, 5), (2, 3)])
+def test_one_pictures_colours_are_a_product(pictures, outputs, padding):
+    kernel = jnp.zeros((3, 3, 8, outputs))
+    step = jax.jit(lambda x: convolution.convolve(x, kernel, (1, 1), padding))
+    text = step.lower(jnp.zeros((pictures, 4, 4, 8))).as_text()
+    product = (pictures, outputs, padding) == (1, 3, "SAME")
+    assert ("dot_general" in text) == product
+    assert ("stablehlo.convolution" in text) != product
 
 
 @pytest.mark.parametrize(("shape", "patch"), [((2, 24, 16, 3), 8), ((3, 4, 4, 5), 1)])
