@@ -647,6 +647,9 @@ def load(
         every device of this process.
       data_path: where the run's data lies now, if it moved; drawing itself needs none.
 
+    Where a CPU alone computes, a flag of XLA's that `jaxt2i.run.flags` explains is set first; it
+    takes effect if JAX has not computed yet.
+
     Raises:
       ConfigError: where nothing is there that could be drawn with.
     """

@@ -86,6 +86,37 @@ def test_simulated_devices_get_threads_and_patience(gpus, environment, several, 
     assert mine["PJRT_NPROC"] == "9"
 
 
+def test_whoever_only_draws_keeps_the_memory_of_the_process_as_it_is(gpus):
+    gpus(1)
+    environment = {}
+    assert not flags.apply(environment, only="cpu")
+    assert not environment
+    gpus(0)
+    assert names(flags.apply(environment, only="cpu")) == {LIBRARY}
+
+
+def test_convolutions_of_a_cpu_are_xlas_own():
+    """In a process of its own: flags are read once."""
+    code = (
+        "import sys, jax, jax.numpy as jnp\n"
+        "from jaxt2i import api\n"
+        "from jaxt2i.config import ConfigError\n"
+        "try:\n    api.load(sys.argv[1])\nexcept ConfigError:\n    pass\n"
+        "f = lambda x, k: jax.lax.conv_general_dilated("
+        "x, k, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC'))\n"
+        "x, k = jnp.ones((4, 64, 64, 32)), jnp.ones((3, 3, 32, 32))\n"
+        "print('ynn' in jax.jit(f).lower(x, k).compile().as_text())"
+    )
+    said = []
+    for off in ("", "off"):
+        environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", "JAXT2I_FLAGS": off}
+        environment.pop("JAX_DISABLE_MOST_OPTIMIZATIONS", None)
+        command = [sys.executable, "-c", code, "/nowhere"]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        said.append(done.stdout.strip())
+    assert said == ["False", "True"]
+
+
 def test_the_installed_xla_knows_every_flag_and_they_arrive():
     """An unknown flag would end the program; those of GPUs are in the same list as the CPU's."""
     code = (
