@@ -30,19 +30,7 @@ from jaxt2i.engine import draw, mesh
 from jaxt2i.engine.method import Sampler, Tree
 from jaxt2i.engine.state import State
 from jaxt2i.evaluation import best
-from jaxt2i.run import (
-    edits,
-    exports,
-    facts,
-    flags,
-    given,
-    log,
-    placement,
-    restore,
-    settings,
-    shown,
-    walk,
-)
+from jaxt2i.run import edits, exports, facts, given, log, placement, restore, settings, shown, walk
 from jaxt2i.run.open import LAYOUT, Run, open_run
 
 SEEDS = 2**32
@@ -647,13 +635,9 @@ def load(
         every device of this process.
       data_path: where the run's data lies now, if it moved; drawing itself needs none.
 
-    Where a CPU alone computes, a flag of XLA's that `jaxt2i.run.flags` explains is set first; it
-    takes effect if JAX has not computed yet.
-
     Raises:
       ConfigError: where nothing is there that could be drawn with.
     """
-    flags.apply(only="cpu")
     found, layout = places.of(place, "the run"), placement.of_devices(device)
     if config is not None:
         return load_weights(config, found, after=after, chunk=chunk, device=layout)
@@ -700,7 +684,6 @@ def load_weights(
       chunk: see `load`.
       device: see `load`.
     """
-    flags.apply(only="cpu")
     config = settings.configuration(config, []) if isinstance(config, str) else config
     layout, run = placement.of_devices(device), open_run(config)
     state, frozen = restore.from_weights(run, places.of(weights, "--weights"), layout)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxt2i.nn.linear import Conv, Linear
-from jaxt2i.nn.resample import resize_nearest
+from jaxt2i.nn.nearest import resize_nearest
 
 
 def leaky(x: jax.Array) -> jax.Array:

@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxt2i.nn.convolution import convolve, in_phases, transposed
 from jaxt2i.nn.fastest import by_platform
+from jaxt2i.nn.nearest import centre_index, nearest_index, pillow_index, taken
 
 HIGHEST = jax.lax.Precision.HIGHEST
 # Height of a map up to which an up-convolution is a transposed one on every platform: there a TPU
@@ -339,37 +340,7 @@ def down_conv(
     return conv2d(upfirdn2d(x, f, padding=pads, variant=variant), kernel, stride=2, padding="VALID")
 
 
-# --- Nearest neighbour -------------------------------------------------------------------------
-
-
-def nearest_index(out: int, size: int) -> np.ndarray:
-    """Source index [out] of every pixel: floor(i * size / out), PyTorch's rule.
-
-    `jax.image.resize` counts from pixel centres instead: 128 -> 224 differs at 64 places.
-    """
-    return np.arange(out) * size // out
-
-
-def centre_index(out: int, size: int) -> np.ndarray:
-    """Source index [out] of every pixel's centre: PyTorch's "nearest-exact"."""
-    return (2 * np.arange(out) + 1) * size // (2 * out)
-
-
-def pillow_index(out: int, size: int) -> np.ndarray:
-    """`centre_index` as Pillow counts, adding step to step: a centre on a border may fall short."""
-    step = size / out
-    return np.cumsum([step / 2, *[step] * (out - 1)]).astype(int)
-
-
-def resize_nearest(x: jax.Array, out: int) -> jax.Array:
-    """[B, H, W, C] to [B, out, out, C] by PyTorch's nearest rule."""
-    for axis in (1, 2):
-        size = x.shape[axis]
-        if out % size == 0:
-            x = jnp.repeat(x, out // size, axis)
-        else:
-            x = jnp.take(x, nearest_index(out, size), axis)
-    return x
+# --- Doubling and convolving --------------------------------------------------------------------
 
 
 def _halves(taps: jax.Array) -> jax.Array:
@@ -635,7 +606,7 @@ def resize(x: jax.Array, size: tuple[int, int], kernel: str) -> jax.Array:
     """
     if kernel in INDICES:
         for axis, out in zip((1, 2), size, strict=True):
-            x = jnp.take(x, INDICES[kernel](out, x.shape[axis]), axis)
+            x = taken(x, INDICES[kernel](out, x.shape[axis]), axis)
         return x.astype(jnp.float32)
     if kernel not in MATRICES:
         known = ", ".join((*MATRICES, *INDICES))

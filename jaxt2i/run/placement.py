@@ -18,6 +18,7 @@ from jaxt2i.engine import mesh as meshes
 from jaxt2i.engine.mesh import Layout
 from jaxt2i.engine.method import Tree
 from jaxt2i.nn.optim import path_name
+from jaxt2i.run import flags
 
 
 def layout(mesh: Mesh, rules: Sequence[tuple[str, str]] = (), min_mb: float = 4.0) -> Layout:
@@ -28,6 +29,9 @@ def layout(mesh: Mesh, rules: Sequence[tuple[str, str]] = (), min_mb: float = 4.
 def of_devices(device: Any = None) -> Layout:
     """Weights whole on each of some devices, rows split over them.
 
+    Where a CPU alone computes, `jaxt2i.run.flags` is applied first; it counts if JAX has not
+    computed yet.
+
     Args:
       device: None: all devices of this process; "cpu", "gpu" or "tpu", also as "gpu:1"; a device of
         JAX or several; a mesh with the axes `mesh.AXES`; a `Layout`, which stays itself.
@@ -35,6 +39,7 @@ def of_devices(device: Any = None) -> Layout:
     Raises:
       ConfigError: where there is no such device, or a mesh has other axes.
     """
+    flags.apply(only="cpu")
     if isinstance(device, Layout):
         return device
     if isinstance(device, Mesh):

@@ -7,7 +7,7 @@ import pytest
 
 from jaxt2i.nn.affine import Affine, Fusion, UpBlock, leaky, widths
 from jaxt2i.nn.linear import Conv
-from jaxt2i.nn.resample import resize_nearest
+from jaxt2i.nn.nearest import resize_nearest
 
 
 def draw(*shape, seed=0):

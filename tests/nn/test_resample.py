@@ -153,17 +153,6 @@ def test_blur_takes_a_traced_sigma():
     assert float(make(4.0)[4].sum()) < 0.95
 
 
-@pytest.mark.parametrize(
-    ("size", "out"), [(7, 8), (14, 16), (8, 32), (128, 224), (256, 224), (512, 224), (5, 3)]
-)
-def test_nearest_is_pytorchs(size, out):
-    """PyTorch multiplies by the float32 ratio and rounds down."""
-    at = np.floor(np.arange(out, dtype=np.float32) * np.float32(size / out)).astype(int)
-    x = np.arange(size * size, dtype=np.float32).reshape(1, size, size, 1)
-    got = resample.resize_nearest(jnp.asarray(x), out)
-    np.testing.assert_array_equal(got[0, :, :, 0], x[0, :, :, 0][at][:, at])
-
-
 @settings(max_examples=3, deadline=None)
 @given(
     size=st.tuples(st.integers(1, 80), st.integers(1, 80)),

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxt2i.encoders.text import Text
 from jaxt2i.engine.method import Batch, Ctx
-from jaxt2i.nn.resample import resize_nearest
+from jaxt2i.nn.nearest import resize_nearest
 from jaxt2i.systems.df_gan import method as df_gan
 from jaxt2i.systems.df_gan import names as tables
 from jaxt2i.verify import adversarial

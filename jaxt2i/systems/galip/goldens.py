@@ -16,7 +16,7 @@ from jaxt2i.encoders import clip_names as clip_tables
 from jaxt2i.engine.method import Batch, Ctx
 from jaxt2i.losses.text import l2_normalize
 from jaxt2i.nn.affine import Affine, Fusion, UpBlock
-from jaxt2i.nn.resample import nearest_index
+from jaxt2i.nn.nearest import nearest_index
 from jaxt2i.systems.df_gan.names import affine, fusion, up_block
 from jaxt2i.systems.galip import method as galip
 from jaxt2i.systems.galip import names as tables

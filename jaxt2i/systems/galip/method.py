@@ -23,10 +23,10 @@ from jaxt2i.metrics.retrieval import mean_cosine
 from jaxt2i.nn.affine import Fusion, UpBlock, leaky, widths
 from jaxt2i.nn.initial import initialise
 from jaxt2i.nn.linear import Conv, Linear
+from jaxt2i.nn.nearest import resize_nearest
 from jaxt2i.nn.optim import Adam
 from jaxt2i.nn.precision import compute_dtype, perception_dtype
 from jaxt2i.nn.remat import Policy, recomputed
-from jaxt2i.nn.resample import resize_nearest
 
 CLIP_INPUTS = ("galip", "clip")
 

@@ -29,11 +29,11 @@ from jaxt2i.nn import stages
 from jaxt2i.nn.critics import Critic
 from jaxt2i.nn.initial import initialise
 from jaxt2i.nn.linear import Conv
+from jaxt2i.nn.nearest import resize_nearest
 from jaxt2i.nn.norms import orthogonal
 from jaxt2i.nn.optim import Adam, half_life, only
 from jaxt2i.nn.precision import compute_dtype, perception_dtype
 from jaxt2i.nn.remat import Policy
-from jaxt2i.nn.resample import resize_nearest
 from jaxt2i.nn.stages import Drawn, read_words
 
 WEIGHTS = ("pretrained", "random")

@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxt2i.nn.linear import Linear
+from jaxt2i.nn.nearest import resize_nearest
 from jaxt2i.nn.norms import BatchNorm, SpectralConv, SpectralDense, orthogonal
 from jaxt2i.nn.objects import read_text, resample
 from jaxt2i.nn.remat import Policy, recomputed
-from jaxt2i.nn.resample import resize_nearest
 from jaxt2i.nn.roi_align import cell_align
 
 # Channels behind each of the last six doublings, in units of the full resolution's.

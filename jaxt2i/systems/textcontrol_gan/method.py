@@ -23,11 +23,11 @@ from jaxt2i.losses.text import l2_normalize
 from jaxt2i.metrics.drawn import better, scores
 from jaxt2i.nn.augment import mirror, rotate
 from jaxt2i.nn.initial import initialise
+from jaxt2i.nn.nearest import resize_nearest
 from jaxt2i.nn.norms import BatchNorm, SpectralConv, SpectralDense, orthogonal
 from jaxt2i.nn.optim import Adam
 from jaxt2i.nn.precision import compute_dtype, perception_dtype
 from jaxt2i.nn.remat import Policy, recomputed
-from jaxt2i.nn.resample import resize_nearest
 
 # Sentences that come with the data, and no encoder that makes them.
 VECTORS = "vectors"
