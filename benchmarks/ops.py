@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from machine import facts, report
 
-from jaxt2i.nn import augment, convolution, fastest, pooling, resample
+from jaxt2i.nn import augment, convolution, fastest, nearest, pooling, resample
 from jaxt2i.nn.modulated import demodulation, modulated_conv
 from jaxt2i.nn.objects import LOOPS, EachObject
 from jaxt2i.systems.op_gan.method import Model
@@ -54,6 +54,9 @@ AVERAGED = ((4, 35, 288), (4, 17, 768), (4, 8, 2048))
 # preset and of StyleGAN-T.
 FORWARDS = ((4, 149, 32, 32, 0), (4, 147, 32, 64, 1), (4, 73, 80, 192, 0), (4, 35, 96, 96, 1))
 FORWARDS += ((16, 16, 64, 64, 1), (8, 32, 128, 128, 1))
+# Pictures, side, side behind, channels: GALIP's last doubling, and its small preset's.
+NEAREST = ((8, 32, 56, 32),)
+LARGE_NEAREST = ((4, 128, 224, 128), (4, 128, 224, 64))
 IMAGES = ((8, 32, 3), (8, 128, 3), (8, 32, 64))
 # Pictures, objects of each, places for them, side of the maps, channels: OP-GAN's generator, as the
 # embedded preset and as the published one have it.
@@ -62,7 +65,10 @@ LARGE_OBJECTS = ((16, 10, 10, 64, 96), (16, 3, 10, 64, 96))
 
 
 # What no platform does otherwise.
-ONE_FOR_ALL = {"modulated_conv": "scaled", "patches": "products", "conv_library": "xla"}
+ONE_FOR_ALL = {
+    **{"modulated_conv": "scaled", "patches": "products"},
+    **{"conv_library": "xla", "nearest": "gathers"},
+}
 # What only counts where a picture is drawn: forward alone.
 DRAWN = ("colours",)
 # How XLA compiles a variant, where not as `jaxt2i.run.flags` has it: as it would by itself.
@@ -78,6 +84,13 @@ def per_sample(x: jax.Array, kernel: jax.Array, s: jax.Array) -> jax.Array:
     """Modulated convolution with a kernel for each example: what `modulated_conv` avoids."""
     kernels = kernel * s[:, None, None, :, None] * demodulation(kernel, s)[:, None, None, None]
     return jax.vmap(lambda x, k: resample.conv2d(x[None], k)[0])(x, kernels)
+
+
+def scattered(x: jax.Array, out: int) -> jax.Array:
+    """Nearest neighbours whose gradient adds to scattered places."""
+    for axis in (1, 2):
+        x = jnp.take(x, nearest.nearest_index(out, x.shape[axis]), axis)
+    return x
 
 
 def own_and_conv(name: str, strides: tuple[int, int], pads: convolution.Pads) -> dict:
@@ -159,6 +172,10 @@ def cases(dtype: jnp.dtype, large: bool) -> Iterator[tuple[str, dict[str, Callab
         borders = "zeros" if zeros else "no zeros"
         name = f"conv_library {b}x{r}x{r} {i}->{o}, {borders} at the borders"
         yield name, {"xla": one, "library": one}, (normal(b, r, r, i),)
+    for b, r, o, c in LARGE_NEAREST if large else NEAREST:
+        functions = {"gathers": nearest.resize_nearest, "scattered": scattered}
+        variants = {v: functools.partial(f, out=o) for v, f in functions.items()}
+        yield f"nearest {b}x{r}x{r}x{c} to {o}", variants, (normal(b, r, r, c),)
     for b, r, o, p in LARGE_PATCHES if large else PATCHES:
         how = convolution.Place((p, p), ((0, 0), (0, 0)))
         variants = {

@@ -95,17 +95,18 @@ class Block(nn.Module):
             gain = self.param(name, nn.initializers.ones, (width,))
             return branch * gain.astype(self.dtype)
 
-        # Both are computed again for gradients: what they would keep is larger than what they read.
-        attend = jax.checkpoint(
-            functools.partial(jax.nn.dot_product_attention, mask=mask, is_causal=self.causal),
-            prevent_cse=False,
-        )
+        def attended(qkv: jax.Array) -> jax.Array:
+            apart = (-1, tokens, self.heads, width // self.heads)
+            parts = (part.reshape(apart) for part in jnp.split(qkv, 3, -1))
+            return jax.nn.dot_product_attention(*parts, mask=mask, is_causal=self.causal)
+
+        # Both are computed again for gradients: what they would keep is larger than what they read,
+        # and heads apart fill half of a TPU's lanes.
+        attend = jax.checkpoint(attended, prevent_cse=False)
         act = jax.checkpoint(activation(self.act), prevent_cse=False)
 
         h = layer_norm(self.eps, self.dtype, "norm1")(x)
-        qkv = dense("qkv", 3 * width, width**-0.5)(h)
-        apart = (-1, tokens, self.heads, width // self.heads)
-        h = attend(*(part.reshape(apart) for part in jnp.split(qkv, 3, -1)))
+        h = attend(dense("qkv", 3 * width, width**-0.5)(h))
         h = dense("proj", width, width**-0.5 * joins)(h.reshape(x.shape))
         self.sow("intermediates", "attention", h.reshape(-1, tokens, width))
         x = x + scaled("scale1", h)
