@@ -304,6 +304,8 @@ def main() -> None:
             line = {"case": name, "variant": variant, **found, "ratio": round(ratio, 3)}
             lines.append(line | {"chosen": variant == best})
             print(json.dumps(lines[-1] | about), flush=True)
+    if not lines:
+        parser.error(f"--only {options.only!r}: no case's name starts so; some are --large alone")
     report(lines, options.save)
 
 

@@ -138,7 +138,8 @@ def places(environment: MutableMapping[str, str], several: bool) -> Iterator[str
         yield "gpu"
         if gpus > 1 or several:
             yield "several gpus"
-    # A TPU's compiler reads the same variable, and may not know what a CPU's does.
+    # A TPU's compiler reads the same variable, and may not know what a CPU's does; whoever asks for
+    # the CPU by name loads none.
     tpus = importlib.util.find_spec("libtpu") or environment.get("TPU_LIBRARY_PATH")
     if platforms == ["cpu"] or not (platforms or gpus or tpus):
         yield "cpu"
