@@ -1,10 +1,12 @@
 """From the command to the first step: python benchmarks/startup.py [--config F ...] [--save NAME].
 
 Each line is the real command in a process of its own, with a clock around its parts: first with an
-empty compilation cache, then `--repeats` times with what the first one left there. Tracing and
-compiling run beside the making of the state, so the parts are more than the whole. Weights are
-random where they are not shipped. `--tree DIR` measures another copy of the package; a busy machine
-is best judged by CPU seconds, all threads together.
+empty compilation cache, then `--repeats` times with what the first one left there. Compiling runs
+beside the making of the state, so the parts are more than the whole; the probe, which tells whether
+a run is well, comes after the first step. Weights are random where they are not shipped. The last
+line says how long TensorFlow takes to load, which begins after the first steps, as it is and as
+`jaxt2i.data.tf` loads it. `--tree DIR` measures another copy of the package; a busy machine is best
+judged by CPU seconds, all threads together.
 """
 
 import argparse
@@ -93,7 +95,10 @@ def child(config_file: str, preset: str, workdir: str) -> None:
     laps.timed("data", runs.Run, "source")
     laps.timed("data", runs.Run, "pipeline")
     laps.timed("compile", jax.stages.Lowered, "compile")
-    laps.timed("step program", training, "compile_step")
+    lower = training.loop.lower_step
+    training.loop.lower_step = lambda *args: list(lower(*args))  # all of it while the clock runs
+    laps.timed("trace", training.loop, "lower_step")
+    laps.timed("probe", train, "probe_of")
     laps.timed("state", training, "start")
     laps.timed("samples and scores", training, "Painting")
     write = log.Records.write
@@ -111,8 +116,28 @@ def child(config_file: str, preset: str, workdir: str) -> None:
         config.model.weights = "random"
     train.train(config, Path(workdir), "")
     times = laps.seconds
-    times["trace"] = times.pop("step program") - times["compile"]
     print(json.dumps({f"{k.replace(' ', '_')}_s": round(v, 2) for k, v in times.items()}))
+
+
+def loading(repeats: int, tree: Path) -> dict:
+    """Seconds that TensorFlow takes to load, in processes of their own, alternating."""
+    ways = {
+        "plain": "import tensorflow",
+        "ours": "from jaxt2i.data import tf; tf.tensorflow()",
+    }
+    took = {name: [] for name in ways}
+    for _ in range(repeats):
+        for name, words in ways.items():
+            timed = (
+                "import time; begin = time.perf_counter()\n"
+                f"{words}\nprint(time.perf_counter() - begin)"
+            )
+            out = subprocess.check_output(
+                [sys.executable, "-c", timed], cwd=tree, text=True, stderr=subprocess.DEVNULL
+            )
+            took[name].append(float(out))
+    middle = {f"{name}_s": round(statistics.median(x), 2) for name, x in took.items()}
+    return show({"what": "loading TensorFlow", **middle})
 
 
 def measure(name: str, preset: str, repeats: int, tree: Path) -> list[dict]:
@@ -154,6 +179,8 @@ def main() -> None:
     for name in args.config:
         for preset in args.preset:
             lines += measure(name, preset, args.repeats, args.tree)
+    if args.repeats:
+        lines.append(loading(args.repeats, args.tree))
     # Only now: it asks for the devices, which the measured processes need for themselves.
     report(lines, args.save)
 

@@ -331,26 +331,34 @@ class Pipeline:
         framing = getattr(self.source, "framing", None)
         return "image" in self.needs and framing is not None and framing.decode == "native"
 
-    def iterate(self, start_step: int = 0) -> Iterator[dict[str, np.ndarray]]:
+    def iterate(
+        self, start_step: int = 0, enough: Callable[[], bool] = lambda: False
+    ) -> Iterator[dict[str, np.ndarray]]:
         """Yields `batch_at(start_step)`, `batch_at(start_step + 1)`, ... reading ahead by threads.
 
-        Training reads by `jaxt2i.data.stream`; this serves where TensorFlow is absent. Close the
-        generator to stop the threads.
+        Training reads by `jaxt2i.data.stream`; this serves where TensorFlow is absent, or not there
+        yet. Close the generator to stop the threads.
+
+        Args:
+          start_step: the first.
+          enough: asked after each batch; True: only those that are in work follow.
         """
-        with contextlib.closing(self._batches(start_step)) as batches:
+        with contextlib.closing(self._batches(start_step, enough)) as batches:
             for batch in batches:
                 self.validate(batch, self.rows)
                 yield batch
 
-    def _batches(self, start: int) -> Iterator[dict[str, np.ndarray]]:
+    def _batches(self, start: int, enough: Callable[[], bool]) -> Iterator[dict[str, np.ndarray]]:
         ahead = self.workers + 1
         with ThreadPoolExecutor(self.workers, "data") as pool:
-            steps = range(start, start + ahead)
-            pending = collections.deque(pool.submit(self.batch_at, step) for step in steps)
+            steps = itertools.count(start)
+            pending = collections.deque()
             try:
-                for step in itertools.count(start + ahead):
+                pending.extend(pool.submit(self.batch_at, next(steps)) for _ in range(ahead))
+                while pending:
                     batch = pending.popleft().result()
-                    pending.append(pool.submit(self.batch_at, step))
+                    if not enough():
+                        pending.append(pool.submit(self.batch_at, next(steps)))
                     yield batch
             finally:
                 for future in pending:

@@ -4,7 +4,8 @@
 small batches several in one call, and several calls at a time, results in order; then come the
 prefetched ones. The position is the only state: what is yielded is `batch_at(start)`,
 `batch_at(start + 1)`, ..., wherever the reading is done, here or by the workers of a tf.data
-service.
+service. So the first batches need not wait for TensorFlow, which takes seconds to load: threads
+make them until it is there.
 
 Pictures are decoded in that call, or where config.data.decode is "native", and they are to be
 resized, by TensorFlow's ops behind it, which leave Python alone. What each costs beside plain
@@ -29,7 +30,7 @@ import numpy as np
 from jaxt2i.data import native, schema
 from jaxt2i.data.pipeline import Pipeline, aligned
 from jaxt2i.data.schema import DataError
-from jaxt2i.data.tf import tensorflow
+from jaxt2i.data.tf import Loading, loaded, tensorflow
 
 # Ends the range of positions; no run gets there.
 LAST = 2**62
@@ -38,6 +39,9 @@ WAITING = 2
 # Batches that make one element where all of them take no more than so many bytes: what TensorFlow
 # needs for each element holds Python's lock, which the reading waits for.
 TOGETHER, SMALL = 16, 16 * 2**20
+# Batches that threads make before TensorFlow begins to load: as many as are read ahead of the first
+# step, and its own.
+EARLY = 4
 # Batches of a service that may wait for an earlier one before that one is made here.
 PATIENCE = 16
 # What the workers of a service call the function that makes a batch.
@@ -53,7 +57,7 @@ class Stream:
     """
 
     def __init__(self, pipeline: Pipeline, data: Mapping[str, Any], tokenizer: str = ""):
-        """Begins to load TensorFlow, in a thread: that takes seconds, as compilation does.
+        """Begins to load TensorFlow, in a thread, where the first batch needs it.
 
         Args:
           pipeline: says what is at each position.
@@ -66,9 +70,13 @@ class Stream:
         self.pipeline, self.made_here = pipeline, 0
         self._service = data["service"]
         self._recipe = recipe(pipeline, data, tokenizer) if self._service else b""
+        self._loading = Loading()
         self.available = importlib.util.find_spec("tensorflow") is not None
+        # What a service or TensorFlow's own decoders give, threads would not, or not to the bit.
+        self._waits = bool(self._service) or pipeline.decodes_natively
         if self.available:
-            threading.Thread(target=tensorflow, name="tensorflow", daemon=True).start()
+            if self._waits:
+                self._loading.over()
         elif data["source"] != "synthetic" or self._service:
             raise DataError(
                 f"config.data.source={data['source']!r} is read through tf.data, and TensorFlow is "
@@ -90,10 +98,17 @@ class Stream:
         Raises:
           DataError: as `Pipeline.batch_at` does, when the batch's turn comes.
         """
+        step = start_step
         if not self.available:
-            yield from self.pipeline.iterate(start_step)
-            return
-        batches = self._served(start_step) if self._service else self._made(start_step)
+            yield from self.pipeline.iterate(step)
+        if not (self._waits or loaded()):
+            # Not before the first steps, which wait for these batches and for Python, too.
+            over = lambda: step >= start_step + EARLY and self._loading.over()  # noqa: E731
+            with contextlib.closing(self.pipeline.iterate(step, over)) as batches:
+                for batch in batches:
+                    yield batch
+                    step += 1
+        batches = self._served(step) if self._service else self._made(step)
         with contextlib.closing(batches):
             for batch in batches:
                 self.pipeline.validate(batch, self.pipeline.rows)

@@ -283,7 +283,8 @@ def _drawn(given: list, eqns: list) -> jax.Array:
     )
     dtype, name = eqns[0].outvars[0].aval.dtype, eqns[0].params["name"]
     numbers = _program(name, np.dtype(dtype), length, steps)(*given)
-    return numbers[: made.size].reshape(made.shape)
+    # By numpy, which shares the memory: jax would load a program or two for each shape.
+    return jax.device_put(np.asarray(numbers)[: made.size].reshape(made.shape))
 
 
 @functools.lru_cache(maxsize=1024)

@@ -94,29 +94,36 @@ class Watch:
 
     Args:
       say: takes a sentence.
-      images: uint8 [M, H, W, 3], real ones; empty: there are none.
-      captions: held-out captions.
+
+    Attributes:
+      dead: {sign that the run learns nothing: since which step}.
     """
 
-    def __init__(
-        self, say: Callable[[str], None], real: np.ndarray = NOTHING, captions: Sequence[str] = ()
-    ):
-        self._say, self._real = say, real
+    def __init__(self, say: Callable[[str], None]):
+        self._say, self._real = say, NOTHING
         self._bad: dict[str, int] = collections.defaultdict(int)
         self._said: dict[str, int] = {}
         self._norms: dict[str, float] = {}
         self._scores: dict[str, float] = {}
         self._deadly: set[str] = set()
         self._images = 0
-        # Signs that the run learns nothing, by name: since which step.
         self.dead: dict[str, int] = {}
+
+    def knows(self, real: np.ndarray, captions: Sequence[str]) -> None:
+        """Takes what drawn pictures are held against, and says where nothing can be learned of it.
+
+        Args:
+          real: uint8 [M, H, W, 3], held-out pictures; empty: there are none.
+          captions: held-out captions.
+        """
+        self._real = real
         if len(captions) > 1 and len(set(captions)) == 1:
-            say(
+            self._say(
                 f"all of {len(captions)} held-out captions are {captions[0]!r}: nothing can be "
                 "learned of what captions mean"
             )
         if len(real) > 1 and pixels.spread(real) < 1:
-            say(
+            self._say(
                 f"{len(real)} held-out pictures are one and the same; is config.data.path what "
                 "you meant?"
             )

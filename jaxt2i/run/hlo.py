@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import jax
 import numpy as np
@@ -31,10 +31,12 @@ MOVES = {
     *("copy", "transpose", "reshape", "reverse", "convert", "slice", "dynamic-slice", "pad"),
     *("concatenate", "broadcast", "dynamic-update-slice"),
 }
-INSTRUCTION = re.compile(r"\s+(ROOT )?%?([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\((.*)$")
+INSTRUCTION = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\((.*)$", re.M)
 # A program that is not compiled yet leaves the types out, and % before names.
-COMPUTATION = re.compile(r"(ENTRY )?%?([\w.\-]+) (?:\(.*)?\{$")
+COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) (?:\(.*)?\{$", re.M)
 ARRAY = re.compile(r"\b([a-z]\w*)\[([\d,<=]*)\](\{[^}]*\})?")
+# Whose work is counted.
+COUNTED = re.compile(r" (?:dot|convolution|custom-call)\(")
 CALLED = re.compile(r"(?:calls|to_apply|body|condition|branch_computations)=(\{[^}]*\}|%?[\w.\-]+)")
 MESH_GROUPS = re.compile(
     r"replica_groups=mesh\[([^\]]+)\]"
@@ -87,7 +89,7 @@ class Instruction:
     @property
     def called(self) -> list[str]:
         """Names of the computations it runs."""
-        return [n for text in CALLED.findall(self.rest) for n in re.findall(r"[\w.\-]+", text)]
+        return called(self.rest)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,6 +143,30 @@ class Operation:
     share: float
 
 
+class Computations(Mapping):
+    """{computation: its instructions}, each read when it is asked for: few of them often are.
+
+    Attributes:
+      texts: {computation: its lines}.
+    """
+
+    def __init__(self, texts: Mapping[str, str]):
+        self.texts, self._read = texts, {}
+
+    def __getitem__(self, name: str) -> list[Instruction]:
+        if name not in self._read:
+            found = INSTRUCTION.finditer(self.texts[name])
+            parts = (x.groups() for x in found)
+            self._read[name] = [Instruction(*rest, bool(root)) for root, *rest in parts]
+        return self._read[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.texts)
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+
 class Program:
     """A compiled program's text, taken apart.
 
@@ -156,18 +182,12 @@ class Program:
     def __init__(self, text: str):
         head = re.match(r"HloModule ([^\s,]+)", text)
         self.name = head[1] if head else ""
-        self.computations: dict[str, list[Instruction]] = {}
-        self.entry = ""
-        current: list[Instruction] = []
-        for line in text.splitlines():
-            if line[:1] not in (" ", "}", ""):
-                head = COMPUTATION.match(line)
-                if head:
-                    current = self.computations.setdefault(head[2], [])
-                    self.entry = head[2] if head[1] else self.entry
-            elif found := INSTRUCTION.match(line):
-                root, *parts = found.groups()
-                current.append(Instruction(*parts, bool(root)))
+        heads = list(COMPUTATION.finditer(text))
+        ends = [*(x.start() for x in heads[1:]), len(text)]
+        self.computations = Computations(
+            {x[2]: text[x.end() : end] for x, end in zip(heads, ends, strict=False)}
+        )
+        self.entry = next((x[2] for x in heads if x[1]), "")
 
     @functools.cached_property
     def times(self) -> dict[str, tuple[int, int]]:
@@ -175,13 +195,17 @@ class Program:
         out = dict.fromkeys(self.computations, (0, 0))
         out[self.entry] = (1, 1)
         # Callees are written before their callers.
-        for name in reversed(self.computations):
+        for name, text in reversed(self.computations.texts.items()):
             full, once = out[name]
-            for instruction in self.computations[name]:
-                trips = self.trips(instruction) if instruction.op == "while" else 1
-                for callee in instruction.called:
-                    a, b = out.get(callee, (0, 0))
-                    out[callee] = (a + full * trips, b + once)
+            turns = [(callee, 1) for callee in called(text)]
+            if " while(" in text:
+                each = (
+                    (i, self.trips(i) if i.op == "while" else 1) for i in self.computations[name]
+                )
+                turns = [(callee, trips) for i, trips in each for callee in i.called]
+            for callee, trips in turns:
+                a, b = out.get(callee, (0, 0))
+                out[callee] = (a + full * trips, b + once)
         return out
 
     def trips(self, loop: Instruction) -> int:
@@ -275,7 +299,10 @@ class Program:
     def flops(self) -> tuple[float, float]:
         """FLOPs of all products: (a step, a step if every loop went round once)."""
         total = np.zeros(2)
-        for name, instructions in self.computations.items():
+        for name, text in self.computations.texts.items():
+            if not COUNTED.search(text):
+                continue
+            instructions = self.computations[name]
             found = {i.name: i.result for i in instructions}
             count = sum(product(i, found) for i in instructions if i.op in ("dot", "convolution"))
             total += count * np.array(self.times[name])
@@ -372,6 +399,11 @@ def flops(program: jax.stages.Compiled | jax.stages.Lowered, read: Program | Non
             return counted
     full, once = read.flops()
     return counted + full - once
+
+
+def called(text: str) -> list[str]:
+    """Names of the computations that instructions run."""
+    return [n for found in CALLED.findall(text) for n in re.findall(r"[\w.\-]+", found)]
 
 
 def integer(i: Instruction) -> bool:

@@ -80,7 +80,7 @@ class Inputs:
       batch: ShapeDtypeStructs of the global batch.
       batches: first step -> iterator of batches from that step on, on the devices.
       grid: what grids of samples show.
-      probe: what is drawn beside the grids, to see whether the run is well.
+      probe: makes what is drawn beside the grids, to see whether the run is well.
       score_batch: makes the held-out batch for the scores.
       settle_batches: makes batches that `Sampler.settle` is played on.
       seen: those that are held out are trained on, too; curves say so.
@@ -89,7 +89,7 @@ class Inputs:
     batch: Batch
     batches: Callable[[int], Iterator[Batch]]
     grid: Grid | None = None
-    probe: health.Probe | None = None
+    probe: Callable[[], health.Probe] | None = None
     score_batch: Callable[[], Batch] | None = None
     settle_batches: Callable[[], Iterator[Batch]] | None = None
     seen: bool = False
@@ -313,11 +313,11 @@ class Painting(Part):
 
     def __init__(self, method, rules, schedule, layout, frozen, inputs):
         self._schedule, self._frozen = schedule, frozen
-        self._grid, self._probe = inputs.grid, inputs.probe
+        self._grid, self._inputs = inputs.grid, inputs
+        self._probe = self._held_out = None
         self._drawer = draw.Drawer(method=method, layout=layout) if inputs.grid else None
         self._score = None
         if inputs.score_batch and method.score:
-            self._held_out = inputs.score_batch()
             name = "score"
 
             def score(state, frozen, batch):
@@ -336,6 +336,7 @@ class Painting(Part):
 
     def after(self, now: Moment) -> None:
         """Draws when it is time."""
+        self._look(now.number)
         if not self.due(now.number):
             return
         now.settle()
@@ -346,6 +347,18 @@ class Painting(Part):
         jax.block_until_ready((chunks, looked, scores))
         self.desk.clock.restart(now.number)
         self.desk.records.submit(lambda: self._write(now.number, chunks, looked, scores))
+
+    def _look(self, number: int) -> None:
+        """Reads the held-out data, once: after a step, so that the first one comes early."""
+        if self._inputs is None:
+            return
+        inputs, self._inputs = self._inputs, None
+        if inputs.probe:
+            self._probe = inputs.probe()
+            self.desk.watch.knows(self._probe.real, self._probe.captions)
+        if self._score:
+            self._held_out = inputs.score_batch()
+        self.desk.clock.restart(number)
 
     def _chunks(
         self, state: State, requests: tuple[draw.Request, ...]

@@ -1,12 +1,12 @@
 """TensorBoard's files, written by clu in a thread of their own.
 
-clu's writer needs TensorFlow, whose import takes seconds: it happens in that thread, so neither the
-first step nor metrics.jsonl waits for it. These files grow, which no store allows: for a store they
-are written here, and copied there once a minute at most and at the end.
+clu's writer needs TensorFlow, whose import takes seconds: it happens in that thread, once there is
+something to write, so neither the first step nor metrics.jsonl waits for it. These files grow,
+which no store allows: for a store they are written here, and copied there once a minute at most and
+at the end.
 """
 
 import concurrent.futures
-import contextlib
 import os
 import tempfile
 import time
@@ -16,6 +16,7 @@ import numpy as np
 from etils import epath
 
 from jaxt2i import places
+from jaxt2i.data.tf import tensorflow
 
 # Between two copies to a store.
 COPY_SECONDS = 60.0
@@ -30,13 +31,14 @@ class TensorBoard:
     """
 
     def __init__(self, folder: epath.PathLike, say: Callable[[str], None]):
-        self._folder, self._say, self._writer = epath.Path(folder), say, None
+        self._folder, self._say = epath.Path(folder), say
+        self._begun, self._writer = False, None
         self._scratch = None
         if places.scheme_of(folder):
             self._scratch = tempfile.TemporaryDirectory(prefix="jaxt2i-tensorboard-")
         self._copied = time.monotonic()
         self._pool = concurrent.futures.ThreadPoolExecutor(1, "tensorboard")
-        self._pending: list[concurrent.futures.Future] = [self._pool.submit(self._open)]
+        self._pending: list[concurrent.futures.Future] = []
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Numbers of a step, by their tags.
@@ -65,6 +67,9 @@ class TensorBoard:
                     self._copy()
 
         self._check()
+        if not self._begun:
+            self._begun = True
+            self._pending.append(self._pool.submit(self._open))
         self._pending.append(self._pool.submit(task))
 
     def _check(self) -> None:
@@ -98,14 +103,7 @@ class TensorBoard:
 
 def make_writer(folder: epath.Path):
     """The writer that clu has for TensorBoard files; imports TensorFlow."""
-    # Its notes on how it was built would break the line that shows progress.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-    import tensorflow as tf
+    tensorflow()  # before clu imports it, so that it stays quiet and off the accelerators
     from clu import metric_writers
 
-    # TensorFlow would take the memory of accelerators that it only shares; those that are in use
-    # already can no longer be hidden from it.
-    with contextlib.suppress(RuntimeError):
-        tf.config.set_visible_devices([], "GPU")
     return metric_writers.SummaryWriter(os.fspath(folder))

@@ -219,7 +219,7 @@ def inputs_of(run: Run, sources: Mapping[str, Any], reader: Reader, rows: int) -
         batch=run.batch_spec(),
         batches=reader.batches,
         grid=grid_of(run, held_out) if method.sampler else None,
-        probe=probe_of(run, held_out) if method.sampler else None,
+        probe=(lambda: probe_of(run, held_out)) if method.sampler else None,
         score_batch=(lambda: put(scored.batch_at(0))) if rows else None,
         settle_batches=settling(run, source, put),
         seen=run.facts.seen,
@@ -258,7 +258,7 @@ def grid_of(run: Run, held_out: Any) -> parts.Grid:
     return parts.Grid(tuple(requests), Showing(run.facts.names.get("box_label", ())))
 
 
-def probe_of(run: Run, held_out: Any) -> health.Probe | None:
+def probe_of(run: Run, held_out: Any) -> health.Probe:
     """Held-out rows and pictures, from all over the split, that tell whether a run is well."""
 
     def spaced(count: int) -> Iterator[int]:

@@ -6,6 +6,7 @@ Threads do what must not hold up the steps: compiling while the state is made, t
 import concurrent.futures
 import contextlib
 import dataclasses
+import gc
 import json
 import signal
 import threading
@@ -50,13 +51,38 @@ def compile_step(
     shapes: tuple[State, dict[str, Tree]] | None = None,
 ) -> Programs:
     """Compiles every program of a step; arguments as for `loop.lower_step`."""
-    started, play, flops, cached = time.monotonic(), {}, 0.0, True
-    for every, lowered in loop.lower_step(method, rules, layout, batch, shapes):
+    began = time.monotonic()
+    return compiled(dict(loop.lower_step(method, rules, layout, batch, shapes)), began)
+
+
+def compiled(lowered: Mapping[int, jax.stages.Lowered], began: float) -> Programs:
+    """Compiles programs of a step that are traced.
+
+    Args:
+      lowered: {every: program}.
+      began: when tracing them did, by `time.monotonic`.
+    """
+    play, flops, cached = {}, 0.0, True
+    for every, program in lowered.items():
         with cache.hits() as hits:
-            play[every] = lowered.compile()
+            play[every] = program.compile()
         cached = cached and bool(hits)
         flops += hlo.flops(play[every]) / every
-    return Programs(play, flops, time.monotonic() - started, cached)
+    return Programs(play, flops, time.monotonic() - began, cached)
+
+
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """Without Python's collector: tracing makes much that stays, and it would look through it all
+    again and again.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def train(
@@ -93,7 +119,8 @@ def train(
       trouble.Unwritable: where a checkpoint cannot be written; says what is whole.
     """
     with keeping(method, schedule, workdir) as keeper:
-        ready = made_ready(method, rules, schedule, layout, inputs, keeper, init_from)
+        with uncollected():
+            ready = made_ready(method, rules, schedule, layout, inputs, keeper, init_from)
         introduce(method, ready, schedule, workdir)
         desk = desk_of(method, rules, schedule, inputs, ready, keeper, workdir)
         return play(method, ready, desk, inputs, {"config": dict(config), "seed": rules.seed})
@@ -160,10 +187,11 @@ def made_ready(
     init_from: Callable[[State], State] | None,
 ) -> Ready:
     """Compiles a step and makes or reads its state; arguments as for `train`."""
-    shapes = states.shapes(method, inputs.batch)
-    # The compiler leaves Python free: meanwhile the state is made or read, and what is pictured.
+    shapes, began = states.shapes(method, inputs.batch), time.monotonic()
+    lowered = dict(loop.lower_step(method, rules, layout, inputs.batch, shapes))
+    # The compiler leaves Python free, as tracing does not: meanwhile the state is made or read.
     with concurrent.futures.ThreadPoolExecutor(1, "compile") as pool:
-        compiling = pool.submit(compile_step, method, rules, layout, inputs.batch, shapes)
+        compiling = pool.submit(compiled, lowered, began)
         state, frozen = start(method, rules, layout, inputs.batch, shapes, keeper, init_from)
         painting = Painting(method, rules, schedule, layout, frozen, inputs)
         with too_large():
@@ -213,7 +241,7 @@ def desk_of(
     workdir: epath.Path,
 ) -> Desk:
     """What the parts of a run share."""
-    first, probe = ready.first, inputs.probe
+    first = ready.first
     notes = ["trains the run"] * bool(method.guided_by) + ["of training pictures"] * inputs.seen
     records = log.Records(workdir, first, method.better, notes=notes)
     progress = log.Progress(first, schedule.total_steps, rules.batch_size)
@@ -227,7 +255,7 @@ def desk_of(
         keeper=keeper,
         flags=loop.Flags(method),
         clock=Clock(first),
-        watch=health.Watch(progress.say, *((probe.real, probe.captions) if probe else ())),
+        watch=health.Watch(progress.say),
     )
 
 

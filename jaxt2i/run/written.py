@@ -187,8 +187,12 @@ def scalars(player: Player) -> Callable:
 
 
 def complete(method: Method) -> Callable:
-    """A method's `init` that refuses to leave a network, or its parameters, out."""
+    """A method's `init` that refuses to leave a network, or its parameters, out.
 
+    It is traced once, although the shapes of a state, its weights and the frozen ones each ask.
+    """
+
+    @functools.partial(jax.jit, inline=True)
     @functools.wraps(method.init)
     def init(key: jax.Array, batch: dict) -> dict:
         variables = method.init(key, batch)

@@ -205,6 +205,18 @@ def test_folders_iterate_without_tensorflow(folder, share):
         stream.close()
 
 
+def test_threads_end_with_what_is_in_work_when_it_is_enough():
+    pipe = pipeline(Fake(size=6, bad=(1,)), shuffle=False)
+    batches = list(pipe.iterate(5, lambda: True))
+    assert len(batches) == pipe.workers + 1
+    for step, batch in enumerate(batches, 5):
+        equal(batch, pipe.batch_at(step))
+    read_once = pipeline(Fake(size=6, bad=(1,)), shuffle=False)
+    for step in range(5, 5 + len(batches)):
+        read_once.batch_at(step)
+    assert pipe.skipped.total() == 2 * read_once.skipped.total() > 0  # here and in the comparison
+
+
 def test_no_source_needs_tensorflow():
     code = (
         "import sys; sys.path.insert(0, '.')\n"

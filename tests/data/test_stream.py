@@ -14,14 +14,15 @@ import pytest
 from jaxt2i.configs.common import base
 from PIL import Image
 
-from jaxt2i.data import images, native, schema, serve, stream
+from jaxt2i.data import images, native, schema, serve, stream, tf
 from jaxt2i.data.drawn.synthetic import Synthetic
 from jaxt2i.data.pictures import Framing
 from jaxt2i.data.pipeline import Pipeline, aligned
 from jaxt2i.data.schema import DataError
 from jaxt2i.data.sources import make_source
 from jaxt2i.data.sources.folders import Folder
-from jaxt2i.data.stream import Stream
+from jaxt2i.data.stream import EARLY, Stream
+from jaxt2i.data.tf import tensorflow
 from tests.data import shards
 from tests.data.photos import make_folder, photo
 from tests.data.test_pipeline import NEEDS, SIZES, Fake, Lengths, equal, pipeline
@@ -29,6 +30,12 @@ from tests.data.test_pipeline import NEEDS, SIZES, Fake, Lengths, equal, pipelin
 pytestmark = pytest.mark.xdist_group("stream")
 
 DATA = base().data
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _loaded():
+    """TensorFlow is there, so that it makes every batch where a test says nothing else."""
+    tensorflow()
 
 
 def taken(pipe, start, count, data=DATA, **kw):
@@ -227,19 +234,81 @@ def test_closing_waits_for_what_is_being_read_and_begins_nothing_more():
     assert not [t for t in threading.enumerate() if t.name.startswith(("data", "prefetch"))]
 
 
-def test_a_process_ends_at_once_while_batches_are_made():
+@pytest.mark.parametrize("there", [True, False])
+def test_a_process_ends_at_once_while_batches_are_made(there):
     code = (
+        "from jaxt2i.data.tf import loaded\n"
         "from tests.data.test_stream import *\n"
         "class Slow(Fake):\n"
         "    def example(self, *args):\n"
         "        time.sleep(0.02)\n"
         "        return super().example(*args)\n"
+        "load()\n"
         "batches = Stream(pipeline(Slow()), DATA).iterate(); next(batches); print('done')"
     )
+    code = code.replace("load()", "tensorflow()" if there else "assert not loaded()")
     out = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
     )
     assert out.stdout.strip() == "done"
+
+
+# --- Before TensorFlow is there ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("late", [0, 1, 5])
+def test_threads_make_the_first_batches_and_tensorflow_those_behind(monkeypatch, capfd, late):
+    """No batch comes twice or is left out."""
+    monkeypatch.setattr(stream, "loaded", lambda: False)
+    pipe, asked = pipeline(Fake(size=40, bad=(3, 11)), shuffle=False), []
+
+    def over(_):
+        asked.append(len(taken))
+        return len(asked) > late
+
+    monkeypatch.setattr(stream.Loading, "over", over)
+    made = Stream(pipe, DATA)
+    by_tensorflow, making = [], made._by_batch
+    monkeypatch.setattr(made, "_by_batch", lambda step: by_tensorflow.append(step) or making(step))
+    taken = []
+    with contextlib.closing(made.iterate(2)) as batches:
+        for batch in itertools.islice(batches, 20):
+            taken.append(batch)
+    assert asked[0] == EARLY
+    # Those that were in work when it was there are threads' too.
+    assert by_tensorflow == [2 + EARLY + late + pipe.workers + 1]
+    alone = pipeline(Fake(size=40, bad=(3, 11)), shuffle=False)
+    for step, batch in enumerate(taken, 2):
+        equal(batch, alone.batch_at(step))
+    assert "3.png" in capfd.readouterr().err
+
+
+def test_a_tensorflow_that_does_not_load_is_told_when_its_turn_comes(monkeypatch):
+    monkeypatch.setattr(stream, "loaded", lambda: False)
+
+    def broken():
+        raise ImportError("libsomething.so: cannot open shared object file")
+
+    monkeypatch.setattr(tf, "tensorflow", broken)
+    monkeypatch.setattr(tf, "loaded", lambda: False)
+    monkeypatch.setattr(stream, "tensorflow", broken)
+    pipe = pipeline(Fake())
+    with contextlib.closing(Stream(pipe, DATA).iterate()) as batches:
+        for step in range(EARLY):
+            equal(next(batches), pipe.batch_at(step))
+        with pytest.raises(ImportError, match="libsomething"):
+            list(batches)
+
+
+def test_tensorflow_comes_without_keras_and_keras_with_its_first_use():
+    code = (
+        "import sys; from jaxt2i.data.tf import loaded, tensorflow\n"
+        "assert not loaded(); tf = tensorflow(); assert loaded()\n"
+        "print([name for name in ('keras', 'sklearn', 'matplotlib') if name in sys.modules])\n"
+        "print(tf.keras.optimizers.Adam(0.5).learning_rate.numpy())"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.split("\n")[:2] == ["[]", "0.5"]
 
 
 # --- Without TensorFlow ------------------------------------------------------------------------

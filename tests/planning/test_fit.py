@@ -1,5 +1,6 @@
 """config.accumulate="auto": the fewest micro-batches that fit, said, and kept by a run."""
 
+import itertools
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -159,18 +160,18 @@ def test_where_the_estimate_was_wrong_more_parts_are_tried_said_and_kept(
     tmp_path, monkeypatch, capsys
 ):
     """The whole step does not compile, its halves find no memory, its quarters do."""
-    compiling = training.compile_step
+    compiling, tried = training.compiled, itertools.count(1)
 
     def short(*_):
         raise jax.errors.JaxRuntimeError(EXHAUSTED)
 
-    def scarce(method, rules, *args):
-        if rules.accumulate == 1:
+    def scarce(*args):
+        attempt = next(tried)
+        if attempt == 1:
             short()
-        halves = Programs({1: short}, 0.0, 0.1)
-        return halves if rules.accumulate == 2 else compiling(method, rules, *args)
+        return Programs({1: short}, 0.0, 0.1) if attempt == 2 else compiling(*args)
 
-    monkeypatch.setattr(training, "compile_step", scarce)
+    monkeypatch.setattr(training, "compiled", scarce)
     monkeypatch.setattr(fit, "room", lambda device: 100 * GIB)
     config = toy(batch_size=4 * len(jax.devices()))
     config.total_steps, config.checkpoint_every_steps = 1, 0

@@ -52,7 +52,8 @@ def test_a_small_gradient_once_or_early_is_no_sign(said):
 
 def test_pictures_that_saturate_or_agree_are_said_with_the_real_ones_beside(said):
     real = reals()
-    watch = health.Watch(said.append, real, ["a", "b"])
+    watch = health.Watch(said.append)
+    watch.knows(real, ["a", "b"])
     white = np.full((12, 8, 8, 3), 255, np.uint8)
     for step in (1, 2):
         out = watch.pictures(step, LATE, white, 8)
@@ -63,14 +64,16 @@ def test_pictures_that_saturate_or_agree_are_said_with_the_real_ones_beside(said
     assert set(watch.dead) == {"saturated", "one picture"}
     # A white ground is no sign where real pictures have it.
     on_white = np.where(real > 200, real, 255).astype(np.uint8)
-    fresh = health.Watch(said.append, on_white, ["a", "b"])
+    fresh = health.Watch(said.append)
+    fresh.knows(on_white, ["a", "b"])
     for step in (1, 2):
         fresh.pictures(step, LATE, on_white[:12], 8)
     assert not fresh.dead
 
 
 def test_a_latent_without_effect_is_said_and_is_not_death(said):
-    watch = health.Watch(said.append, reals(), ["a", "b"])
+    watch = health.Watch(said.append)
+    watch.knows(reals(), ["a", "b"])
     drawn = reals(1, 8)
     for step in (1, 2):
         out = watch.pictures(step, LATE, np.concatenate([drawn, drawn[:4]]), 8)
@@ -100,6 +103,6 @@ def test_updates_that_tear_a_network_or_leave_it(said):
 
 
 def test_data_that_teaches_nothing_is_said_at_once(said):
-    health.Watch(said.append, np.repeat(reals(0, 1), 9, 0), ["a cat"] * 9)
+    health.Watch(said.append).knows(np.repeat(reals(0, 1), 9, 0), ["a cat"] * 9)
     assert "all of 9 held-out captions are 'a cat'" in said[0]
     assert "9 held-out pictures are one and the same" in said[1]

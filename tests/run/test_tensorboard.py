@@ -71,6 +71,12 @@ def test_a_failure_is_raised_by_what_follows(tmp_path, monkeypatch):
         board.close()
 
 
+def test_a_run_that_writes_nothing_imports_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(tensorboard, "make_writer", pytest.fail)
+    TensorBoard(tmp_path, pytest.fail).close()
+    assert not list(tmp_path.iterdir())
+
+
 def test_nobody_waits_for_the_import(tmp_path, monkeypatch):
     imported, written = threading.Event(), []
 

@@ -92,6 +92,26 @@ def test_init_gives_every_network():
         states.shapes(method, schema.spec(SIZES, method.needs))
 
 
+def test_init_is_traced_once_for_shapes_and_weights():
+    own, traced = toy().init, []
+
+    def init(key, batch):
+        traced.append(set(batch))
+        return own(key, batch)
+
+    method = toy(init=init)
+    spec = schema.spec(SIZES, method.needs)
+    shapes = states.shapes(method, spec)
+    everywhere = jax.tree.map(lambda _: jax.sharding.SingleDeviceSharding(jax.devices()[0]), shapes)
+    state, frozen = states.create(method, spec, 3, everywhere)
+    assert traced == [set(spec)]
+    plain = toy()
+    expected = states.create(plain, spec, 3, everywhere)
+    assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), (state, frozen), expected))
+    states.shapes(method, schema.spec(dataclasses.replace(SIZES, batch=8), method.needs))
+    assert len(traced) == 2, "a batch of other shapes is another matter"
+
+
 def test_what_is_drawn_has_a_name_of_the_schema():
     method = toy()
     shapes = states.shapes(method, schema.spec(SIZES, method.needs))
