@@ -129,7 +129,9 @@ def write_config(workdir: epath.Path, config: ConfigDict, command: str) -> None:
     """Keeps the configuration and the command in the work directory."""
     if jax.process_index() == 0:
         (workdir / "command.txt").write_text(command + "\n")
-        (workdir / "config.json").write_text(json.dumps(plain(config), indent=2) + "\n")
+        text = json.dumps(plain(config), indent=2) + "\n"
+        # Another process may be reading what an earlier attempt wrote.
+        places.write_whole(workdir / "config.json", text)
 
 
 def keep(workdir: epath.Path, key: str, value: Any) -> None:
