@@ -353,6 +353,7 @@ class Painting(Part):
         if self._inputs is None:
             return
         inputs, self._inputs = self._inputs, None
+        self.desk.records.drain()  # its numbers need Python as well
         if inputs.probe:
             self._probe = inputs.probe()
             self.desk.watch.knows(self._probe.real, self._probe.captions)
