@@ -101,6 +101,7 @@ class Stream:
         step = start_step
         if not self.available:
             yield from self.pipeline.iterate(step)
+            return
         if not (self._waits or loaded()):
             # Not before the first steps, which wait for these batches and for Python, too.
             over = lambda: step >= start_step + EARLY and self._loading.over()  # noqa: E731

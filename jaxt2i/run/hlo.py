@@ -160,6 +160,9 @@ class Computations(Mapping):
             self._read[name] = [Instruction(*rest, bool(root)) for root, *rest in parts]
         return self._read[name]
 
+    def __contains__(self, name: object) -> bool:
+        return name in self.texts
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.texts)
 
