@@ -1,11 +1,11 @@
 """Compiling the step of every preset, from shapes alone: python benchmarks/compile.py.
 
 Every program is a process of its own, without a compilation cache: tracing and compiling of each
-program of a step for this machine's devices, `--batch` images on each; no weights, no data. Presets
-that differ in their data, length or learning rates alone share a program, and a line. `--case
-NAME:PRESET ...` chooses; `--missing` leaves out what --save keeps already, and is for runs in
-parts: the file is written after every program. benchmarks/plan.py does the same for TPUs that are
-not here.
+program of a step for this machine's devices, `--batch` images on each, or as many as a preset
+normalises together; no weights, no data. Presets that differ in their data, length or learning
+rates alone share a program, and a line. `--case NAME:PRESET ...` chooses; `--missing` leaves out
+what --save keeps already, and is for runs in parts: the file is written after every program.
+benchmarks/plan.py does the same for TPUs that are not here.
 """
 
 import argparse
@@ -23,6 +23,8 @@ PROGRAM = (
     *("data.text_width", "data.objects", "data.relations", "data.attributes", "data.captions"),
     *("data.object_attributes", "data.mask_resolution", "data.latent"),
 )
+# What stands behind an error's own words.
+JAX_SAYS = ("-----", "For simplicity, JAX")
 # Numbers that a program has as constants or as inputs.
 NUMBERS = ("lr", "decay_steps", "decay_every_epochs", "warmup_steps")
 
@@ -56,8 +58,10 @@ def child(case: str, batch: int) -> None:
 
     jax.config.update("jax_enable_compilation_cache", False)
     name, _, preset = case.partition(":")
-    rows = batch * jax.device_count()
-    config = compiled.prepared(settings.preset(f"configs/{name}.py", preset), rows, {})
+    config = settings.preset(f"configs/{name}.py", preset)
+    # Images that are normalised together are on one device.
+    rows = max(batch, config.model.get("norm_group") or 0) * jax.device_count()
+    config = compiled.prepared(config, rows, {})
     data = config.data
     method = load_method(config)
     sizes = schema.sizes_of(data, batch=rows, tokens=data.tokens)
@@ -97,7 +101,8 @@ def measured(case: str, presets: list[str], batch: int) -> dict:
     try:
         line = fresh(__file__, case, str(batch))
     except RuntimeError as error:
-        line = {"what": "compile", "case": case, "failed": str(error).strip().splitlines()[-1]}
+        said = [x for x in str(error).splitlines() if x.strip() and not x.startswith(JAX_SAYS)]
+        line = {"what": "compile", "case": case, "failed": said[-1]}
     return show({**line, "presets": presets})
 
 
